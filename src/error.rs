@@ -1,0 +1,143 @@
+//! Errors: one boxed type outward, small named structs inward, and the way to find them again.
+//!
+//! A layer that adds no failure of its own passes the inner error on. A layer that adds one uses
+//! [`BoxError`] and a small public struct. [`find`] gets that struct back from any depth, so a
+//! caller (or an outer layer) never has to know in which order the layers were stacked.
+//!
+//! # Not sent
+//!
+//! An error that says "this request never left the process" has [`Rejected`] somewhere along its
+//! [`source`](std::error::Error::source) chain, or is one. Outer layers then charge no attempt and no
+//! retry budget, and may wait until [`Rejected::until`] instead of giving up.
+
+use std::error::Error;
+use std::fmt;
+
+use tokio::time::Instant;
+
+/// Any error, boxed. The same alias as `tower::BoxError`.
+pub type BoxError = Box<dyn Error + Send + Sync + 'static>;
+
+/// How far [`find`] and the classifier walk along `source()`.
+///
+/// Real chains have three to six links. The bound keeps an error that is its own source from
+/// turning a lookup into an endless loop.
+pub(crate) const MAX_DEPTH: usize = 32;
+
+/// Finds the first error of type `E` in `error` or along its `source()` chain, at most 32 links deep.
+///
+/// Boxes are looked through at every link: a `BoxError` inside an `io::Error` inside a client's error
+/// is found as well.
+///
+/// ```
+/// use std::io;
+/// use tower_gemini::error::{BoxError, find};
+///
+/// let inner = io::Error::from(io::ErrorKind::ConnectionRefused);
+/// let outer: BoxError = Box::new(io::Error::other(inner));
+/// let found = find::<io::Error>(outer.as_ref()).map(io::Error::kind);
+/// assert_eq!(found, Some(io::ErrorKind::Other), "the outermost match comes first");
+/// ```
+#[must_use]
+pub fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+    chain(error).find_map(|link| link.downcast_ref::<E>())
+}
+
+/// The error and its sources, outermost first, at most [`MAX_DEPTH`] of them.
+pub(crate) fn chain<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |link| next_link(*link)).take(MAX_DEPTH)
+}
+
+fn next_link<'a>(link: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    // NOTE: `io::Error::source` skips the error it was made from and answers with that one's source, so
+    // `io::Error::other(ConnectError)` would hide `ConnectError` from us. `get_ref` does not.
+    if let Some(io) = link.downcast_ref::<std::io::Error>() {
+        return io.get_ref().map(|inner| inner as &(dyn Error + 'static));
+    }
+    link.source()
+}
+
+/// The marker of a request that was **not sent**: a layer of this process turned it away.
+///
+/// The layers of this crate put it behind their own named errors as `source()`. Your own layers can do
+/// the same: an error whose chain holds a `Rejected` is retried for free once [`until`](Self::until) has
+/// come, if the deadline allows, and charges neither an attempt nor the retry budget.
+///
+/// ```
+/// use tower_gemini::error::{BoxError, Rejected, find};
+///
+/// let error: BoxError = Rejected::new("maintenance window").into();
+/// assert!(find::<Rejected>(error.as_ref()).is_some());
+/// ```
+#[derive(Clone, Debug)]
+pub struct Rejected {
+    why: &'static str,
+    until: Option<Instant>,
+}
+
+impl Rejected {
+    /// A rejection for `why` (a lower-case phrase without a full stop), with no known end.
+    #[must_use]
+    pub const fn new(why: &'static str) -> Self {
+        Self { why, until: None }
+    }
+
+    /// Says when it makes sense to try again.
+    #[must_use]
+    pub const fn with_until(mut self, until: Instant) -> Self {
+        self.until = Some(until);
+        self
+    }
+
+    /// Why the request was turned away.
+    #[must_use]
+    pub const fn why(&self) -> &'static str {
+        self.why
+    }
+
+    /// The instant from which on the request may be admitted; `None` when nobody knows, or never.
+    #[must_use]
+    pub const fn until(&self) -> Option<Instant> {
+        self.until
+    }
+}
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not sent: {}", self.why)
+    }
+}
+
+impl Error for Rejected {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Ouroboros;
+    impl fmt::Display for Ouroboros {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("own tail")
+        }
+    }
+    impl Error for Ouroboros {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            Some(&Ouroboros)
+        }
+    }
+
+    #[test]
+    fn an_error_that_is_its_own_source_ends_the_search() {
+        assert!(find::<Rejected>(&Ouroboros).is_none());
+        assert_eq!(chain(&Ouroboros).count(), MAX_DEPTH);
+    }
+
+    #[test]
+    fn found_inside_an_io_error_inside_a_box() {
+        let error: BoxError = Box::new(std::io::Error::other(std::io::Error::other(Rejected::new("closed"))));
+        assert_eq!(find::<Rejected>(error.as_ref()).map(Rejected::why), Some("closed"));
+    }
+}

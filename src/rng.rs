@@ -1,0 +1,69 @@
+//! The only door to chance.
+//!
+//! A draw is needed only when something already went wrong, so the cost of making a generator then does
+//! not matter; what matters is that every request has a stream of its own, and that a seed makes a test
+//! repeat exactly.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+/// Where a layer gets its randomness: from the system, or from a seed. Shared by clones.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Chance {
+    seeded: Option<Arc<Seeded>>,
+}
+
+#[derive(Debug)]
+struct Seeded {
+    seed: u64,
+    streams: AtomicU64,
+}
+
+impl Chance {
+    pub(crate) fn seeded(seed: u64) -> Self {
+        Self { seeded: Some(Arc::new(Seeded { seed, streams: AtomicU64::new(0) })) }
+    }
+
+    /// A stream of its own for one request. With a seed, the n-th request to ask gets the n-th stream.
+    #[allow(clippy::disallowed_methods, reason = "this is the door")]
+    pub(crate) fn stream(&self) -> Stream {
+        Stream(match &self.seeded {
+            // Relaxed: the counter only hands out distinct numbers; nothing is published through it.
+            Some(s) => StdRng::seed_from_u64(
+                s.seed ^ s.streams.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15),
+            ),
+            None => StdRng::from_rng(&mut rand::rng()),
+        })
+    }
+}
+
+/// One request's random numbers.
+#[derive(Debug)]
+pub(crate) struct Stream(StdRng);
+
+impl Stream {
+    /// Uniform in `[0, 1)`.
+    pub(crate) fn unit(&mut self) -> f64 {
+        self.0.random::<f64>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_repeats_and_streams_differ() {
+        let draws = |seed| {
+            let chance = Chance::seeded(seed);
+            (0..8).map(|_| chance.stream().unit()).collect::<Vec<_>>()
+        };
+        assert_eq!(draws(7), draws(7));
+        assert_ne!(draws(7), draws(8));
+        let d = draws(7);
+        assert!(d.windows(2).all(|w| w[0] != w[1]), "each request has a stream of its own: {d:?}");
+    }
+}
