@@ -1,0 +1,193 @@
+//! From bytes to facts: what form does this body have? Pure.
+//!
+//! The content type is not asked: `text/event-stream` with a 4xx holds a plain object, relays answer HTML as
+//! JSON. The first bytes tell.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, StatusCode};
+
+use super::facts::Facts;
+use super::{prose, rules, text};
+use crate::verdict::{Alternative, Inner, Kind, Verdict};
+
+const GZIP: &[u8] = &[0x1f, 0x8b];
+
+/// Judges a whole response. See [`Verdict::from_parts`].
+pub(crate) fn judge(status: StatusCode, headers: &HeaderMap, body: Bytes) -> Verdict {
+    let plain = inflate(&body);
+    let bytes = plain.as_deref().unwrap_or(&body);
+    // The fold reads borrowed text, so what is not UTF-8 is copied once with the bad bytes replaced.
+    let lossy = match std::str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(bytes),
+    };
+    let text = lossy.trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n']);
+    let mut facts = Facts::default();
+    let form = read(&mut facts, text, status.as_u16());
+    let keep = || plain.clone().map_or_else(|| body.clone(), Bytes::from);
+
+    if status.as_u16() >= 400 || facts.has_error {
+        return Verdict::new(rules::error(status, retry_after(headers), facts, keep()));
+    }
+    if !status.is_success() || matches!(form, Form::Empty) {
+        return Verdict::default();
+    }
+    let fault = match form {
+        Form::Text => Some(Kind::Unknown),
+        _ => facts.answer.fault(matches!(form, Form::Events)),
+    };
+    match fault {
+        None => Verdict::default(),
+        Some(kind) => Verdict::new(Inner {
+            http: Some(status),
+            // Whether the fault lies in the prompt or in chance cannot be read; another model may do.
+            alternative: if kind == Kind::Unknown { Alternative::None } else { Alternative::Model },
+            model: facts.answer.model_version.as_deref().map(Box::from),
+            after_output: facts.answer.delivered(),
+            body: keep(),
+            ..Inner::new(kind)
+        }),
+    }
+}
+
+enum Form {
+    Empty,
+    /// One object, or an array of them.
+    Json,
+    /// Server-sent events, or an array of more than one chunk.
+    Events,
+    /// Not JSON: HTML, prose, gRPC's text form.
+    Text,
+}
+
+fn read<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) -> Form {
+    match text.as_bytes().first() {
+        None => Form::Empty,
+        Some(b'{' | b'[' | b'"') => {
+            let whole = facts.fold(text.as_bytes());
+            if !whole || (http >= 400 && !facts.has_error) {
+                text::scan(facts, text, http);
+            }
+            match facts.answer.objects {
+                0 => Form::Text,
+                1 => Form::Json,
+                _ => Form::Events,
+            }
+        }
+        Some(b'<') => {
+            html(facts, text);
+            Form::Text
+        }
+        Some(_) if is_event_stream(text) => {
+            events(facts, text);
+            Form::Events
+        }
+        Some(_) => {
+            // A client's log line in front of the body: `ApiError: {"error": …`.
+            let json = memchr::memmem::find(text.as_bytes(), b"{\"error\"");
+            if json.is_none_or(|at| !facts.fold(&text.as_bytes()[at..]) || !facts.has_error) {
+                text::scan(facts, text, http);
+            }
+            if facts.message.is_empty() && http >= 400 {
+                facts.message = Cow::Borrowed(first_line(text));
+            }
+            Form::Text
+        }
+    }
+}
+
+fn is_event_stream(text: &str) -> bool {
+    ["data:", "event:", "id:", "retry:", ":"].iter().any(|field| text.starts_with(field))
+}
+
+/// Each `data:` line, and a bare JSON tail without one: Google ends a broken stream with it (vercel/ai#5217,
+/// read 2026-11).
+fn events<'a>(facts: &mut Facts<'a>, text: &'a str) {
+    let mut at = 0;
+    while at < text.len() {
+        let end = memchr::memchr(b'\n', &text.as_bytes()[at..]).map_or(text.len(), |n| at + n);
+        let line = text[at..end].trim_end_matches('\r');
+        if let Some(data) = line.strip_prefix("data:") {
+            facts.fold(data.as_bytes());
+        } else if line.starts_with(['{', '[']) {
+            if !facts.fold(text[at..].as_bytes()) {
+                text::scan(facts, &text[at..], 200);
+            }
+            return;
+        }
+        at = end + 1;
+    }
+}
+
+/// A front end's page: its title is the only message, and some name a delay in prose.
+fn html<'a>(facts: &mut Facts<'a>, page: &'a str) {
+    let find = |needle: &str, from: usize| {
+        page.get(from..).and_then(|p| memchr::memmem::find(p.as_bytes(), needle.as_bytes())).map(|at| from + at)
+    };
+    // Sixty-four KiB of a page are more than its prose.
+    let prose_part = page.get(..65536).unwrap_or(page);
+    if prose::delay(prose_part).is_some() {
+        facts.message = Cow::Borrowed(prose_part);
+    }
+    if let Some(start) = find("<title>", 0).map(|at| at + 7)
+        && let Some(end) = find("</title>", start)
+        && facts.message.is_empty()
+    {
+        facts.message = Cow::Borrowed(page[start..end].trim());
+    }
+}
+
+fn first_line(text: &str) -> &str {
+    let line = text.lines().next().unwrap_or_default();
+    let mut end = line.len().min(1024);
+    while !line.is_char_boundary(end) {
+        end -= 1;
+    }
+    &line[..end]
+}
+
+/// `retry-after-ms`, else `Retry-After` in seconds or as an HTTP date (RFC 9110, 10.2.3).
+///
+/// No recorded answer of Gemini has either (2026-11); gateways in front of it send them.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: http::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let millis = text(http::HeaderName::from_static("retry-after-ms")).and_then(|ms| ms.trim().parse().ok());
+    if let Some(ms) = millis {
+        return Some(Duration::from_millis(ms));
+    }
+    let value = text(RETRY_AFTER)?.trim();
+    if let Ok(seconds) = value.parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    if let Ok(seconds) = value.parse::<f64>() {
+        return Duration::try_from_secs_f64(seconds).ok();
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    // A date that has passed means now.
+    Some(date.duration_since(crate::time::wall_clock()).unwrap_or_default())
+}
+
+/// The body without its gzip coding, at most 256 KiB of it; `None` where it has none.
+///
+/// The first two bytes tell, not the header: log files lose headers, and no text begins like this.
+#[cfg(feature = "gzip")]
+fn inflate(body: &[u8]) -> Option<Vec<u8>> {
+    use std::io::Read;
+    if !body.starts_with(GZIP) {
+        return None;
+    }
+    let mut plain = Vec::new();
+    // A cut gzip body fails at its end; what came before it counts.
+    let _ = flate2::read::MultiGzDecoder::new(body).take(super::DEFAULT_LIMIT as u64).read_to_end(&mut plain);
+    Some(plain)
+}
+
+/// Without the feature a coded body is judged by its status and headers.
+#[cfg(not(feature = "gzip"))]
+fn inflate(body: &[u8]) -> Option<Vec<u8>> {
+    body.starts_with(GZIP).then(Vec::new)
+}

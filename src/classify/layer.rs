@@ -1,0 +1,76 @@
+use std::time::Duration;
+
+use tower_layer::Layer;
+
+use super::{Classify, DEFAULT_LIMIT};
+
+/// Puts [`Classify`] around a service. See the [module documentation](super).
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct ClassifyLayer {
+    pub(super) settings: Settings,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    pub(super) max_error_bytes: usize,
+    pub(super) read_timeout: Duration,
+    pub(super) watch: bool,
+}
+
+impl ClassifyLayer {
+    /// A layer with the defaults: 256 KiB, 5 s, not watching.
+    pub const fn new() -> Self {
+        Self {
+            settings: Settings {
+                max_error_bytes: DEFAULT_LIMIT,
+                read_timeout: Duration::from_secs(5),
+                watch: false,
+            },
+        }
+    }
+
+    /// How much of an error body is read before it is judged, in bytes. Default 256 KiB; 0 reads nothing and
+    /// judges by status and headers.
+    ///
+    /// A longer body is judged by its first part and streams through whole.
+    pub const fn max_error_bytes(mut self, bytes: usize) -> Self {
+        self.settings.max_error_bytes = bytes;
+        self
+    }
+
+    /// How long reading an error body may take. Default 5 s; zero judges by what has arrived with the head.
+    ///
+    /// When it is over, what has arrived is judged, and the rest streams through.
+    pub const fn read_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.read_timeout = timeout;
+        self
+    }
+
+    /// Follows successful bodies to their end and publishes there how they ended
+    /// ([`Verdict::outcome`](crate::Verdict::outcome)): complete, broken off, blocked, empty, with an error in
+    /// the stream, or dropped by the caller. Default off.
+    ///
+    /// Costs four allocations a response: the shared cell, and its place in the response's extensions. At most
+    /// [`max_error_bytes`](Self::max_error_bytes) of the body are kept for the judgement, by reference where it
+    /// is one frame; of a longer body only the transport's end is judged. Bytes pass through unchanged and
+    /// undelayed.
+    pub const fn watch(mut self) -> Self {
+        self.settings.watch = true;
+        self
+    }
+}
+
+impl Default for ClassifyLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S> Layer<S> for ClassifyLayer {
+    type Service = Classify<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Classify::new(inner, self.settings)
+    }
+}

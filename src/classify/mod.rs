@@ -1,0 +1,88 @@
+//! Reads each outcome once and publishes what it means.
+//!
+//! [`ClassifyLayer`] reads the body of a failed response (status 400 and above), makes a
+//! [`Verdict`](crate::Verdict) of it, puts that into the response's extensions and hands the response on with
+//! the same bytes. Every other layer reads the verdict instead of guessing from the status.
+//!
+//! # When to use it, and where
+//!
+//! Innermost, right around the HTTP client, so that each attempt is judged once and everything above sees the
+//! same verdict. Without it the other layers judge by status, headers and error type, which cannot tell a
+//! limit that clears in seconds from a spent day: Gemini writes that into the body only.
+//!
+//! # What it does not do
+//!
+//! It changes no response and swallows no error: the inner service's error type passes through. It does not
+//! look into a 200 before handing it on; an error inside a stream that began with a 200 is seen at the end of
+//! the body, and only when [`watch`](ClassifyLayer::watch) is on.
+//!
+//! # Sharing and dropping
+//!
+//! Nothing is shared between clones but settings. Dropping the future while the error body is being read drops
+//! the body and with it the connection's claim; dropping a watched body publishes
+//! [`Outcome::Dropped`](crate::verdict::Outcome::Dropped). A success allocates nothing, unless it is watched.
+//!
+//! # Defaults
+//!
+//! | setting | default | meaning |
+//! |---|---|---|
+//! | [`max_error_bytes`](ClassifyLayer::max_error_bytes) | 256 KiB | of an error body that are read before judging; the rest streams through |
+//! | [`read_timeout`](ClassifyLayer::read_timeout) | 5 s | for reading them; then what is there is judged, and the rest streams through |
+//! | [`watch`](ClassifyLayer::watch) | off | follow successful bodies to their end |
+//!
+//! # Examples
+//!
+//! ```
+//! use bytes::Bytes;
+//! use http::{Request, Response};
+//! use http_body_util::Full;
+//! use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
+//! use tower_gemini::{Kind, Verdict, classify::ClassifyLayer};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
+//! # let client = service_fn(async |_: Request<Full<Bytes>>| {
+//! #     let body = r#"{"error":{"code":503,"message":"The model is overloaded.","status":"UNAVAILABLE"}}"#;
+//! #     Response::builder().status(503).body(Full::new(Bytes::from(body)))
+//! # });
+//! let mut service = ServiceBuilder::new().layer(ClassifyLayer::new()).service(client);
+//!
+//! let response = service.ready().await?.call(Request::new(Full::default())).await?;
+//! assert_eq!(Verdict::of(&response).kind(), Some(Kind::Overloaded));
+//! # Ok(()) }
+//! ```
+//!
+//! With other limits, and following good answers to their end:
+//!
+//! ```
+//! use std::time::Duration;
+//! use tower_gemini::classify::ClassifyLayer;
+//!
+//! let layer = ClassifyLayer::new()
+//!     .max_error_bytes(64 * 1024)
+//!     .read_timeout(Duration::from_secs(2))
+//!     .watch();
+//! # let _ = layer;
+//! ```
+
+mod answer;
+mod body;
+mod facts;
+mod future;
+mod judge;
+mod layer;
+mod prose;
+mod rules;
+mod service;
+mod text;
+mod transport;
+
+pub use self::body::ClassifyBody;
+pub use self::future::ResponseFuture;
+pub(crate) use self::judge::judge;
+pub use self::layer::ClassifyLayer;
+pub(crate) use self::prose::redact;
+pub use self::service::Classify;
+pub(crate) use self::transport::judge_error;
+
+/// Error bodies are a few KiB; a page of a front end is below 64 KiB.
+pub(crate) const DEFAULT_LIMIT: usize = 256 * 1024;

@@ -1,0 +1,208 @@
+//! What can be read from an error's message, where nothing else says it. Pure.
+//!
+//! Messages change without notice, so prose is the last evidence and is read narrowly: by the phrases that are
+//! on record, never by loose digits ("exceeds … (5003412)" once was retried as a 5xx, google-gemini/gemini-cli#5807,
+//! read 2026-11).
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use memchr::memmem;
+
+use crate::google_rpc::leading_duration;
+
+/// Whether the message holds any of the phrases, letter case aside for the first letter only: phrases are
+/// given from their second letter on where they may begin a sentence.
+pub(super) fn says(message: &str, phrases: &[&str]) -> bool {
+    phrases.iter().any(|phrase| memmem::find(message.as_bytes(), phrase.as_bytes()).is_some())
+}
+
+/// The delay in "Please retry in 31.5s", "Please try again in 30 seconds", "will reset after 2h52m39s".
+pub(super) fn delay(message: &str) -> Option<Duration> {
+    ["etry in ", "ry again in ", "eset after ", "etry after "].iter().find_map(|phrase| {
+        let at = memmem::find(message.as_bytes(), phrase.as_bytes())? + phrase.len();
+        let (duration, rest) = leading_duration(&message[at..])?;
+        let factor = match rest.trim_start() {
+            unit if unit.starts_with("minute") => 60,
+            unit if unit.starts_with("hour") => 3600,
+            unit if unit.starts_with("millisecond") => return duration.checked_div(1000),
+            _ => 1,
+        };
+        duration.checked_mul(factor)
+    })
+}
+
+/// A quota that the message names.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Line<'a> {
+    pub(super) metric: Option<&'a str>,
+    /// The limit's name in "and limit 'Requests per day per user'".
+    pub(super) limit_name: Option<&'a str>,
+    pub(super) limit: Option<u64>,
+    pub(super) model: Option<&'a str>,
+}
+
+/// Every "Quota exceeded for …" of the message, in its three forms.
+pub(super) fn quota_lines(message: &str) -> impl Iterator<Item = Line<'_>> {
+    const OPENING: &str = "uota exceeded for ";
+    memmem::find_iter(message.as_bytes(), OPENING.as_bytes()).filter_map(|at| {
+        let rest = &message[at + OPENING.len()..];
+        // One line; where a cut body left the escapes in, the escape ends it.
+        let line = rest.split(['\n', '\\']).next().unwrap_or_default();
+        if let Some(fields) = line.strip_prefix("metric: ") {
+            let mut out = Line { metric: fields.split([',', ' ']).next(), ..Line::default() };
+            for field in fields.split(',').skip(1) {
+                match field.trim().split_once(": ") {
+                    Some(("limit", n)) => out.limit = n.trim_end_matches('.').parse().ok(),
+                    Some(("model", model)) => out.model = Some(model.trim()),
+                    _ => {}
+                }
+            }
+            Some(out)
+        } else if let Some(quoted) = line.strip_prefix("quota metric '") {
+            let (metric, rest) = quoted.split_once('\'')?;
+            let limit_name = rest.strip_prefix(" and limit '").and_then(|r| r.split('\'').next());
+            Some(Line { metric: Some(metric), limit_name, ..Line::default() })
+        } else {
+            // Vertex: `aiplatform.googleapis.com/<metric> with base model: <model>.`
+            let (metric, rest) = line.split_once(' ')?;
+            let model = rest.strip_prefix("with base model: ").map(|r| {
+                let end = r.find(char::is_whitespace).unwrap_or(r.len());
+                r[..end].trim_end_matches(['.', ',', ';'])
+            });
+            metric.contains('/').then_some(Line { metric: Some(metric), model, ..Line::default() })
+        }
+    })
+}
+
+/// The model that a message names: `models/x is not found`, `Publisher Model …/models/x`, `for model x`.
+pub(super) fn model(message: &str) -> Option<&str> {
+    let after = |phrase: &str| {
+        let at = memmem::find(message.as_bytes(), phrase.as_bytes())?;
+        let rest = &message[at + phrase.len()..];
+        let len = rest.bytes().take_while(|b| b.is_ascii_alphanumeric() || b"-._@".contains(b)).count();
+        let name = rest[..len].trim_end_matches(['.', '-']);
+        (!name.is_empty()).then_some(name)
+    };
+    after("models/").or_else(|| after("for model "))
+}
+
+/// Replaces everything in `text` that looks like a key or a bearer token.
+///
+/// Google echoes the caller's key in some messages (`Consumer 'api_key:…' has been suspended`). Replaced are
+/// Google's own key and token forms (`AIza…`, `AQ.…`, `ya29.…`) wherever they stand, and whatever follows
+/// `api_key:`, `key=`, `token=`, `API key: ` or `Bearer `.
+pub(crate) fn redact(text: &str) -> Cow<'_, str> {
+    // (marker, whether the marker is part of the secret, least length of a secret behind it)
+    const MARKERS: [(&str, bool, usize); 10] = [
+        ("AIza", true, 10),
+        ("ya29.", true, 10),
+        ("AQ.", true, 16),
+        ("api_key:", false, 1),
+        ("apikey:", false, 1),
+        ("x-goog-api-key: ", false, 1),
+        ("key=", false, 1),
+        ("token=", false, 1),
+        ("API key: ", false, 4),
+        ("Bearer ", false, 12),
+    ];
+    let bytes = text.as_bytes();
+    let (mut out, mut copied, mut at) = (String::new(), 0, 0);
+    while at < bytes.len() {
+        let hit = MARKERS.iter().find_map(|&(marker, whole, least)| {
+            let head = bytes.get(at..at + marker.len())?;
+            if !head.eq_ignore_ascii_case(marker.as_bytes()) {
+                return None;
+            }
+            let start = if whole { at } else { at + marker.len() };
+            let secret = |b: &&u8| b.is_ascii_alphanumeric() || b"-_.~+/%".contains(*b);
+            let len = bytes[start..].iter().take_while(secret).count();
+            let body = if whole { len - marker.len() } else { len };
+            (body >= least).then_some((start, start + len))
+        });
+        match hit {
+            Some((start, end)) => {
+                out.push_str(&text[copied..start]);
+                out.push_str("[redacted]");
+                (copied, at) = (end, end);
+            }
+            None => at += 1,
+        }
+    }
+    if copied == 0 {
+        return Cow::Borrowed(text);
+    }
+    out.push_str(&text[copied..]);
+    Cow::Owned(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn delays_in_prose() {
+        for (message, millis) in [
+            ("Please retry in 31.58s.", Some(31_580)),
+            ("Please retry in 856.559ms.", Some(856)),
+            ("Please try again in 30 seconds.", Some(30_000)),
+            ("Try again in 2 minutes", Some(120_000)),
+            ("Your quota will reset after 2h52m39s.", Some(10_359_000)),
+            ("Please try again later.", None),
+            ("retry in a moment", None),
+        ] {
+            let got = delay(message).map(|d| d.as_millis());
+            assert_eq!(got, millis, "{message}");
+        }
+    }
+
+    #[test]
+    fn three_forms_of_a_quota_line() {
+        let text = "over\n* Quota exceeded for metric: svc/reqs, limit: 0, model: gem-9\n* Quota exceeded for metric: svc/tok, limit: 12";
+        let lines: Vec<_> = quota_lines(text).collect();
+        assert_eq!(
+            lines,
+            [
+                Line {
+                    metric: Some("svc/reqs"),
+                    limit: Some(0),
+                    model: Some("gem-9"),
+                    limit_name: None
+                },
+                Line { metric: Some("svc/tok"), limit: Some(12), ..Line::default() },
+            ]
+        );
+        let vertex = "Quota exceeded for ai.example/reqs_per_minute with base model: gem-pro. Ask for more.";
+        assert_eq!(
+            quota_lines(vertex).next(),
+            Some(Line { metric: Some("ai.example/reqs_per_minute"), model: Some("gem-pro"), ..Line::default() })
+        );
+        let assist = "Quota exceeded for quota metric 'Gem Requests' and limit 'Gem Requests per day per user' of service";
+        assert_eq!(quota_lines(assist).next().and_then(|l| l.limit_name), Some("Gem Requests per day per user"));
+    }
+
+    #[test]
+    fn keys_are_replaced_wherever_they_stand() {
+        for (text, clean) in [
+            ("Consumer 'api_key:AIzaSyD-0123456789abcdefg' gone", "Consumer 'api_key:[redacted]' gone"),
+            ("see https://x/y?key=abc123&alt=sse", "see https://x/y?key=[redacted]&alt=sse"),
+            ("Invalid API key: k-1234", "Invalid API key: [redacted]"),
+            ("authorization: Bearer ya29.a0AfH6SMBx_y", "authorization: Bearer [redacted]"),
+            ("AIzaSyD0123456789", "[redacted]"),
+        ] {
+            assert_eq!(redact(text), clean);
+        }
+        let innocent = "API key not valid. Please pass a valid API key.";
+        assert!(matches!(redact(innocent), Cow::Borrowed(_)));
+    }
+
+    proptest! {
+        #[test]
+        fn a_key_never_survives(before in ".{0,20}", key in "AIza[A-Za-z0-9_-]{35}", after in "[ '\"&,].{0,20}") {
+            let text = format!("{before}{key}{after}");
+            prop_assert!(!redact(&text).contains(&key[4..]));
+        }
+    }
+}

@@ -1,0 +1,421 @@
+//! From facts to a verdict: the rules, in their order. Pure.
+//!
+//! The order is what matters (each step beats those below it):
+//!
+//! 1. a reason code that names the kind exactly;
+//! 2. for 429: zero limits, then money, then capacity, then the widest window, then an absurdly long delay;
+//!    what is left is a rate limit. *The delay is not the verdict*: a spent daily quota carries a short one;
+//! 3. the canonical status, with the few messages that say more than it;
+//! 4. the HTTP status.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+
+use super::facts::{Facts, Violation};
+use super::prose;
+use crate::google_rpc::Code;
+use crate::verdict::{
+    Alternative, DelaySource, Dimension, Inner, Kind, Period, QuotaViolation, Retryability, Sent, ServerDelay,
+};
+
+/// A delay above this is no rate limit that clears within minutes: gemini-cli takes 300 s as final
+/// (google-gemini/gemini-cli `googleQuotaErrors.ts`, read 2026-11).
+const LONG: Duration = Duration::from_secs(300);
+
+/// Judges an error: `http` is the response's status, `header` the delay of its headers.
+pub(super) fn error(http: StatusCode, header: Option<Duration>, facts: Facts<'_>, body: Bytes) -> Inner {
+    let code = facts.status.as_deref().and_then(Code::from_name);
+    // A body inside a 200, or a relay's, knows better than the head.
+    let number = facts.code.filter(|n| (400..600).contains(n)).unwrap_or(http.as_u16());
+    let delay = delay(&facts, header);
+    let (quota, zero) = quota(&facts);
+    let kind = kind(&facts, code, number, delay, &quota, zero);
+
+    let billing = || billing(&facts.message);
+    let alternative = match kind {
+        Kind::QuotaExhausted if !zero && billing() => Alternative::Project,
+        Kind::RateLimited
+        | Kind::QuotaExhausted
+        | Kind::Overloaded
+        | Kind::Unavailable
+        | Kind::Internal
+        | Kind::DeadlineExceeded => Alternative::Model,
+        Kind::NotFound if prose::model(&facts.message).is_some() => Alternative::Model,
+        Kind::ContextTooLong => Alternative::LargerContext,
+        Kind::ApiKeyInvalid
+        | Kind::Unauthenticated
+        | Kind::PermissionDenied
+        | Kind::KeyLeaked
+        | Kind::ServiceDisabled => Alternative::Project,
+        _ => Alternative::None,
+    };
+    let retryability = match kind {
+        Kind::RateLimited
+        | Kind::Overloaded
+        | Kind::Unavailable
+        | Kind::Internal
+        | Kind::DeadlineExceeded
+        | Kind::Cancelled
+        | Kind::Conflict => retry_with(delay),
+        // The one precondition that comes true by itself, in seconds.
+        Kind::FailedPrecondition if prose::says(&facts.message, &["not in an ACTIVE state"]) => retry_with(delay),
+        _ => Retryability::Never,
+    };
+    let model = model(&facts, kind).map(|m| m.into_owned().into_boxed_str());
+    Inner {
+        retryability: if kind == Kind::Conflict && code == Some(Code::AlreadyExists) {
+            Retryability::Never
+        } else {
+            retryability
+        },
+        sent: Sent::Yes,
+        alternative,
+        http: Some(http),
+        code,
+        delay,
+        quota,
+        model,
+        reason: facts.reason.map(|r| r.into_owned().into_boxed_str()),
+        domain: facts.domain.map(|d| d.into_owned().into_boxed_str()),
+        message: facts.message.into_owned().into_boxed_str(),
+        after_output: facts.answer.error_after_output,
+        body,
+        ..Inner::new(kind)
+    }
+}
+
+const fn retry_with(delay: Option<ServerDelay>) -> Retryability {
+    if delay.is_some() { Retryability::AfterServerDelay } else { Retryability::WithBackoff }
+}
+
+/// The largest of all delays that the answer declares; of equal ones the first, in the order of trust.
+fn delay(facts: &Facts<'_>, header: Option<Duration>) -> Option<ServerDelay> {
+    [
+        (facts.retry_info, DelaySource::RetryInfo),
+        (prose::delay(&facts.message), DelaySource::Message),
+        (facts.metadata.reset_delay, DelaySource::Metadata),
+        (header, DelaySource::Header),
+    ]
+    .into_iter()
+    .filter_map(|(delay, source)| Some(ServerDelay::new(delay?, source)))
+    .reduce(|best, next| if next.declared() > best.declared() { next } else { best })
+}
+
+/// Every violation, from the details, else from the metadata, else from the message; and whether any limit
+/// is zero.
+fn quota(facts: &Facts<'_>) -> (Vec<QuotaViolation>, bool) {
+    let boxed = |text: &Cow<'_, str>| Box::from(text.as_ref());
+    let mut named = prose::quota_lines(&facts.message).peekable();
+    let mut out = Vec::new();
+    if !facts.violations.is_empty() {
+        // Zero is written by leaving it out: proto3's JSON has no zeros. Where the message names limits, it
+        // decides; where it does not, an id without a value is a zero.
+        let named_zero = facts.violations.iter().any(|v| v.value.is_none())
+            && prose::quota_lines(&facts.message).any(|line| line.limit == Some(0));
+        out.reserve_exact(facts.violations.len());
+        for v in &facts.violations {
+            let limit = v.value.or(named_zero.then_some(0));
+            out.push(QuotaViolation {
+                dimension: dimension(words(v)),
+                period: period(words(v)),
+                limit,
+                zero: limit == Some(0) || (limit.is_none() && v.id.is_some()),
+                metric: v.metric.as_ref().map(boxed),
+                id: v.id.as_ref().map(boxed),
+                model: v.model.as_ref().map(boxed),
+            });
+        }
+    } else if facts.metadata.quota_metric.is_some() || facts.metadata.quota_limit.is_some() {
+        let m = &facts.metadata;
+        let names = || [&m.quota_limit, &m.quota_unit, &m.quota_metric].into_iter().flatten().map(|s| s.as_ref());
+        out.push(QuotaViolation {
+            dimension: dimension(names()),
+            period: period(names()),
+            limit: m.quota_limit_value,
+            zero: m.quota_limit_value == Some(0),
+            metric: m.quota_metric.as_ref().map(boxed),
+            id: m.quota_limit.as_ref().map(boxed),
+            model: m.model.as_ref().map(boxed),
+        });
+    } else if named.peek().is_some() {
+        for line in named.take(32) {
+            let names = || [line.limit_name, line.metric].into_iter().flatten();
+            let v = QuotaViolation {
+                dimension: dimension(names()),
+                period: period(names()),
+                limit: line.limit,
+                zero: line.limit == Some(0),
+                metric: line.metric.map(Box::from),
+                id: None,
+                model: line.model.map(Box::from),
+            };
+            if !out.contains(&v) {
+                out.push(v);
+            }
+        }
+    }
+    let zero = out.iter().any(|v| v.zero);
+    (out, zero)
+}
+
+fn words<'v>(v: &'v Violation<'_>) -> impl Iterator<Item = &'v str> {
+    [&v.id, &v.metric].into_iter().flatten().map(|s| s.as_ref())
+}
+
+/// The window that an id or a metric names. Ids are read as words: `PerDay`, `per_day`, `per day`, `1/d/{…}`.
+fn period<'a>(names: impl Iterator<Item = &'a str>) -> Period {
+    const WORDS: [(&str, Period); 5] = [
+        ("month", Period::Month),
+        ("day", Period::Day),
+        ("hour", Period::Hour),
+        ("minute", Period::Minute),
+        ("second", Period::Second),
+    ];
+    // The first name that says anything decides: the id is exact, the metric is shared by several windows.
+    for name in names {
+        let bytes = name.as_bytes();
+        // "per", a separator or none, and the word.
+        for at in memchr::memchr2_iter(b'p', b'P', bytes) {
+            let Some(rest) = bytes.get(at + 1..).filter(|r| r.len() > 3 && r[..2].eq_ignore_ascii_case(b"er"))
+            else {
+                continue;
+            };
+            let rest = &rest[2..];
+            let rest = if matches!(rest[0], b'_' | b' ' | b'-') { &rest[1..] } else { rest };
+            for (word, period) in WORDS {
+                if rest.get(..word.len()).is_some_and(|r| r.eq_ignore_ascii_case(word.as_bytes())) {
+                    return period;
+                }
+            }
+        }
+        if name.starts_with("1/min") {
+            return Period::Minute;
+        }
+        if name.starts_with("1/d") || prose::says(name, &["Daily", "daily"]) {
+            return Period::Day;
+        }
+        if prose::says(name, &["Monthly", "monthly"]) {
+            return Period::Month;
+        }
+    }
+    Period::Unknown
+}
+
+fn dimension<'a>(names: impl Iterator<Item = &'a str>) -> Dimension {
+    for name in names {
+        if prose::says(name, &["Output", "output", "nqueued"]) {
+            return Dimension::Other;
+        }
+        if prose::says(name, &["Token", "token"]) {
+            return Dimension::InputTokens;
+        }
+        if prose::says(name, &["equests", "equest"]) {
+            return Dimension::Requests;
+        }
+    }
+    Dimension::Other
+}
+
+/// Money. The generic "check your plan and billing details" is *not* a sign of it: every quota error says so.
+fn billing(message: &str) -> bool {
+    prose::says(
+        message,
+        &[
+            "spending cap",
+            "spend cap",
+            "spending limit",
+            "repayment credits",
+            "repaid credits",
+            "credits are depleted",
+            "credits have been depleted",
+            "nsufficient balance",
+            "nsufficient credits",
+        ],
+    )
+}
+
+fn kind(
+    facts: &Facts<'_>,
+    code: Option<Code>,
+    number: u16,
+    delay: Option<ServerDelay>,
+    quota: &[QuotaViolation],
+    zero: bool,
+) -> Kind {
+    let message = facts.message.as_ref();
+    if let Some(kind) = facts.reason.as_deref().and_then(by_reason) {
+        return kind;
+    }
+    if let Some(kind) = facts.code_name.as_deref().and_then(by_name) {
+        return kind;
+    }
+    match (code, number) {
+        (Some(Code::ResourceExhausted), _) | (None, 429) => limit(message, delay, quota, zero),
+        (Some(Code::InvalidArgument | Code::OutOfRange), _) | (None, 400) => bad_request(message),
+        (Some(Code::FailedPrecondition), _) => Kind::FailedPrecondition,
+        (Some(Code::Unauthenticated), _) | (None, 401) => Kind::Unauthenticated,
+        (Some(Code::PermissionDenied), _) | (None, 403) => forbidden(message),
+        (Some(Code::NotFound), _) | (None, 404 | 410) => Kind::NotFound,
+        (Some(Code::Aborted | Code::AlreadyExists), _) | (None, 409) => Kind::Conflict,
+        (Some(Code::Cancelled), _) | (None, 499) => Kind::Cancelled,
+        (Some(Code::DeadlineExceeded), _) | (None, 408 | 504) => Kind::DeadlineExceeded,
+        (Some(Code::Unimplemented), _) | (None, 405 | 501) => Kind::Unimplemented,
+        (Some(Code::Unavailable), _) | (None, 503) => {
+            if overloaded(message) { Kind::Overloaded } else { Kind::Unavailable }
+        }
+        (Some(Code::Internal | Code::DataLoss), _) | (None, 500) => Kind::Internal,
+        (_, 402) => Kind::QuotaExhausted,
+        (_, 412) => Kind::FailedPrecondition,
+        (_, 406 | 411 | 415 | 417 | 422) => Kind::InvalidArgument,
+        (_, 413 | 414 | 431) => Kind::PayloadTooLarge,
+        // 529 is what relays say for "overloaded"; 520 to 527 are a proxy that cannot reach its origin.
+        (_, 529) => Kind::Overloaded,
+        (_, 502 | 520..=527) => Kind::Unavailable,
+        (_, 500..600) => Kind::Internal,
+        _ => Kind::Unknown,
+    }
+}
+
+/// `google.rpc.ErrorInfo.reason`: the list of <https://cloud.google.com/apis/design/errors>, of Code Assist and
+/// of the bodies on record (2026-11), as far as the status does not say the same.
+fn by_reason(reason: &str) -> Option<Kind> {
+    Some(match reason {
+        "API_KEY_INVALID" | "API_KEY_EXPIRED" | "API_KEY_NOT_FOUND" => Kind::ApiKeyInvalid,
+        "SERVICE_DISABLED" => Kind::ServiceDisabled,
+        "MODEL_CAPACITY_EXHAUSTED" | "MODEL_CAPACITY_EXCEEDED" => Kind::Overloaded,
+        "QUOTA_EXHAUSTED" | "INSUFFICIENT_G1_CREDITS_BALANCE" => Kind::QuotaExhausted,
+        _ => return None,
+    })
+}
+
+/// The Interactions API's string codes, and the canonical names in lower case.
+fn by_name(name: &str) -> Option<Kind> {
+    Some(match name {
+        "invalid_request" | "invalid_argument" | "invalid_input" | "out_of_range" => Kind::InvalidArgument,
+        "unauthenticated" | "authentication_error" | "authentication" => Kind::Unauthenticated,
+        "permission_denied" | "permission_error" | "forbidden" => Kind::PermissionDenied,
+        "not_found" | "not_found_error" | "model_not_found" => Kind::NotFound,
+        "too_many_requests" | "rate_limit_exceeded" | "rate_limited" | "rate_limit_error" => Kind::RateLimited,
+        "resource_exhausted" => return None,
+        "quota_exceeded" | "quota_exhausted" | "insufficient_quota" => Kind::QuotaExhausted,
+        "failed_precondition" => Kind::FailedPrecondition,
+        "request_too_large" | "payload_too_large" => Kind::PayloadTooLarge,
+        "context_length_exceeded" => Kind::ContextTooLong,
+        "overloaded" | "overloaded_error" | "model_overloaded" => Kind::Overloaded,
+        "unavailable" | "service_unavailable" => Kind::Unavailable,
+        "internal" | "internal_error" | "internal_server_error" | "server_error" | "api_error" => Kind::Internal,
+        "deadline_exceeded" | "timeout" | "gateway_timeout" => Kind::DeadlineExceeded,
+        "cancelled" => Kind::Cancelled,
+        "aborted" | "conflict" | "already_exists" => Kind::Conflict,
+        "unimplemented" | "not_implemented" => Kind::Unimplemented,
+        _ => return None,
+    })
+}
+
+fn limit(message: &str, delay: Option<ServerDelay>, quota: &[QuotaViolation], zero: bool) -> Kind {
+    if zero || quota.iter().any(|v| v.period >= Period::Day) {
+        return Kind::QuotaExhausted;
+    }
+    // The structured forms name their quota, and then the message has no more to say. The delay counts only
+    // where it is absurd: on record are 161 h for a quota whose body says neither day nor zero.
+    let widest = quota.iter().map(|v| v.period).max().unwrap_or(Period::Unknown);
+    let long = delay.is_some_and(|d| d.declared() > LONG) && widest < Period::Minute;
+    if long {
+        return Kind::QuotaExhausted;
+    }
+    if widest != Period::Unknown {
+        return Kind::RateLimited;
+    }
+    if billing(message) || prose::says(message, &["have a free quota tier", "no free quota tier"]) {
+        return Kind::QuotaExhausted;
+    }
+    if overloaded(message) { Kind::Overloaded } else { Kind::RateLimited }
+}
+
+/// Short of capacity, whoever asks. Not "exhausted your capacity", which is the caller's own.
+fn overloaded(message: &str) -> bool {
+    prose::says(message, &["verloaded", "high demand", "o capacity available", "apacity exceeded", "out of capacity"])
+}
+
+fn bad_request(message: &str) -> Kind {
+    let context = prose::says(message, &["oken count"]) && prose::says(message, &["exceeds the max"])
+        || prose::says(message, &["exceeds the maximum number of tokens", "context length", "rompt is too long"]);
+    if context {
+        Kind::ContextTooLong
+    } else if prose::says(message, &["payload size exceeds", "payload is too large"]) {
+        Kind::PayloadTooLarge
+    } else if prose::says(message, &["API key not valid", "API Key not found", "API key not found", "API key expired"])
+    {
+        Kind::ApiKeyInvalid
+    } else if prose::says(message, &["ser location is not supported", "not available in your country"]) {
+        Kind::FailedPrecondition
+    } else {
+        Kind::InvalidArgument
+    }
+}
+
+fn forbidden(message: &str) -> Kind {
+    if prose::says(message, &["reported as leaked"]) {
+        Kind::KeyLeaked
+    } else if prose::says(message, &["or it is disabled. Enable it"]) {
+        Kind::ServiceDisabled
+    } else {
+        Kind::PermissionDenied
+    }
+}
+
+fn model<'f>(facts: &'f Facts<'_>, kind: Kind) -> Option<Cow<'f, str>> {
+    let violated = facts.violations.iter().find_map(|v| v.model.as_deref());
+    violated
+        .or(facts.metadata.model.as_deref())
+        .or_else(|| prose::quota_lines(&facts.message).find_map(|line| line.model))
+        // "Please use models/… instead" names another one.
+        .or_else(|| {
+            matches!(
+                kind,
+                Kind::NotFound | Kind::InvalidArgument | Kind::Unimplemented | Kind::PermissionDenied | Kind::Overloaded
+            )
+            .then(|| prose::model(&facts.message))?
+        })
+        .map(Cow::Borrowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_read_as_words() {
+        for (name, expected) in [
+            ("GenerateRequestsPerMinutePerProjectPerModel-FreeTier", Period::Minute),
+            ("GenerateRequestsPerDayPerProjectPerModel", Period::Day),
+            ("svc/generate_requests_per_model_per_day", Period::Day),
+            ("Gemini25ProRequestsPerDay", Period::Day),
+            ("Requests per day per user per tier", Period::Day),
+            ("PerSecondThing", Period::Second),
+            ("1/min/{project}/{region}", Period::Minute),
+            ("online_prediction_requests_per_base_model", Period::Unknown),
+            ("Per", Period::Unknown),
+            ("per_", Period::Unknown),
+            ("", Period::Unknown),
+        ] {
+            assert_eq!(period([name].into_iter()), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_counted() {
+        for (name, expected) in [
+            ("GenerateContentInputTokensPerModelPerMinute-FreeTier", Dimension::InputTokens),
+            ("generate_content_paid_tier_2_input_token_count", Dimension::InputTokens),
+            ("GenerateRequestsPerMinutePerProjectPerModel", Dimension::Requests),
+            ("ImagesPerMinute", Dimension::Other),
+            ("BatchEnqueuedTokens", Dimension::Other),
+        ] {
+            assert_eq!(dimension([name].into_iter()), expected, "{name}");
+        }
+    }
+}

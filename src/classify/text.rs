@@ -1,0 +1,266 @@
+//! Errors that are not JSON, or no longer: gRPC's text form, a client's own print of a body, a body that was
+//! cut in the middle. Pure, one pass, linear.
+//!
+//! All of them write `name: value` pairs, with the names in camel or snake case, in quotes or without. So one
+//! scanner reads them all: it looks for colons, takes the word before and the value after.
+
+use std::borrow::Cow;
+
+use super::facts::{Facts, Scalar, Violation};
+use crate::google_rpc::Code;
+
+/// Fills in what the facts do not have yet.
+pub(super) fn scan<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) {
+    let text = text.trim();
+    let folded = std::mem::take(&mut facts.violations);
+    head(facts, text, http);
+    let mut scan = Scan { key: None, violation: None, delay: Delay::default(), status: None, message: None };
+    let mut at = 0;
+    while let Some(colon) = memchr::memchr2(b':', b'{', &text.as_bytes()[at..]) {
+        let colon = at + colon;
+        let name = word_before(text, colon);
+        if text.as_bytes()[colon] == b'{' {
+            scan.open(facts, name);
+            at = colon + 1;
+            continue;
+        }
+        let (value, next) = value_after(text, colon + 1);
+        at = next.max(colon + 1);
+        match value {
+            Value::Whole(value) if !name.is_empty() => scan.pair(facts, name, value),
+            // Half an id would be a wrong id; half a message still says most of it.
+            Value::Cut(value) if name == "message" => scan.message = scan.message.or(Some(value)),
+            _ => {}
+        }
+    }
+    scan.finish(facts);
+    // A cut body has been folded as far as it went, and the scan has now seen the same violations again.
+    if facts.violations.len() < folded.len() {
+        facts.violations = folded;
+    }
+}
+
+/// gRPC's `429 Quota exceeded … [violations { … }]`: the leading number is the HTTP status and stands for the
+/// code; the message ends where the details begin. Likewise `[429 Too Many Requests] message [{…}]`.
+fn head<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) {
+    let body = text.strip_prefix('[').unwrap_or(text);
+    let digits = body.len() - body.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let number = body[..digits].parse::<u16>().ok().filter(|n| digits == 3 && (400..600).contains(n));
+    let Some(number) = number.filter(|n| http < 400 || *n == http) else { return };
+    let rest = &body[digits..];
+    if !rest.starts_with([' ', ':']) {
+        return;
+    }
+    let mut message = rest.trim_start_matches([' ', ':']);
+    if body.len() < text.len()
+        && let Some(end) = message.find("] ")
+    {
+        message = &message[end + 2..];
+    }
+    // `429 RESOURCE_EXHAUSTED. {'error': …}`: python-genai names the status itself.
+    let first = message.split(['.', ' ']).next().unwrap_or_default();
+    let named = Code::from_name(first);
+    let code = named.or_else(|| Code::from_http(number));
+    let end = [" [", " {"].iter().filter_map(|open| message.find(open)).min().unwrap_or(message.len());
+    facts.has_error = true;
+    facts.code = facts.code.or(Some(number));
+    if facts.status.is_none() {
+        facts.status = code.map(|code| Cow::Borrowed(code.as_str()));
+    }
+    if facts.message.is_empty() && named.is_none() {
+        facts.message = Cow::Borrowed(message[..end].trim());
+    }
+}
+
+struct Scan<'a> {
+    /// After `key: "model"`, until the `value: …` that belongs to it.
+    key: Option<&'a str>,
+    violation: Option<Violation<'a>>,
+    delay: Delay,
+    status: Option<&'a str>,
+    message: Option<&'a str>,
+}
+
+#[derive(Default)]
+struct Delay {
+    open: bool,
+    seconds: Option<u64>,
+    nanos: u64,
+}
+
+impl<'a> Scan<'a> {
+    /// `name {`: a message of the text form begins. In JSON nothing stands before the brace but a colon.
+    fn open(&mut self, facts: &mut Facts<'a>, name: &str) {
+        match name {
+            "violations" => self.close_violation(facts),
+            "retry_delay" | "retryDelay" => self.delay.open = true,
+            _ => {}
+        }
+    }
+
+    fn close_violation(&mut self, facts: &mut Facts<'a>) {
+        if let Some(v) = self.violation.take()
+            && facts.violations.len() < 32
+        {
+            facts.violations.push(v);
+        }
+    }
+
+    fn pair(&mut self, facts: &mut Facts<'a>, name: &'a str, value: &'a str) {
+        let scalar = || Scalar::Text(Cow::Borrowed(value));
+        match name {
+            "quotaMetric" | "quota_metric" | "quotaId" | "quota_id" | "quotaValue" | "quota_value" => {
+                let repeated = self.violation.as_ref().is_some_and(|v| v.has(name));
+                if repeated {
+                    self.close_violation(facts);
+                }
+                self.violation.get_or_insert_default().set(name, scalar());
+            }
+            "key" => self.key = Some(value),
+            "value" => {
+                if let Some(key) = self.key.take() {
+                    match (&mut self.violation, key) {
+                        (Some(v), "model") => v.model = Some(Cow::Borrowed(value)),
+                        (None, key) => facts.metadata.set(key, scalar()),
+                        _ => {}
+                    }
+                }
+            }
+            "model" => match &mut self.violation {
+                Some(v) => v.model = Some(Cow::Borrowed(value)),
+                None => facts.metadata.set(name, scalar()),
+            },
+            "quota_limit" | "quota_limit_value" | "quotaResetDelay" => facts.metadata.set(name, scalar()),
+            "retryDelay" | "retry_delay" => {
+                facts.retry_info = facts.retry_info.max(crate::google_rpc::parse_duration(value));
+            }
+            "seconds" if self.delay.open => self.delay.seconds = value.parse().ok(),
+            "nanos" if self.delay.open => self.delay.nanos = value.parse().unwrap_or(0),
+            "reason" if facts.reason.is_none() && is_constant(value) => {
+                facts.has_error = true;
+                facts.reason = Some(Cow::Borrowed(value));
+            }
+            "domain" if facts.domain.is_none() => facts.domain = Some(Cow::Borrowed(value)),
+            "status" if self.status.is_none() => self.status = Some(value),
+            "message" if self.message.is_none() => self.message = Some(value),
+            "code" if facts.code.is_none() => {
+                facts.code = value.parse().ok().filter(|code| (400..600).contains(code));
+                facts.has_error |= facts.code.is_some();
+            }
+            _ => {}
+        }
+    }
+
+    fn finish(mut self, facts: &mut Facts<'a>) {
+        self.close_violation(facts);
+        if let Some(seconds) = self.delay.seconds {
+            let delay = std::time::Duration::from_secs(seconds)
+                .checked_add(std::time::Duration::from_nanos(self.delay.nanos));
+            facts.retry_info = facts.retry_info.max(delay);
+        }
+        if let Some(status) = self.status
+            && facts.status.is_none()
+            && Code::from_name(status).is_some()
+        {
+            facts.has_error = true;
+            facts.status = Some(Cow::Borrowed(status));
+        }
+        if let Some(message) = self.message
+            && facts.message.is_empty()
+        {
+            facts.message = Cow::Borrowed(message);
+        }
+    }
+}
+
+impl Violation<'_> {
+    fn has(&self, name: &str) -> bool {
+        match name {
+            "quotaMetric" | "quota_metric" => self.metric.is_some(),
+            "quotaId" | "quota_id" => self.id.is_some(),
+            _ => self.value.is_some(),
+        }
+    }
+}
+
+/// `ERROR_REASONS_LOOK_LIKE_THIS`; "reason" also occurs in prose and in the legacy list.
+fn is_constant(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
+}
+
+/// The word that ends just before `at`, without quotes and blanks around it.
+fn word_before(text: &str, at: usize) -> &str {
+    let before = text[..at].trim_end_matches([' ', '"', '\'', '\\']);
+    let len = before.bytes().rev().take_while(|b| b.is_ascii_alphanumeric() || *b == b'_').count();
+    &before[before.len() - len..]
+}
+
+#[derive(Debug, PartialEq)]
+enum Value<'a> {
+    Whole(&'a str),
+    /// The closing quote is missing.
+    Cut(&'a str),
+}
+
+/// The value that begins at `at`: what stands in quotes, else up to the next delimiter; and where it ends.
+/// An opening brace or bracket is left for the scan.
+fn value_after(text: &str, at: usize) -> (Value<'_>, usize) {
+    let rest = &text[at..];
+    // `\"` where a body stands inside a string.
+    let start = at + (rest.len() - rest.trim_start_matches([' ', '\\']).len());
+    let bytes = text.as_bytes();
+    match bytes.get(start) {
+        Some(quote @ (b'"' | b'\'')) => {
+            let mut end = start + 1;
+            while let Some(hit) = bytes.get(end..).and_then(|tail| memchr::memchr2(*quote, b'\\', tail)) {
+                end += hit;
+                if bytes[end] == b'\\' && bytes.get(end + 1) != Some(quote) {
+                    end = (end + 2).min(text.len());
+                    continue;
+                }
+                // A closing quote, or an escaped one, which closes where the whole text is escaped and
+                // otherwise cuts a message short; nothing of interest follows it there.
+                return (Value::Whole(&text[start + 1..end]), end + 1);
+            }
+            (Value::Cut(&text[start + 1..]), text.len())
+        }
+        Some(b'{' | b'[') | None => (Value::Whole(""), start),
+        Some(_) => {
+            let len = text[start..]
+                .find(|c: char| c.is_whitespace() || matches!(c, ',' | '}' | ']' | '"' | '\'' | ';'))
+                .unwrap_or(text.len() - start);
+            (Value::Whole(text[start..start + len].trim_end_matches('.')), start + len)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_text_panics(
+            text in r#"(violations|quota_id|key|value|retry_delay|seconds|[ :{}"'\\\[\]]|42|µ|a){0,60}"#,
+            http in 200u16..600,
+        ) {
+            scan(&mut Facts::default(), &text, http);
+        }
+    }
+
+    #[test]
+    fn a_value_cut_in_the_middle_is_still_a_value() {
+        let mut facts = Facts::default();
+        scan(&mut facts, r#"{"error": {"code": 429, "message": "over the li"#, 429);
+        assert_eq!((facts.code, facts.message.as_ref()), (Some(429), "over the li"));
+    }
+
+    #[test]
+    fn text_slicing_stays_on_char_boundaries() {
+        for text in ["µ: \\µ", "\"message\": \"a\\", "message: \"µ\\µ\""] {
+            scan(&mut Facts::default(), text, 500);
+        }
+    }
+}
