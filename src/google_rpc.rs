@@ -365,7 +365,9 @@ mod tests {
 
     #[test]
     fn what_is_no_duration_is_refused() {
-        for text in ["", "s", "-3s", "+3s", "NaN", "inf", "1e9s", "3x", "3s later", ".5s", "1.s", "10h17", "१s"] {
+        for text in
+            ["", "s", "-3s", "+3s", "NaN", "inf", "1e9s", "3x", "3s later", ".5s", "1.s", "10h17", "१s"]
+        {
             assert_eq!(parse_duration(text), None, "{text}");
         }
         assert_eq!(parse_duration("99999999999999999999s"), None, "too large for u64");

@@ -3,11 +3,14 @@
 
 pub mod classify;
 pub mod error;
+pub mod event;
 pub mod google_rpc;
-#[allow(dead_code)]
+pub mod retry;
 mod rng;
 mod time;
+pub mod timeout;
 pub mod verdict;
 
-pub use error::{BoxError, Rejected};
+pub use error::{BoxError, ConfigError, Rejected};
+pub use timeout::Deadline;
 pub use verdict::{Kind, Verdict};

@@ -208,7 +208,9 @@ impl Kind {
                 "The model returned nothing usable: allow more output tokens, simplify tools or prompt, and try again."
             }
             Self::Truncated => "The answer broke off: discard or mark what arrived, and ask again.",
-            Self::Transport => "Check the network, the address and the proxy; the request may not have arrived.",
+            Self::Transport => {
+                "Check the network, the address and the proxy; the request may not have arrived."
+            }
             Self::Unknown => "Look at the answer itself: it does not look like one of Gemini's.",
         }
     }

@@ -50,7 +50,9 @@ fn faults(entry: &Value) -> Vec<String> {
     check("reason", verdict.reason().map(String::from), &expect["reason"]);
     check("model", verdict.model().map(String::from), &expect["model"]);
     let delay = verdict.server_delay().map(|d| d.declared().as_secs_f64());
-    let retryable = verdict.retryability() != Retryability::Never && !verdict.after_output() && delay.unwrap_or(0.0) <= 60.0;
+    let retryable = verdict.retryability() != Retryability::Never
+        && !verdict.after_output()
+        && delay.unwrap_or(0.0) <= 60.0;
     if Some(retryable) != expect["retryable"].as_bool() {
         faults.push(format!("retryable: said {retryable}"));
     }
@@ -65,15 +67,25 @@ fn faults(entry: &Value) -> Vec<String> {
         ids.sort();
         ids.join(",")
     };
-    let said = ids(&mut verdict.quota().iter().map(|v| format!("{:?}/{:?}/{}/{}", v.id, v.metric, v.dimension, v.period)).collect());
-    let wanted = ids(
-        &mut expect["quota"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|v| format!("{:?}/{:?}/{}/{}", v["id"].as_str(), v["metric"].as_str(), v["dimension"].as_str().unwrap_or("-"), v["period"].as_str().unwrap_or("-")))
-            .collect(),
-    );
+    let said = ids(&mut verdict
+        .quota()
+        .iter()
+        .map(|v| format!("{:?}/{:?}/{}/{}", v.id, v.metric, v.dimension, v.period))
+        .collect());
+    let wanted = ids(&mut expect["quota"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|v| {
+            format!(
+                "{:?}/{:?}/{}/{}",
+                v["id"].as_str(),
+                v["metric"].as_str(),
+                v["dimension"].as_str().unwrap_or("-"),
+                v["period"].as_str().unwrap_or("-")
+            )
+        })
+        .collect());
     if said != wanted {
         faults.push(format!("quota: said {said}, wanted {wanted}"));
     }

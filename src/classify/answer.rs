@@ -55,8 +55,12 @@ impl Finish {
         match reason {
             "" | "FINISH_REASON_UNSPECIFIED" => Self::None,
             "STOP" | "MAX_TOKENS" => Self::Normal,
-            "MALFORMED_FUNCTION_CALL" | "UNEXPECTED_TOOL_CALL" | "TOO_MANY_TOOL_CALLS" | "MALFORMED_RESPONSE"
-            | "MISSING_THOUGHT_SIGNATURE" | "NO_IMAGE" => Self::Malformed,
+            "MALFORMED_FUNCTION_CALL"
+            | "UNEXPECTED_TOOL_CALL"
+            | "TOO_MANY_TOOL_CALLS"
+            | "MALFORMED_RESPONSE"
+            | "MISSING_THOUGHT_SIGNATURE"
+            | "NO_IMAGE" => Self::Malformed,
             "RECITATION" | "IMAGE_RECITATION" | "BLOCKLIST" | "SPII" | "LANGUAGE" | "MODEL_ARMOR"
             | "content_filter" => Self::Blocked,
             // SAFETY, IMAGE_SAFETY, PROHIBITED_CONTENT, IMAGE_PROHIBITED_CONTENT and whatever is added to them.
@@ -132,9 +136,9 @@ impl<'de> AnswerFold<'_, 'de> {
                 answer.other_known = true;
                 map.next_value_seed(Predictions { answer })?;
             }
-            "models" | "tunedModels" | "totalTokens" | "embedding" | "embeddings" | "data" | "object" | "name"
-            | "file" | "files" | "id" | "outputs" | "steps" | "cachedContents" | "operations" | "batches"
-            | "event_type" | "done" | "nextPageToken" | "deployedModelId" => {
+            "models" | "tunedModels" | "totalTokens" | "embedding" | "embeddings" | "data" | "object"
+            | "name" | "file" | "files" | "id" | "outputs" | "steps" | "cachedContents" | "operations"
+            | "batches" | "event_type" | "done" | "nextPageToken" | "deployedModelId" => {
                 answer.other_known = true;
                 map.next_value::<IgnoredAny>()?;
             }
@@ -254,7 +258,8 @@ impl<'de> Visitor<'de> for Feedback<'_, 'de> {
         while let Some(key) = map.next_key_seed(Key)? {
             let value = map.next_value_seed(ScalarSeed)?;
             if matches!(key.as_ref(), "blockReason" | "blockReasonMessage") {
-                self.answer.blocked |= value.text().is_some_and(|reason| reason != "BLOCK_REASON_UNSPECIFIED");
+                self.answer.blocked |=
+                    value.text().is_some_and(|reason| reason != "BLOCK_REASON_UNSPECIFIED");
             }
         }
         Ok(())

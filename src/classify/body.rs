@@ -181,7 +181,8 @@ impl Watch {
     }
 
     fn keep(&mut self, data: &Bytes) {
-        let len = self.joined.as_ref().map(BytesMut::len).or(self.first.as_ref().map(Bytes::len)).unwrap_or(0);
+        let len =
+            self.joined.as_ref().map(BytesMut::len).or(self.first.as_ref().map(Bytes::len)).unwrap_or(0);
         if self.over || len + data.len() > self.limit {
             (self.over, self.first, self.joined) = (true, None, None);
         } else if let Some(first) = self.first.take() {

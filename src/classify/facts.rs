@@ -384,7 +384,8 @@ impl<'de> ErrorFold<'_, 'de> {
 
 /// Cheap enough to ask of every message: almost none begins like this or has an escaped body inside.
 fn looks_wrapped(text: &str) -> bool {
-    text.trim_start().starts_with(['{', '[']) || memchr::memmem::find(text.as_bytes(), b"{\"error\"").is_some()
+    text.trim_start().starts_with(['{', '['])
+        || memchr::memmem::find(text.as_bytes(), b"{\"error\"").is_some()
 }
 
 /// The legacy list `errors: [{message, domain, reason}]`, of which only a missing message is made up for.

@@ -3,8 +3,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::response::Parts;
 use http::Response;
+use http::response::Parts;
 use http_body::{Body, Frame};
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
@@ -138,7 +138,9 @@ impl<B: Body<Data = Bytes>> Read<B> {
         match frame.into_data() {
             Ok(data) if self.front.is_empty() => self.front = data,
             Ok(data) if self.len() + data.len() <= limit => {
-                self.joined.get_or_insert_with(|| BytesMut::from(&*std::mem::take(&mut self.front))).extend(&data);
+                self.joined
+                    .get_or_insert_with(|| BytesMut::from(&*std::mem::take(&mut self.front)))
+                    .extend(&data);
             }
             Ok(data) => self.overflow = Some(data),
             Err(trailers) => self.tail = Some(Ok(trailers)),

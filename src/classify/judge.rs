@@ -126,7 +126,9 @@ fn events<'a>(facts: &mut Facts<'a>, text: &'a str) {
 /// A front end's page: its title is the only message, and some name a delay in prose.
 fn html<'a>(facts: &mut Facts<'a>, page: &'a str) {
     let find = |needle: &str, from: usize| {
-        page.get(from..).and_then(|p| memchr::memmem::find(p.as_bytes(), needle.as_bytes())).map(|at| from + at)
+        page.get(from..)
+            .and_then(|p| memchr::memmem::find(p.as_bytes(), needle.as_bytes()))
+            .map(|at| from + at)
     };
     // Sixty-four KiB of a page are more than its prose.
     let prose_part = page.get(..65536).unwrap_or(page);

@@ -165,22 +165,24 @@ mod tests {
         assert_eq!(
             lines,
             [
-                Line {
-                    metric: Some("svc/reqs"),
-                    limit: Some(0),
-                    model: Some("gem-9"),
-                    limit_name: None
-                },
+                Line { metric: Some("svc/reqs"), limit: Some(0), model: Some("gem-9"), limit_name: None },
                 Line { metric: Some("svc/tok"), limit: Some(12), ..Line::default() },
             ]
         );
         let vertex = "Quota exceeded for ai.example/reqs_per_minute with base model: gem-pro. Ask for more.";
         assert_eq!(
             quota_lines(vertex).next(),
-            Some(Line { metric: Some("ai.example/reqs_per_minute"), model: Some("gem-pro"), ..Line::default() })
+            Some(Line {
+                metric: Some("ai.example/reqs_per_minute"),
+                model: Some("gem-pro"),
+                ..Line::default()
+            })
         );
         let assist = "Quota exceeded for quota metric 'Gem Requests' and limit 'Gem Requests per day per user' of service";
-        assert_eq!(quota_lines(assist).next().and_then(|l| l.limit_name), Some("Gem Requests per day per user"));
+        assert_eq!(
+            quota_lines(assist).next().and_then(|l| l.limit_name),
+            Some("Gem Requests per day per user")
+        );
     }
 
     #[test]

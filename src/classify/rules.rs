@@ -61,7 +61,9 @@ pub(super) fn error(http: StatusCode, header: Option<Duration>, facts: Facts<'_>
         | Kind::Cancelled
         | Kind::Conflict => retry_with(delay),
         // The one precondition that comes true by itself, in seconds.
-        Kind::FailedPrecondition if prose::says(&facts.message, &["not in an ACTIVE state"]) => retry_with(delay),
+        Kind::FailedPrecondition if prose::says(&facts.message, &["not in an ACTIVE state"]) => {
+            retry_with(delay)
+        }
         _ => Retryability::Never,
     };
     let model = model(&facts, kind).map(|m| m.into_owned().into_boxed_str());
@@ -130,7 +132,8 @@ fn quota(facts: &Facts<'_>) -> (Vec<QuotaViolation>, bool) {
         }
     } else if facts.metadata.quota_metric.is_some() || facts.metadata.quota_limit.is_some() {
         let m = &facts.metadata;
-        let names = || [&m.quota_limit, &m.quota_unit, &m.quota_metric].into_iter().flatten().map(|s| s.as_ref());
+        let names =
+            || [&m.quota_limit, &m.quota_unit, &m.quota_metric].into_iter().flatten().map(|s| s.as_ref());
         out.push(QuotaViolation {
             dimension: dimension(names()),
             period: period(names()),
@@ -179,7 +182,8 @@ fn period<'a>(names: impl Iterator<Item = &'a str>) -> Period {
         let bytes = name.as_bytes();
         // "per", a separator or none, and the word.
         for at in memchr::memchr2_iter(b'p', b'P', bytes) {
-            let Some(rest) = bytes.get(at + 1..).filter(|r| r.len() > 3 && r[..2].eq_ignore_ascii_case(b"er"))
+            let Some(rest) =
+                bytes.get(at + 1..).filter(|r| r.len() > 3 && r[..2].eq_ignore_ascii_case(b"er"))
             else {
                 continue;
             };
@@ -264,7 +268,11 @@ fn kind(
         (Some(Code::DeadlineExceeded), _) | (None, 408 | 504) => Kind::DeadlineExceeded,
         (Some(Code::Unimplemented), _) | (None, 405 | 501) => Kind::Unimplemented,
         (Some(Code::Unavailable), _) | (None, 503) => {
-            if overloaded(message) { Kind::Overloaded } else { Kind::Unavailable }
+            if overloaded(message) {
+                Kind::Overloaded
+            } else {
+                Kind::Unavailable
+            }
         }
         (Some(Code::Internal | Code::DataLoss), _) | (None, 500) => Kind::Internal,
         (_, 402) => Kind::QuotaExhausted,
@@ -298,7 +306,9 @@ fn by_name(name: &str) -> Option<Kind> {
         "unauthenticated" | "authentication_error" | "authentication" => Kind::Unauthenticated,
         "permission_denied" | "permission_error" | "forbidden" => Kind::PermissionDenied,
         "not_found" | "not_found_error" | "model_not_found" => Kind::NotFound,
-        "too_many_requests" | "rate_limit_exceeded" | "rate_limited" | "rate_limit_error" => Kind::RateLimited,
+        "too_many_requests" | "rate_limit_exceeded" | "rate_limited" | "rate_limit_error" => {
+            Kind::RateLimited
+        }
         "resource_exhausted" => return None,
         "quota_exceeded" | "quota_exhausted" | "insufficient_quota" => Kind::QuotaExhausted,
         "failed_precondition" => Kind::FailedPrecondition,
@@ -306,7 +316,9 @@ fn by_name(name: &str) -> Option<Kind> {
         "context_length_exceeded" => Kind::ContextTooLong,
         "overloaded" | "overloaded_error" | "model_overloaded" => Kind::Overloaded,
         "unavailable" | "service_unavailable" => Kind::Unavailable,
-        "internal" | "internal_error" | "internal_server_error" | "server_error" | "api_error" => Kind::Internal,
+        "internal" | "internal_error" | "internal_server_error" | "server_error" | "api_error" => {
+            Kind::Internal
+        }
         "deadline_exceeded" | "timeout" | "gateway_timeout" => Kind::DeadlineExceeded,
         "cancelled" => Kind::Cancelled,
         "aborted" | "conflict" | "already_exists" => Kind::Conflict,
@@ -337,18 +349,26 @@ fn limit(message: &str, delay: Option<ServerDelay>, quota: &[QuotaViolation], ze
 
 /// Short of capacity, whoever asks. Not "exhausted your capacity", which is the caller's own.
 fn overloaded(message: &str) -> bool {
-    prose::says(message, &["verloaded", "high demand", "o capacity available", "apacity exceeded", "out of capacity"])
+    prose::says(
+        message,
+        &["verloaded", "high demand", "o capacity available", "apacity exceeded", "out of capacity"],
+    )
 }
 
 fn bad_request(message: &str) -> Kind {
     let context = prose::says(message, &["oken count"]) && prose::says(message, &["exceeds the max"])
-        || prose::says(message, &["exceeds the maximum number of tokens", "context length", "rompt is too long"]);
+        || prose::says(
+            message,
+            &["exceeds the maximum number of tokens", "context length", "rompt is too long"],
+        );
     if context {
         Kind::ContextTooLong
     } else if prose::says(message, &["payload size exceeds", "payload is too large"]) {
         Kind::PayloadTooLarge
-    } else if prose::says(message, &["API key not valid", "API Key not found", "API key not found", "API key expired"])
-    {
+    } else if prose::says(
+        message,
+        &["API key not valid", "API Key not found", "API key not found", "API key expired"],
+    ) {
         Kind::ApiKeyInvalid
     } else if prose::says(message, &["ser location is not supported", "not available in your country"]) {
         Kind::FailedPrecondition
@@ -376,7 +396,11 @@ fn model<'f>(facts: &'f Facts<'_>, kind: Kind) -> Option<Cow<'f, str>> {
         .or_else(|| {
             matches!(
                 kind,
-                Kind::NotFound | Kind::InvalidArgument | Kind::Unimplemented | Kind::PermissionDenied | Kind::Overloaded
+                Kind::NotFound
+                    | Kind::InvalidArgument
+                    | Kind::Unimplemented
+                    | Kind::PermissionDenied
+                    | Kind::Overloaded
             )
             .then(|| prose::model(&facts.message))?
         })

@@ -1,0 +1,175 @@
+//! How long to wait before the n-th retry, when nobody else says. Pure: no clock, randomness handed in.
+
+use std::time::Duration;
+
+use super::ConfigError;
+
+/// How the wait is spread, so that callers who failed together do not return together.
+///
+/// With `x = min(cap, base · 2ⁿ)` before the n-th retry, counted from 0, and every bound kept under the cap at
+/// every draw. What each is worth was measured with the contention experiment of the [AWS architecture
+/// blog](https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/) (read 2026-11): full jitter
+/// needs within 2 % of the fewest calls everywhere.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Jitter {
+    /// Uniform in `[0, x)`. The default.
+    Full,
+    /// `x/2` and uniform in `[0, x/2)` on top: a minimum wait, at the price of a slower end.
+    Equal,
+    /// Uniform between the base and three times the wait before: fast for up to about a hundred contenders.
+    Decorrelated,
+    /// `x` give or take this share of it, in `[0, 1]`: predictable, and the most collisions. 0 is no jitter.
+    Proportional(f64),
+}
+
+/// An exponential backoff with a cap.
+///
+/// The cap is a promise: no delay exceeds it, at any attempt and any draw.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_gemini::retry::{Backoff, Jitter};
+///
+/// let backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(20)).jitter(Jitter::Equal);
+/// # let _ = backoff;
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Backoff {
+    base: Duration,
+    cap: Duration,
+    jitter: Jitter,
+}
+
+impl Backoff {
+    /// Full jitter from `base`, doubling, up to `cap`.
+    ///
+    /// Valid are `base` above zero and `cap` from `base` to one day; [`RetryPolicyBuilder::build`] checks it.
+    ///
+    /// [`RetryPolicyBuilder::build`]: super::RetryPolicyBuilder::build
+    #[must_use]
+    pub const fn new(base: Duration, cap: Duration) -> Self {
+        Self { base, cap, jitter: Jitter::Full }
+    }
+
+    /// With another jitter.
+    #[must_use]
+    pub const fn jitter(mut self, jitter: Jitter) -> Self {
+        self.jitter = jitter;
+        self
+    }
+
+    pub(super) fn check(&self, field: &'static str) -> Result<(), ConfigError> {
+        const DAY: Duration = Duration::from_secs(86_400);
+        let rule = match self.jitter {
+            _ if self.base.is_zero() => "such that the base is above zero",
+            _ if self.cap < self.base => "such that the cap is at least the base",
+            _ if self.cap > DAY => "such that the cap is at most one day",
+            // Not `r < 0.0 || r > 1.0`, through which NaN would slip.
+            Jitter::Proportional(r) if !(0.0..=1.0).contains(&r) => {
+                "such that the share of proportional jitter is from 0 to 1"
+            }
+            _ => return Ok(()),
+        };
+        Err(ConfigError::new(field, rule))
+    }
+
+    /// The wait before retry `n` (from 0), after the wait `before`; `draw` is uniform in `[0, 1)`.
+    #[must_use]
+    pub fn delay(&self, n: u32, before: Option<Duration>, draw: f64) -> Duration {
+        let (base, cap) = (self.base.as_secs_f64(), self.cap.as_secs_f64());
+        // Infinity for a large n; the minimum mends it.
+        let grown = base * 2f64.powi(i32::try_from(n).unwrap_or(i32::MAX));
+        let seconds = match self.jitter {
+            Jitter::Full => grown.min(cap) * draw,
+            Jitter::Equal => grown.min(cap) * (0.5 + 0.5 * draw),
+            Jitter::Decorrelated => {
+                // The upper bound is cut and not the draw: else a share of all waits would be the cap exactly,
+                // and callers in step again.
+                let before = before.map_or(base, |d| d.as_secs_f64().max(base));
+                let upper = (3.0 * before).min(cap);
+                base + (upper - base).max(0.0) * draw
+            }
+            // For the same reason the room for the jitter is left under the cap.
+            Jitter::Proportional(r) => grown.min(cap / (1.0 + r)) * (1.0 + r * (2.0 * draw - 1.0)),
+        };
+        // The sums above may come out a rounding error over the cap; the promise has no such error.
+        Duration::try_from_secs_f64(seconds).unwrap_or(self.cap).min(self.cap)
+    }
+}
+
+impl Default for Backoff {
+    /// 1 s, doubling, full jitter, cap 60 s.
+    fn default() -> Self {
+        Self::new(Duration::from_secs(1), Duration::from_secs(60))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_jitter() -> impl Strategy<Value = Jitter> {
+        prop_oneof![
+            Just(Jitter::Full),
+            Just(Jitter::Equal),
+            Just(Jitter::Decorrelated),
+            (0.0..=1.0f64).prop_map(Jitter::Proportional)
+        ]
+    }
+
+    // Zero, the middle, and the last number below one: the edges are where caps break.
+    fn any_draw() -> impl Strategy<Value = f64> {
+        prop_oneof![Just(0.0), Just(1.0 - f64::EPSILON / 2.0), 0.0..1.0f64]
+    }
+
+    proptest! {
+        #[test]
+        fn no_delay_exceeds_the_cap(
+            base in 1u64..86_400_000_000_000, cap in 1u64..86_400_000_000_000,
+            n in prop_oneof![0..8u32, Just(1023), Just(1024), Just(u32::MAX)],
+            before in prop::option::of(0u64..u64::MAX / 4), draw in any_draw(), jitter in any_jitter(),
+        ) {
+            let (base, cap) = (Duration::from_nanos(base.min(cap)), Duration::from_nanos(cap));
+            let backoff = Backoff::new(base, cap).jitter(jitter);
+            prop_assert!(backoff.check("backoff").is_ok());
+            let delay = backoff.delay(n, before.map(Duration::from_nanos), draw);
+            prop_assert!(delay <= cap, "{delay:?} > {cap:?}");
+            match jitter {
+                // Nanosecond rounding aside.
+                Jitter::Equal => prop_assert!(delay + Duration::from_nanos(2) >= base / 2),
+                Jitter::Decorrelated => prop_assert!(delay + Duration::from_nanos(2) >= base),
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn at_the_cap_callers_still_differ() {
+        for jitter in [Jitter::Full, Jitter::Equal, Jitter::Decorrelated, Jitter::Proportional(0.2)] {
+            let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(8)).jitter(jitter);
+            let delays: std::collections::HashSet<_> = (0..200)
+                .map(|i| backoff.delay(30, Some(Duration::from_secs(8)), f64::from(i) / 200.0))
+                .collect();
+            assert_eq!(delays.len(), 200, "{jitter:?}");
+        }
+    }
+
+    #[test]
+    fn bad_settings_name_the_rule() {
+        let s = Duration::from_secs;
+        for (backoff, rule) in [
+            (Backoff::new(s(0), s(1)), "above zero"),
+            (Backoff::new(s(2), s(1)), "at least the base"),
+            (Backoff::new(s(2), Duration::MAX), "one day"),
+            (Backoff::new(s(1), s(1)).jitter(Jitter::Proportional(f64::NAN)), "from 0 to 1"),
+            (Backoff::new(s(1), s(1)).jitter(Jitter::Proportional(-0.1)), "from 0 to 1"),
+            (Backoff::new(s(1), s(1)).jitter(Jitter::Proportional(f64::INFINITY)), "from 0 to 1"),
+        ] {
+            let error = backoff.check("backoff").unwrap_err().to_string();
+            assert!(error.contains("backoff") && error.contains(rule), "{error}");
+        }
+    }
+}

@@ -1,0 +1,301 @@
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::{Request, Response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep};
+use tower_service::Service;
+
+use super::budget::Withdrawal;
+use super::policy::{Failure, Progress, Settings};
+use super::report::{Attempt, Attempts};
+use super::{GaveUp, budget_key};
+use crate::error::BoxError;
+use crate::event::Event;
+use crate::time;
+use crate::verdict::Verdict;
+
+pin_project! {
+    /// The future of [`Retry`](super::Retry).
+    ///
+    /// Dropping it in any state drops the attempt or the wait, the kept copy of the request, and gives back the
+    /// budget's token of an attempt that was not sent yet.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<S, B, F> {
+        #[pin]
+        state: State<F>,
+        task: Task<S, B>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<F> {
+        // An attempt is under way.
+        Called { #[pin] future: F },
+        // Between two attempts. Holds no readiness of the inner service.
+        Waiting { #[pin] sleep: Sleep },
+        // The wait is over; the inner service is not ready yet.
+        Readying,
+    }
+}
+
+/// What this request keeps for another attempt.
+pub(super) enum Task<S, B> {
+    /// The policy has one attempt.
+    PassThrough,
+    /// There is no copy, for a reason that is worth telling if the attempt fails.
+    Refused(Refused),
+    Kept(Kept<S, B>),
+}
+
+pub(super) struct Refused {
+    pub(super) settings: Arc<Settings>,
+    pub(super) why: GaveUp,
+    pub(super) key: Option<u64>,
+}
+
+pub(super) struct Kept<S, B> {
+    pub(super) settings: Arc<Settings>,
+    pub(super) service: S,
+    /// `None` while the last attempt runs.
+    pub(super) request: Option<Request<B>>,
+    /// The request's own deadline.
+    pub(super) deadline: Option<Instant>,
+    pub(super) progress: Progress,
+    /// The budget's bucket, once it had to be worked out.
+    pub(super) key: Option<u64>,
+    /// Paid for the attempt that comes next; dropping it refunds it.
+    pub(super) token: Option<Withdrawal>,
+}
+
+impl<S, B, F> ResponseFuture<S, B, F> {
+    pub(super) const fn new(future: F, task: Task<S, B>) -> Self {
+        Self { state: State::Called { future }, task }
+    }
+}
+
+impl<S, B, F> fmt::Debug for ResponseFuture<S, B, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the request: its headers hold the key.
+        f.debug_struct("retry::ResponseFuture").finish_non_exhaustive()
+    }
+}
+
+impl<S, B, RB, E> Future for ResponseFuture<S, B, S::Future>
+where
+    S: Service<Request<B>, Response = Response<RB>, Error = E>,
+    E: Into<BoxError>,
+    B: Body + Clone,
+{
+    type Output = Result<Response<RB>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            match this.state.as_mut().project() {
+                StateProj::Called { future } => {
+                    let Poll::Ready(result) = future.poll(cx) else {
+                        this.task.begun();
+                        return Poll::Pending;
+                    };
+                    match this.task.after(result.map_err(Into::into)) {
+                        Next::Return(result) => return Poll::Ready(result),
+                        Next::Wait(wait) => {
+                            this.state.set(State::Waiting { sleep: tokio::time::sleep(wait) });
+                        }
+                    }
+                }
+                StateProj::Waiting { sleep } => {
+                    ready!(sleep.poll(cx));
+                    this.state.set(State::Readying);
+                }
+                StateProj::Readying => {
+                    let Task::Kept(kept) = &mut *this.task else {
+                        unreachable!("only a kept request waits");
+                    };
+                    ready!(kept.service.poll_ready(cx)).map_err(Into::into)?;
+                    let request = kept.next_request();
+                    this.state.set(State::Called { future: kept.service.call(request) });
+                }
+            }
+        }
+    }
+}
+
+enum Next<RB> {
+    Return(Result<Response<RB>, BoxError>),
+    Wait(std::time::Duration),
+}
+
+impl<S, B: Body + Clone> Task<S, B> {
+    /// Notes when the first attempt began.
+    ///
+    /// The clock is read at the first `Pending` and not in `call`: a call that is over at once then costs no
+    /// clock read, and one that is not began a synchronous poll ago.
+    fn begun(&mut self) {
+        if let Self::Kept(kept) = self
+            && kept.progress.started.is_none()
+        {
+            kept.progress.started = Some(time::now());
+        }
+    }
+
+    fn after<RB>(&mut self, result: Result<Response<RB>, BoxError>) -> Next<RB> {
+        match self {
+            Self::PassThrough => Next::Return(result),
+            Self::Refused(refused) => Next::Return(refused.after(result)),
+            Self::Kept(kept) => kept.after(result),
+        }
+    }
+}
+
+impl Refused {
+    fn after<RB>(&self, mut result: Result<Response<RB>, BoxError>) -> Result<Response<RB>, BoxError> {
+        let Some(verdict) = judge(&result) else {
+            if let (Some(budget), Some(key)) = (&self.settings.budget, self.key) {
+                budget.deposit(key);
+            }
+            return result;
+        };
+        let mut progress = Progress { attempts: 1, ..Progress::default() };
+        progress.kinds.extend(verdict.kind());
+        let failure = Failure::Verdict(&verdict);
+        self.settings.tell_failed(&Progress::default(), &failure);
+        // The refusal is the reason only if there would have been another attempt.
+        let why = self.settings.schedule(&progress, &verdict, || 0.0).err().unwrap_or(self.why);
+        self.settings.tell_gave_up(&progress, &failure, why);
+        progress.publish(result.as_mut().map_err(|_| ()), Some(why));
+        result
+    }
+}
+
+impl<S, B: Body + Clone> Kept<S, B> {
+    fn after<RB>(&mut self, mut result: Result<Response<RB>, BoxError>) -> Next<RB> {
+        let Some(verdict) = judge(&result) else {
+            self.succeeded(&mut result);
+            return Next::Return(result);
+        };
+        let settings = Arc::clone(&self.settings);
+        let failure = match &result {
+            Ok(_) => Failure::Verdict(&verdict),
+            Err(error) => Failure::of_error(error, &verdict),
+        };
+        settings.tell_failed(&self.progress, &failure);
+        match self.decide(&settings, &failure) {
+            Ok(wait) => {
+                settings.tell_waiting(&self.progress, &failure, wait);
+                // The failed response is dropped before the wait, and with it its claim on the connection.
+                Next::Wait(wait)
+            }
+            Err(why) => {
+                settings.tell_gave_up(&self.progress, &failure, why);
+                self.progress.publish(result.as_mut().map_err(|_| ()), Some(why));
+                Next::Return(result)
+            }
+        }
+    }
+
+    fn decide(&mut self, settings: &Settings, failure: &Failure<'_>) -> Result<std::time::Duration, GaveUp> {
+        let now = time::now();
+        let deadline = self.deadline.or_else(|| {
+            let started = *self.progress.started.get_or_insert(now);
+            settings.deadline.map(|total| time::saturating_add(started, total))
+        });
+        let kept = self.request.as_ref();
+        let key = &mut self.key;
+        let key = || *key.get_or_insert_with(|| kept.map_or(0, |request| budget_key(request.uri())));
+        let again = settings.decide(&mut self.progress, failure, now, deadline, key)?;
+        // Asked last, so that a failure which ends here anyway keeps its own reason.
+        let request = kept.ok_or(GaveUp::Attempts)?;
+        if super::is_lost(request) {
+            return Err(GaveUp::BodyTooLarge);
+        }
+        self.token = again.token;
+        Ok(again.wait)
+    }
+
+    fn succeeded<RB>(&mut self, result: &mut Result<Response<RB>, BoxError>) {
+        if let Some(budget) = &self.settings.budget
+            && !budget.is_full()
+            && let Some(key) = self.key.or_else(|| self.request.as_ref().map(|r| budget_key(r.uri())))
+        {
+            budget.deposit(key);
+        }
+        self.progress.attempts += 1;
+        if !self.progress.waits.is_empty() {
+            self.settings.observer.tell(&Event::Recovered { attempts: self.progress.attempts });
+            self.progress.publish(result.as_mut().map_err(|_| ()), None);
+        }
+    }
+
+    /// The request of the next attempt: a copy of the kept one, or for the last attempt itself.
+    fn next_request(&mut self) -> Request<B> {
+        let attempt = self.progress.attempts + 1;
+        let mut request = if attempt >= self.settings.attempts {
+            let request = self.request.take();
+            if let Some(request) = &request {
+                super::release(request);
+            }
+            request
+        } else {
+            self.request.clone()
+        }
+        .expect("a wait is begun only with a copy at hand");
+        request.extensions_mut().insert(Attempt(attempt));
+        // From here on the retry is sent.
+        if let Some(token) = self.token.take() {
+            token.spend();
+        }
+        request
+    }
+}
+
+/// `None` for a success, which costs a look at the status and, where the response has any, at its extensions.
+fn judge<RB>(result: &Result<Response<RB>, BoxError>) -> Option<Verdict> {
+    let verdict = match result {
+        Ok(response) => Verdict::of(response),
+        Err(error) => Verdict::from_error(error.as_ref()),
+    };
+    (!verdict.is_success()).then_some(verdict)
+}
+
+impl Settings {
+    pub(super) fn tell_failed(&self, progress: &Progress, failure: &Failure<'_>) {
+        // The attempt is not counted yet.
+        self.observer
+            .tell(&Event::AttemptFailed { attempt: progress.attempts + 1, verdict: failure.verdict() });
+    }
+
+    pub(super) fn tell_waiting(&self, progress: &Progress, failure: &Failure<'_>, wait: std::time::Duration) {
+        self.observer.tell(&Event::Waiting {
+            attempt: progress.attempts + 1,
+            wait,
+            verdict: failure.verdict(),
+        });
+    }
+
+    pub(super) fn tell_gave_up(&self, progress: &Progress, failure: &Failure<'_>, why: GaveUp) {
+        self.observer.tell(&Event::GaveUp { attempts: progress.attempts, why, verdict: failure.verdict() });
+    }
+}
+
+impl Progress {
+    /// Puts the report into the final response, where there is one.
+    pub(super) fn publish<RB>(&mut self, response: Result<&mut Response<RB>, ()>, gave_up: Option<GaveUp>) {
+        let Ok(response) = response else { return };
+        if gave_up == Some(GaveUp::BodyTooLarge) {
+            let verdict = Verdict::of(response).with_replay_refused();
+            response.extensions_mut().insert(verdict);
+        }
+        response.extensions_mut().insert(Attempts {
+            made: self.attempts,
+            waits: std::mem::take(&mut self.waits),
+            kinds: std::mem::take(&mut self.kinds),
+            gave_up,
+        });
+    }
+}

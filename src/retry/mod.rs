@@ -1,0 +1,144 @@
+//! Sends a failed request again: when that makes sense, when the server says so, and never without end.
+//!
+//! [`RetryLayer`] reads the [`Verdict`](crate::Verdict) of each attempt (the classifier's, or what status,
+//! headers and error type tell without it), and a [`RetryPolicy`] decides.
+//!
+//! # When to use it, and where
+//!
+//! Around everything that one attempt goes through: the rate limit, the circuit breaker, the attempt timeout
+//! and the [classifier](crate::classify) belong inside. Use **one** retry layer, and turn the retries of the client below
+//! and of the SDK above off: three layers of three attempts are 27 calls in an outage.
+//!
+//! A concurrency limit belongs inside, too: outside it, a request would hold its permit while it waits. This
+//! layer holds no readiness of the inner service while it waits; it asks for it anew before each attempt.
+//!
+//! # What is retried
+//!
+//! | kind | attempts in all | wait before the n-th retry, n from 0 |
+//! |---|---|---|
+//! | `rate_limited`, `unavailable`, `transport` | 5 | full jitter, 1 s · 2ⁿ, cap 60 s |
+//! | `overloaded` | 5 | full jitter, 2 s · 2ⁿ, cap 60 s |
+//! | `internal`, `conflict` | 3 | full jitter, 1 s · 2ⁿ, cap 60 s |
+//! | `deadline_exceeded`, `cancelled`, and `transport` that may have been sent | 2 | the same; see [`maybe_processed_retries`](RetryPolicyBuilder::maybe_processed_retries) |
+//! | `failed_precondition` | 5, only where it comes true by itself (a file still being processed) | the same |
+//! | everything else | 1 | |
+//!
+//! Where the server names a delay, that is waited out: never less than declared, one second more where the
+//! declared one is cut to whole seconds, and up to 20 % more to spread the herd. A declared delay above 60 s,
+//! and any wait that would not end before the deadline, is not begun: the last real answer is returned now.
+//!
+//! A request that a layer of this process turned away ([`Rejected`](crate::Rejected)) was not sent: waiting for
+//! it costs no attempt and no budget.
+//!
+//! # Defaults
+//!
+//! | setting | default |
+//! |---|---|
+//! | [`attempts`](RetryPolicyBuilder::attempts) | 5 in all |
+//! | [`backoff`](RetryPolicyBuilder::backoff) | full jitter, 1 s doubling, cap 60 s; 2 s for `overloaded` |
+//! | [`max_server_delay`](RetryPolicyBuilder::max_server_delay) | 60 s |
+//! | [`server_delay_jitter`](RetryPolicyBuilder::server_delay_jitter) | up to 20 % on top |
+//! | [`deadline`](RetryPolicyBuilder::deadline) | 120 s from the first call, or the request's [`Deadline`](crate::Deadline) |
+//! | [`budget`](RetryPolicyBuilder::budget) | 20 retries, half a token per success, per host and model |
+//! | [`maybe_processed_retries`](RetryPolicyBuilder::maybe_processed_retries) | 1 |
+//! | [`max_body_bytes`](RetryPolicyBuilder::max_body_bytes) | 32 MiB |
+//!
+//! # Request bodies
+//!
+//! A body that is `Clone` (`Full<Bytes>`, `Empty`) is cloned, which copies no bytes. Others go through a
+//! [`ReplayLayer`], put outside this one, which streams them through and keeps what it streamed. The copy for
+//! a retry is made before the attempt, since afterwards there is nothing left to copy; none is made for the
+//! last attempt, when the policy has one attempt, when the budget is empty, or when the body is too large.
+//!
+//! # Errors
+//!
+//! This layer adds none: the caller sees the last answer or error as the inner service gave it, errors boxed
+//! as a [`BoxError`](crate::BoxError) (a boxed error stays the same box). How it came about is told by [`Attempts`] in
+//! the response's extensions, and by [events](crate::event). An attempt after the first carries [`Attempt`].
+//!
+//! # Sharing and dropping
+//!
+//! Clones and all services of one layer share the policy and its budget. Dropping the future ends the attempt
+//! or the wait; a budget token taken for an attempt that was not sent yet goes back.
+//!
+//! # Examples
+//!
+//! ```
+//! use tower::ServiceBuilder;
+//! use tower_gemini::classify::ClassifyLayer;
+//! use tower_gemini::retry::RetryLayer;
+//!
+//! # let client = tower::service_fn(async |_: http::Request<http_body_util::Full<bytes::Bytes>>|
+//! #     Ok::<_, std::io::Error>(http::Response::new(http_body_util::Full::<bytes::Bytes>::default())));
+//! let service = ServiceBuilder::new()
+//!     .layer(RetryLayer::default())
+//!     .layer(ClassifyLayer::new())
+//!     .service(client);
+//! # let _ = service;
+//! ```
+//!
+//! For a job that has time, and must not pay twice:
+//!
+//! ```
+//! use std::time::Duration;
+//! use tower_gemini::retry::{Backoff, Jitter, RetryLayer, RetryPolicy};
+//!
+//! # fn main() -> Result<(), tower_gemini::retry::ConfigError> {
+//! let policy = RetryPolicy::builder()
+//!     .attempts(10)
+//!     .backoff(Backoff::new(Duration::from_secs(5), Duration::from_secs(120)).jitter(Jitter::Equal))
+//!     .max_server_delay(Duration::from_secs(600))
+//!     .deadline(Duration::from_secs(3600))
+//!     .maybe_processed_retries(0)
+//!     .build()?;
+//! let layer = RetryLayer::new(policy);
+//! # let _ = layer; Ok(()) }
+//! ```
+
+mod backoff;
+mod budget;
+mod future;
+mod layer;
+mod policy;
+mod report;
+mod service;
+mod tower;
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use http::{Request, Uri};
+use http_body::Body;
+
+pub use self::backoff::{Backoff, Jitter};
+pub use self::budget::Budget;
+pub use self::future::ResponseFuture;
+pub use self::layer::RetryLayer;
+pub use self::policy::{RetryPolicy, RetryPolicyBuilder, Schedule};
+pub use self::report::{Attempt, Attempts, GaveUp};
+pub use self::service::Retry;
+pub use self::tower::Wait;
+pub use crate::error::ConfigError;
+
+/// Above the 20 MiB that Gemini takes inline.
+pub(crate) const DEFAULT_MAX_BODY_BYTES: usize = 32 * 1024 * 1024;
+
+/// Whether a copy of this request is worth keeping: its body is not known to be too large, and not lost to a
+/// replay buffer that overflowed.
+fn replayable<B: Body>(request: &Request<B>, max_body_bytes: usize) -> bool {
+    request.body().size_hint().lower() <= max_body_bytes as u64
+}
+
+/// The budget's bucket: the host and the path without its method, which holds the model.
+fn budget_key(uri: &Uri) -> u64 {
+    let path = uri.path();
+    let mut hasher = DefaultHasher::new();
+    uri.authority().map(http::uri::Authority::as_str).hash(&mut hasher);
+    path.rsplit_once(':').map_or(path, |(path, _)| path).hash(&mut hasher);
+    hasher.finish()
+}
+
+fn is_lost<B>(_: &Request<B>) -> bool {
+    false
+}
+
+fn release<B>(_: &Request<B>) {}

@@ -1,0 +1,437 @@
+//! Again, and when? The decision, its settings and their defaults.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::backoff::Backoff;
+use super::budget::{Budget, Withdrawal};
+use super::{ConfigError, GaveUp};
+use crate::error::{BoxError, Rejected, find};
+use crate::event::{Observed, Observer};
+use crate::rng::{Chance, Stream};
+use crate::verdict::{Kind, Retryability, Verdict};
+
+/// What to retry, how often and when. Cheap to clone; clones share the budget.
+///
+/// Made by [`RetryPolicy::builder`]; [`RetryPolicy::default`] has the defaults of the [module
+/// documentation](super). For [`RetryLayer`](super::RetryLayer), or as it is for tower's own `Retry`.
+#[derive(Clone, Debug)]
+pub struct RetryPolicy {
+    pub(super) settings: Arc<Settings>,
+    /// The request that tower's `Retry` is working on, in the clone that it made for it.
+    pub(super) progress: Progress,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) attempts: u32,
+    /// By `Kind as usize`. `None` is never.
+    schedules: [Option<Schedule>; Kind::ALL.len()],
+    max_server_delay: Duration,
+    server_delay_jitter: f64,
+    pub(super) deadline: Option<Duration>,
+    maybe_processed_retries: u32,
+    pub(super) budget: Option<Budget>,
+    pub(super) max_body_bytes: usize,
+    chance: Chance,
+    pub(super) observer: Observed,
+}
+
+/// How one kind of failure is retried.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_gemini::Kind;
+/// use tower_gemini::retry::{Backoff, RetryPolicy, Schedule};
+///
+/// # fn main() -> Result<(), tower_gemini::retry::ConfigError> {
+/// // A batch job would rather wait a minute for the model it wants.
+/// let slow = Backoff::new(Duration::from_secs(20), Duration::from_secs(60));
+/// let policy = RetryPolicy::builder().schedule(Kind::Overloaded, Schedule::new(5, slow)).build()?;
+/// # let _ = policy; Ok(()) }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Schedule {
+    attempts: u32,
+    backoff: Backoff,
+}
+
+impl Schedule {
+    /// At most `attempts` in all, the first included, with this backoff. 1 never retries this kind.
+    #[must_use]
+    pub const fn new(attempts: u32, backoff: Backoff) -> Self {
+        Self { attempts, backoff }
+    }
+}
+
+/// Collects settings for a [`RetryPolicy`]; [`build`](Self::build) checks them.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct RetryPolicyBuilder {
+    settings: Settings,
+    never_retried: Option<Kind>,
+}
+
+impl RetryPolicy {
+    /// A builder that starts with the defaults.
+    pub fn builder() -> RetryPolicyBuilder {
+        let second = Duration::from_secs;
+        let general = Backoff::default();
+        let mut schedules = [None; Kind::ALL.len()];
+        for (kind, attempts, backoff) in [
+            (Kind::RateLimited, 5, general),
+            (Kind::Overloaded, 5, Backoff::new(second(2), second(60))),
+            (Kind::Unavailable, 5, general),
+            (Kind::Transport, 5, general),
+            // Only where the verdict knows the precondition to come true by itself.
+            (Kind::FailedPrecondition, 5, general),
+            // It may be the form that an over-long request takes; a third time it is.
+            (Kind::Internal, 3, general),
+            (Kind::Conflict, 3, general),
+            // Bounded by `maybe_processed_retries`, too.
+            (Kind::DeadlineExceeded, 5, general),
+            (Kind::Cancelled, 5, general),
+        ] {
+            schedules[kind as usize] = Some(Schedule { attempts, backoff });
+        }
+        RetryPolicyBuilder {
+            settings: Settings {
+                attempts: 5,
+                schedules,
+                max_server_delay: second(60),
+                server_delay_jitter: 0.2,
+                deadline: Some(second(120)),
+                maybe_processed_retries: 1,
+                budget: Some(Budget::default()),
+                max_body_bytes: super::DEFAULT_MAX_BODY_BYTES,
+                chance: Chance::default(),
+                observer: Observed::default(),
+            },
+            never_retried: None,
+        }
+    }
+
+    /// Whether, and after which wait at least, this policy would send a request again whose first attempt just
+    /// ended with this verdict, with its whole deadline ahead and a full budget.
+    ///
+    /// `None` says that it would not. Draws no randomness: the wait is the least possible one.
+    #[must_use]
+    pub fn would_retry(&self, verdict: &Verdict) -> Option<Duration> {
+        let progress = Progress { attempts: 1, ..Progress::default() };
+        self.settings.schedule(&progress, verdict, || 0.0).ok().filter(|wait| {
+            self.settings.deadline.is_none_or(|deadline| *wait < deadline) && self.settings.attempts > 1
+        })
+    }
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        RetryPolicy::builder().build().expect("the defaults are valid: a test builds them")
+    }
+}
+
+impl RetryPolicyBuilder {
+    /// Attempts in all, the first included. From 1 (never retry) to 100; default 5. The upper bound of every
+    /// [`schedule`](Self::schedule).
+    pub const fn attempts(mut self, attempts: u32) -> Self {
+        self.settings.attempts = attempts;
+        self
+    }
+
+    /// The backoff of every kind that is retried. Default 1 s, doubling, full jitter, cap 60 s, and from 2 s for
+    /// `overloaded`.
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        for schedule in self.settings.schedules.iter_mut().flatten() {
+            schedule.backoff = backoff;
+        }
+        self
+    }
+
+    /// Attempts and backoff of one kind. Default: the table of the [module documentation](super).
+    ///
+    /// Kinds that are never retryable (wrong keys, spent quotas, malformed requests …) cannot be given one.
+    pub fn schedule(mut self, kind: Kind, schedule: Schedule) -> Self {
+        match &mut self.settings.schedules[kind as usize] {
+            Some(slot) => *slot = schedule,
+            None => self.never_retried = Some(kind),
+        }
+        self
+    }
+
+    /// The longest server delay that is waited out, as declared. Default 60 s, which is the window of Gemini's
+    /// per-minute limits. With a longer one the failure is handed on at once: a shortened wait would be a
+    /// certain failure.
+    pub const fn max_server_delay(mut self, delay: Duration) -> Self {
+        self.settings.max_server_delay = delay;
+        self
+    }
+
+    /// How far waits for the same server delay are spread, as a share of it: from 0 to 1, default 0.2. Added on
+    /// top, so that no wait is shorter than the server asked.
+    pub const fn server_delay_jitter(mut self, share: f64) -> Self {
+        self.settings.server_delay_jitter = share;
+        self
+    }
+
+    /// From the first call on, how long all attempts and waits may take together. Default 120 s. A
+    /// [`Deadline`](crate::Deadline) in the request's extensions takes its place.
+    ///
+    /// No wait is begun that would end after it. A call under way is not cut: that is a timeout's work.
+    pub const fn deadline(mut self, deadline: Duration) -> Self {
+        self.settings.deadline = Some(deadline);
+        self
+    }
+
+    /// No deadline but the request's own.
+    pub const fn without_deadline(mut self) -> Self {
+        self.settings.deadline = None;
+        self
+    }
+
+    /// How often a request is repeated that may have been processed and billed already: after a 504, a 499, a
+    /// timeout, or a connection lost in mid-request. Default 1; 0 never repeats one.
+    pub const fn maybe_processed_retries(mut self, retries: u32) -> Self {
+        self.settings.maybe_processed_retries = retries;
+        self
+    }
+
+    /// The retry budget. Default 20 retries, half a token per success; see [`Budget`].
+    pub fn budget(mut self, budget: Budget) -> Self {
+        self.settings.budget = Some(budget);
+        self
+    }
+
+    /// No retry budget. An outage then costs up to [`attempts`](Self::attempts) times the load.
+    pub fn without_budget(mut self) -> Self {
+        self.settings.budget = None;
+        self
+    }
+
+    /// The largest request body, in bytes, that is kept for another attempt. Default 32 MiB. A larger one is
+    /// sent once, and a failure that would have been retried says so
+    /// ([`GaveUp::BodyTooLarge`], [`Verdict::replay_refused`]).
+    pub const fn max_body_bytes(mut self, bytes: usize) -> Self {
+        self.settings.max_body_bytes = bytes;
+        self
+    }
+
+    /// Makes the jitter repeatable, for tests: the n-th request to need it gets the n-th stream of this seed.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.settings.chance = Chance::seeded(seed);
+        self
+    }
+
+    /// Who is told of failures, waits and surrenders.
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.settings.observer = Observed::by(observer);
+        self
+    }
+
+    /// The policy.
+    ///
+    /// # Errors
+    ///
+    /// The first setting that is out of its range, and the range.
+    pub fn build(self) -> Result<RetryPolicy, ConfigError> {
+        let Self { settings, never_retried } = self;
+        if !(1..=100).contains(&settings.attempts) {
+            return Err(ConfigError::new("attempts", "from 1 to 100, the first one included"));
+        }
+        if never_retried.is_some() {
+            return Err(ConfigError::new("schedule", "for a kind that can be retried"));
+        }
+        for schedule in settings.schedules.iter().flatten() {
+            if !(1..=100).contains(&schedule.attempts) {
+                return Err(ConfigError::new("schedule.attempts", "from 1 to 100, the first one included"));
+            }
+            schedule.backoff.check("backoff")?;
+        }
+        if !(0.0..=1.0).contains(&settings.server_delay_jitter) {
+            return Err(ConfigError::new("server_delay_jitter", "from 0 to 1"));
+        }
+        if settings.max_server_delay > Duration::from_secs(86_400) {
+            return Err(ConfigError::new("max_server_delay", "at most one day"));
+        }
+        if settings.deadline.is_some_and(|d| d.is_zero()) {
+            return Err(ConfigError::new("deadline", "above zero"));
+        }
+        Ok(RetryPolicy { settings: Arc::new(settings), progress: Progress::default() })
+    }
+}
+
+/// How far one request has come. Plain data: the future that holds it may be dropped at any time.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// Attempts that were sent and have ended.
+    pub(super) attempts: u32,
+    /// When the first attempt began; read late, see `future.rs`.
+    pub(super) started: Option<Instant>,
+    pub(super) maybe_processed: u32,
+    /// Rejections in a row, none of them sent.
+    pub(super) rejections: u32,
+    /// Drawn from at the first wait.
+    pub(super) stream: Option<Stream>,
+    pub(super) waits: Vec<Duration>,
+    pub(super) kinds: Vec<Kind>,
+}
+
+impl Clone for Progress {
+    /// A clone of a policy is for another request: only the start is copied, which tower's `Retry` clones right
+    /// after it was read.
+    fn clone(&self) -> Self {
+        Self { started: self.started, ..Self::default() }
+    }
+}
+
+/// What an attempt ended with, apart from success.
+pub(super) enum Failure<'a> {
+    Verdict(&'a Verdict),
+    /// Not sent; the verdict is for the observer.
+    Rejected(&'a Rejected, &'a Verdict),
+}
+
+impl<'a> Failure<'a> {
+    pub(super) fn verdict(&self) -> &'a Verdict {
+        match self {
+            Self::Verdict(verdict) | Self::Rejected(_, verdict) => verdict,
+        }
+    }
+
+    pub(super) fn of_error(error: &'a BoxError, verdict: &'a Verdict) -> Self {
+        match find::<Rejected>(error.as_ref()) {
+            Some(rejected) => Self::Rejected(rejected, verdict),
+            None => Self::Verdict(verdict),
+        }
+    }
+}
+
+/// Send it again after `wait`, paying with `token` where the budget was charged.
+#[derive(Debug)]
+pub(super) struct Again {
+    pub(super) wait: Duration,
+    pub(super) token: Option<Withdrawal>,
+}
+
+impl Settings {
+    /// Decides about one failed attempt, which `progress` does not count yet, and counts it.
+    ///
+    /// `deadline` is absolute, `key` names the budget's bucket; both are asked for only when they matter.
+    pub(super) fn decide(
+        &self,
+        progress: &mut Progress,
+        failure: &Failure<'_>,
+        now: Instant,
+        deadline: Option<Instant>,
+        key: impl FnOnce() -> u64,
+    ) -> Result<Again, GaveUp> {
+        let mut stream = progress.stream.take();
+        let in_time = |wait: Duration| {
+            let end = now.checked_add(wait);
+            deadline.is_none_or(|deadline| end.is_some_and(|end| end < deadline))
+        };
+        let again = match failure {
+            Failure::Rejected(rejected, _) => {
+                // Not sent: no attempt, no token. But two layers that disagree about the time must not spin, so
+                // the n-th rejection in a row waits 2ⁿ ms at the least, and at most 1 s so.
+                progress.rejections = progress.rejections.saturating_add(1);
+                let floor = Duration::from_millis(1 << progress.rejections.min(10));
+                let until = rejected.until().ok_or(GaveUp::Rejected)?;
+                let wait = until.saturating_duration_since(now).max(floor);
+                if !in_time(wait) {
+                    return Err(GaveUp::Deadline);
+                }
+                Again { wait, token: None }
+            }
+            Failure::Verdict(verdict) => {
+                progress.attempts += 1;
+                progress.rejections = 0;
+                progress.kinds.extend(verdict.kind());
+                let draw = || stream.get_or_insert_with(|| self.chance.stream()).unit();
+                let wait = self.schedule(progress, verdict, draw)?;
+                if !in_time(wait) {
+                    return Err(GaveUp::Deadline);
+                }
+                progress.maybe_processed += u32::from(verdict.maybe_processed());
+                // A server that names the time itself expects the retry: that is no load to be bounded, and
+                // waits for quota would starve the retries of real faults.
+                let token = match &self.budget {
+                    Some(budget) if verdict.retryability() == Retryability::WithBackoff => {
+                        Some(budget.withdraw(key()).ok_or(GaveUp::Budget)?)
+                    }
+                    _ => None,
+                };
+                Again { wait, token }
+            }
+        };
+        progress.stream = stream;
+        progress.waits.push(again.wait);
+        Ok(again)
+    }
+
+    /// The wait before the next attempt, by kind and count alone.
+    pub(super) fn schedule(
+        &self,
+        progress: &Progress,
+        verdict: &Verdict,
+        mut draw: impl FnMut() -> f64,
+    ) -> Result<Duration, GaveUp> {
+        let kind = verdict.kind().ok_or(GaveUp::NotRetryable)?;
+        if verdict.after_output() {
+            return Err(GaveUp::AfterOutput);
+        }
+        if verdict.retryability() == Retryability::Never {
+            return Err(GaveUp::NotRetryable);
+        }
+        let schedule = self.schedules[kind as usize].as_ref().ok_or(GaveUp::NotRetryable)?;
+        if progress.attempts >= self.attempts.min(schedule.attempts) {
+            return Err(GaveUp::Attempts);
+        }
+        if verdict.maybe_processed() && progress.maybe_processed >= self.maybe_processed_retries {
+            return Err(GaveUp::MaybeProcessed);
+        }
+        let retry = progress.attempts - 1;
+        let own = schedule.backoff.delay(retry, progress.waits.last().copied(), draw());
+        let Some(delay) = verdict.server_delay() else { return Ok(own) };
+        if delay.declared() > self.max_server_delay {
+            return Err(GaveUp::ServerDelay);
+        }
+        // Never early: the jitter goes on top, and the own backoff only lengthens it (a server that keeps
+        // failing after its own delay is given more time; google.rpc.RetryInfo asks for that).
+        let least = delay.at_least();
+        Ok(own.max(least) + least.mul_f64(self.server_delay_jitter * draw()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_settings_name_the_field_and_the_rule() {
+        let b = RetryPolicy::builder;
+        let zero = Backoff::new(Duration::ZERO, Duration::ZERO);
+        for (builder, field) in [
+            (b().attempts(0), "attempts"),
+            (b().attempts(101), "attempts"),
+            (b().backoff(zero), "backoff"),
+            (b().schedule(Kind::Internal, Schedule::new(0, Backoff::default())), "schedule.attempts"),
+            (b().schedule(Kind::ApiKeyInvalid, Schedule::new(2, Backoff::default())), "schedule"),
+            (b().server_delay_jitter(f64::NAN), "server_delay_jitter"),
+            (b().server_delay_jitter(-0.1), "server_delay_jitter"),
+            (b().max_server_delay(Duration::MAX), "max_server_delay"),
+            (b().deadline(Duration::ZERO), "deadline"),
+        ] {
+            let error = builder.build().expect_err(field);
+            assert_eq!(error.field(), field);
+            assert!(error.to_string().contains(error.rule()));
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_valid() {
+        let policy = RetryPolicy::default();
+        assert_eq!((policy.settings.attempts, policy.settings.max_body_bytes), (5, 32 * 1024 * 1024));
+    }
+}

@@ -1,0 +1,115 @@
+//! The policy for those who have tower's own `Retry` in their stack already.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tokio::time::Sleep;
+
+use super::budget::Withdrawal;
+use super::policy::{Failure, Progress, RetryPolicy};
+use super::report::Attempt;
+use super::{budget_key, replayable};
+use crate::error::BoxError;
+use crate::timeout::Deadline;
+use crate::verdict::Verdict;
+
+/// Use [`RetryLayer`](super::RetryLayer) where you can. Under tower's `Retry` the last attempt has no copy of
+/// the request, and tower asks the policy only while there is one: so the final failure of a request that used
+/// up its attempts is reported nowhere, a success of a last attempt pays nothing into the budget, and the
+/// service is cloned for each call.
+impl<B, RB> tower::retry::Policy<Request<B>, Response<RB>, BoxError> for RetryPolicy
+where
+    B: Body + Clone,
+{
+    type Future = Wait;
+
+    fn retry(
+        &mut self,
+        request: &mut Request<B>,
+        result: &mut Result<Response<RB>, BoxError>,
+    ) -> Option<Self::Future> {
+        let Self { settings, progress } = self;
+        let (verdict, failure);
+        match result {
+            Ok(response) => {
+                verdict = Verdict::of(response);
+                if verdict.is_success() {
+                    if let Some(budget) = &settings.budget
+                        && !budget.is_full()
+                    {
+                        budget.deposit(budget_key(request.uri()));
+                    }
+                    progress.attempts += 1;
+                    progress.publish(Ok(response), None);
+                    return None;
+                }
+                failure = Failure::Verdict(&verdict);
+            }
+            Err(error) => {
+                verdict = Verdict::from_error(error.as_ref());
+                failure = Failure::of_error(error, &verdict);
+            }
+        }
+        let now = crate::time::now();
+        let deadline = Deadline::of(request).map(Deadline::instant).or_else(|| {
+            let started = progress.started.unwrap_or(now);
+            settings.deadline.map(|total| crate::time::saturating_add(started, total))
+        });
+        settings.tell_failed(progress, &failure);
+        match settings.decide(progress, &failure, now, deadline, || budget_key(request.uri())) {
+            Ok(again) => {
+                settings.tell_waiting(progress, &failure, again.wait);
+                request.extensions_mut().insert(Attempt(progress.attempts + 1));
+                Some(Wait { sleep: tokio::time::sleep(again.wait), token: again.token })
+            }
+            Err(why) => {
+                settings.tell_gave_up(progress, &failure, why);
+                progress.publish(result.as_mut().map_err(|_| ()), Some(why));
+                None
+            }
+        }
+    }
+
+    fn clone_request(&mut self, request: &Request<B>) -> Option<Request<B>> {
+        if self.progress.attempts == 0 {
+            self.progress = Progress { started: Some(crate::time::now()), ..Progress::default() };
+        }
+        let last = self.progress.attempts + 1 >= self.settings.attempts;
+        (!last && replayable(request, self.settings.max_body_bytes)).then(|| request.clone())
+    }
+}
+
+pin_project! {
+    /// The wait between two attempts under tower's `Retry`.
+    ///
+    /// Dropping it gives the retry budget's token back: the retry was never sent.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct Wait {
+        #[pin]
+        sleep: Sleep,
+        token: Option<Withdrawal>,
+    }
+}
+
+impl Future for Wait {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        let slept = this.sleep.poll(cx);
+        if slept.is_ready() {
+            this.token.take().map(Withdrawal::spend);
+        }
+        slept
+    }
+}
+
+impl fmt::Debug for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("retry::Wait").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,509 @@
+//! The retry layer's promises, one test each, in paused time, over the classifier and a probe that counts
+//! every breach of the readiness contract.
+
+mod support;
+
+use std::io::ErrorKind;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::{Request, Response};
+use support::{Answer, Body, Probe, State, error, quota, request};
+use tokio::time::Instant;
+use tower::{Layer, Service, ServiceBuilder, ServiceExt};
+use tower_gemini::classify::ClassifyLayer;
+use tower_gemini::error::find;
+use tower_gemini::event::{Event, Observer};
+use tower_gemini::retry::{Attempts, Backoff, Budget, GaveUp, Jitter, RetryLayer, RetryPolicy, Schedule};
+use tower_gemini::{BoxError, Deadline, Kind, Rejected, Verdict};
+
+type Answered = Response<tower_gemini::classify::ClassifyBody<Body>>;
+
+/// Retry, classifier, probe: what a user stacks.
+async fn run(policy: RetryPolicy, probe: &Probe) -> Result<Answered, BoxError> {
+    run_request(policy, probe, request()).await
+}
+
+async fn run_request(
+    policy: RetryPolicy,
+    probe: &Probe,
+    request: Request<Body>,
+) -> Result<Answered, BoxError> {
+    let mut service = ServiceBuilder::new()
+        .layer(RetryLayer::new(policy))
+        .layer(ClassifyLayer::new())
+        .service(probe.clone());
+    service.ready().await?.call(request).await
+}
+
+fn gaps(state: &Mutex<State>) -> Vec<Duration> {
+    let state = state.lock().unwrap();
+    assert_eq!(state.violations, 0, "an instance was called that had not been polled ready");
+    state.calls.windows(2).map(|pair| pair[1].at - pair[0].at).collect()
+}
+
+fn no_budget() -> tower_gemini::retry::RetryPolicyBuilder {
+    RetryPolicy::builder().without_budget()
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+// Each line of the table in the module's documentation: how many attempts, and the least and the most that the
+// waits may be. The bases are 1 s, and 2 s for overloaded; full jitter keeps each wait below base · 2^n. tokio's
+// timer rounds up to the next millisecond.
+#[tokio::test(start_paused = true)]
+async fn each_kind_follows_its_schedule() {
+    let cases: Vec<(Answer, usize, u64, GaveUp)> = vec![
+        (error(429, "RESOURCE_EXHAUSTED", "slow down"), 5, 1, GaveUp::Attempts),
+        (error(503, "UNAVAILABLE", "down"), 5, 1, GaveUp::Attempts),
+        (error(503, "UNAVAILABLE", "The model is overloaded."), 5, 2, GaveUp::Attempts),
+        (Answer::Status(502, "<html><title>Error 502</title>".into()), 5, 1, GaveUp::Attempts),
+        (error(500, "INTERNAL", "oh"), 3, 1, GaveUp::Attempts),
+        (error(409, "ABORTED", "oh"), 3, 1, GaveUp::Attempts),
+        (error(504, "DEADLINE_EXCEEDED", "late"), 2, 1, GaveUp::MaybeProcessed),
+        (error(499, "CANCELLED", "gone"), 2, 1, GaveUp::MaybeProcessed),
+        (error(400, "FAILED_PRECONDITION", "The File x is not in an ACTIVE state"), 5, 1, GaveUp::Attempts),
+        (error(400, "FAILED_PRECONDITION", "User location is not supported"), 1, 1, GaveUp::NotRetryable),
+        (error(400, "INVALID_ARGUMENT", "bad"), 1, 1, GaveUp::NotRetryable),
+        (error(401, "UNAUTHENTICATED", "who"), 1, 1, GaveUp::NotRetryable),
+        (error(403, "PERMISSION_DENIED", "no"), 1, 1, GaveUp::NotRetryable),
+        (error(404, "NOT_FOUND", "no"), 1, 1, GaveUp::NotRetryable),
+        (error(501, "UNIMPLEMENTED", "no"), 1, 1, GaveUp::NotRetryable),
+        (quota("GenerateRequestsPerDayPerProjectPerModel-FreeTier", "5s"), 1, 1, GaveUp::NotRetryable),
+    ];
+    for (answer, attempts, base, why) in cases {
+        let probe = Probe::always(answer.clone());
+        probe.state().lock().unwrap().not_ready = 2;
+        let response = run(no_budget().build().unwrap(), &probe).await.expect("a response");
+        let gaps = gaps(&probe.state());
+        assert_eq!(gaps.len() + 1, attempts, "{answer:?}");
+        for (n, gap) in gaps.iter().enumerate() {
+            let most = SECOND * u32::try_from(base << n).unwrap() + Duration::from_millis(1);
+            assert!(*gap <= most, "{answer:?}: retry {n} after {gap:?}, more than {most:?}");
+        }
+        let report = Attempts::of(&response);
+        assert_eq!((report.made() as usize, report.gave_up()), (attempts, Some(why)), "{answer:?}");
+        assert_eq!((report.waits().len(), report.kinds().len()), (attempts - 1, attempts));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn transport_failures_are_retried_by_whether_they_were_sent() {
+    for (kind, attempts) in [
+        (ErrorKind::ConnectionRefused, 5),
+        (ErrorKind::ConnectionReset, 2),
+        (ErrorKind::TimedOut, 2),
+        (ErrorKind::BrokenPipe, 2),
+    ] {
+        let probe = Probe::always(Answer::Io(kind));
+        let error = run(no_budget().build().unwrap(), &probe).await.expect_err("an error");
+        assert_eq!(gaps(&probe.state()).len() + 1, attempts, "{kind}");
+        let io = find::<std::io::Error>(error.as_ref()).expect("the inner error, untouched");
+        assert_eq!(io.kind(), kind);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_have_been_processed_is_a_switch_of_its_own() {
+    for (retries, attempts) in [(0, 1), (1, 2), (3, 4)] {
+        let probe = Probe::always(error(504, "DEADLINE_EXCEEDED", "late"));
+        let policy = no_budget().maybe_processed_retries(retries).build().unwrap();
+        run(policy, &probe).await.unwrap();
+        assert_eq!(gaps(&probe.state()).len() + 1, attempts);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_delay_is_never_cut_short_and_spread_upwards() {
+    // (declared, least, most): one second more where the fraction is cut off, up to 20 % on top of that.
+    for (declared, least, most) in [
+        ("58s", 59.0, 59.0 * 1.2),
+        ("45.837906927s", 45.837_906_927, 45.838 * 1.2),
+        ("1s", 2.0, 2.0 * 1.2),
+        ("0s", 1.0, 1.0 * 1.2),
+    ] {
+        let mut seen = Vec::new();
+        for seed in 0..50 {
+            let probe = Probe::new(
+                [quota("GenerateRequestsPerMinutePerProjectPerModel-FreeTier", declared)],
+                Answer::Ok,
+            );
+            let response = run(no_budget().seed(seed).build().unwrap(), &probe).await.unwrap();
+            assert_eq!(response.status(), 200);
+            let gap = gaps(&probe.state())[0].as_secs_f64();
+            assert!(gap >= least && gap <= most + 0.002, "{declared}: {gap} is not within {least}..={most}");
+            seen.push(gap);
+        }
+        seen.sort_by(f64::total_cmp);
+        assert!(seen[49] - seen[0] > 0.1 * least, "the herd is spread: {seen:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_longer_own_backoff_outlasts_a_short_server_delay() {
+    let long = Backoff::new(30 * SECOND, 30 * SECOND).jitter(Jitter::Proportional(0.0));
+    let probe = Probe::new([quota("GenerateRequestsPerMinute", "1s")], Answer::Ok);
+    run(no_budget().backoff(long).build().unwrap(), &probe).await.unwrap();
+    assert!(gaps(&probe.state())[0] >= 30 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_delay_over_the_cap_gives_up_at_once() {
+    let start = Instant::now();
+    let probe = Probe::always(quota("GenerateRequestsPerMinute", "60.5s"));
+    let response = run(no_budget().build().unwrap(), &probe).await.unwrap();
+    assert_eq!(Attempts::of(&response).gave_up(), Some(GaveUp::ServerDelay));
+    assert_eq!(start.elapsed(), Duration::ZERO, "nothing was waited for");
+    assert_eq!(response.status(), 429, "the real answer");
+
+    let probe = Probe::new([quota("GenerateRequestsPerMinute", "60.5s")], Answer::Ok);
+    let policy = no_budget().max_server_delay(61 * SECOND).build().unwrap();
+    assert_eq!(run(policy, &probe).await.unwrap().status(), 200, "the cap is a setting");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_wait_begins_that_would_end_after_the_deadline() {
+    let fixed = Backoff::new(4 * SECOND, 4 * SECOND).jitter(Jitter::Proportional(0.0));
+    let policy = || no_budget().backoff(fixed).deadline(10 * SECOND).build().unwrap();
+    let start = Instant::now();
+    let probe = Probe::always(error(503, "UNAVAILABLE", "down"));
+    let response = run(policy(), &probe).await.unwrap();
+    assert_eq!(Attempts::of(&response).gave_up(), Some(GaveUp::Deadline));
+    assert_eq!(gaps(&probe.state()).len(), 2, "4 s and 8 s fit, 12 s do not");
+    assert!(start.elapsed() < 9 * SECOND, "the last answer came at once");
+
+    // The request's own deadline takes the policy's place, shorter or longer.
+    for (within, retries) in [(5 * SECOND, 1), (17 * SECOND, 4)] {
+        let probe = Probe::always(error(503, "UNAVAILABLE", "down"));
+        let mut request = request();
+        request.extensions_mut().insert(Deadline::within(within));
+        run_request(policy(), &probe, request).await.unwrap();
+        assert_eq!(gaps(&probe.state()).len(), retries);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_counts_from_the_first_call_and_not_from_its_failure() {
+    // The first attempt takes 8 s; after it, a wait of 4 s would end at 12 s of 10.
+    let fixed = Backoff::new(4 * SECOND, 4 * SECOND).jitter(Jitter::Proportional(0.0));
+    let policy = no_budget().backoff(fixed).deadline(10 * SECOND).build().unwrap();
+    let slow = tower::service_fn(async |_: Request<Body>| {
+        tokio::time::sleep(8 * SECOND).await;
+        Ok::<_, BoxError>(support::respond(503, String::new()))
+    });
+    let response = RetryLayer::new(policy).layer(slow).oneshot(request()).await.unwrap();
+    assert_eq!(Attempts::of(&response).made(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_budget_is_shared_by_clones_and_by_all_services_of_a_layer() {
+    let layer = RetryLayer::new(RetryPolicy::builder().budget(Budget::new(6, 0.5).unwrap()).build().unwrap());
+    let probe = Probe::always(error(503, "UNAVAILABLE", "down"));
+    let first = layer.layer(ClassifyLayer::new().layer(probe.clone()));
+    let second = layer.clone().layer(ClassifyLayer::new().layer(probe.clone()));
+    let mut why = Vec::new();
+    for service in [first.clone(), second.clone(), first, second] {
+        let response = service.oneshot(request()).await.unwrap();
+        why.push(Attempts::of(&response).gave_up());
+    }
+    // Four retries for the first request, two for the second, none for the others.
+    assert_eq!(
+        why,
+        [Some(GaveUp::Attempts), Some(GaveUp::Budget), Some(GaveUp::Budget), Some(GaveUp::Budget)]
+    );
+    assert_eq!(probe.state().lock().unwrap().calls.len(), 5 + 3 + 1 + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn successes_fund_the_budget_and_other_models_have_their_own() {
+    let layer = RetryLayer::new(RetryPolicy::builder().budget(Budget::new(1, 0.5).unwrap()).build().unwrap());
+    let fails = || Probe::always(error(503, "UNAVAILABLE", "down"));
+    let works = || Probe::always(Answer::Ok);
+    let calls = async |probe: Probe, request| {
+        let _ = layer.layer(ClassifyLayer::new().layer(probe.clone())).oneshot(request).await;
+        probe.state().lock().unwrap().calls.len()
+    };
+    assert_eq!(calls(fails(), request()).await, 2, "one token");
+    assert_eq!(calls(fails(), request()).await, 1, "none left");
+    let mut other = request();
+    *other.uri_mut() = "http://127.0.0.1/v1beta/models/other:generateContent".parse().unwrap();
+    assert_eq!(calls(fails(), other).await, 2, "another model's bucket is full");
+    calls(works(), request()).await;
+    assert_eq!(calls(fails(), request()).await, 1, "half a token is none");
+    calls(works(), request()).await;
+    assert_eq!(calls(fails(), request()).await, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_that_the_server_named_are_not_charged_to_the_budget() {
+    let policy = RetryPolicy::builder().budget(Budget::new(1, 0.5).unwrap()).build().unwrap();
+    let limited = || quota("GenerateRequestsPerMinute", "2s");
+    let probe = Probe::new([limited(), limited(), limited(), limited()], Answer::Ok);
+    assert_eq!(run(policy, &probe).await.unwrap().status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_request_costs_no_attempt_and_waits_until_it_may_go() {
+    // Seven rejections in a row are more than there are attempts.
+    let probe =
+        Probe::new(std::iter::repeat_n(Answer::Rejected(Some(2 * SECOND)), 7), error(500, "INTERNAL", "oh"));
+    let policy = RetryPolicy::builder().budget(Budget::new(2, 0.5).unwrap()).build().unwrap();
+    let response = run(policy, &probe).await.unwrap();
+    assert_eq!(Attempts::of(&response).made(), 3, "the schedule of a 500, from its start");
+    let gaps = gaps(&probe.state());
+    assert!(gaps[..7].iter().all(|gap| *gap >= 2 * SECOND), "{gaps:?}");
+    let attempts: Vec<_> = probe.state().lock().unwrap().calls.iter().map(|call| call.attempt).collect();
+    assert_eq!(attempts, [1, 1, 1, 1, 1, 1, 1, 1, 2, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rejections_never_spin_and_end_at_the_deadline() {
+    let probe = Probe::always(Answer::Rejected(Some(Duration::ZERO)));
+    let error = run(RetryPolicy::default(), &probe).await.expect_err("the rejection");
+    assert!(find::<Rejected>(error.as_ref()).is_some());
+    let calls = probe.state().lock().unwrap().calls.len();
+    assert!((100..140).contains(&calls), "about one a second once the floor has grown: {calls}");
+
+    let probe = Probe::always(Answer::Rejected(None));
+    assert!(run(RetryPolicy::default(), &probe).await.is_err());
+    assert_eq!(probe.state().lock().unwrap().calls.len(), 1, "nobody knows until when");
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_are_numbered_and_reported() {
+    let probe = Probe::new(
+        [error(503, "UNAVAILABLE", "down"), error(500, "INTERNAL", "oh"), quota("PerMinute", "3s")],
+        Answer::Ok,
+    );
+    let response = run(RetryPolicy::default(), &probe).await.unwrap();
+    let report = Attempts::of(&response);
+    assert_eq!((report.made(), report.gave_up()), (4, None));
+    assert_eq!(report.kinds(), [Kind::Unavailable, Kind::Internal, Kind::RateLimited]);
+    let gaps = gaps(&probe.state());
+    for (wait, gap) in report.waits().iter().zip(&gaps) {
+        assert!(*gap >= *wait && *gap <= *wait + Duration::from_millis(1), "{wait:?} against {gap:?}");
+    }
+    let numbers: Vec<_> = probe.state().lock().unwrap().calls.iter().map(|call| call.attempt).collect();
+    assert_eq!(numbers, [1, 2, 3, 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_at_once_carries_nothing() {
+    let probe = Probe::always(Answer::Ok);
+    let response = run(RetryPolicy::default(), &probe).await.unwrap();
+    assert!(response.extensions().is_empty());
+    assert_eq!(Attempts::of(&response).made(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_over_the_limit_is_sent_once_and_says_so() {
+    let body = r#"{"contents":[{"parts":[{"text":"hello"}]}]}"#.len();
+    for (limit, calls, refused) in [(body, 5, false), (body - 1, 1, true)] {
+        let probe = Probe::always(error(503, "UNAVAILABLE", "down"));
+        let response = run(no_budget().max_body_bytes(limit).build().unwrap(), &probe).await.unwrap();
+        assert_eq!(probe.state().lock().unwrap().calls.len(), calls);
+        assert_eq!(Attempts::of(&response).gave_up() == Some(GaveUp::BodyTooLarge), refused);
+        assert_eq!(Verdict::of(&response).replay_refused(), refused);
+        assert_eq!(Verdict::of(&response).kind(), Some(Kind::Unavailable));
+    }
+    // The size is not the reason where there would have been no retry anyway.
+    let probe = Probe::always(error(400, "INVALID_ARGUMENT", "bad"));
+    let response = run(no_budget().max_body_bytes(1).build().unwrap(), &probe).await.unwrap();
+    assert_eq!(Attempts::of(&response).gave_up(), Some(GaveUp::NotRetryable));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_classifier_status_and_header_decide() {
+    let probe = Probe::new([Answer::Header(429, "retry-after", "7")], Answer::Ok);
+    let service = RetryLayer::new(no_budget().build().unwrap()).layer(probe.clone());
+    assert_eq!(service.oneshot(request()).await.unwrap().status(), 200);
+    assert!(gaps(&probe.state())[0] >= 8 * SECOND);
+
+    for (status, calls) in [(503, 5), (500, 3), (400, 1), (403, 1)] {
+        let probe = Probe::always(Answer::Status(status, String::new()));
+        RetryLayer::new(no_budget().build().unwrap()).layer(probe.clone()).oneshot(request()).await.unwrap();
+        assert_eq!(probe.state().lock().unwrap().calls.len(), calls, "{status}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn schedules_are_settable_per_kind() {
+    let once = Schedule::new(1, Backoff::default());
+    let eight = Schedule::new(8, Backoff::default());
+    let policy = || {
+        no_budget()
+            .attempts(8)
+            .schedule(Kind::Internal, eight)
+            .schedule(Kind::Unavailable, once)
+            .build()
+            .unwrap()
+    };
+    for (answer, calls) in [(error(500, "INTERNAL", "oh"), 8), (error(503, "UNAVAILABLE", "down"), 1)] {
+        let probe = Probe::always(answer);
+        run(policy(), &probe).await.unwrap();
+        assert_eq!(probe.state().lock().unwrap().calls.len(), calls);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seed_repeats_the_waits() {
+    let waits = async |seed| {
+        let probe = Probe::always(error(503, "UNAVAILABLE", "down"));
+        let response = run(no_budget().seed(seed).build().unwrap(), &probe).await.unwrap();
+        Attempts::of(&response).waits().to_vec()
+    };
+    assert_eq!(waits(1).await, waits(1).await);
+    assert_ne!(waits(1).await, waits(2).await);
+}
+
+#[derive(Default)]
+struct Log(Mutex<Vec<String>>);
+
+impl Observer for Log {
+    fn on_event(&self, event: &Event<'_>) {
+        self.0.lock().unwrap().push(match event {
+            Event::AttemptFailed { attempt, verdict, .. } => {
+                format!("failed {attempt} {}", verdict.kind().unwrap())
+            }
+            Event::Waiting { attempt, .. } => format!("waiting for {attempt}"),
+            Event::Recovered { attempts, .. } => format!("recovered {attempts}"),
+            Event::GaveUp { attempts, why, .. } => format!("gave up {attempts} {why:?}"),
+            _ => "?".into(),
+        });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn observers_are_told_in_order() {
+    let run = async |script: Vec<Answer>, then, policy: fn(Arc<Log>) -> RetryPolicy| {
+        let log = Arc::new(Log::default());
+        let _ = run(policy(Arc::clone(&log)), &Probe::new(script, then)).await;
+        let log = log.0.lock().unwrap();
+        log.join(", ")
+    };
+    let usual: fn(Arc<Log>) -> RetryPolicy = |log| RetryPolicy::builder().observer(log).build().unwrap();
+    let told = run(vec![error(503, "UNAVAILABLE", "down")], Answer::Ok, usual).await;
+    assert_eq!(told, "failed 1 unavailable, waiting for 2, recovered 2");
+    let told = run(vec![], error(400, "INVALID_ARGUMENT", "bad"), usual).await;
+    assert_eq!(told, "failed 1 invalid_argument, gave up 1 NotRetryable");
+    let told = run(vec![], error(503, "UNAVAILABLE", "down"), |log| {
+        RetryPolicy::builder().max_body_bytes(1).observer(log).build().unwrap()
+    })
+    .await;
+    assert_eq!(told, "failed 1 unavailable, gave up 1 BodyTooLarge");
+    assert_eq!(run(vec![], Answer::Ok, usual).await, "", "a success costs the observer nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn towers_own_retry_takes_the_policy() {
+    let probe = Probe::new([error(503, "UNAVAILABLE", "down"), quota("PerMinute", "3s")], Answer::Ok);
+    let mut service = ServiceBuilder::new()
+        .layer(tower::retry::RetryLayer::new(RetryPolicy::default()))
+        .layer(ClassifyLayer::new())
+        .service(probe.clone());
+    let response = service.ready().await.unwrap().call(request()).await.unwrap();
+    assert_eq!(Attempts::of(&response).made(), 3);
+    assert_eq!(gaps(&probe.state()).len(), 2);
+
+    let probe = Probe::always(error(503, "UNAVAILABLE", "down"));
+    let service = tower::retry::RetryLayer::new(no_budget().build().unwrap()).layer(probe.clone());
+    service.oneshot(request()).await.unwrap();
+    assert_eq!(probe.state().lock().unwrap().calls.len(), 5);
+}
+
+// ===== what a drop gives back, in each state of the future =====
+
+#[tokio::test(start_paused = true)]
+async fn dropped_while_called_ends_the_attempt() {
+    let probe = Probe::always(Answer::Hang);
+    let mut service = RetryLayer::default().layer(probe.clone());
+    let mut call = tokio_test_task(service.ready().await.unwrap().call(request()));
+    assert!(call.poll().is_pending());
+    assert_eq!(probe.state().lock().unwrap().in_flight, 1);
+    drop(call);
+    let state = probe.state();
+    let state = state.lock().unwrap();
+    assert_eq!((state.in_flight, state.dropped), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropped_before_its_first_poll_leaves_nothing() {
+    let budget = Budget::new(1, 0.5).unwrap();
+    let probe = Probe::always(error(503, "UNAVAILABLE", "down"));
+    let mut service =
+        RetryLayer::new(RetryPolicy::builder().budget(budget.clone()).build().unwrap()).layer(probe.clone());
+    drop(service.ready().await.unwrap().call(request()));
+    assert_eq!(budget.keys_short(), 0);
+    assert_eq!(probe.state().lock().unwrap().in_flight, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropped_while_waiting_refunds_the_budget() {
+    let budget = Budget::new(1, 0.5).unwrap();
+    let probe = Probe::always(error(503, "UNAVAILABLE", "down"));
+    let mut service =
+        RetryLayer::new(RetryPolicy::builder().budget(budget.clone()).build().unwrap()).layer(probe.clone());
+    let mut call = tokio_test_task(service.ready().await.unwrap().call(request()));
+    assert!(call.poll().is_pending());
+    assert_eq!(budget.keys_short(), 1, "the retry is paid for before its wait");
+    drop(call);
+    assert_eq!(budget.keys_short(), 0, "it was never sent");
+    assert_eq!(probe.state().lock().unwrap().calls.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropped_while_readying_refunds_the_budget() {
+    let budget = Budget::new(1, 0.5).unwrap();
+    let probe = Probe::always(error(503, "UNAVAILABLE", "down"));
+    let mut service =
+        RetryLayer::new(RetryPolicy::builder().budget(budget.clone()).build().unwrap()).layer(probe.clone());
+    let mut call = tokio_test_task(service.ready().await.unwrap().call(request()));
+    assert!(call.poll().is_pending());
+    probe.state().lock().unwrap().not_ready = u32::MAX;
+    tokio::time::advance(2 * SECOND).await;
+    assert!(call.poll().is_pending());
+    assert!(probe.state().lock().unwrap().ready_polls > 1, "it is asking for readiness");
+    assert_eq!(budget.keys_short(), 1);
+    drop(call);
+    assert_eq!(budget.keys_short(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn holds_no_readiness_while_it_waits() {
+    // Room for one call at a time inside: while one caller waits for its retry, another must pass.
+    let probe = Probe::new([quota("PerMinute", "30s")], Answer::Ok);
+    let service = ServiceBuilder::new()
+        .layer(RetryLayer::default())
+        .layer(tower::limit::ConcurrencyLimitLayer::new(1))
+        .layer(ClassifyLayer::new())
+        .service(probe.clone());
+    let start = Instant::now();
+    let sleeper = tokio::spawn(service.clone().oneshot(request()));
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(service.oneshot(request()).await.unwrap().status(), 200);
+    assert!(start.elapsed() < 2 * SECOND, "it did not wait for the sleeper");
+    assert_eq!(sleeper.await.unwrap().unwrap().status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_inner_service_that_closes_ends_the_retry_with_its_error() {
+    let probe = Probe::always(error(503, "UNAVAILABLE", "down"));
+    let mut service = RetryLayer::default().layer(probe.clone());
+    let call = service.ready().await.unwrap().call(request());
+    probe.state().lock().unwrap().fail_ready = true;
+    assert_eq!(call.await.unwrap_err().to_string(), "the probe is closed");
+}
+
+/// A future that is polled by hand.
+struct Manual<F>(std::pin::Pin<Box<F>>);
+
+fn tokio_test_task<F: Future>(future: F) -> Manual<F> {
+    Manual(Box::pin(future))
+}
+
+impl<F: Future> Manual<F> {
+    fn poll(&mut self) -> std::task::Poll<F::Output> {
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        self.0.as_mut().poll(&mut cx)
+    }
+}
