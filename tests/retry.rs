@@ -1,6 +1,8 @@
 //! The retry layer's promises, one test each, in paused time, over the classifier and a probe that counts
 //! every breach of the readiness contract.
 
+#![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
+
 mod support;
 
 use std::io::ErrorKind;

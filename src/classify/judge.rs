@@ -114,7 +114,7 @@ fn events<'a>(facts: &mut Facts<'a>, text: &'a str) {
         if let Some(data) = line.strip_prefix("data:") {
             facts.fold(data.as_bytes());
         } else if line.starts_with(['{', '[']) {
-            if !facts.fold(text[at..].as_bytes()) {
+            if !facts.fold(&text.as_bytes()[at..]) {
                 text::scan(facts, &text[at..], 200);
             }
             return;

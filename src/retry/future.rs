@@ -44,6 +44,10 @@ pin_project! {
 }
 
 /// What this request keeps for another attempt.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "the large one is the usual one, and a box would be paid per call"
+)]
 pub(super) enum Task<S, B> {
     /// The policy has one attempt.
     PassThrough,

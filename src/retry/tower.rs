@@ -102,7 +102,9 @@ impl Future for Wait {
         let this = self.project();
         let slept = this.sleep.poll(cx);
         if slept.is_ready() {
-            this.token.take().map(Withdrawal::spend);
+            if let Some(token) = this.token.take() {
+                token.spend();
+            }
         }
         slept
     }

@@ -1,5 +1,9 @@
 //! What the tests of several layers share: a service that watches how it is used.
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test file uses a part of it, and a failing test may panic"
+)]
 
 use std::collections::VecDeque;
 use std::pin::Pin;
