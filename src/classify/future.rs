@@ -136,7 +136,7 @@ impl<B: Body<Data = Bytes>> Read<B> {
     /// in one piece, but only as far as the limit reaches, so nothing large is ever copied.
     fn push(&mut self, frame: Frame<Bytes>, limit: usize) {
         match frame.into_data() {
-            Ok(data) if self.front.is_empty() => self.front = data,
+            Ok(data) if self.len() == 0 => self.front = data,
             Ok(data) if self.len() + data.len() <= limit => {
                 self.joined
                     .get_or_insert_with(|| BytesMut::from(&*std::mem::take(&mut self.front)))

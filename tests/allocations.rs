@@ -1,0 +1,169 @@
+//! What a call allocates, counted. Each figure is a promise of the documentation.
+#![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
+
+use std::future::{Ready, ready};
+use std::task::{Context, Poll, Waker};
+
+use allocation_counter::measure;
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header};
+use http_body::Body as _;
+use http_body_util::Full;
+use tower::{Layer, Service};
+use tower_gemini::BoxError;
+use tower_gemini::classify::ClassifyLayer;
+use tower_gemini::retry::{Budget, RetryLayer, RetryPolicy};
+
+type Body = Full<Bytes>;
+
+/// Drops the request and answers at once.
+#[derive(Clone)]
+struct Bare(u16);
+
+impl Service<Request<Body>> for Bare {
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = Ready<Result<Response<Body>, BoxError>>;
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+    fn call(&mut self, _: Request<Body>) -> Self::Future {
+        let mut response = Response::new(Body::from("{}"));
+        *response.status_mut() = http::StatusCode::from_u16(self.0).unwrap();
+        ready(Ok(response))
+    }
+}
+
+/// Eight headers, one of them fresh as a key is, and a fresh body of 2 KiB.
+fn request() -> Request<Body> {
+    let mut request = Request::post("http://127.0.0.1/v1beta/models/gemini-9-flash:generateContent")
+        .body(Body::from(vec![b'x'; 2048]))
+        .unwrap();
+    for name in [
+        header::ACCEPT,
+        header::ACCEPT_ENCODING,
+        header::ACCEPT_LANGUAGE,
+        header::CONTENT_TYPE,
+        header::HOST,
+        header::ORIGIN,
+        header::USER_AGENT,
+    ] {
+        request.headers_mut().insert(name, HeaderValue::from_static("value"));
+    }
+    let fresh = HeaderValue::from_bytes(b"a key that is not static").unwrap();
+    request.headers_mut().insert(header::AUTHORIZATION, fresh);
+    request
+}
+
+/// Allocations of one call, after one to warm up; the request's own are not counted.
+fn of_one_call<S, B>(mut service: S) -> u64
+where
+    S: Service<Request<Body>, Response = Response<B>>,
+{
+    let mut counts = (0..2).map(|_| {
+        let (mut request, mut done) = (Some(request()), None);
+        let info = measure(|| {
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(service.poll_ready(&mut cx).is_ready());
+            let mut call = std::pin::pin!(service.call(request.take().unwrap()));
+            let Poll::Ready(result) = call.as_mut().poll(&mut cx) else { panic!("it is ready at once") };
+            done = result.ok();
+        });
+        assert!(done.is_some());
+        info.count_total
+    });
+    counts.nth(1).unwrap()
+}
+
+fn copy_of_a_request() -> u64 {
+    let request = request();
+    measure(|| drop(request.clone())).count_total
+}
+
+fn policy() -> tower_gemini::retry::RetryPolicyBuilder {
+    RetryPolicy::builder()
+}
+
+#[test]
+fn the_classifier_allocates_nothing_for_a_success() {
+    assert_eq!(of_one_call(Bare(200)), 0, "the yardstick");
+    assert_eq!(of_one_call(ClassifyLayer::new().layer(Bare(200))), 0);
+}
+
+#[test]
+fn watching_a_success_costs_the_cell_and_its_place_in_the_extensions() {
+    assert_eq!(of_one_call(ClassifyLayer::new().watch().layer(Bare(200))), 4);
+}
+
+#[test]
+fn the_retry_layer_allocates_nothing_beyond_the_copy() {
+    assert_eq!(copy_of_a_request(), 4);
+    let layer = RetryLayer::new(policy().build().unwrap());
+    assert_eq!(of_one_call(layer.layer(Bare(200))), 4);
+    assert_eq!(of_one_call(layer.layer(ClassifyLayer::new().layer(Bare(200)))), 4);
+}
+
+#[test]
+fn the_retry_layer_allocates_nothing_when_there_is_nothing_to_retry() {
+    let one_attempt = policy().attempts(1).build().unwrap();
+    assert_eq!(of_one_call(RetryLayer::new(one_attempt).layer(Bare(200))), 0);
+
+    let too_large = policy().max_body_bytes(2047).build().unwrap();
+    assert_eq!(of_one_call(RetryLayer::new(too_large).layer(Bare(200))), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_retry_layer_copies_nothing_while_the_budget_is_empty() {
+    use tower::ServiceExt;
+    let layer = RetryLayer::new(policy().budget(Budget::new(1, 0.001).unwrap()).build().unwrap());
+    let _ = layer.layer(Bare(503)).oneshot(request()).await;
+    assert_eq!(of_one_call(layer.layer(Bare(200))), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_attempt_is_no_copy() {
+    use std::sync::{Arc, Mutex};
+    use tower::ServiceExt;
+    // The body's buffer is the same one in every attempt, and each attempt before the last leaves one more
+    // owner behind in the layer: none after the last.
+    let data = Bytes::from(vec![b'x'; 2048]);
+    let owners = Arc::new(Mutex::new(Vec::new()));
+    let (seen, held) = (Arc::clone(&owners), data.clone());
+    let service = tower::service_fn(move |request: Request<Body>| {
+        drop(request);
+        // Unique again once nobody else holds it: `is_unique` looks at the count.
+        seen.lock().unwrap().push(held.is_unique());
+        ready(Ok::<_, BoxError>(Response::builder().status(503).body(Body::default()).unwrap()))
+    });
+    let request = Request::post("http://127.0.0.1/x").body(Full::new(data)).unwrap();
+    let layer = RetryLayer::new(policy().attempts(3).without_budget().build().unwrap());
+    let _ = layer.layer(service).oneshot(request).await;
+    assert_eq!(*owners.lock().unwrap(), [false, false, true]);
+}
+
+#[test]
+fn a_response_of_100_mib_passes_with_flat_memory() {
+    for (status, watch) in [(200, false), (200, true), (503, false)] {
+        // 1,600 frames of 64 KiB, each freed by the reader before the next is made.
+        let mut left = 1600;
+        let body = http_body_util::StreamBody::new(futures_util::stream::poll_fn(move |_| {
+            left -= 1;
+            Poll::Ready((left >= 0).then(|| Ok::<_, BoxError>(http_body::Frame::data(vec![b'x'; 65_536].into()))))
+        }));
+        let mut response = Some(Response::builder().status(status).body(body).unwrap());
+        let layer = if watch { ClassifyLayer::new().watch() } else { ClassifyLayer::new() };
+        let mut service =
+            layer.layer(tower::service_fn(move |_: Request<()>| ready(Ok::<_, BoxError>(response.take().unwrap()))));
+        let (mut bytes, mut cx) = (0, Context::from_waker(Waker::noop()));
+        let info = measure(|| {
+            let mut call = std::pin::pin!(service.call(Request::new(())));
+            let Poll::Ready(Ok(response)) = call.as_mut().poll(&mut cx) else { panic!("ready at once") };
+            let mut body = std::pin::pin!(response.into_body());
+            while let Poll::Ready(Some(Ok(frame))) = body.as_mut().poll_frame(&mut cx) {
+                bytes += frame.into_data().unwrap().len();
+            }
+        });
+        assert_eq!(bytes, 100 * 1024 * 1024);
+        assert!(info.bytes_max < 1024 * 1024, "{status} {watch}: {} bytes at most", info.bytes_max);
+    }
+}

@@ -1,0 +1,288 @@
+//! The classifier layer's promises over services and bodies of every temper.
+#![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
+
+mod support;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::{BodyExt, Full};
+use support::{Answer, Body, Probe, error, request};
+use tokio::time::Instant;
+use tower::{BoxError, Layer, ServiceExt, service_fn};
+use tower_gemini::classify::{ClassifyBody, ClassifyLayer};
+use tower_gemini::verdict::Outcome;
+use tower_gemini::{Kind, Verdict};
+
+/// A body that gives its frames one by one, with waits and an end of choice, and counts what is dropped.
+struct Script {
+    frames: std::collections::VecDeque<Step>,
+    sleep: Option<Pin<Box<tokio::time::Sleep>>>,
+    polled: Arc<AtomicUsize>,
+    exact: Option<u64>,
+}
+
+#[derive(Clone)]
+enum Step {
+    Data(Bytes),
+    Wait(Duration),
+    Trailers(HeaderMap),
+    Fail,
+}
+
+impl Script {
+    fn new(steps: impl IntoIterator<Item = Step>) -> Self {
+        Self { frames: steps.into_iter().collect(), sleep: None, polled: Arc::default(), exact: None }
+    }
+}
+
+impl http_body::Body for Script {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        self.polled.fetch_add(1, Ordering::Relaxed);
+        loop {
+            if let Some(sleep) = &mut self.sleep {
+                std::task::ready!(sleep.as_mut().poll(cx));
+                self.sleep = None;
+            }
+            return Poll::Ready(match self.frames.pop_front() {
+                Some(Step::Data(data)) => Some(Ok(Frame::data(data))),
+                Some(Step::Wait(wait)) => {
+                    self.sleep = Some(Box::pin(tokio::time::sleep(wait)));
+                    continue;
+                }
+                Some(Step::Trailers(map)) => Some(Ok(Frame::trailers(map))),
+                Some(Step::Fail) => Some(Err(std::io::ErrorKind::ConnectionReset.into())),
+                None => None,
+            });
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.exact.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+async fn classify(layer: ClassifyLayer, status: u16, body: Script) -> Response<ClassifyBody<Script>> {
+    let mut response = Some(Response::builder().status(status).body(body).unwrap());
+    let service = service_fn(move |_: Request<()>| {
+        std::future::ready(Ok::<_, std::convert::Infallible>(response.take().unwrap()))
+    });
+    layer.layer(service).oneshot(Request::new(())).await.unwrap()
+}
+
+fn chunks(text: &str, size: usize) -> Vec<Step> {
+    text.as_bytes().chunks(size).map(|chunk| Step::Data(Bytes::copy_from_slice(chunk))).collect()
+}
+
+const OVERLOADED: &str =
+    r#"{"error":{"code":503,"message":"The model is overloaded, come back later.","status":"UNAVAILABLE"}}"#;
+
+#[tokio::test(start_paused = true)]
+async fn an_error_body_arrives_byte_for_byte_however_it_is_framed() {
+    for size in [1, 7, 64, 1000] {
+        let response = classify(ClassifyLayer::new(), 503, Script::new(chunks(OVERLOADED, size))).await;
+        assert_eq!(Verdict::of(&response).kind(), Some(Kind::Overloaded));
+        assert_eq!(response.body().size_hint().lower(), OVERLOADED.len() as u64);
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(bytes, OVERLOADED);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn trailers_and_errors_come_after_the_bytes_they_followed() {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-end", "1".parse().unwrap());
+    let steps = chunks(OVERLOADED, 30).into_iter().chain([Step::Trailers(trailers.clone())]);
+    let collected =
+        classify(ClassifyLayer::new(), 503, Script::new(steps)).await.into_body().collect().await.unwrap();
+    assert_eq!(collected.trailers(), Some(&trailers));
+    assert_eq!(collected.to_bytes(), OVERLOADED);
+
+    let cut = chunks(&OVERLOADED[..80], 30).into_iter().chain([Step::Fail]);
+    let response = classify(ClassifyLayer::new(), 503, Script::new(cut)).await;
+    assert_eq!(Verdict::of(&response).kind(), Some(Kind::Overloaded), "judged by what arrived");
+    let mut body = response.into_body();
+    let data = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert_eq!(data, OVERLOADED[..80]);
+    let error = body.frame().await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "the inner error, untouched");
+    assert!(body.frame().await.is_none() || body.is_end_stream());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_over_the_limit_is_judged_by_its_beginning_and_streams_through() {
+    let long = format!("{}{}", &OVERLOADED[..OVERLOADED.len() - 2], " ".repeat(5000));
+    for size in [50, 500, 10_000] {
+        let script = Script::new(chunks(&long, size));
+        let polled = Arc::clone(&script.polled);
+        let response = classify(ClassifyLayer::new().max_error_bytes(200), 503, script).await;
+        assert!(polled.load(Ordering::Relaxed) <= 200 / size + 2, "no more is read than the limit needs");
+        assert_eq!(Verdict::of(&response).kind(), Some(Kind::Overloaded));
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), long);
+    }
+    let script = Script::new(chunks(OVERLOADED, 10));
+    let polled = Arc::clone(&script.polled);
+    let response = classify(ClassifyLayer::new().max_error_bytes(0), 503, script).await;
+    assert_eq!(polled.load(Ordering::Relaxed), 0, "a limit of 0 reads nothing");
+    assert_eq!(Verdict::of(&response).kind(), Some(Kind::Unavailable), "judged by the status");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_body_is_judged_when_its_time_is_up_and_goes_on_streaming() {
+    let start = Instant::now();
+    let mut steps = chunks(OVERLOADED, 80);
+    steps.insert(1, Step::Wait(Duration::from_secs(3600)));
+    let response = classify(ClassifyLayer::new(), 503, Script::new(steps)).await;
+    assert_eq!(Instant::now() - start, Duration::from_secs(5), "the default");
+    assert_eq!(Verdict::of(&response).kind(), Some(Kind::Overloaded));
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), OVERLOADED);
+
+    let start = Instant::now();
+    let drip = (0..40).flat_map(|_| [Step::Data(Bytes::from_static(b" ")), Step::Wait(Duration::from_millis(200))]);
+    let layer = ClassifyLayer::new().read_timeout(Duration::from_secs(1));
+    let response = classify(layer, 500, Script::new(drip)).await;
+    assert_eq!(Instant::now() - start, Duration::from_secs(1), "one limit for the whole, not one per frame");
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes().len(), 40);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_passes_through_untouched() {
+    let script = Script::new(chunks(support::good_body(), 9));
+    let polled = Arc::clone(&script.polled);
+    let response = classify(ClassifyLayer::new(), 200, script).await;
+    assert_eq!(polled.load(Ordering::Relaxed), 0, "nothing is read ahead");
+    assert!(response.extensions().is_empty());
+    let mut frames = 0;
+    let mut body = response.into_body();
+    while let Some(frame) = body.frame().await {
+        frames += 1;
+        assert!(frame.unwrap().into_data().unwrap().len() <= 9, "frames are not merged");
+    }
+    assert_eq!(frames, support::good_body().len().div_ceil(9));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watched_body_publishes_its_end_once() {
+    let stream = "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"hi\"}]}}]}\r\n\r\n";
+    let stop = "data: {\"candidates\":[{\"finishReason\":\"STOP\"}]}\r\n\r\n";
+    let error = "data: {\"error\":{\"code\":503,\"message\":\"The model is overloaded.\",\"status\":\"UNAVAILABLE\"}}\r\n\r\n";
+    for (text, outcome) in [
+        (format!("{stream}{stop}"), Outcome::Complete),
+        (stream.to_owned(), Outcome::Failed(Kind::Truncated)),
+        (format!("{stream}{error}"), Outcome::Failed(Kind::Overloaded)),
+        (r#"{"promptFeedback":{"blockReason":"SAFETY"}}"#.to_owned(), Outcome::Failed(Kind::ContentBlocked)),
+        ("a downloaded file".to_owned(), Outcome::Complete),
+    ] {
+        for size in [1, 40, 10_000] {
+            let response = classify(ClassifyLayer::new().watch(), 200, Script::new(chunks(&text, size))).await;
+            let verdict = Verdict::of(&response);
+            assert_eq!((verdict.kind(), verdict.outcome()), (None, None), "not known yet");
+            assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), text);
+            assert_eq!(verdict.outcome(), Some(outcome), "{text}");
+        }
+    }
+    let broken = chunks(stream, 30).into_iter().chain([Step::Fail]);
+    let response = classify(ClassifyLayer::new().watch(), 200, Script::new(broken)).await;
+    let verdict = Verdict::of(&response);
+    assert!(response.into_body().collect().await.is_err());
+    assert_eq!(verdict.outcome(), Some(Outcome::Failed(Kind::Transport)));
+
+    let response = classify(ClassifyLayer::new().watch(), 200, Script::new(chunks(stream, 30))).await;
+    let verdict = Verdict::of(&response);
+    let mut body = response.into_body();
+    body.frame().await.unwrap().unwrap();
+    drop(body);
+    assert_eq!(verdict.outcome(), Some(Outcome::Dropped));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watched_body_of_known_length_ends_with_its_last_byte() {
+    // Readers that know the length never ask for the end.
+    let service = service_fn(async |_: Request<()>| {
+        Ok::<_, BoxError>(Response::new(Full::new(Bytes::from_static(support::good_body().as_bytes()))))
+    });
+    let response = ClassifyLayer::new().watch().layer(service).oneshot(Request::new(())).await.unwrap();
+    let verdict = Verdict::of(&response);
+    let mut body = response.into_body();
+    body.frame().await.unwrap().unwrap();
+    assert_eq!(verdict.outcome(), Some(Outcome::Complete));
+    drop(body);
+    assert_eq!(verdict.outcome(), Some(Outcome::Complete), "the first word stands");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_inner_error_passes_through_with_its_type() {
+    #[derive(Debug, PartialEq)]
+    struct Mine;
+    let service = service_fn(async |_: Request<()>| Err::<Response<Body>, _>(Mine));
+    assert_eq!(ClassifyLayer::new().layer(service).oneshot(Request::new(())).await.unwrap_err(), Mine);
+}
+
+#[tokio::test(start_paused = true)]
+async fn readiness_is_the_inner_services_own() {
+    let probe = Probe::always(error(503, "UNAVAILABLE", "down"));
+    probe.state().lock().unwrap().not_ready = 3;
+    ClassifyLayer::new().layer(probe.clone()).oneshot(request()).await.unwrap();
+    let state = probe.state();
+    let state = state.lock().unwrap();
+    assert_eq!((state.violations, state.ready_polls), (0, 4));
+}
+
+// ===== what a drop gives back, in each state of the future =====
+
+#[tokio::test(start_paused = true)]
+async fn dropped_while_the_head_is_awaited_ends_the_call() {
+    let probe = Probe::always(Answer::Hang);
+    let mut call = Box::pin(ClassifyLayer::new().layer(probe.clone()).oneshot(request()));
+    assert!(call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    drop(call);
+    assert_eq!(probe.state().lock().unwrap().dropped, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropped_while_the_body_is_read_drops_the_body() {
+    let script = Script::new([Step::Wait(Duration::from_secs(1))]);
+    let alive = Arc::clone(&script.polled);
+    let mut call = Box::pin(classify(ClassifyLayer::new(), 503, script));
+    assert!(call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    assert_eq!(Arc::strong_count(&alive), 2);
+    drop(call);
+    assert_eq!(Arc::strong_count(&alive), 1);
+}
+
+#[test]
+fn nothing_is_asked_of_bodies_and_services_but_what_is_used() {
+    // A body that is neither `Send` nor `Unpin` nor `Debug` nor `Clone`, on one thread.
+    struct Odd(std::rc::Rc<()>, std::marker::PhantomPinned);
+    impl http_body::Body for Odd {
+        type Data = Bytes;
+        type Error = std::rc::Rc<()>;
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            Poll::Ready(Some(Err(std::rc::Rc::clone(&self.0))))
+        }
+    }
+    let service = service_fn(async |_: Request<()>| {
+        let odd = Odd(std::rc::Rc::default(), std::marker::PhantomPinned);
+        Ok::<_, BoxError>(Response::builder().status(500).body(odd).unwrap())
+    });
+    let mut call = Box::pin(ClassifyLayer::new().layer(service).oneshot(Request::new(())));
+    let Poll::Ready(Ok(response)) = call.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+        panic!("it is ready at once")
+    };
+    assert_eq!(Verdict::of(&response).kind(), Some(Kind::Internal));
+}
