@@ -1,0 +1,326 @@
+//! What the layers cost, beside the bare service, tower's own layer and a parser on the same bytes.
+//!
+//! `cargo bench --bench overhead` prints a table. Rows take turns in many short passes, so that a drift of the
+//! machine hits them alike; a figure is the median over passes. Quote ratios: times differ between machines.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::unwrap_used, reason = "a bench reads the real clock")]
+
+use std::fmt;
+use std::future::{Ready, ready};
+use std::hint::black_box;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use allocation_counter::measure;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use tower::{Layer, Service};
+use tower_gemini::classify::ClassifyLayer;
+use tower_gemini::retry::{RetryLayer, RetryPolicy};
+use tower_gemini::{BoxError, Verdict};
+
+type Body = Full<Bytes>;
+
+const PASSES: usize = 61;
+const CALLS: usize = 2_000;
+
+fn main() {
+    let mut rows: Vec<Row> = Vec::new();
+    let policy = || RetryPolicy::builder();
+    rows.push(Row::call("bare service", Bare));
+    rows.push(Row::of("Request::clone and drop", 64, || {
+        let request = request();
+        Box::new(move || drop(black_box(request.clone())))
+    }));
+    rows.push(Row::call("classify, 2xx", ClassifyLayer::new().layer(Bare)));
+    rows.push(Row::call("classify, 2xx, watching", ClassifyLayer::new().watch().layer(Bare)));
+    rows.push(Row::call("retry", RetryLayer::new(policy().build().unwrap()).layer(Bare)));
+    rows.push(Row::call("retry, one attempt", RetryLayer::new(policy().attempts(1).build().unwrap()).layer(Bare)));
+    rows.push(Row::call(
+        "retry, body too large",
+        RetryLayer::new(policy().max_body_bytes(100).build().unwrap()).layer(Bare),
+    ));
+    rows.push(Row::call(
+        "retry + classify",
+        RetryLayer::new(policy().build().unwrap()).layer(ClassifyLayer::new().layer(Bare)),
+    ));
+    rows.push(Row::call("tower's Retry, counting policy", tower::retry::RetryLayer::new(Counting(4)).layer(Bare)));
+
+    let body = Bytes::from(quota_body());
+    let headers = HeaderMap::new();
+    let bytes = body.clone();
+    rows.push(Row::of("serde_json visitor, 1.3 KiB 429", 64, move || {
+        let bytes = bytes.clone();
+        Box::new(move || drop(black_box(visit(&bytes))))
+    }));
+    let bytes = body.clone();
+    rows.push(Row::of("serde_json Value, 1.3 KiB 429", 64, move || {
+        let bytes = bytes.clone();
+        Box::new(move || drop(black_box(serde_json::from_slice::<serde_json::Value>(&bytes))))
+    }));
+    rows.push(Row::of("Verdict::from_parts, 1.3 KiB 429", 64, move || {
+        let (body, headers) = (body.clone(), headers.clone());
+        Box::new(move || {
+            drop(black_box(Verdict::from_parts(StatusCode::TOO_MANY_REQUESTS, &headers, body.clone())));
+        })
+    }));
+
+    for _ in 0..PASSES {
+        for row in &mut rows {
+            row.pass();
+        }
+    }
+    let bare = rows[0].median();
+    println!("{:<36} {:>9} {:>10} {:>7} {:>8}", "row", "ns/call", "over bare", "allocs", "bytes");
+    for row in &mut rows {
+        let median = row.median();
+        let over = if row.is_call { format!("{:.0}", median - bare) } else { "-".into() };
+        println!("{:<36} {:>9.0} {:>10} {:>7} {:>8}", row.name, median, over, row.allocs.0, row.allocs.1);
+    }
+    let of = |name: &str| rows.iter().find(|row| row.name.starts_with(name)).map(|row| row.times_median());
+    let ratio = |a: f64, b: f64| a / b;
+    println!(
+        "\nclassifying over a serde_json visitor: {:.2} x (promised: at most 1.5)",
+        ratio(of("Verdict::from_parts").unwrap(), of("serde_json visitor").unwrap())
+    );
+    println!(
+        "retry over bare, over a Request::clone: {:.2} x (promised: at most 1.1)",
+        ratio(of("retry").unwrap() - bare, of("Request::clone").unwrap())
+    );
+}
+
+struct Row {
+    name: &'static str,
+    is_call: bool,
+    allocs: (u64, u64),
+    times: Vec<f64>,
+    run: Box<dyn FnMut() -> f64>,
+}
+
+impl Row {
+    /// A call of a service. Requests are made outside the timed part.
+    fn call<S>(name: &'static str, service: S) -> Self
+    where
+        S: Service<Request<Body>> + Clone + 'static,
+    {
+        let mut counted = service.clone();
+        one(&mut counted, request());
+        let prepared = request();
+        let info = measure(|| one(&mut counted, prepared));
+        let mut service = service;
+        let run = move || {
+            let batch: Vec<_> = (0..64).map(|_| request()).collect();
+            let start = Instant::now();
+            for request in batch {
+                one(&mut service, request);
+            }
+            start.elapsed().as_nanos() as f64 / 64.0
+        };
+        let allocs = (info.count_total, info.bytes_total);
+        Self { name, is_call: true, allocs, times: Vec::new(), run: Box::new(run) }
+    }
+
+    /// Anything else; `make` gives the piece of work.
+    fn of(name: &'static str, batch: usize, make: impl Fn() -> Box<dyn FnMut()>) -> Self {
+        let mut work = make();
+        work();
+        let info = measure(&mut work);
+        let run = move || {
+            let start = Instant::now();
+            (0..batch).for_each(|_| work());
+            start.elapsed().as_nanos() as f64 / batch as f64
+        };
+        let allocs = (info.count_total, info.bytes_total);
+        Self { name, is_call: false, allocs, times: Vec::new(), run: Box::new(run) }
+    }
+
+    fn pass(&mut self) {
+        let mut times: Vec<f64> = (0..CALLS / 64).map(|_| (self.run)()).collect();
+        times.sort_by(f64::total_cmp);
+        self.times.push(times[times.len() / 2]);
+    }
+
+    fn median(&mut self) -> f64 {
+        self.times.sort_by(f64::total_cmp);
+        self.times_median()
+    }
+
+    fn times_median(&self) -> f64 {
+        self.times[self.times.len() / 2]
+    }
+}
+
+fn one<S: Service<Request<Body>>>(service: &mut S, request: Request<Body>) {
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(service.poll_ready(&mut cx).is_ready());
+    let mut call = std::pin::pin!(service.call(request));
+    match call.as_mut().poll(&mut cx) {
+        Poll::Ready(result) => drop(black_box(result)),
+        Poll::Pending => unreachable!("the bare service is ready at once"),
+    }
+}
+
+/// Drops the request and answers 200 at once.
+#[derive(Clone)]
+struct Bare;
+
+impl Service<Request<Body>> for Bare {
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = Ready<Result<Response<Body>, BoxError>>;
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        drop(black_box(request));
+        ready(Ok(Response::new(Body::new(Bytes::from_static(b"{}")))))
+    }
+}
+
+/// The least policy that tower's Retry can have.
+#[derive(Clone)]
+struct Counting(u32);
+
+impl tower::retry::Policy<Request<Body>, Response<Body>, BoxError> for Counting {
+    type Future = Ready<()>;
+    fn retry(
+        &mut self,
+        _: &mut Request<Body>,
+        result: &mut Result<Response<Body>, BoxError>,
+    ) -> Option<Self::Future> {
+        let failed = result.as_ref().map_or(true, |response| response.status().is_server_error());
+        (failed && self.0 > 0).then(|| {
+            self.0 -= 1;
+            ready(())
+        })
+    }
+    fn clone_request(&mut self, request: &Request<Body>) -> Option<Request<Body>> {
+        Some(request.clone())
+    }
+}
+
+/// Eight headers, one of them fresh as a key is, and a fresh body of 2 KiB.
+fn request() -> Request<Body> {
+    let mut request = Request::post("http://127.0.0.1/v1beta/models/gemini-9-flash:generateContent")
+        .body(Body::from(vec![b'x'; 2048]))
+        .unwrap();
+    for name in [
+        header::ACCEPT,
+        header::ACCEPT_ENCODING,
+        header::ACCEPT_LANGUAGE,
+        header::CONTENT_TYPE,
+        header::HOST,
+        header::ORIGIN,
+        header::USER_AGENT,
+    ] {
+        request.headers_mut().insert(name, HeaderValue::from_static("value"));
+    }
+    let fresh = HeaderValue::from_bytes(b"a key that is not static").unwrap();
+    request.headers_mut().insert(header::AUTHORIZATION, fresh);
+    request
+}
+
+/// A 429 in Google's third form, pretty-printed as Google does it.
+fn quota_body() -> String {
+    r#"{
+  "error": {
+    "code": 429,
+    "message": "You exceeded your current quota, please check your plan and billing details. For more information on this error, head to: https://ai.google.dev/gemini-api/docs/rate-limits. To monitor your current usage, head to: https://ai.dev/rate-limit. \n* Quota exceeded for metric: generativelanguage.googleapis.com/generate_content_free_tier_requests, limit: 7, model: gemini-9-flash\nPlease retry in 31.583204117s.",
+    "status": "RESOURCE_EXHAUSTED",
+    "details": [
+      {
+        "@type": "type.googleapis.com/google.rpc.Help",
+        "links": [
+          {
+            "description": "Learn more about Gemini API quotas",
+            "url": "https://ai.google.dev/gemini-api/docs/rate-limits"
+          }
+        ]
+      },
+      {
+        "@type": "type.googleapis.com/google.rpc.QuotaFailure",
+        "violations": [
+          {
+            "quotaMetric": "generativelanguage.googleapis.com/generate_content_free_tier_requests",
+            "quotaId": "GenerateRequestsPerMinutePerProjectPerModel-FreeTier",
+            "quotaDimensions": {
+              "location": "global",
+              "model": "gemini-9-flash"
+            },
+            "quotaValue": "7"
+          }
+        ]
+      },
+      {
+        "@type": "type.googleapis.com/google.rpc.RetryInfo",
+        "retryDelay": "31s"
+      }
+    ]
+  }
+}
+"#
+    .into()
+}
+
+// ===== the yardstick: a serde_json visitor that folds the same body into the least verdict =====
+
+#[derive(Debug, Default)]
+struct Least {
+    code: u64,
+    exhausted: bool,
+    per_day: bool,
+    per_minute: bool,
+    zero: bool,
+    retry_delay: Option<u64>,
+}
+
+fn visit(bytes: &[u8]) -> Least {
+    let mut least = Least::default();
+    let mut de = serde_json::Deserializer::from_slice(bytes);
+    (&mut de).deserialize_any(Fold(&mut least, 0)).unwrap();
+    least
+}
+
+/// Level 0 is the envelope, 1 the error, 2 the details and their violations.
+struct Fold<'a>(&'a mut Least, u8);
+
+impl<'de> serde::de::DeserializeSeed<'de> for Fold<'_> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, de: D) -> Result<(), D::Error> {
+        de.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Fold<'_> {
+    type Value = ();
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an error")
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element_seed(Fold(&mut *self.0, self.1))?.is_some() {}
+        Ok(())
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Self(least, level) = self;
+        while let Some(key) = map.next_key::<&str>()? {
+            match (level, key) {
+                (0, "error") => map.next_value_seed(Fold(&mut *least, 1))?,
+                (1, "code") => least.code = map.next_value()?,
+                (1, "status") => least.exhausted = map.next_value::<&str>()? == "RESOURCE_EXHAUSTED",
+                (1, "details") | (2, "violations") => map.next_value_seed(Fold(&mut *least, 2))?,
+                (2, "quotaId") => {
+                    let id = map.next_value::<&str>()?;
+                    least.per_day |= id.contains("PerDay");
+                    least.per_minute |= id.contains("PerMinute");
+                }
+                (2, "quotaValue") => least.zero |= map.next_value::<&str>()? == "0",
+                (2, "retryDelay") => {
+                    least.retry_delay = map.next_value::<&str>()?.trim_end_matches('s').parse().ok();
+                }
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(())
+    }
+}
