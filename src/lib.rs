@@ -2,6 +2,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod error;
+pub mod retry;
 #[allow(dead_code)]
 mod rng;
 #[allow(dead_code)]
