@@ -2,7 +2,12 @@
 //!
 //! `cargo bench --bench overhead` prints a table. Rows take turns in many short passes, so that a drift of the
 //! machine hits them alike; a figure is the median over passes. Quote ratios: times differ between machines.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::unwrap_used, reason = "a bench reads the real clock")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::unwrap_used,
+    reason = "a bench reads the real clock"
+)]
 
 use std::fmt;
 use std::future::{Ready, ready};
@@ -36,7 +41,10 @@ fn main() {
     rows.push(Row::call("classify, 2xx", ClassifyLayer::new().layer(Bare)));
     rows.push(Row::call("classify, 2xx, watching", ClassifyLayer::new().watch().layer(Bare)));
     rows.push(Row::call("retry", RetryLayer::new(policy().build().unwrap()).layer(Bare)));
-    rows.push(Row::call("retry, one attempt", RetryLayer::new(policy().attempts(1).build().unwrap()).layer(Bare)));
+    rows.push(Row::call(
+        "retry, one attempt",
+        RetryLayer::new(policy().attempts(1).build().unwrap()).layer(Bare),
+    ));
     rows.push(Row::call(
         "retry, body too large",
         RetryLayer::new(policy().max_body_bytes(100).build().unwrap()).layer(Bare),
@@ -45,7 +53,10 @@ fn main() {
         "retry + classify",
         RetryLayer::new(policy().build().unwrap()).layer(ClassifyLayer::new().layer(Bare)),
     ));
-    rows.push(Row::call("tower's Retry, counting policy", tower::retry::RetryLayer::new(Counting(4)).layer(Bare)));
+    rows.push(Row::call(
+        "tower's Retry, counting policy",
+        tower::retry::RetryLayer::new(Counting(4)).layer(Bare),
+    ));
 
     let body = Bytes::from(quota_body());
     let headers = HeaderMap::new();

@@ -5,6 +5,9 @@ pub mod classify;
 pub mod error;
 pub mod event;
 pub mod google_rpc;
+#[cfg(feature = "reqwest")]
+#[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
+pub mod reqwest;
 pub mod retry;
 mod rng;
 mod time;

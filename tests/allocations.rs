@@ -148,12 +148,15 @@ fn a_response_of_100_mib_passes_with_flat_memory() {
         let mut left = 1600;
         let body = http_body_util::StreamBody::new(futures_util::stream::poll_fn(move |_| {
             left -= 1;
-            Poll::Ready((left >= 0).then(|| Ok::<_, BoxError>(http_body::Frame::data(vec![b'x'; 65_536].into()))))
+            Poll::Ready(
+                (left >= 0).then(|| Ok::<_, BoxError>(http_body::Frame::data(vec![b'x'; 65_536].into()))),
+            )
         }));
         let mut response = Some(Response::builder().status(status).body(body).unwrap());
         let layer = if watch { ClassifyLayer::new().watch() } else { ClassifyLayer::new() };
-        let mut service =
-            layer.layer(tower::service_fn(move |_: Request<()>| ready(Ok::<_, BoxError>(response.take().unwrap()))));
+        let mut service = layer.layer(tower::service_fn(move |_: Request<()>| {
+            ready(Ok::<_, BoxError>(response.take().unwrap()))
+        }));
         let (mut bytes, mut cx) = (0, Context::from_waker(Waker::noop()));
         let info = measure(|| {
             let mut call = std::pin::pin!(service.call(Request::new(())));

@@ -150,7 +150,8 @@ async fn a_slow_body_is_judged_when_its_time_is_up_and_goes_on_streaming() {
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), OVERLOADED);
 
     let start = Instant::now();
-    let drip = (0..40).flat_map(|_| [Step::Data(Bytes::from_static(b" ")), Step::Wait(Duration::from_millis(200))]);
+    let drip =
+        (0..40).flat_map(|_| [Step::Data(Bytes::from_static(b" ")), Step::Wait(Duration::from_millis(200))]);
     let layer = ClassifyLayer::new().read_timeout(Duration::from_secs(1));
     let response = classify(layer, 500, Script::new(drip)).await;
     assert_eq!(Instant::now() - start, Duration::from_secs(1), "one limit for the whole, not one per frame");
@@ -186,7 +187,8 @@ async fn a_watched_body_publishes_its_end_once() {
         ("a downloaded file".to_owned(), Outcome::Complete),
     ] {
         for size in [1, 40, 10_000] {
-            let response = classify(ClassifyLayer::new().watch(), 200, Script::new(chunks(&text, size))).await;
+            let response =
+                classify(ClassifyLayer::new().watch(), 200, Script::new(chunks(&text, size))).await;
             let verdict = Verdict::of(&response);
             assert_eq!((verdict.kind(), verdict.outcome()), (None, None), "not known yet");
             assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), text);

@@ -12,7 +12,7 @@ use tower_service::Service;
 use super::budget::Withdrawal;
 use super::policy::{Failure, Progress, Settings};
 use super::report::{Attempt, Attempts};
-use super::{GaveUp, budget_key};
+use super::{GaveUp, Replay, budget_key};
 use crate::error::BoxError;
 use crate::event::Event;
 use crate::time;
@@ -239,14 +239,17 @@ impl<S, B: Body + Clone> Kept<S, B> {
     /// The request of the next attempt: a copy of the kept one, or for the last attempt itself.
     fn next_request(&mut self) -> Request<B> {
         let attempt = self.progress.attempts + 1;
-        let mut request = if attempt >= self.settings.attempts {
-            let request = self.request.take();
-            if let Some(request) = &request {
-                super::release(request);
+        let last = attempt >= self.settings.attempts;
+        let replay = self.request.as_ref().and_then(|request| request.extensions().get::<Replay>());
+        let mut request = match replay {
+            None if last => self.request.take(),
+            // NOTE: of a replayed body the newest copy is served, and the kept one is older than those that
+            // were sent. The last one need not keep what it sends.
+            Some(replay) if last => {
+                replay.release();
+                self.request.clone()
             }
-            request
-        } else {
-            self.request.clone()
+            _ => self.request.clone(),
         }
         .expect("a wait is begun only with a copy at hand");
         request.extensions_mut().insert(Attempt(attempt));

@@ -100,6 +100,7 @@ mod budget;
 mod future;
 mod layer;
 mod policy;
+mod replay;
 mod report;
 mod service;
 mod tower;
@@ -114,6 +115,7 @@ pub use self::budget::Budget;
 pub use self::future::ResponseFuture;
 pub use self::layer::RetryLayer;
 pub use self::policy::{RetryPolicy, RetryPolicyBuilder, Schedule};
+pub use self::replay::{LostReason, Replay, ReplayBody, ReplayLayer, ReplayLost, ReplayService, Superseded};
 pub use self::report::{Attempt, Attempts, GaveUp};
 pub use self::service::Retry;
 pub use self::tower::Wait;
@@ -137,8 +139,7 @@ fn budget_key(uri: &Uri) -> u64 {
     hasher.finish()
 }
 
-fn is_lost<B>(_: &Request<B>) -> bool {
-    false
+/// Whether the body of this request is gone: it was streamed through and could not be kept.
+fn is_lost<B>(request: &Request<B>) -> bool {
+    request.extensions().get::<Replay>().is_some_and(Replay::is_lost)
 }
-
-fn release<B>(_: &Request<B>) {}
