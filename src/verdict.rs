@@ -401,24 +401,90 @@ impl fmt::Display for Period {
     }
 }
 
+/// A piece of text out of a body: a share of it where it stands there, so that nothing is copied.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct Piece(Bytes);
+
+impl Piece {
+    /// A share of `body` where `text` lies in it, else a copy.
+    pub(crate) fn of(body: &Bytes, text: &str) -> Self {
+        let (base, at) = (body.as_ptr() as usize, text.as_ptr() as usize);
+        let inside = at >= base && at + text.len() <= base + body.len();
+        Self(if inside {
+            body.slice(at - base..at - base + text.len())
+        } else {
+            Bytes::copy_from_slice(text.as_bytes())
+        })
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        // Made of a `str` above, so this never fails; the check is some nanoseconds on a failure's path.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Piece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&redact(self.as_str()), f)
+    }
+}
+
 /// One quota that was exceeded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct QuotaViolation {
-    /// The metric, such as `generativelanguage.googleapis.com/generate_content_free_tier_requests`.
-    pub metric: Option<Box<str>>,
+    pub(crate) metric: Option<Piece>,
+    pub(crate) id: Option<Piece>,
+    pub(crate) dimension: Dimension,
+    pub(crate) period: Period,
+    pub(crate) limit: Option<u64>,
+    pub(crate) model: Option<Piece>,
+    pub(crate) zero: bool,
+}
+
+impl QuotaViolation {
+    /// The metric, such as `generativelanguage.googleapis.com/generate_content_free_tier_requests`. Does not
+    /// tell a minute's quota from a day's.
+    #[must_use]
+    pub fn metric(&self) -> Option<&str> {
+        self.metric.as_ref().map(Piece::as_str)
+    }
+
     /// The quota's id, such as `GenerateRequestsPerMinutePerProjectPerModel-FreeTier`.
-    pub id: Option<Box<str>>,
+    #[must_use]
+    pub fn id(&self) -> Option<&str> {
+        self.id.as_ref().map(Piece::as_str)
+    }
+
     /// What it counts.
-    pub dimension: Dimension,
+    #[must_use]
+    pub const fn dimension(&self) -> Dimension {
+        self.dimension
+    }
+
     /// Over which window.
-    pub period: Period,
+    #[must_use]
+    pub const fn period(&self) -> Period {
+        self.period
+    }
+
     /// The limit, where the answer names it.
-    pub limit: Option<u64>,
-    /// The quota's own model name, which may differ from the one that was asked for.
-    pub model: Option<Box<str>>,
-    /// Whether the limit is zero: named so, or left out the way proto3's JSON leaves out zeros.
-    pub zero: bool,
+    #[must_use]
+    pub const fn limit(&self) -> Option<u64> {
+        self.limit
+    }
+
+    /// Whether the limit is zero: named so, or left out the way proto3's JSON leaves out zeros. Such a quota
+    /// never clears.
+    #[must_use]
+    pub const fn is_zero(&self) -> bool {
+        self.zero
+    }
+
+    /// The quota's own name for the model, which may differ from the one that was asked for.
+    #[must_use]
+    pub fn model(&self) -> Option<&str> {
+        self.model.as_ref().map(Piece::as_str)
+    }
 }
 
 /// How an answer ended that was handed on before its end was known.
@@ -472,10 +538,13 @@ pub(crate) struct Inner {
     pub(crate) code: Option<Code>,
     pub(crate) delay: Option<ServerDelay>,
     pub(crate) quota: Vec<QuotaViolation>,
-    pub(crate) message: Box<str>,
-    pub(crate) reason: Option<Box<str>>,
-    pub(crate) domain: Option<Box<str>>,
-    pub(crate) model: Option<Box<str>>,
+    pub(crate) message: Piece,
+    /// The message stands in JSON, with its escapes.
+    pub(crate) escaped: bool,
+    pub(crate) reason: Option<Piece>,
+    pub(crate) domain: Option<Piece>,
+    /// Where no violation has one.
+    pub(crate) model: Option<Piece>,
     pub(crate) body: Bytes,
     /// The error came after output had been delivered.
     pub(crate) after_output: bool,
@@ -494,7 +563,8 @@ impl Inner {
             code: None,
             delay: None,
             quota: Vec::new(),
-            message: Box::default(),
+            message: Piece::default(),
+            escaped: false,
             reason: None,
             domain: None,
             model: None,
@@ -502,6 +572,17 @@ impl Inner {
             after_output: false,
             replay_refused: false,
         }
+    }
+
+    /// Without its escapes and secrets. Worked out when it is asked for: most messages never are.
+    fn message(&self) -> Cow<'_, str> {
+        let raw = self.message.as_str();
+        if self.escaped
+            && let Ok(plain) = serde_json::from_str::<String>(&format!("\"{raw}\""))
+        {
+            return Cow::Owned(redact(&plain).into_owned());
+        }
+        redact(raw)
     }
 }
 
@@ -541,6 +622,12 @@ impl Verdict {
             None if response.status().as_u16() < 400 => Self::default(),
             None => crate::classify::judge(response.status(), response.headers(), Bytes::new()),
         }
+    }
+
+    /// Whether [`Verdict::of`] would be a success; without making it.
+    pub(crate) fn is_good<B>(response: &Response<B>) -> bool {
+        let published = response.extensions().get::<Self>();
+        response.status().as_u16() < 400 && published.is_none_or(Self::is_success)
     }
 
     /// Judges a failure without a response, by walking along `source()`.
@@ -619,25 +706,26 @@ impl Verdict {
     /// The error message, with keys and tokens replaced; empty where there is none.
     #[must_use]
     pub fn message(&self) -> Cow<'_, str> {
-        self.inner().map_or(Cow::Borrowed(""), |inner| redact(&inner.message))
+        self.inner().map_or(Cow::Borrowed(""), Inner::message)
     }
 
     /// `google.rpc.ErrorInfo.reason`.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
-        self.inner().and_then(|inner| inner.reason.as_deref())
+        self.inner().and_then(|inner| inner.reason.as_ref()).map(Piece::as_str)
     }
 
     /// `google.rpc.ErrorInfo.domain`.
     #[must_use]
     pub fn domain(&self) -> Option<&str> {
-        self.inner().and_then(|inner| inner.domain.as_deref())
+        self.inner().and_then(|inner| inner.domain.as_ref()).map(Piece::as_str)
     }
 
     /// The model that the answer names, which is the quota's name for it in a 429.
     #[must_use]
     pub fn model(&self) -> Option<&str> {
-        self.inner().and_then(|inner| inner.model.as_deref())
+        let inner = self.inner()?;
+        inner.model.as_ref().map(Piece::as_str).or_else(|| inner.quota.iter().find_map(QuotaViolation::model))
     }
 
     /// The raw `google.rpc.Status` with all its details, keys and tokens replaced. Parsed anew at each call;
@@ -710,8 +798,8 @@ impl fmt::Debug for Verdict {
             .field("server_delay", &inner.delay)
             .field("quota", &inner.quota)
             .field("reason", &inner.reason)
-            .field("model", &inner.model)
-            .field("message", &redact(&inner.message))
+            .field("model", &self.model())
+            .field("message", &inner.message())
             .finish_non_exhaustive()
     }
 }

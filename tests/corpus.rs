@@ -70,7 +70,7 @@ fn faults(entry: &Value) -> Vec<String> {
     let said = ids(&mut verdict
         .quota()
         .iter()
-        .map(|v| format!("{:?}/{:?}/{}/{}", v.id, v.metric, v.dimension, v.period))
+        .map(|v| format!("{:?}/{:?}/{}/{}", v.id(), v.metric(), v.dimension(), v.period()))
         .collect());
     let wanted = ids(&mut expect["quota"]
         .as_array()

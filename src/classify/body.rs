@@ -28,7 +28,7 @@ pin_project! {
         // A success. The watcher is there only when asked for.
         Plain { #[pin] inner: B, watch: Option<Watch> },
         // A failure, of which the beginning has been read.
-        Read { read: Read<B> },
+        Read { read: Box<Read<B>> },
     }
 }
 
@@ -64,7 +64,7 @@ impl<B: Body<Data = Bytes>> ClassifyBody<B> {
     }
 
     pub(super) fn watched(inner: B, end: EndCell, limit: usize, status: StatusCode) -> Self {
-        let mut watch = Watch { end, limit, status, first: None, joined: None, over: false };
+        let mut watch = Watch { end, limit, status, kept: Kept::None };
         // A body that is over from the start may never be polled.
         if inner.is_end_stream() {
             watch.complete();
@@ -72,7 +72,7 @@ impl<B: Body<Data = Bytes>> ClassifyBody<B> {
         Self { kind: Which::Plain { inner, watch: Some(watch) } }
     }
 
-    pub(super) const fn read(read: Read<B>) -> Self {
+    pub(super) const fn read(read: Box<Read<B>>) -> Self {
         Self { kind: Which::Read { read } }
     }
 }
@@ -155,12 +155,17 @@ struct Watch {
     end: EndCell,
     limit: usize,
     status: StatusCode,
+    kept: Kept,
+}
+
+enum Kept {
+    None,
     /// The first frame, by reference.
-    first: Option<Bytes>,
+    One(Bytes),
     /// All frames joined, from the second on.
-    joined: Option<BytesMut>,
+    Joined(BytesMut),
     /// Longer than the limit: nothing is kept any more.
-    over: bool,
+    Over,
 }
 
 impl Watch {
@@ -181,26 +186,31 @@ impl Watch {
     }
 
     fn keep(&mut self, data: &Bytes) {
-        let len =
-            self.joined.as_ref().map(BytesMut::len).or(self.first.as_ref().map(Bytes::len)).unwrap_or(0);
-        if self.over || len + data.len() > self.limit {
-            (self.over, self.first, self.joined) = (true, None, None);
-        } else if let Some(first) = self.first.take() {
-            let mut joined = BytesMut::from(&*first);
-            joined.extend_from_slice(data);
-            self.joined = Some(joined);
-        } else if let Some(joined) = &mut self.joined {
-            joined.extend_from_slice(data);
-        } else {
-            self.first = Some(data.clone());
-        }
+        let fits = |kept: usize| kept + data.len() <= self.limit;
+        self.kept = match std::mem::replace(&mut self.kept, Kept::Over) {
+            Kept::None if fits(0) => Kept::One(data.clone()),
+            Kept::One(first) if fits(first.len()) => {
+                let mut joined = BytesMut::from(&*first);
+                joined.extend_from_slice(data);
+                Kept::Joined(joined)
+            }
+            Kept::Joined(mut joined) if fits(joined.len()) => {
+                joined.extend_from_slice(data);
+                Kept::Joined(joined)
+            }
+            _ => Kept::Over,
+        };
     }
 
     fn complete(&mut self) {
         if self.end.get().is_some() {
             return;
         }
-        let body = self.joined.take().map(BytesMut::freeze).or(self.first.take()).unwrap_or_default();
+        let body = match std::mem::replace(&mut self.kept, Kept::None) {
+            Kept::One(first) => first,
+            Kept::Joined(joined) => joined.freeze(),
+            Kept::None | Kept::Over => Bytes::new(),
+        };
         // "Unknown" is said of a body that is no answer of a model at all, such as a downloaded file.
         let kind = judge(self.status, &HeaderMap::new(), body).kind().filter(|kind| *kind != Kind::Unknown);
         self.publish(kind.map_or(Outcome::Complete, Outcome::Failed));

@@ -9,6 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::answer::{Answer, AnswerFold};
 use crate::google_rpc::parse_duration;
@@ -28,7 +29,9 @@ pub(super) struct Facts<'a> {
     /// The Interactions API's string code.
     pub(super) code_name: Option<Cow<'a, str>>,
     pub(super) status: Option<Cow<'a, str>>,
+    /// As it stands in the body, which may be with JSON's escapes.
     pub(super) message: Cow<'a, str>,
+    pub(super) escaped: bool,
     pub(super) reason: Option<Cow<'a, str>>,
     pub(super) domain: Option<Cow<'a, str>>,
     pub(super) violations: Vec<Violation<'a>>,
@@ -60,8 +63,8 @@ pub(super) struct Metadata<'a> {
 
 impl<'a> Facts<'a> {
     /// Folds one JSON text. `false` where it ended early or was not JSON: what was read stays.
-    pub(super) fn fold(&mut self, json: &'a [u8]) -> bool {
-        let mut de = serde_json::Deserializer::from_slice(json);
+    pub(super) fn fold(&mut self, json: &'a str) -> bool {
+        let mut de = serde_json::Deserializer::from_str(json);
         Envelope { facts: self, wrappings: MAX_WRAPPINGS, flat: true }.deserialize(&mut de).is_ok()
     }
 
@@ -102,6 +105,7 @@ impl<'a> Facts<'a> {
         self.code_name = own(inner.code_name);
         self.status = own(inner.status);
         self.message = Cow::Owned(inner.message.into_owned());
+        self.escaped = inner.escaped;
         self.reason = own(inner.reason).or(self.reason.take());
         self.domain = own(inner.domain).or(self.domain.take());
         self.retry_info = inner.retry_info.or(self.retry_info);
@@ -233,7 +237,9 @@ impl<'de> Visitor<'de> for Key {
         f.write_str("a name")
     }
     fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Cow::Borrowed(text.trim()))
+        // A look at two bytes: trimming every name shows in the profile.
+        let padded = text.starts_with(' ') || text.ends_with(' ');
+        Ok(Cow::Borrowed(if padded { text.trim() } else { text }))
     }
     fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
         Ok(Cow::Owned(text.trim().to_owned()))
@@ -367,11 +373,18 @@ impl<'de> ErrorFold<'_, 'de> {
                 facts.status = status.or(facts.status.take());
             }
             "message" => {
-                if let Some(text) = map.next_value_seed(ScalarSeed)?.text()
-                    && !(looks_wrapped(&text) && facts.unwrap_string(&text, self.wrappings))
-                    && facts.message.is_empty()
-                {
-                    facts.message = text;
+                // Raw, because almost every message of a 429 has escapes, and the rules read it as well with
+                // them: nothing is copied until somebody asks for the message.
+                let raw: &'de RawValue = map.next_value()?;
+                let Some(text) = raw.get().strip_prefix('"').and_then(|text| text.strip_suffix('"')) else {
+                    return Ok(());
+                };
+                let wrapped = looks_wrapped(text)
+                    && serde_json::from_str::<String>(raw.get())
+                        .is_ok_and(|plain| facts.unwrap_string(&plain, self.wrappings));
+                if !wrapped && facts.message.is_empty() {
+                    facts.escaped = memchr::memchr(b'\\', text.as_bytes()).is_some();
+                    facts.message = Cow::Borrowed(text);
                 }
             }
             "details" => map.next_value_seed(DetailFold { facts, nested: false })?,
@@ -382,10 +395,12 @@ impl<'de> ErrorFold<'_, 'de> {
     }
 }
 
-/// Cheap enough to ask of every message: almost none begins like this or has an escaped body inside.
+/// Whether another body may stand in this message: at its start, or behind a client's own prose. Such a
+/// message ends with a brace, give or take a few characters; almost no other does.
 fn looks_wrapped(text: &str) -> bool {
-    text.trim_start().starts_with(['{', '['])
-        || memchr::memmem::find(text.as_bytes(), b"{\"error\"").is_some()
+    let bytes = text.as_bytes();
+    let tail = &bytes[bytes.len().saturating_sub(16)..];
+    text.trim_start().starts_with(['{', '[']) || tail.contains(&b'}')
 }
 
 /// The legacy list `errors: [{message, domain, reason}]`, of which only a missing message is made up for.
@@ -532,6 +547,10 @@ impl<'de> Visitor<'de> for ViolationsFold<'_, 'de> {
         }
         // `PreconditionFailure` has violations, too, of another sort.
         if (v.metric.is_some() || v.id.is_some()) && self.into.len() < MAX_VIOLATIONS {
+            if self.into.is_empty() {
+                // One is the usual number; a vector's own first step is four.
+                self.into.reserve_exact(1);
+            }
             self.into.push(v);
         }
         Ok(())

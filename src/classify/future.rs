@@ -32,7 +32,8 @@ pin_project! {
         // The inner service is at work.
         Head { #[pin] future: F },
         // A failure: its body is being read, up to the limit and the time.
-        Body { reading: Option<Reading<B>> },
+        // Boxed, so that the future of a success does not carry the room for it.
+        Body { reading: Option<Box<Reading<B>>> },
     }
 }
 
@@ -65,7 +66,7 @@ where
                         return Poll::Ready(Ok(pass(response, *this.settings)));
                     }
                     let (parts, body) = response.into_parts();
-                    this.state.set(State::Body { reading: Some(Reading::new(parts, body)) });
+                    this.state.set(State::Body { reading: Some(Box::new(Reading::new(parts, body))) });
                 }
                 StateProj::Body { reading } => {
                     let state = reading.as_mut().expect("polled after it was ready");
@@ -94,7 +95,7 @@ fn pass<B: Body<Data = Bytes>>(response: Response<B>, settings: Settings) -> Res
 /// An error body on its way in.
 struct Reading<B: Body> {
     parts: Parts,
-    read: Read<B>,
+    read: Box<Read<B>>,
     /// Made at the first `Pending`: most error bodies arrive with their head.
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -103,7 +104,7 @@ impl<B: Body<Data = Bytes>> Reading<B> {
     fn new(parts: Parts, body: B) -> Self {
         // Boxed because the body is polled here and handed on afterwards, and need not be `Unpin`. This is
         // the failure path.
-        Self { parts, read: Read::new(Box::pin(body)), timer: None }
+        Self { parts, read: Box::new(Read::new(Box::pin(body))), timer: None }
     }
 
     /// Ready when there is enough to judge by.
@@ -123,11 +124,11 @@ impl<B: Body<Data = Bytes>> Reading<B> {
         Poll::Ready(())
     }
 
-    fn finish(mut self, limit: usize) -> Response<ClassifyBody<B>> {
+    fn finish(mut self: Box<Self>, limit: usize) -> Response<ClassifyBody<B>> {
         let bytes = self.read.contiguous(limit);
-        let verdict = judge(self.parts.status, &self.parts.headers, bytes);
-        self.parts.extensions.insert(verdict);
-        Response::from_parts(self.parts, ClassifyBody::read(self.read))
+        let Self { mut parts, read, .. } = *self;
+        parts.extensions.insert(judge(parts.status, &parts.headers, bytes));
+        Response::from_parts(parts, ClassifyBody::read(read))
     }
 }
 

@@ -12,26 +12,30 @@ use http::{HeaderMap, StatusCode};
 
 use super::facts::Facts;
 use super::{prose, rules, text};
-use crate::verdict::{Alternative, Inner, Kind, Verdict};
+use crate::verdict::{Alternative, Inner, Kind, Piece, Verdict};
 
 const GZIP: &[u8] = &[0x1f, 0x8b];
 
 /// Judges a whole response. See [`Verdict::from_parts`].
 pub(crate) fn judge(status: StatusCode, headers: &HeaderMap, body: Bytes) -> Verdict {
-    let plain = inflate(&body);
-    let bytes = plain.as_deref().unwrap_or(&body);
-    // The fold reads borrowed text, so what is not UTF-8 is copied once with the bad bytes replaced.
-    let lossy = match std::str::from_utf8(bytes) {
-        Ok(text) => Cow::Borrowed(text),
-        Err(_) => String::from_utf8_lossy(bytes),
-    };
-    let text = lossy.trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n']);
+    // What is judged is also what the verdict keeps, for its texts are shares of it: the body itself, but for
+    // a coded one and one with broken UTF-8, of which the readable form is kept.
+    let body = inflate(&body).map_or(body, Bytes::from);
+    if let Ok(text) = std::str::from_utf8(&body) {
+        return judge_text(status, headers, &body, text);
+    }
+    let text = String::from_utf8_lossy(&body);
+    judge_text(status, headers, &Bytes::copy_from_slice(text.as_bytes()), &text)
+}
+
+/// `text` is `body`, read as UTF-8.
+fn judge_text(status: StatusCode, headers: &HeaderMap, body: &Bytes, text: &str) -> Verdict {
+    let text = text.trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n']);
     let mut facts = Facts::default();
     let form = read(&mut facts, text, status.as_u16());
-    let keep = || plain.clone().map_or_else(|| body.clone(), Bytes::from);
 
     if status.as_u16() >= 400 || facts.has_error {
-        return Verdict::new(rules::error(status, retry_after(headers), facts, keep()));
+        return Verdict::new(rules::error(status, retry_after(headers), &facts, body));
     }
     if !status.is_success() || matches!(form, Form::Empty) {
         return Verdict::default();
@@ -46,9 +50,9 @@ pub(crate) fn judge(status: StatusCode, headers: &HeaderMap, body: Bytes) -> Ver
             http: Some(status),
             // Whether the fault lies in the prompt or in chance cannot be read; another model may do.
             alternative: if kind == Kind::Unknown { Alternative::None } else { Alternative::Model },
-            model: facts.answer.model_version.as_deref().map(Box::from),
+            model: facts.answer.model_version.as_deref().map(|text| Piece::of(body, text)),
             after_output: facts.answer.delivered(),
-            body: keep(),
+            body: body.clone(),
             ..Inner::new(kind)
         }),
     }
@@ -68,7 +72,7 @@ fn read<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) -> Form {
     match text.as_bytes().first() {
         None => Form::Empty,
         Some(b'{' | b'[' | b'"') => {
-            let whole = facts.fold(text.as_bytes());
+            let whole = facts.fold(text);
             if !whole || (http >= 400 && !facts.has_error) {
                 text::scan(facts, text, http);
             }
@@ -89,7 +93,7 @@ fn read<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) -> Form {
         Some(_) => {
             // A client's log line in front of the body: `ApiError: {"error": …`.
             let json = memchr::memmem::find(text.as_bytes(), b"{\"error\"");
-            if json.is_none_or(|at| !facts.fold(&text.as_bytes()[at..]) || !facts.has_error) {
+            if json.is_none_or(|at| !facts.fold(&text[at..]) || !facts.has_error) {
                 text::scan(facts, text, http);
             }
             if facts.message.is_empty() && http >= 400 {
@@ -112,9 +116,9 @@ fn events<'a>(facts: &mut Facts<'a>, text: &'a str) {
         let end = memchr::memchr(b'\n', &text.as_bytes()[at..]).map_or(text.len(), |n| at + n);
         let line = text[at..end].trim_end_matches('\r');
         if let Some(data) = line.strip_prefix("data:") {
-            facts.fold(data.as_bytes());
+            facts.fold(data);
         } else if line.starts_with(['{', '[']) {
-            if !facts.fold(&text.as_bytes()[at..]) {
+            if !facts.fold(&text[at..]) {
                 text::scan(facts, &text[at..], 200);
             }
             return;

@@ -18,7 +18,8 @@ use super::facts::{Facts, Violation};
 use super::prose;
 use crate::google_rpc::Code;
 use crate::verdict::{
-    Alternative, DelaySource, Dimension, Inner, Kind, Period, QuotaViolation, Retryability, Sent, ServerDelay,
+    Alternative, DelaySource, Dimension, Inner, Kind, Period, Piece, QuotaViolation, Retryability, Sent,
+    ServerDelay,
 };
 
 /// A delay above this is no rate limit that clears within minutes: gemini-cli takes 300 s as final
@@ -26,13 +27,15 @@ use crate::verdict::{
 const LONG: Duration = Duration::from_secs(300);
 
 /// Judges an error: `http` is the response's status, `header` the delay of its headers.
-pub(super) fn error(http: StatusCode, header: Option<Duration>, facts: Facts<'_>, body: Bytes) -> Inner {
+///
+/// The facts are of `body`, so that the verdict's texts can be shares of it.
+pub(super) fn error(http: StatusCode, header: Option<Duration>, facts: &Facts<'_>, body: &Bytes) -> Inner {
     let code = facts.status.as_deref().and_then(Code::from_name);
     // A body inside a 200, or a relay's, knows better than the head.
     let number = facts.code.filter(|n| (400..600).contains(n)).unwrap_or(http.as_u16());
-    let delay = delay(&facts, header);
-    let (quota, zero) = quota(&facts);
-    let kind = kind(&facts, code, number, delay, &quota, zero);
+    let delay = delay(facts, header);
+    let (quota, zero) = quota(facts, body);
+    let kind = kind(facts, code, number, delay, &quota, zero);
 
     let billing = || billing(&facts.message);
     let alternative = match kind {
@@ -66,7 +69,7 @@ pub(super) fn error(http: StatusCode, header: Option<Duration>, facts: Facts<'_>
         }
         _ => Retryability::Never,
     };
-    let model = model(&facts, kind).map(|m| m.into_owned().into_boxed_str());
+    let piece = |text: &str| Piece::of(body, text);
     Inner {
         retryability: if kind == Kind::Conflict && code == Some(Code::AlreadyExists) {
             Retryability::Never
@@ -79,12 +82,13 @@ pub(super) fn error(http: StatusCode, header: Option<Duration>, facts: Facts<'_>
         code,
         delay,
         quota,
-        model,
-        reason: facts.reason.map(|r| r.into_owned().into_boxed_str()),
-        domain: facts.domain.map(|d| d.into_owned().into_boxed_str()),
-        message: facts.message.into_owned().into_boxed_str(),
+        model: model(facts, kind).map(piece),
+        reason: facts.reason.as_deref().map(piece),
+        domain: facts.domain.as_deref().map(piece),
+        message: piece(&facts.message),
+        escaped: facts.escaped,
         after_output: facts.answer.error_after_output,
-        body,
+        body: body.clone(),
         ..Inner::new(kind)
     }
 }
@@ -108,9 +112,8 @@ fn delay(facts: &Facts<'_>, header: Option<Duration>) -> Option<ServerDelay> {
 
 /// Every violation, from the details, else from the metadata, else from the message; and whether any limit
 /// is zero.
-fn quota(facts: &Facts<'_>) -> (Vec<QuotaViolation>, bool) {
-    let boxed = |text: &Cow<'_, str>| Box::from(text.as_ref());
-    let mut named = prose::quota_lines(&facts.message).peekable();
+fn quota(facts: &Facts<'_>, body: &Bytes) -> (Vec<QuotaViolation>, bool) {
+    let piece = |text: &Cow<'_, str>| Piece::of(body, text);
     let mut out = Vec::new();
     if !facts.violations.is_empty() {
         // Zero is written by leaving it out: proto3's JSON has no zeros. Where the message names limits, it
@@ -120,40 +123,43 @@ fn quota(facts: &Facts<'_>) -> (Vec<QuotaViolation>, bool) {
         out.reserve_exact(facts.violations.len());
         for v in &facts.violations {
             let limit = v.value.or(named_zero.then_some(0));
+            let (dimension, period) = meaning(words(v));
             out.push(QuotaViolation {
-                dimension: dimension(words(v)),
-                period: period(words(v)),
+                dimension,
+                period,
                 limit,
                 zero: limit == Some(0) || (limit.is_none() && v.id.is_some()),
-                metric: v.metric.as_ref().map(boxed),
-                id: v.id.as_ref().map(boxed),
-                model: v.model.as_ref().map(boxed),
+                metric: v.metric.as_ref().map(piece),
+                id: v.id.as_ref().map(piece),
+                model: v.model.as_ref().map(piece),
             });
         }
     } else if facts.metadata.quota_metric.is_some() || facts.metadata.quota_limit.is_some() {
         let m = &facts.metadata;
         let names =
-            || [&m.quota_limit, &m.quota_unit, &m.quota_metric].into_iter().flatten().map(|s| s.as_ref());
+            [&m.quota_limit, &m.quota_unit, &m.quota_metric].into_iter().flatten().map(|s| s.as_ref());
+        let (dimension, period) = meaning(names);
         out.push(QuotaViolation {
-            dimension: dimension(names()),
-            period: period(names()),
+            dimension,
+            period,
             limit: m.quota_limit_value,
             zero: m.quota_limit_value == Some(0),
-            metric: m.quota_metric.as_ref().map(boxed),
-            id: m.quota_limit.as_ref().map(boxed),
-            model: m.model.as_ref().map(boxed),
+            metric: m.quota_metric.as_ref().map(piece),
+            id: m.quota_limit.as_ref().map(piece),
+            model: m.model.as_ref().map(piece),
         });
-    } else if named.peek().is_some() {
-        for line in named.take(32) {
-            let names = || [line.limit_name, line.metric].into_iter().flatten();
+    } else {
+        for line in prose::quota_lines(&facts.message).take(32) {
+            let names = [line.limit_name, line.metric].into_iter().flatten();
+            let (dimension, period) = meaning(names);
             let v = QuotaViolation {
-                dimension: dimension(names()),
-                period: period(names()),
+                dimension,
+                period,
                 limit: line.limit,
                 zero: line.limit == Some(0),
-                metric: line.metric.map(Box::from),
+                metric: line.metric.map(|text| Piece::of(body, text)),
                 id: None,
-                model: line.model.map(Box::from),
+                model: line.model.map(|text| Piece::of(body, text)),
             };
             if !out.contains(&v) {
                 out.push(v);
@@ -168,59 +174,60 @@ fn words<'v>(v: &'v Violation<'_>) -> impl Iterator<Item = &'v str> {
     [&v.id, &v.metric].into_iter().flatten().map(|s| s.as_ref())
 }
 
-/// The window that an id or a metric names. Ids are read as words: `PerDay`, `per_day`, `per day`, `1/d/{…}`.
-fn period<'a>(names: impl Iterator<Item = &'a str>) -> Period {
-    const WORDS: [(&str, Period); 5] = [
-        ("month", Period::Month),
-        ("day", Period::Day),
-        ("hour", Period::Hour),
-        ("minute", Period::Minute),
-        ("second", Period::Second),
-    ];
-    // The first name that says anything decides: the id is exact, the metric is shared by several windows.
+/// What the names of a quota say: what it counts, and over which window (`PerDay`, `per_day`, `per day`,
+/// `1/min/{…}`).
+///
+/// The first name that says anything decides: the id is exact, the metric is shared by several windows.
+fn meaning<'a>(names: impl Iterator<Item = &'a str>) -> (Dimension, Period) {
+    let per = |before: &str| before.eq_ignore_ascii_case("per") || before == "1";
+    let (mut dimension, mut period) = (None, Period::Unknown);
     for name in names {
-        let bytes = name.as_bytes();
-        // "per", a separator or none, and the word.
-        for at in memchr::memchr2_iter(b'p', b'P', bytes) {
-            let Some(rest) =
-                bytes.get(at + 1..).filter(|r| r.len() > 3 && r[..2].eq_ignore_ascii_case(b"er"))
-            else {
-                continue;
-            };
-            let rest = &rest[2..];
-            let rest = if matches!(rest[0], b'_' | b' ' | b'-') { &rest[1..] } else { rest };
-            for (word, period) in WORDS {
-                if rest.get(..word.len()).is_some_and(|r| r.eq_ignore_ascii_case(word.as_bytes())) {
-                    return period;
+        let (mut here, mut before) = (None, "");
+        for word in words_of(name) {
+            let is = |other: &str| word.eq_ignore_ascii_case(other);
+            let open = period == Period::Unknown;
+            match word.as_bytes()[0] | 0x20 {
+                b'o' if is("output") => here = Some(Dimension::Other),
+                b'e' if is("enqueued") => here = Some(Dimension::Other),
+                b't' if here != Some(Dimension::Other) && (is("tokens") || is("token")) => {
+                    here = Some(Dimension::InputTokens);
                 }
+                b'r' if here.is_none() && (is("requests") || is("request")) => {
+                    here = Some(Dimension::Requests);
+                }
+                b'd' if open && (is("daily") || per(before) && (is("day") || is("d"))) => {
+                    period = Period::Day
+                }
+                b'm' if open && (is("monthly") || per(before) && is("month")) => period = Period::Month,
+                b'm' if open && per(before) && (is("minute") || is("min")) => period = Period::Minute,
+                b'h' if open && per(before) && is("hour") => period = Period::Hour,
+                b's' if open && per(before) && is("second") => period = Period::Second,
+                _ => {}
             }
+            before = word;
         }
-        if name.starts_with("1/min") {
-            return Period::Minute;
-        }
-        if name.starts_with("1/d") || prose::says(name, &["Daily", "daily"]) {
-            return Period::Day;
-        }
-        if prose::says(name, &["Monthly", "monthly"]) {
-            return Period::Month;
+        dimension = dimension.or(here);
+        if dimension.is_some() && period != Period::Unknown {
+            break;
         }
     }
-    Period::Unknown
+    (dimension.unwrap_or(Dimension::Other), period)
 }
 
-fn dimension<'a>(names: impl Iterator<Item = &'a str>) -> Dimension {
-    for name in names {
-        if prose::says(name, &["Output", "output", "nqueued"]) {
-            return Dimension::Other;
+/// The words of an identifier in any case: `InputTokensPerModel`, `input_tokens_per_model`, "input tokens".
+fn words_of(name: &str) -> impl Iterator<Item = &str> {
+    let mut rest = name;
+    std::iter::from_fn(move || {
+        rest = rest.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
+        let bytes = rest.as_bytes();
+        let mut end = usize::from(!bytes.is_empty());
+        while bytes.get(end).is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) {
+            end += 1;
         }
-        if prose::says(name, &["Token", "token"]) {
-            return Dimension::InputTokens;
-        }
-        if prose::says(name, &["equests", "equest"]) {
-            return Dimension::Requests;
-        }
-    }
-    Dimension::Other
+        let (word, after) = rest.split_at(end);
+        rest = after;
+        (!word.is_empty()).then_some(word)
+    })
 }
 
 /// Money. The generic "check your plan and billing details" is *not* a sign of it: every quota error says so.
@@ -387,24 +394,27 @@ fn forbidden(message: &str) -> Kind {
     }
 }
 
-fn model<'f>(facts: &'f Facts<'_>, kind: Kind) -> Option<Cow<'f, str>> {
-    let violated = facts.violations.iter().find_map(|v| v.model.as_deref());
-    violated
-        .or(facts.metadata.model.as_deref())
-        .or_else(|| prose::quota_lines(&facts.message).find_map(|line| line.model))
-        // "Please use models/… instead" names another one.
-        .or_else(|| {
-            matches!(
-                kind,
-                Kind::NotFound
-                    | Kind::InvalidArgument
-                    | Kind::Unimplemented
-                    | Kind::PermissionDenied
-                    | Kind::Overloaded
-            )
-            .then(|| prose::model(&facts.message))?
-        })
-        .map(Cow::Borrowed)
+/// The model that the answer names outside of its violations, which have it already.
+fn model<'f>(facts: &'f Facts<'_>, kind: Kind) -> Option<&'f str> {
+    if facts.violations.iter().any(|v| v.model.is_some()) {
+        return None;
+    }
+    if let Some(model) = &facts.metadata.model {
+        return Some(model);
+    }
+    if let Some(model) = prose::quota_lines(&facts.message).find_map(|line| line.model) {
+        return Some(model);
+    }
+    // Not for every kind: "Please use models/… instead" names another one.
+    let names_its_own = matches!(
+        kind,
+        Kind::NotFound
+            | Kind::InvalidArgument
+            | Kind::Unimplemented
+            | Kind::PermissionDenied
+            | Kind::Overloaded
+    );
+    names_its_own.then(|| prose::model(&facts.message))?
 }
 
 #[cfg(test)]
@@ -426,7 +436,7 @@ mod tests {
             ("per_", Period::Unknown),
             ("", Period::Unknown),
         ] {
-            assert_eq!(period([name].into_iter()), expected, "{name}");
+            assert_eq!(meaning([name].into_iter()).1, expected, "{name}");
         }
     }
 
@@ -439,7 +449,7 @@ mod tests {
             ("ImagesPerMinute", Dimension::Other),
             ("BatchEnqueuedTokens", Dimension::Other),
         ] {
-            assert_eq!(dimension([name].into_iter()), expected, "{name}");
+            assert_eq!(meaning([name].into_iter()).0, expected, "{name}");
         }
     }
 }

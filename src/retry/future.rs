@@ -2,6 +2,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use http::{Request, Response};
 use http_body::Body;
@@ -9,7 +10,7 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 use tower_service::Service;
 
-use super::budget::Withdrawal;
+use super::budget::{Budget, Withdrawal};
 use super::policy::{Failure, Progress, Settings};
 use super::report::{Attempt, Attempts};
 use super::{GaveUp, Replay, budget_key};
@@ -26,14 +27,14 @@ pin_project! {
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S, B, F> {
         #[pin]
-        state: State<F>,
-        task: Task<S, B>,
+        pub(super) state: State<F>,
+        pub(super) task: Task<S, B>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
-    enum State<F> {
+    pub(super) enum State<F> {
         // An attempt is under way.
         Called { #[pin] future: F },
         // Between two attempts. Holds no readiness of the inner service.
@@ -69,16 +70,25 @@ pub(super) struct Kept<S, B> {
     pub(super) request: Option<Request<B>>,
     /// The request's own deadline.
     pub(super) deadline: Option<Instant>,
-    pub(super) progress: Progress,
+    /// When the first attempt began.
+    pub(super) started: Option<Instant>,
     /// The budget's bucket, once it had to be worked out.
     pub(super) key: Option<u64>,
-    /// Paid for the attempt that comes next; dropping it refunds it.
-    pub(super) token: Option<Withdrawal>,
+    /// Made at the first failure, so that a success does not carry the room for it.
+    pub(super) failed: Option<Box<Failed>>,
 }
 
-impl<S, B, F> ResponseFuture<S, B, F> {
-    pub(super) const fn new(future: F, task: Task<S, B>) -> Self {
-        Self { state: State::Called { future }, task }
+/// What there is to remember once an attempt has failed.
+#[derive(Default)]
+pub(super) struct Failed {
+    progress: Progress,
+    /// Paid for the attempt that comes next; dropping it refunds it.
+    token: Option<Withdrawal>,
+}
+
+impl<F> State<F> {
+    pub(super) const fn called(future: F) -> Self {
+        Self::Called { future }
     }
 }
 
@@ -102,11 +112,18 @@ where
         loop {
             match this.state.as_mut().project() {
                 StateProj::Called { future } => {
-                    let Poll::Ready(result) = future.poll(cx) else {
-                        this.task.begun();
-                        return Poll::Pending;
+                    let result = match future.poll(cx) {
+                        Poll::Pending => {
+                            this.task.begun();
+                            return Poll::Pending;
+                        }
+                        // The usual case, kept short: a response is moved once, into the result.
+                        Poll::Ready(Ok(response)) if this.task.is_plain_success(&response) => {
+                            return Poll::Ready(Ok(response));
+                        }
+                        Poll::Ready(result) => result.map_err(Into::into),
                     };
-                    match this.task.after(result.map_err(Into::into)) {
+                    match this.task.after(result) {
                         Next::Return(result) => return Poll::Ready(result),
                         Next::Wait(wait) => {
                             this.state.set(State::Waiting { sleep: tokio::time::sleep(wait) });
@@ -132,7 +149,7 @@ where
 
 enum Next<RB> {
     Return(Result<Response<RB>, BoxError>),
-    Wait(std::time::Duration),
+    Wait(Duration),
 }
 
 impl<S, B: Body + Clone> Task<S, B> {
@@ -142,10 +159,22 @@ impl<S, B: Body + Clone> Task<S, B> {
     /// clock read, and one that is not began a synchronous poll ago.
     fn begun(&mut self) {
         if let Self::Kept(kept) = self
-            && kept.progress.started.is_none()
+            && kept.started.is_none()
         {
-            kept.progress.started = Some(time::now());
+            kept.started = Some(time::now());
         }
+    }
+
+    /// A first attempt that succeeded while every budget is full: there is nothing to count or to report.
+    fn is_plain_success<RB>(&self, response: &Response<RB>) -> bool {
+        let plain = match self {
+            Self::PassThrough => true,
+            Self::Kept(kept) => {
+                kept.failed.is_none() && kept.settings.budget.as_ref().is_none_or(Budget::is_full)
+            }
+            Self::Refused(_) => false,
+        };
+        plain && Verdict::is_good(response)
     }
 
     fn after<RB>(&mut self, result: Result<Response<RB>, BoxError>) -> Next<RB> {
@@ -183,42 +212,44 @@ impl<S, B: Body + Clone> Kept<S, B> {
             self.succeeded(&mut result);
             return Next::Return(result);
         };
-        let settings = Arc::clone(&self.settings);
         let failure = match &result {
             Ok(_) => Failure::Verdict(&verdict),
             Err(error) => Failure::of_error(error, &verdict),
         };
-        settings.tell_failed(&self.progress, &failure);
-        match self.decide(&settings, &failure) {
+        let mut failed = self.failed.take().unwrap_or_default();
+        self.settings.tell_failed(&failed.progress, &failure);
+        match self.decide(&mut failed, &failure) {
             Ok(wait) => {
-                settings.tell_waiting(&self.progress, &failure, wait);
+                self.settings.tell_waiting(&failed.progress, &failure, wait);
+                self.failed = Some(failed);
                 // The failed response is dropped before the wait, and with it its claim on the connection.
                 Next::Wait(wait)
             }
             Err(why) => {
-                settings.tell_gave_up(&self.progress, &failure, why);
-                self.progress.publish(result.as_mut().map_err(|_| ()), Some(why));
+                self.settings.tell_gave_up(&failed.progress, &failure, why);
+                failed.progress.publish(result.as_mut().map_err(|_| ()), Some(why));
                 Next::Return(result)
             }
         }
     }
 
-    fn decide(&mut self, settings: &Settings, failure: &Failure<'_>) -> Result<std::time::Duration, GaveUp> {
+    fn decide(&mut self, failed: &mut Failed, failure: &Failure<'_>) -> Result<Duration, GaveUp> {
         let now = time::now();
+        let settings = &*self.settings;
         let deadline = self.deadline.or_else(|| {
-            let started = *self.progress.started.get_or_insert(now);
+            let started = *self.started.get_or_insert(now);
             settings.deadline.map(|total| time::saturating_add(started, total))
         });
         let kept = self.request.as_ref();
         let key = &mut self.key;
         let key = || *key.get_or_insert_with(|| kept.map_or(0, |request| budget_key(request.uri())));
-        let again = settings.decide(&mut self.progress, failure, now, deadline, key)?;
+        let again = settings.decide(&mut failed.progress, failure, now, deadline, key)?;
         // Asked last, so that a failure which ends here anyway keeps its own reason.
         let request = kept.ok_or(GaveUp::Attempts)?;
         if super::is_lost(request) {
             return Err(GaveUp::BodyTooLarge);
         }
-        self.token = again.token;
+        failed.token = again.token;
         Ok(again.wait)
     }
 
@@ -229,16 +260,17 @@ impl<S, B: Body + Clone> Kept<S, B> {
         {
             budget.deposit(key);
         }
-        self.progress.attempts += 1;
-        if !self.progress.waits.is_empty() {
-            self.settings.observer.tell(&Event::Recovered { attempts: self.progress.attempts });
-            self.progress.publish(result.as_mut().map_err(|_| ()), None);
+        if let Some(mut failed) = self.failed.take() {
+            failed.progress.attempts += 1;
+            self.settings.observer.tell(&Event::Recovered { attempts: failed.progress.attempts });
+            failed.progress.publish(result.as_mut().map_err(|_| ()), None);
         }
     }
 
     /// The request of the next attempt: a copy of the kept one, or for the last attempt itself.
     fn next_request(&mut self) -> Request<B> {
-        let attempt = self.progress.attempts + 1;
+        let failed = self.failed.get_or_insert_default();
+        let attempt = failed.progress.attempts + 1;
         let last = attempt >= self.settings.attempts;
         let replay = self.request.as_ref().and_then(|request| request.extensions().get::<Replay>());
         let mut request = match replay {
@@ -254,7 +286,7 @@ impl<S, B: Body + Clone> Kept<S, B> {
         .expect("a wait is begun only with a copy at hand");
         request.extensions_mut().insert(Attempt(attempt));
         // From here on the retry is sent.
-        if let Some(token) = self.token.take() {
+        if let Some(token) = failed.token.take() {
             token.spend();
         }
         request
@@ -277,7 +309,7 @@ impl Settings {
             .tell(&Event::AttemptFailed { attempt: progress.attempts + 1, verdict: failure.verdict() });
     }
 
-    pub(super) fn tell_waiting(&self, progress: &Progress, failure: &Failure<'_>, wait: std::time::Duration) {
+    pub(super) fn tell_waiting(&self, progress: &Progress, failure: &Failure<'_>, wait: Duration) {
         self.observer.tell(&Event::Waiting {
             attempt: progress.attempts + 1,
             wait,

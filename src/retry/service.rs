@@ -5,8 +5,8 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::future::{Kept, Refused, Task};
-use super::policy::{Progress, Settings};
+use super::future::{Kept, Refused, State, Task};
+use super::policy::Settings;
 use super::{GaveUp, ResponseFuture, RetryPolicy, budget_key, replayable};
 use crate::error::BoxError;
 use crate::timeout::Deadline;
@@ -41,20 +41,12 @@ impl<S> Retry<S> {
         self.inner
     }
 
-    /// What is kept while the first attempt runs. Nothing is copied, cloned or counted when there is nothing
-    /// to retry.
-    fn task<B>(&self, request: &Request<B>) -> Task<S, B>
-    where
-        S: Clone,
-        B: Body + Clone,
-    {
-        let settings = &self.settings;
-        if settings.attempts <= 1 {
-            return Task::PassThrough;
-        }
+    /// Why no copy is kept, and the budget's bucket where it had to be worked out.
+    fn refuse<B: Body>(&self, request: &Request<B>) -> (Option<GaveUp>, Option<u64>) {
+        let mut refused =
+            (!replayable(request, self.settings.max_body_bytes)).then_some(GaveUp::BodyTooLarge);
         let mut key = None;
-        let mut refused = (!replayable(request, settings.max_body_bytes)).then_some(GaveUp::BodyTooLarge);
-        if let Some(budget) = &settings.budget
+        if let Some(budget) = &self.settings.budget
             && !budget.is_full()
         {
             let bucket = budget_key(request.uri());
@@ -63,20 +55,7 @@ impl<S> Retry<S> {
                 refused.get_or_insert(GaveUp::Budget);
             }
         }
-        if let Some(why) = refused {
-            return Task::Refused(Refused { settings: Arc::clone(settings), why, key });
-        }
-        Task::Kept(Kept {
-            settings: Arc::clone(settings),
-            // A clone that is polled ready before each further attempt: the readiness that the caller
-            // obtained is used up by the first.
-            service: self.inner.clone(),
-            request: Some(request.clone()),
-            deadline: Deadline::of(request).map(Deadline::instant),
-            progress: Progress::default(),
-            key,
-            token: None,
-        })
+        (refused, key)
     }
 }
 
@@ -94,8 +73,33 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
+    // Each arm builds the future in place, the copy of the request included: it is moved nowhere else.
+    #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let task = self.task(&request);
-        ResponseFuture::new(self.inner.call(request), task)
+        if self.settings.attempts <= 1 {
+            return ResponseFuture {
+                task: Task::PassThrough,
+                state: State::called(self.inner.call(request)),
+            };
+        }
+        let (refused, key) = self.refuse(&request);
+        if let Some(why) = refused {
+            let task = Task::Refused(Refused { settings: Arc::clone(&self.settings), why, key });
+            return ResponseFuture { task, state: State::called(self.inner.call(request)) };
+        }
+        ResponseFuture {
+            task: Task::Kept(Kept {
+                request: Some(request.clone()),
+                // A clone that is polled ready before each further attempt: the readiness that the caller
+                // obtained is used up by the first.
+                service: self.inner.clone(),
+                settings: Arc::clone(&self.settings),
+                deadline: Deadline::of(&request).map(Deadline::instant),
+                started: None,
+                key,
+                failed: None,
+            }),
+            state: State::called(self.inner.call(request)),
+        }
     }
 }
