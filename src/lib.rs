@@ -4,6 +4,9 @@
 pub mod error;
 #[allow(dead_code)]
 mod rng;
+#[cfg(feature = "sim")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
+pub mod sim;
 #[allow(dead_code)]
 mod time;
 
