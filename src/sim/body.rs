@@ -6,20 +6,25 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::plan::{Event, Piece};
-use super::simulator::Guard;
+use super::guard::Guard;
+use super::pieces::{Event, Piece};
 use super::{TransportFault, reset};
 use crate::time::saturating_add;
+
+/// hyper throws away what it has not flushed when a body fails, and it flushes when a body makes it wait. So a
+/// reset lets its reader wait this long, and the bytes before it arrive.
+const FLUSH: Duration = Duration::from_millis(1);
 
 /// The body of a response of a [`Simulator`](super::Simulator): chunks at their times, on tokio's clock.
 ///
 /// The times are those of the server, fixed when the head was sent: a reader who comes late finds the chunks
-/// waiting. Dropping it before its end is noted in the log as
+/// waiting. Only a reset makes its reader wait for 1 ms, so that a server can send what came before it. Dropping it before its end is noted in the log as
 /// [`Call::was_dropped`](super::Call::was_dropped).
 #[must_use = "bodies do nothing unless polled"]
 pub struct SimBody {
@@ -27,6 +32,8 @@ pub struct SimBody {
     events: VecDeque<(Instant, Event)>,
     timer: Option<Pin<Box<Sleep>>>,
     sized: bool,
+    /// Whether the wait before a reset has begun.
+    flushing: bool,
     guard: Guard,
 }
 
@@ -37,7 +44,7 @@ impl SimBody {
             at = saturating_add(at, piece.gap);
             (at, piece.event)
         });
-        let mut body = Self { events: events.collect(), timer: None, sized, guard };
+        let mut body = Self { events: events.collect(), timer: None, sized, flushing: false, guard };
         body.settle();
         body
     }
@@ -60,7 +67,10 @@ impl Body for SimBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let this = &mut *self;
-        let Some((at, _)) = this.events.front() else { return Poll::Ready(None) };
+        let Some((at, event)) = this.events.front_mut() else { return Poll::Ready(None) };
+        if matches!(event, Event::Reset) && !std::mem::replace(&mut this.flushing, true) {
+            *at = saturating_add(crate::time::now(), FLUSH).max(*at);
+        }
         let at = *at;
         if at > crate::time::now() {
             let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));

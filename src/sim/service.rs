@@ -14,10 +14,11 @@ use tokio::time::sleep_until;
 use tower_service::Service;
 
 use super::fault::Kind;
+use super::guard::Guard;
 use super::plan::{self, Decision};
 use super::prompt::Prompt;
 use super::route::{self, Action, Route};
-use super::simulator::{Guard, Shared};
+use super::simulator::Shared;
 use super::{Fault, SimBody, Simulator, TransportFault, reset};
 use crate::BoxError;
 use crate::time::{now, saturating_add};

@@ -6,18 +6,18 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::StatusCode;
 use http::request::Parts;
 use tokio::time::Instant;
 
 use super::builder::{Config, bare};
 use super::fault::{Delivery, ErrorKind, Kind};
+use super::guard::Guard;
 use super::log::Log;
 use super::plan::{Decision, Reply, Request, reply};
 use super::quota::Meters;
 use super::route::{Action, Route};
 use super::rule::Armed;
-use super::{Call, Cause, Fault, InvalidSetting, Quota, Rule, SimServer, SimulatorBuilder, TransportFault};
+use super::{Call, Cause, Fault, InvalidSetting, Quota, Rule, SimServer, SimulatorBuilder};
 use crate::rng::Chance;
 
 /// Google's Gemini API, simulated: a `Service<http::Request<_>>`, and a server by [`serve`](Self::serve).
@@ -188,7 +188,16 @@ impl Shared {
             ended_at: None,
             dropped: false,
         });
-        Guard { shared: Arc::clone(self), number, at, open: true }
+        Guard::new(Arc::clone(self), number, at)
+    }
+
+    /// Changes the log's entry of a call, if it still has it. The offset is now's.
+    pub(super) fn note(&self, number: u64, change: impl FnOnce(&mut Call, Duration)) {
+        let mut state = self.lock();
+        let now = state.offset();
+        if let Some(call) = state.log.get_mut(number) {
+            change(call, now);
+        }
     }
 
     /// The fault of the first rule that matches.
@@ -199,7 +208,7 @@ impl Shared {
         let mut stream = None;
         rules.iter_mut().find_map(|rule| {
             let draw = || stream.get_or_insert_with(|| chance.stream()).unit();
-            rule.fire(guard.number, guard.at, model, action, draw)
+            rule.fire(guard.number(), guard.at(), model, action, draw)
         })
     }
 
@@ -262,58 +271,5 @@ impl State {
             },
             Some(_) => Decision::Admitted(fault),
         }
-    }
-}
-
-/// Keeps the log entry of a call; dropped before [`finish`](Self::finish), it notes that the client let go.
-pub(super) struct Guard {
-    shared: Arc<Shared>,
-    number: u64,
-    at: Duration,
-    open: bool,
-}
-
-impl Guard {
-    pub(super) fn number(&self) -> u64 {
-        self.number
-    }
-
-    /// Changes the entry, if the log still has it.
-    pub(super) fn note(&self, change: impl FnOnce(&mut Call)) {
-        if let Some(call) = self.shared.lock().log.get_mut(self.number) {
-            change(call);
-        }
-    }
-
-    pub(super) fn answered(&self, status: StatusCode) {
-        self.note(|call| call.status = Some(status));
-    }
-
-    /// The call has ended as it should. What follows is not noted.
-    pub(super) fn finish(&mut self) {
-        self.end(|_| {});
-    }
-
-    /// The call has ended without an end.
-    pub(super) fn fail(&mut self, fault: TransportFault) {
-        self.end(|call| call.transport = Some(fault));
-    }
-
-    fn end(&mut self, change: impl FnOnce(&mut Call)) {
-        if !std::mem::replace(&mut self.open, false) {
-            return;
-        }
-        let mut state = self.shared.lock();
-        let at = state.offset();
-        if let Some(call) = state.log.get_mut(self.number) {
-            call.ended_at = Some(at);
-            change(call);
-        }
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.end(|call| call.dropped = true);
     }
 }
