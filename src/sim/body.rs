@@ -17,15 +17,15 @@ use super::pieces::{Event, Piece};
 use super::{TransportFault, reset};
 use crate::time::saturating_add;
 
-/// hyper throws away what it has not flushed when a body fails, and it flushes when a body makes it wait. So a
-/// reset lets its reader wait this long, and the bytes before it arrive.
+/// hyper throws away what it has not flushed when a body fails, and it flushes when a body makes it wait. So
+/// a reset lets its reader wait this long, and the bytes before it arrive.
 const FLUSH: Duration = Duration::from_millis(1);
 
 /// The body of a response of a [`Simulator`](super::Simulator): chunks at their times, on tokio's clock.
 ///
 /// The times are those of the server, fixed when the head was sent: a reader who comes late finds the chunks
-/// waiting. Only a reset makes its reader wait for 1 ms, so that a server can send what came before it. Dropping it before its end is noted in the log as
-/// [`Call::was_dropped`](super::Call::was_dropped).
+/// waiting. Only a reset makes its reader wait for 1 ms, so that a server can send what came before it.
+/// Dropping it before its end is noted in the log as [`Call::was_dropped`](super::Call::was_dropped).
 #[must_use = "bodies do nothing unless polled"]
 pub struct SimBody {
     /// What is still to come, and when. Empty after the end and after a failure.

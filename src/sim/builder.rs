@@ -121,7 +121,8 @@ impl SimulatorBuilder {
         self
     }
 
-    /// What the model says. Default: `Echo: ` and the last text of the request, at most 4,000 characters of it.
+    /// What the model says. Default: `Echo: ` and the last text of the request, at most 4,000 characters of
+    /// it.
     pub fn answer(mut self, text: impl Into<String>) -> Self {
         self.config.answer = Some(text.into());
         self
@@ -151,15 +152,15 @@ impl SimulatorBuilder {
         self
     }
 
-    /// Adds a rule after those already there; of several that match, the first wins. A bare [`Fault`](super::Fault)
-    /// is a rule for every call.
+    /// Adds a rule after those already there; of several that match, the first wins. A bare
+    /// [`Fault`](super::Fault) is a rule for every call.
     pub fn rule(mut self, rule: impl Into<Rule>) -> Self {
         self.rules.push(rule.into());
         self
     }
 
-    /// What the draws of [`Rule::with_probability`] follow from: the same seed and the same order of calls give
-    /// the same draws. Default: 0, so a simulator repeats itself unless told otherwise.
+    /// What the draws of [`Rule::with_probability`] follow from: the same seed and the same order of calls
+    /// give the same draws. Default: 0, so a simulator repeats itself unless told otherwise.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
@@ -178,7 +179,8 @@ impl SimulatorBuilder {
         self
     }
 
-    /// A longer request is a 400; at most this much of it is read. At least 1 byte. Default: 20 MiB, as Google's.
+    /// A longer request is a 400; at most this much of it is read. At least 1 byte. Default: 20 MiB, as
+    /// Google's.
     pub fn max_request_bytes(mut self, bytes: usize) -> Self {
         self.config.max_request_bytes = bytes;
         self
@@ -201,9 +203,9 @@ impl SimulatorBuilder {
     ///
     /// # Errors
     ///
-    /// The first setting that breaks its rule: `chunks` outside of 1 to 10,000, `max_request_bytes` of zero, an
-    /// empty `valid_key`, `record_header` of a header that carries secrets, or a setting of a [`Rule`] (a call
-    /// number of zero, an empty range, a probability that is not a number from 0 to 1, zero times).
+    /// The first setting that breaks its rule: `chunks` outside of 1 to 10,000, `max_request_bytes` of zero,
+    /// an empty `valid_key`, `record_header` of a header that carries secrets, or a setting of a [`Rule`] (a
+    /// call number of zero, an empty range, a probability that is not a number from 0 to 1, zero times).
     pub fn build(self) -> Result<Simulator, InvalidSetting> {
         if !(1..=MAX_CHUNKS).contains(&self.config.chunks) {
             return Err(InvalidSetting::new("chunks", "must be from 1 to 10,000"));

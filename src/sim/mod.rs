@@ -1,8 +1,9 @@
 //! Gemini in a box: Google's API, simulated, to test what you build on it.
 //!
-//! A [`Simulator`] answers like the Gemini API when it is well, fails like it when you say so, and enforces quotas
-//! like it. It is a Tower service, so a test in tokio's paused time takes no time, and it can [listen on a loopback
-//! socket](Simulator::serve), so that any client in any language can be pointed at it. It logs every call.
+//! A [`Simulator`] answers like the Gemini API when it is well, fails like it when you say so, and enforces
+//! quotas like it. It is a Tower service, so a test in tokio's paused time takes no time, and it can [listen
+//! on a loopback socket](Simulator::serve), so that any client in any language can be pointed at it. It logs
+//! every call.
 //!
 //! A stack of layers over it, in virtual time:
 //!
@@ -57,15 +58,15 @@
 //! # What it answers
 //!
 //! Under `/v1` and `/v1beta`: `models/{m}:generateContent`, `:streamGenerateContent` (server-sent events with
-//! `alt=sse`, else one JSON array in pieces), `:countTokens`, `:embedContent`, `:batchEmbedContents`, `models`,
-//! `models/{m}`, and a plain `openai/chat/completions`. Any other path is Google's 404 page, any other model its 404
-//! in JSON. The scheme and the host of a request are not looked at.
+//! `alt=sse`, else one JSON array in pieces), `:countTokens`, `:embedContent`, `:batchEmbedContents`,
+//! `models`, `models/{m}`, and a plain `openai/chat/completions`. Any other path is Google's 404 page, any
+//! other model its 404 in JSON. The scheme and the host of a request are not looked at.
 //!
 //! # What decides about a call
 //!
 //! In this order, and the first that applies wins: a [`Rule`] whose [`Fault`] answers the call or breaks the
-//! connection; an unknown path; the key; the size of the request; an unknown model; the model's [`Quota`]; a rule
-//! whose fault spoils a good answer.
+//! connection; an unknown path; the key; the size of the request; an unknown model; the model's [`Quota`]; a
+//! rule whose fault spoils a good answer.
 //!
 //! # Defaults
 //!
@@ -98,9 +99,9 @@
 //!
 //! # What it does not do
 //!
-//! It does not validate requests (a wrong field is ignored), does not run tools or count images, has no HTTP/2, no TLS,
-//! no files, caches, batches or Live API, and streams no chat completions. What the messages of its errors say is
-//! its own wording around the phrases and members that are Google's.
+//! It does not validate requests (a wrong field is ignored), does not run tools or count images, has no
+//! HTTP/2, no TLS, no files, caches, batches or Live API, and streams no chat completions. What the messages
+//! of its errors say is its own wording around the phrases and members that are Google's.
 
 mod answer;
 mod body;

@@ -19,8 +19,7 @@ use super::{Cause, Fault};
 const JSON: &str = "application/json; charset=UTF-8";
 const EVENTS: &str = "text/event-stream";
 
-/// One call, read.
-#[derive(Debug)]
+/// One call, read. Without `Debug`, for it holds the key.
 pub(super) struct Request {
     pub(super) number: u64,
     pub(super) route: Route,
@@ -156,9 +155,7 @@ fn headers(content_type: &str) -> Vec<(HeaderName, HeaderValue)> {
 fn scripted(action: Action, kind: &Kind, shape: &Shape, asked: &Asked<'_>) -> Option<Reply> {
     match kind {
         Kind::Error(kind) if kind.is_html() => {
-            let mut reply = error(None, kind.status(), "text/html; charset=UTF-8", html(*kind).into(), shape);
-            reply.sized = false;
-            Some(reply)
+            Some(error(None, kind.status(), "text/html; charset=UTF-8", html(*kind).into(), shape))
         }
         Kind::Error(kind) => {
             let body = error_json(*kind, shape, asked).pretty();
@@ -176,7 +173,8 @@ fn scripted(action: Action, kind: &Kind, shape: &Shape, asked: &Asked<'_>) -> Op
     }
 }
 
-/// An error. `action` is the call from which it takes its form; `None` leaves recorded bodies and pages as they are.
+/// An error. `action` is the call from which it takes its form; `None` leaves recorded bodies and pages as
+/// they are.
 fn error(
     action: Option<Action>,
     status: StatusCode,

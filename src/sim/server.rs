@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use http::Request;
 use hyper::body::Incoming;
@@ -19,11 +20,11 @@ use super::Simulator;
 /// A [`Simulator`] that listens on 127.0.0.1, made by [`Simulator::serve`].
 ///
 /// Speaks HTTP/1.1 without TLS. A fault that resets or refuses the connection closes it, without a head or in
-/// the middle of the body. Dropping the server closes the port and ends all connections, whatever they were doing;
-/// the log notes their calls as dropped.
+/// the middle of the body. Dropping the server closes the port and ends all connections, whatever they were
+/// doing; the log notes their calls as dropped.
 ///
-/// Sockets do not live in tokio's paused time: a paused clock runs on while they wait. Use the real clock with a server,
-/// with short latencies.
+/// Sockets do not live in tokio's paused time: a paused clock runs on while they wait. Use the real clock
+/// with a server, with short latencies.
 #[must_use = "dropping the server stops it"]
 pub struct SimServer {
     addr: SocketAddr,
@@ -44,8 +45,8 @@ impl SimServer {
         self.addr
     }
 
-    /// What to put in place of `https://generativelanguage.googleapis.com`: `http://127.0.0.1:PORT`, without a slash
-    /// at the end.
+    /// What to put in place of `https://generativelanguage.googleapis.com`: `http://127.0.0.1:PORT`, without
+    /// a slash at the end.
     #[must_use]
     pub fn base_url(&self) -> String {
         format!("http://{}", self.addr)
@@ -80,8 +81,9 @@ async fn accept(listener: TcpListener, sim: Simulator) -> Infallible {
                 Ok((stream, _)) => {
                     connections.spawn(connection(stream, sim.clone()));
                 }
-                // Out of file handles, or a client that left before it was accepted. Let others run, then go on.
-                Err(_) => tokio::task::yield_now().await,
+                // Out of file handles, or a client that left before it was accepted. The former lasts, so do
+                // not spin.
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
             },
             Some(_) = connections.join_next() => {}
         }

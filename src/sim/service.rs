@@ -42,7 +42,8 @@ where
         let route = Route::of(&head.method, &head.uri);
         let key = route::key(&head.headers, &head.uri);
         let guard = self.shared.begin(&head, &route);
-        // The rules are asked now, in the order of the calls. Only chat completions hide their model in the body.
+        // The rules are asked now, in the order of the calls. Only chat completions hide their model in the
+        // body.
         let fault = match route.action {
             Action::Chat => None,
             action => Some(self.shared.pick(&guard, route.model.as_deref(), action)),
@@ -54,8 +55,8 @@ where
 
 /// The response of a [`Simulator`] to come.
 ///
-/// The call is numbered, logged and met by its rule when `call` makes this future; its quota is charged when the
-/// request's body has been read. Dropping it is noted in the log.
+/// The call is numbered, logged and met by its rule when `call` makes this future; its quota is charged when
+/// the request's body has been read. Dropping it is noted in the log.
 #[must_use = "futures do nothing unless polled"]
 pub struct ResponseFuture {
     inner: Pin<Box<dyn Future<Output = io::Result<Response<SimBody>>> + Send>>,

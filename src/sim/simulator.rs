@@ -100,10 +100,12 @@ impl Simulator {
         self.shared.lock().rules.clear();
     }
 
-    /// Enforces another quota for a model from now on, or none. A model that did not exist exists from then on.
+    /// Enforces another quota for a model from now on, or none. A model that did not exist exists from then
+    /// on.
     ///
     /// What was charged so far stays charged if the old and the new quota use the same
-    /// [`Algorithm`](super::Algorithm); otherwise, and for a limit that was not there before, counts start at zero.
+    /// [`Algorithm`](super::Algorithm); otherwise, and for a limit that was not there before, counts start at
+    /// zero.
     pub fn set_quota(&self, model: impl Into<String>, quota: Option<Quota>) {
         let model = bare(model.into());
         let mut state = self.shared.lock();

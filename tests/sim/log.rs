@@ -34,7 +34,7 @@ async fn a_call_is_logged_with_what_is_known_of_it() {
 async fn a_call_dropped_in_any_state_is_logged_as_dropped() {
     let sim = Simulator::new();
     let request = || post(MODEL, "streamGenerateContent?alt=sse", &prompt("x"));
-    // Never polled; waiting for the head; with the head; between two chunks; after the last but before the end.
+    // Never polled; waiting for the head; between two chunks; with the head only.
     drop(sim.clone().call(request()));
     assert!(tokio::time::timeout(ms(100), sim.clone().oneshot(request())).await.is_err());
     let mut body = sim.clone().oneshot(request()).await.expect("an answer").into_body();

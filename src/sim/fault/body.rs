@@ -145,7 +145,7 @@ fn message(kind: ErrorKind, asked: &Asked<'_>) -> String {
         E::DeadlineExceeded => "Deadline expired before operation could complete.",
         E::Cancelled => "The operation was cancelled.",
         E::InvalidArgument => {
-            "Invalid JSON payload received. Unknown name \"temprature\" at 'generation_config': Cannot find field."
+            "Invalid JSON payload received. Unknown name \"tone\" at 'generation_config': Cannot find field."
         }
         E::ApiKeyInvalid => "API key not valid. Please pass a valid API key.",
         E::ApiKeyExpired => "API key expired. Please renew the API key.",

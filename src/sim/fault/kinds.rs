@@ -42,7 +42,8 @@ errors! {
     /// 429: the requests of this day are spent, and yet `RetryInfo` is short, as Google's mostly is. Default:
     /// limit 250, retry in 31.58 s.
     daily_quota_exhausted, DailyQuota, 429, "RESOURCE_EXHAUSTED";
-    /// 429: the model has no quota at all: `limit: 0` in the message and no `quotaValue`. Default: retry in 31.58 s.
+    /// 429: the model has no quota at all: `limit: 0` in the message and no `quotaValue`. Default: retry in
+    /// 31.58 s.
     zero_quota, ZeroQuota, 429, "RESOURCE_EXHAUSTED";
     /// 429 of one sentence, without details.
     bare_exhausted, BareExhausted, 429, "RESOURCE_EXHAUSTED";
@@ -88,8 +89,8 @@ errors! {
     no_api_key, NoApiKey, 403, "PERMISSION_DENIED";
     /// 403 without details: Google found the key published and closed it.
     key_leaked, KeyLeaked, 403, "PERMISSION_DENIED";
-    /// 403 with the reason `CONSUMER_SUSPENDED`. **Echoes the caller's key**, as Google does, three times: once in the
-    /// message, twice in the details.
+    /// 403 with the reason `CONSUMER_SUSPENDED`. **Echoes the caller's key**, as Google does, three times:
+    /// once in the message, twice in the details.
     consumer_suspended, ConsumerSuspended, 403, "PERMISSION_DENIED";
     /// 403 with the reason `SERVICE_DISABLED`: the API is not enabled in the project.
     service_disabled, ServiceDisabled, 403, "PERMISSION_DENIED";

@@ -30,8 +30,9 @@ use super::route::Action;
 ///   that turn out badly. The call is judged by key, model and quota first, like a healthy one; if it is turned
 ///   away there, the fault has no effect.
 ///
-/// Errors take their form from the call as Google's do: an array for `streamGenerateContent` without `alt=sse`
-/// and for chat completions, a plain object under `text/event-stream` for `alt=sse`. The modifiers change that.
+/// Errors take their form from the call as Google's do: an array for `streamGenerateContent` without
+/// `alt=sse` and for chat completions, a plain object under `text/event-stream` for `alt=sse`. The modifiers
+/// change that.
 ///
 /// ```
 /// use std::time::Duration;

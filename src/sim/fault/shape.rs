@@ -31,17 +31,18 @@ pub(in crate::sim) struct Shape {
     pub(in crate::sim) limit: Option<u64>,
 }
 
-/// Modifiers. Those of the body's form concern errors; on other faults they have no effect.
+/// Modifiers. Those of the head and of the body's form concern errors that are the answer; on other faults,
+/// and on errors inside a stream, they have no effect.
 impl Fault {
-    /// The delay that a quota error names, in place of 31.58 s: with its fraction in the message, cut to whole
-    /// seconds in `RetryInfo`. No effect on errors that name none.
+    /// The delay that a quota error names, in place of 31.58 s: with its fraction in the message, cut to
+    /// whole seconds in `RetryInfo`. No effect on errors that name none.
     pub fn with_retry_in(mut self, delay: Duration) -> Self {
         self.shape.retry_in = Some(delay);
         self
     }
 
-    /// The limit that a quota error names; zero is written as Google writes it, by leaving `quotaValue` out. No
-    /// effect on errors that name none.
+    /// The limit that a quota error names; zero is written as Google writes it, by leaving `quotaValue` out.
+    /// No effect on errors that name none.
     pub fn with_limit(mut self, limit: u64) -> Self {
         self.shape.limit = Some(limit);
         self
@@ -59,7 +60,7 @@ impl Fault {
         self
     }
 
-    /// This much time before the head, on top of the usual.
+    /// This much time before the head, on top of the usual. No effect on a refused connection.
     pub fn delayed(mut self, by: Duration) -> Self {
         self.shape.delay = by;
         self
@@ -89,15 +90,16 @@ impl Fault {
         self
     }
 
-    /// The error does not come as the answer but inside a 200 stream, after `chunks` chunks (or all, if there are
-    /// fewer): as a `data:` event, or as the last element of an array. The rule then applies to streamed calls only.
+    /// The error does not come as the answer but inside a 200 stream, after `chunks` chunks (or all, if there
+    /// are fewer): as a `data:` event, or as the last element of an array. The rule then applies to streamed
+    /// calls only.
     pub fn in_stream_after(mut self, chunks: u32) -> Self {
         self.shape.delivery = Delivery::Event(chunks);
         self
     }
 
-    /// Like [`in_stream_after`](Self::in_stream_after), but in an SSE stream the error is a bare, pretty-printed
-    /// object without `data:`.
+    /// Like [`in_stream_after`](Self::in_stream_after), but in an SSE stream the error is a bare,
+    /// pretty-printed object without `data:`.
     pub fn as_stream_tail_after(mut self, chunks: u32) -> Self {
         self.shape.delivery = Delivery::Tail(chunks);
         self
