@@ -10,6 +10,9 @@ pub mod google_rpc;
 pub mod reqwest;
 pub mod retry;
 mod rng;
+#[cfg(feature = "sim")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
+pub mod sim;
 mod time;
 pub mod timeout;
 pub mod verdict;

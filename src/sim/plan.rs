@@ -1,0 +1,213 @@
+//! From a request and a decision to the bytes of the response and their times. Pure.
+
+use std::io::Write;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, SERVER, WWW_AUTHENTICATE};
+use http::{HeaderName, HeaderValue, StatusCode};
+
+use super::answer::{self, Answer, Flavour};
+use super::builder::Config;
+use super::fault::{Asked, ErrorKind, Kind, QuotaExceeded, Shape, error_json, html};
+use super::pieces::{Event, Piece, reset_after, stream, whole};
+use super::prompt::Prompt;
+use super::quota::Denied;
+use super::route::{Action, Route};
+use super::{Cause, Fault};
+
+const JSON: &str = "application/json; charset=UTF-8";
+const EVENTS: &str = "text/event-stream";
+
+/// One call, read. Without `Debug`, for it holds the key.
+pub(super) struct Request {
+    pub(super) number: u64,
+    pub(super) route: Route,
+    pub(super) key: Option<String>,
+    pub(super) prompt: Prompt,
+}
+
+impl Request {
+    pub(super) fn model(&self) -> &str {
+        self.route.model.as_deref().or(self.prompt.model.as_deref()).unwrap_or_default()
+    }
+}
+
+/// What was decided about a call.
+#[derive(Debug)]
+pub(super) enum Decision {
+    /// A good answer, spoilt by the fault if there is one.
+    Admitted(Option<Fault>),
+    /// A scripted error, or a scripted end of the connection.
+    Scripted(Fault),
+    /// Turned away for its own sake.
+    Turned(ErrorKind, &'static str),
+    Denied(Denied),
+}
+
+impl Decision {
+    pub(super) fn cause(&self) -> Cause {
+        match self {
+            Decision::Admitted(None) => Cause::Healthy,
+            Decision::Admitted(Some(fault)) | Decision::Scripted(fault) => Cause::Fault(fault.name()),
+            Decision::Turned(_, why) => Cause::Request(why),
+            Decision::Denied(denied) => {
+                Cause::Quota(denied.violations.iter().map(|(dimension, _)| *dimension).collect())
+            }
+        }
+    }
+
+    /// The time from the end of the request to the head of the response.
+    pub(super) fn head_after(&self, usual: Duration) -> Duration {
+        let (Decision::Admitted(Some(fault)) | Decision::Scripted(fault)) = self else { return usual };
+        let time = match fault.kind {
+            Kind::Stalled(silence) => silence,
+            Kind::Slow(by) => usual.saturating_add(by),
+            _ => usual,
+        };
+        time.saturating_add(fault.shape.delay)
+    }
+}
+
+/// A response.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(super) pieces: Vec<Piece>,
+    /// Whether the length is announced.
+    pub(super) sized: bool,
+}
+
+/// The response to `request`, as decided; `None` is a reset before the head. `models` are the names to list.
+pub(super) fn reply<'a>(
+    config: &Config,
+    request: &Request,
+    decision: &Decision,
+    models: impl Iterator<Item = &'a str>,
+) -> Option<Reply> {
+    let asked = Asked {
+        model: request.model(),
+        key: request.key.as_deref(),
+        version: request.route.version,
+        method: request.route.action.name(),
+        tokens: request.prompt.tokens,
+        max_bytes: config.max_request_bytes,
+    };
+    let action = request.route.action;
+    let fault = match decision {
+        Decision::Denied(Denied { violations, retry_in, paid }) => {
+            let exceeded = QuotaExceeded { violations, retry_in: *retry_in, paid: *paid };
+            let body = exceeded.to_json(asked.model);
+            return Some(error(
+                Some(action),
+                StatusCode::TOO_MANY_REQUESTS,
+                JSON,
+                body.pretty().into(),
+                &Shape::default(),
+            ));
+        }
+        Decision::Turned(kind, _) => {
+            return scripted(action, &Kind::Error(*kind), &Shape::default(), &asked);
+        }
+        Decision::Scripted(fault) => return scripted(action, &fault.kind, &fault.shape, &asked),
+        Decision::Admitted(fault) => fault.as_ref(),
+    };
+    let flavour = match fault.map(|f| &f.kind) {
+        Some(Kind::BlockedPrompt) => Flavour::BlockedPrompt,
+        Some(Kind::BlockedAnswer) => Flavour::BlockedAnswer,
+        Some(Kind::EmptyAnswer) => Flavour::Empty,
+        _ => Flavour::Good,
+    };
+    let answer = Answer {
+        number: request.number,
+        model: asked.model,
+        prompt: &request.prompt,
+        text: answer::text(config.answer.as_deref(), &request.prompt),
+        chunks: config.chunks,
+        flavour,
+    };
+    let mut pieces = match action {
+        Action::Stream { sse } => stream(answer.parts(), sse, fault, &asked, config.chunk_interval),
+        Action::Generate => whole(answer.whole().pretty()),
+        Action::CountTokens => whole(answer::token_count(&request.prompt).pretty()),
+        Action::Embed => whole(answer::embeddings(&request.prompt, false).pretty()),
+        Action::BatchEmbed => whole(answer::embeddings(&request.prompt, true).pretty()),
+        Action::ListModels => whole(answer::models(models).pretty()),
+        Action::GetModel => whole(answer::model(asked.model).pretty()),
+        Action::Chat => whole(answer.chat().compact()),
+        Action::Unknown => Vec::new(),
+    };
+    if let Some(Kind::ResetAfterBytes(bytes)) = fault.map(|f| &f.kind) {
+        reset_after(&mut pieces, *bytes);
+    }
+    let content_type = if action == (Action::Stream { sse: true }) { EVENTS } else { JSON };
+    let sized = !action.is_stream() && matches!(pieces.last(), Some(Piece { event: Event::End, .. }));
+    Some(Reply { status: StatusCode::OK, headers: headers(content_type), pieces, sized })
+}
+
+fn headers(content_type: &str) -> Vec<(HeaderName, HeaderValue)> {
+    let content_type = HeaderValue::from_str(content_type).unwrap_or(HeaderValue::from_static(JSON));
+    vec![(CONTENT_TYPE, content_type), (SERVER, HeaderValue::from_static("scaffolding on HTTPServer2"))]
+}
+
+/// The answer of a fault that takes the place of the whole call.
+fn scripted(action: Action, kind: &Kind, shape: &Shape, asked: &Asked<'_>) -> Option<Reply> {
+    match kind {
+        Kind::Error(kind) if kind.is_html() => {
+            Some(error(None, kind.status(), "text/html; charset=UTF-8", html(*kind).into(), shape))
+        }
+        Kind::Error(kind) => {
+            let body = error_json(*kind, shape, asked).pretty();
+            let mut reply = error(Some(action), kind.status(), JSON, body.into(), shape);
+            if *kind == ErrorKind::Unauthenticated {
+                let challenge = HeaderValue::from_static("Bearer realm=\"https://accounts.google.com/\"");
+                reply.headers.push((WWW_AUTHENTICATE, challenge));
+            }
+            Some(reply)
+        }
+        Kind::Response { status, content_type, body } => {
+            Some(error(None, *status, content_type, body.clone(), shape))
+        }
+        _ => None,
+    }
+}
+
+/// An error. `action` is the call from which it takes its form; `None` leaves recorded bodies and pages as
+/// they are.
+fn error(
+    action: Option<Action>,
+    status: StatusCode,
+    content_type: &str,
+    body: Bytes,
+    shape: &Shape,
+) -> Reply {
+    let mut body = Vec::from(body);
+    if shape.array || action.is_some_and(Action::errors_as_array) {
+        body.insert(0, b'[');
+        body.extend_from_slice(b"\n]");
+    }
+    let as_events = shape.event_stream || action == Some(Action::Stream { sse: true });
+    let mut headers = headers(if as_events { EVENTS } else { content_type });
+    if shape.gzip {
+        body = gzip(body);
+        headers.push((CONTENT_ENCODING, HeaderValue::from_static("gzip")));
+    }
+    body.truncate(shape.truncate.unwrap_or(usize::MAX));
+    headers.extend(shape.headers.iter().cloned());
+    let pieces = vec![
+        Piece { gap: Duration::ZERO, event: Event::Data(body.into()) },
+        Piece { gap: Duration::ZERO, event: Event::End },
+    ];
+    // A truncated body that announced its length would be a truncated message; it comes in chunks.
+    Reply { status, headers, pieces, sized: shape.truncate.is_none() }
+}
+
+fn gzip(body: Vec<u8>) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    // Writing to a vector cannot fail; if it did, the plain body is the more useful answer.
+    match encoder.write_all(&body).and_then(|()| encoder.finish()) {
+        Ok(compressed) => compressed,
+        Err(_) => body,
+    }
+}
