@@ -74,6 +74,8 @@ mod prose;
 mod rules;
 mod service;
 mod text;
+#[cfg(any(feature = "tower-http-06", feature = "tower-http-07"))]
+mod trace;
 mod transport;
 
 pub use self::body::ClassifyBody;
@@ -82,6 +84,9 @@ pub(crate) use self::judge::judge;
 pub use self::layer::ClassifyLayer;
 pub(crate) use self::prose::redact;
 pub use self::service::Classify;
+#[cfg(any(feature = "tower-http-06", feature = "tower-http-07"))]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "tower-http-06", feature = "tower-http-07"))))]
+pub use self::trace::{GeminiClassifier, GeminiEos, GeminiFailure};
 pub(crate) use self::transport::judge_error;
 
 /// Error bodies are a few KiB; a page of a front end is below 64 KiB.
