@@ -1,11 +1,17 @@
-//! The verdicts over a file of recorded error bodies, named by `GEMINI_ERROR_CORPUS`; without it the test says
-//! so and passes. The project's own fixtures are in `tests/verdicts.rs`.
+//! The `explain` example over a file of recorded error bodies, named by `GEMINI_ERROR_CORPUS`; without it the
+//! test says so and passes. The project's own fixtures are in `tests/verdicts.rs`.
+#![allow(
+    clippy::unwrap_used,
+    dead_code,
+    reason = "a failing test may panic; the example has more than it uses"
+)]
 
-use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
-use serde_json::Value;
-use tower_gemini::Verdict;
-use tower_gemini::verdict::Retryability;
+#[path = "../examples/explain/read.rs"]
+mod read;
+#[path = "../examples/explain/say.rs"]
+mod say;
+
+use serde_json::{Value, json};
 
 #[test]
 fn every_uncontested_entry_is_judged_right() {
@@ -16,78 +22,86 @@ fn every_uncontested_entry_is_judged_right() {
     let corpus = std::fs::read_to_string(&path).expect("GEMINI_ERROR_CORPUS names a readable file");
     let (mut right, mut contested, mut wrong) = (0, Vec::new(), Vec::new());
     for line in corpus.lines() {
-        let entry: Value = serde_json::from_str(line).expect("a line of JSON");
-        let faults = faults(&entry);
-        let id = entry["id"].as_str().unwrap_or("?");
+        let entry: Value = serde_json::from_str(line).unwrap();
+        let said: Value = serde_json::from_str(&say::json_line(line.as_bytes())).unwrap();
+        let faults = faults(&entry["expect"], &said);
         match (faults.is_empty(), entry["judgement"] == "contested") {
             (true, _) => right += 1,
-            (false, true) => contested.push(format!("{id}: {}", faults.join("; "))),
-            (false, false) => wrong.push(format!("{id}: {}", faults.join("; "))),
+            (false, true) => contested.push(format!("{}: {}", entry["id"], faults.join("; "))),
+            (false, false) => wrong.push(format!("{}: {}", entry["id"], faults.join("; "))),
         }
     }
     println!("{right} right, {} contested and judged otherwise:\n{}", contested.len(), contested.join("\n"));
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-fn faults(entry: &Value) -> Vec<String> {
-    let status = StatusCode::from_u16(entry["status"].as_u64().expect("a status") as u16).expect("a status");
-    let body = Bytes::from(entry["body"].as_str().expect("a body").to_owned());
-    let verdict = Verdict::from_parts(status, &HeaderMap::new(), body);
-    let expect = &entry["expect"];
+fn faults(wanted: &Value, said: &Value) -> Vec<String> {
     let mut faults = Vec::new();
-    let mut check = |what: &str, said: Option<String>, wanted: &Value| {
-        let wanted = wanted.as_str().map(String::from);
-        let same = match (&said, &wanted) {
-            (Some(s), Some(w)) if w == "truncated/empty" => s == "truncated" || s == "empty_response",
-            _ => said == wanted,
-        };
+    let mut check = |what: &str, same: bool, said: &Value, wanted: &Value| {
         if !same {
-            faults.push(format!("{what}: said {said:?}, wanted {wanted:?}"));
+            faults.push(format!("{what}: said {said}, wanted {wanted}"));
         }
     };
-    check("kind", verdict.kind().map(|k| k.to_string()), &expect["kind"]);
-    check("grpc_status", verdict.grpc_code().map(|c| c.to_string()), &expect["grpc_status"]);
-    check("reason", verdict.reason().map(String::from), &expect["reason"]);
-    check("model", verdict.model().map(String::from), &expect["model"]);
-    let delay = verdict.server_delay().map(|d| d.declared().as_secs_f64());
-    let retryable = verdict.retryability() != Retryability::Never
-        && !verdict.after_output()
-        && delay.unwrap_or(0.0) <= 60.0;
-    if Some(retryable) != expect["retryable"].as_bool() {
-        faults.push(format!("retryable: said {retryable}"));
+    for what in ["kind", "grpc_status", "retryable", "reason", "model"] {
+        let (said, wanted) = (&said[what], &wanted[what]);
+        let either = *wanted == "truncated/empty" && (*said == "truncated" || *said == "empty_response");
+        check(what, said == wanted || either, said, wanted);
     }
-    let near = match (delay, expect["retry_after_s"].as_f64()) {
-        (Some(said), Some(wanted)) => (wanted - 0.001..=wanted + 2.0).contains(&said),
+    let (delay, declared) = (&said["retry_after_s"], &wanted["retry_after_s"]);
+    let near = match (delay.as_f64(), declared.as_f64()) {
+        // The message has the fraction that RetryInfo lacks.
+        (Some(said), Some(wanted)) => said >= wanted - 0.001 && said < wanted + 1.0,
         (said, wanted) => said.is_none() && wanted.is_none(),
     };
-    if !near {
-        faults.push(format!("retry_after_s: said {delay:?}, wanted {}", expect["retry_after_s"]));
-    }
-    let ids = |ids: &mut Vec<String>| {
-        ids.sort();
-        ids.join(",")
+    check("retry_after_s", near, delay, declared);
+    let names = |quota: &Value| {
+        let name = |v: &Value| json!([v["id"], v["metric"], v["dimension"], v["period"]]).to_string();
+        let mut names: Vec<_> = quota.as_array().into_iter().flatten().map(name).collect();
+        names.sort();
+        names
     };
-    let said = ids(&mut verdict
-        .quota()
-        .iter()
-        .map(|v| format!("{:?}/{:?}/{}/{}", v.id(), v.metric(), v.dimension(), v.period()))
-        .collect());
-    let wanted = ids(&mut expect["quota"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|v| {
-            format!(
-                "{:?}/{:?}/{}/{}",
-                v["id"].as_str(),
-                v["metric"].as_str(),
-                v["dimension"].as_str().unwrap_or("-"),
-                v["period"].as_str().unwrap_or("-")
-            )
-        })
-        .collect());
-    if said != wanted {
-        faults.push(format!("quota: said {said}, wanted {wanted}"));
-    }
+    check("quota", names(&said["quota"]) == names(&wanted["quota"]), &said["quota"], &wanted["quota"]);
     faults
+}
+
+#[test]
+fn a_line_that_cannot_be_read_gets_an_error_and_nothing_else() {
+    for line in [
+        &b"not json"[..],
+        b"[1]",
+        b"{\"id\":\"a\"}",
+        b"{\"id\":\"a\",\"status\":1e9}",
+        b"{\"status\":\"x\"}",
+        b"\xff\xfe",
+    ] {
+        let said: Value = serde_json::from_str(&say::json_line(line)).unwrap();
+        assert!(said["id"].is_null() && said["error"].is_string(), "{said}");
+    }
+}
+
+#[test]
+fn lines_may_lack_everything_but_a_status() {
+    let said: Value = serde_json::from_str(&say::json_line(br#"{"id":7,"status":"503"}"#)).unwrap();
+    assert_eq!((said["id"].as_u64(), said["kind"].as_str()), (Some(7), Some("unavailable")));
+    assert_eq!(said["retryable"], true);
+    let line = br#"{"id":"h","status":429,"headers":{"Retry-After":["3"]},"body":{"error":{"code":429}}}"#;
+    let said: Value = serde_json::from_str(&say::json_line(line)).unwrap();
+    assert_eq!((said["retry_after_s"].as_f64(), said["kind"].as_str()), (Some(3.0), Some("rate_limited")));
+}
+
+#[test]
+fn curls_output_is_read_with_all_its_heads() {
+    let text =
+        b"HTTP/1.1 200 Connection established\r\n\r\nHTTP/2 429 \r\ncontent-type: application/json\r\n\
+        retry-after: 9\r\n\r\n{\"error\":{\"code\":429,\"status\":\"RESOURCE_EXHAUSTED\"}}";
+    let pasted = read::response(text, None);
+    assert_eq!((pasted.status.as_u16(), pasted.headers.len()), (429, 2));
+    let said = say::prose(&pasted);
+    assert!(said.starts_with("rate_limited: HTTP 429, RESOURCE_EXHAUSTED"), "{said}");
+    assert!(said.contains("yes, after 10.000 s at the least"), "{said}");
+
+    let bare = read::response(b"{\"error\":{\"code\":403,\"message\":\"api_key:AIzaSyD-123456789\"}}", None);
+    let said = say::prose(&bare);
+    assert!(said.starts_with("permission_denied\n"), "{said}");
+    assert!(!said.contains("AIzaSyD"), "{said}");
 }

@@ -89,7 +89,8 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let service = service.map_response(|response| response.map(|body| body.map_err(Into::into).boxed_unsync()));
+    let service =
+        service.map_response(|response| response.map(|body| body.map_err(Into::into).boxed_unsync()));
     tower::util::BoxCloneService::new(service)
 }
 

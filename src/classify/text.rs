@@ -30,6 +30,7 @@ pub(super) fn scan<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) {
             Value::Whole(value) if !name.is_empty() => scan.pair(facts, name, value),
             // Half an id would be a wrong id; half a message still says most of it.
             Value::Cut(value) if name == "message" => scan.message = scan.message.or(Some(value)),
+            Value::Cut(_) => scan.violation = None,
             _ => {}
         }
     }
