@@ -1,0 +1,33 @@
+"""Checks that no dependency of the library asks for a newer Rust than `rust-version` says.
+
+Reads `cargo metadata` from standard input. Dependencies of tests, benches and examples may be newer.
+"""
+import json
+import sys
+
+metadata = json.load(sys.stdin)
+packages = {package["id"]: package for package in metadata["packages"]}
+nodes = {node["id"]: node for node in metadata["resolve"]["nodes"]}
+root = metadata["resolve"]["root"]
+
+
+def version(text):
+    return tuple(int(part) for part in (text.split(".") + ["0", "0"])[:3])
+
+
+ours = packages[root]["rust_version"]
+seen, todo, newer = set(), [root], []
+while todo:
+    at = todo.pop()
+    if at in seen:
+        continue
+    seen.add(at)
+    theirs = packages[at]["rust_version"]
+    if theirs and version(theirs) > version(ours):
+        newer.append(f"{packages[at]['name']} {packages[at]['version']} asks for {theirs}")
+    for dep in nodes[at]["deps"]:
+        if any(kind["kind"] is None for kind in dep["dep_kinds"]):
+            todo.append(dep["pkg"])
+print(f"{len(seen)} packages, rust-version {ours}")
+if newer:
+    sys.exit("newer than ours: " + "; ".join(newer))
