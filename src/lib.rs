@@ -1,4 +1,83 @@
 //! Tower layers that make any HTTP client of Google's Gemini API dependable.
+//!
+//! Gemini writes what a failure means into its body: how long to wait, which quota was hit, whether a key is wrong
+//! or a model is full. A client that looks at the status alone retries what cannot succeed, too early, or not at all.
+//! Here a [classifier](classify) reads that body once and publishes a [`Verdict`], and a [retry layer](retry) acts on
+//! it.
+//!
+//! ```
+//! use bytes::Bytes;
+//! use http::Request;
+//! use http_body_util::Full;
+//! use tower::{ServiceBuilder, ServiceExt};
+//! use tower_gemini::{Verdict, classify::ClassifyLayer, retry::{Attempts, RetryLayer}};
+//! # use std::sync::atomic::{AtomicU32, Ordering};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), tower_gemini::BoxError> {
+//! # let calls = std::sync::Arc::new(AtomicU32::new(0));
+//! # let client = tower::service_fn(move |_: Request<Full<Bytes>>| {
+//! #     let first = calls.fetch_add(1, Ordering::Relaxed) == 0;
+//! #     let body = r#"{"error": {"code": 503, "message": "The model is overloaded.", "status": "UNAVAILABLE"}}"#;
+//! #     async move { http::Response::builder().status(if first { 503 } else { 200 }).body(Full::<Bytes>::from(body)) }
+//! # });
+//! // `client` is any `Service<http::Request<B>>`: hyper-util's client, reqwest through the adapter, …
+//! let gemini = ServiceBuilder::new()
+//!     .layer(RetryLayer::default())
+//!     .layer(ClassifyLayer::new())
+//!     .service(client);
+//!
+//! let request = Request::post("https://generativelanguage.googleapis.com/v1beta/models/gemini-2.5-flash:generateContent")
+//!     .body(Full::from(r#"{"contents":[{"parts":[{"text":"Hello"}]}]}"#))?;
+//! let response = gemini.oneshot(request).await?;
+//!
+//! assert!(Verdict::of(&response).is_success());
+//! assert_eq!(Attempts::of(&response).made(), 2, "the model was overloaded once");
+//! # Ok(()) }
+//! ```
+//!
+//! # Where to look
+//!
+//! | | |
+//! |---|---|
+//! | [`Verdict`], [`Kind`] | what went wrong, whether and when to try again, what helps |
+//! | [`classify`] | the layer that reads error bodies |
+//! | [`retry`] | the layer that tries again: policy, backoff, budget, bodies |
+//! | [`target`] | what a request asks for, without the key |
+//! | [`event`] | what the layers tell while they work |
+//! | [`error`] | boxed errors, and how to find the inner one again |
+#![cfg_attr(feature = "reqwest", doc = "| [`reqwest`] | reqwest's client as a service, and the way back |")]
+#![cfg_attr(feature = "sim", doc = "| [`sim`] | Gemini in a box, for tests |")]
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `gzip` | ✓ | error bodies under `content-encoding: gzip` are read |
+//! | `hyper` | ✓ | errors of hyper and hyper-util are told apart exactly |
+//! | `reqwest` | | the adapters for reqwest 0.13 |
+//! | `sim` | | the simulator |
+//! | `tower-http-06`, `tower-http-07` | | `GeminiClassifier` for the `TraceLayer` of tower-http 0.6 and 0.7 |
+//! | `full` | | all of them |
+//!
+//! The layers need none of them.
+//!
+//! # What every layer keeps
+//!
+//! - `poll_ready` is a reservation: the instance that was polled is called, and nobody's readiness is held while a
+//!   layer waits.
+//! - Dropping a future or a body at any point gives back everything it held, and counts nothing.
+//! - State is shared by all clones and by all services of one layer value, and kept apart by model.
+//! - Nothing waits for what cannot come in time: the last real answer is returned at once.
+//! - Memory is bounded, and every bound is a documented setting.
+//! - Keys and tokens are never printed, also where Google echoes them.
+//! - Time is tokio's and pauses with it; randomness can be seeded. No task is spawned; nothing is global.
+//!
+//! # What it does not do
+//!
+//! It makes no requests of its own and knows no prompts. It does not look into a 200 before handing it on, so an error
+//! inside a stream is seen at the end of the body ([`watch`](classify::ClassifyLayer::watch)) and is not retried. It
+//! cuts no call under way: for that, put a timeout layer inside the retry layer.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod classify;
@@ -20,3 +99,7 @@ pub mod verdict;
 pub use error::{BoxError, ConfigError, Rejected};
 pub use timeout::Deadline;
 pub use verdict::{Kind, Verdict};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

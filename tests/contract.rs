@@ -1,0 +1,188 @@
+//! What every layer keeps: the readiness contract over a service that forgets readiness on clone, the auto
+//! traits, and secrets.
+#![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
+
+mod support;
+
+use std::marker::PhantomData;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::BodyExt;
+use support::{Answer, Body, Probe, error, request};
+use tower::{Layer, Service, ServiceExt};
+use tower_gemini::BoxError;
+use tower_gemini::classify::{Classify, ClassifyBody, ClassifyLayer};
+use tower_gemini::error::find;
+use tower_gemini::retry::{
+    Attempts, Backoff, Budget, GaveUp, ReplayBody, ReplayLayer, Retry, RetryLayer, RetryPolicy,
+};
+
+/// At least three attempts, two clones, readiness polled twice, an inner service that is not ready at once.
+async fn keeps_the_contract<L, B>(layer: L, make: impl Fn() -> Request<B>)
+where
+    L: Layer<Probe>,
+    L::Service: Service<Request<B>, Error: Into<BoxError>> + Clone,
+{
+    let down = || error(503, "UNAVAILABLE", "down");
+    let probe = Probe::new([down(), down(), Answer::Ok, down(), down(), Answer::Ok], Answer::Ok);
+    probe.state().lock().unwrap().not_ready = 2;
+    let mut first = layer.layer(probe.clone());
+    let mut second = first.clone();
+    for service in [&mut first, &mut second] {
+        std::future::poll_fn(|cx| service.poll_ready(cx)).await.ok().unwrap();
+        std::future::poll_fn(|cx| service.poll_ready(cx)).await.ok().unwrap();
+        let _ = service.call(make()).await;
+    }
+    // The same instances again, after their readiness was used up.
+    for service in [&mut first, &mut second] {
+        let _ = service.ready().await.ok().unwrap().call(make()).await;
+    }
+    let state = probe.state();
+    let state = state.lock().unwrap();
+    assert_eq!(state.violations, 0);
+    assert!(state.calls.len() >= 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_layer_calls_only_what_was_polled_ready() {
+    keeps_the_contract(ClassifyLayer::new(), request).await;
+    keeps_the_contract(ClassifyLayer::new().watch(), request).await;
+    keeps_the_contract(RetryLayer::default(), request).await;
+    keeps_the_contract(tower_layer::Stack::new(ClassifyLayer::new(), RetryLayer::default()), request).await;
+    keeps_the_contract(
+        tower_layer::Stack::new(ClassifyLayer::new(), tower::retry::RetryLayer::new(RetryPolicy::default())),
+        request,
+    )
+    .await;
+}
+
+// ===== bodies that cannot be cloned =====
+
+/// A body that is neither `Clone` nor `Sync`, in two frames.
+fn stream() -> impl http_body::Body<Data = Bytes, Error = std::io::Error> {
+    let frames = ["{\"contents\":", "[]}"].map(|text| Ok(http_body::Frame::data(Bytes::from(text))));
+    let not_sync = std::cell::Cell::new(());
+    http_body_util::StreamBody::new(futures_util::StreamExt::map(
+        futures_util::stream::iter(frames),
+        move |frame| {
+            not_sync.set(());
+            frame
+        },
+    ))
+}
+
+/// Reads each request's whole body, and fails as often as told.
+async fn read_by_a_failing_server(max_bytes: usize, failures: usize) -> (Vec<String>, Option<GaveUp>) {
+    use std::sync::{Arc, Mutex};
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&seen);
+    let server = tower::service_fn(move |request: Request<ReplayBody<_>>| {
+        let log = Arc::clone(&log);
+        async move {
+            let bytes = request.into_body().collect().await?.to_bytes();
+            let mut log = log.lock().unwrap();
+            log.push(String::from_utf8(bytes.to_vec()).unwrap());
+            let status = if log.len() <= failures { 503 } else { 200 };
+            Ok::<_, BoxError>(support::respond(status, String::new()))
+        }
+    });
+    let stack = tower::ServiceBuilder::new()
+        .layer(ReplayLayer::new().max_bytes(max_bytes))
+        .layer(RetryLayer::default())
+        .service(server);
+    let response = stack.oneshot(Request::post("http://127.0.0.1/x").body(stream()).unwrap()).await.unwrap();
+    (seen.lock().unwrap().clone(), Attempts::of(&response).gave_up())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_streamed_body_arrives_whole_at_every_attempt_and_the_last() {
+    let whole = "{\"contents\":[]}";
+    assert_eq!(read_by_a_failing_server(1000, 2).await, (vec![whole.to_owned(); 3], None));
+    assert_eq!(read_by_a_failing_server(1000, 9).await, (vec![whole.to_owned(); 5], Some(GaveUp::Attempts)));
+    assert_eq!(read_by_a_failing_server(3, 9).await, (vec![whole.to_owned()], Some(GaveUp::BodyTooLarge)));
+}
+
+// ===== errors =====
+
+#[tokio::test(start_paused = true)]
+async fn an_inner_error_is_found_three_layers_deep_and_printed_once() {
+    #[derive(Debug)]
+    struct Mine;
+    impl std::fmt::Display for Mine {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("mine")
+        }
+    }
+    impl std::error::Error for Mine {}
+    let inner = tower::service_fn(async |_: Request<Body>| Err::<http::Response<Body>, _>(Mine));
+    let stack = tower::ServiceBuilder::new()
+        .layer(tower::timeout::TimeoutLayer::new(std::time::Duration::from_secs(900)))
+        .layer(RetryLayer::default())
+        .layer(ClassifyLayer::new())
+        .service(inner);
+    let error = stack.oneshot(request()).await.unwrap_err();
+    assert!(find::<Mine>(error.as_ref()).is_some() && error.is::<Mine>());
+    let mut printed = vec![error.to_string()];
+    let mut source = error.source();
+    while let Some(error) = source {
+        printed.push(error.to_string());
+        source = error.source();
+    }
+    assert_eq!(printed, ["mine"]);
+}
+
+// ===== auto traits =====
+
+#[test]
+fn services_futures_and_errors_have_the_auto_traits_their_parameters_allow() {
+    fn shared<T: Send + Sync + 'static>() {}
+    fn sendable<T: Send>() {}
+    fn unpin<T: Unpin>() {}
+    /// `Send` and `Sync`, but neither `Clone` nor `Debug`.
+    struct Plain;
+    shared::<Classify<Plain>>();
+    shared::<Retry<Plain>>();
+    shared::<ClassifyLayer>();
+    shared::<RetryLayer>();
+    shared::<RetryPolicy>();
+    shared::<Budget>();
+    shared::<Backoff>();
+    shared::<ReplayLayer>();
+    shared::<tower_gemini::Verdict>();
+    shared::<tower_gemini::Rejected>();
+    shared::<tower_gemini::ConfigError>();
+    shared::<tower_gemini::google_rpc::Status>();
+    sendable::<tower_gemini::retry::ResponseFuture<Plain, Body, std::future::Ready<()>>>();
+    sendable::<tower_gemini::classify::ResponseFuture<std::future::Ready<()>, Body>>();
+    sendable::<tower_gemini::retry::Wait>();
+    unpin::<ClassifyBody<Body>>();
+    shared::<ClassifyBody<Body>>();
+    // A body that is `Send` only makes futures that are, as well.
+    sendable::<ReplayBody<PhantomData<std::cell::Cell<()>>>>();
+}
+
+// ===== secrets =====
+
+#[tokio::test(start_paused = true)]
+async fn no_debug_output_shows_a_key() {
+    const KEY: &str = "AIzaSyD-not-a-real-key-0123456789abcdef";
+    let echo = error(403, "PERMISSION_DENIED", &format!("Consumer 'api_key:{KEY}' has been suspended."));
+    let probe = Probe::always(echo);
+    let mut with_key = request();
+    with_key.headers_mut().insert("x-goog-api-key", KEY.parse().unwrap());
+    *with_key.uri_mut() =
+        format!("http://127.0.0.1/v1beta/models/m:generateContent?key={KEY}").parse().unwrap();
+    let mut service = RetryLayer::default().layer(ClassifyLayer::new().layer(probe.clone()));
+    let future = service.ready().await.unwrap().call(with_key);
+    let mut seen = format!("{future:?} ");
+    let response = future.await.unwrap();
+    let verdict = tower_gemini::Verdict::of(&response);
+    seen +=
+        &format!("{verdict:?} {} {:?} {:?}", verdict.message(), verdict.details(), Attempts::of(&response));
+    seen += &format!("{:?}", response.body());
+    assert!(seen.contains("[redacted]"), "the message is there, without the key: {seen}");
+    assert!(!seen.contains(&KEY[4..]), "{seen}");
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    assert!(String::from_utf8_lossy(&body).contains(KEY), "the body itself is as it came");
+}
