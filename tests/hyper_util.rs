@@ -1,0 +1,151 @@
+//! hyper-util's client works as it is: real HTTP over a loopback socket against the simulator.
+#![cfg(all(feature = "sim", feature = "hyper"))]
+#![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::{Client, connect::HttpConnector};
+use hyper_util::rt::TokioExecutor;
+use tower::{ServiceBuilder, ServiceExt};
+use tower_gemini::classify::ClassifyLayer;
+use tower_gemini::error::find;
+use tower_gemini::retry::{Attempts, Backoff, GaveUp, RetryLayer, RetryPolicy};
+use tower_gemini::sim::{Fault, Rule, Simulator};
+use tower_gemini::verdict::{Outcome, Sent};
+use tower_gemini::{BoxError, Kind, Verdict};
+
+type Http = Client<HttpConnector, Full<Bytes>>;
+
+fn client() -> Http {
+    Client::builder(TokioExecutor::new()).build_http()
+}
+
+/// The waits are real here, so they are a thousandth of the default's.
+fn quick() -> RetryLayer {
+    let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(60));
+    RetryLayer::new(RetryPolicy::builder().backoff(backoff).build().unwrap())
+}
+
+fn ask(base: &str, method: &str) -> Request<Full<Bytes>> {
+    Request::post(format!("{base}/v1beta/models/gemini-2.5-flash:{method}"))
+        .header("content-type", "application/json")
+        .body(Full::from(r#"{"contents":[{"parts":[{"text":"hello"}]}]}"#))
+        .unwrap()
+}
+
+fn simulator(faults: impl IntoIterator<Item = Fault>) -> Simulator {
+    let mut builder = Simulator::builder().head_latency(Duration::ZERO).chunk_interval(Duration::ZERO);
+    for (n, fault) in faults.into_iter().enumerate() {
+        builder = builder.rule(Rule::new(fault).on_call(n as u64 + 1));
+    }
+    builder.build().unwrap()
+}
+
+#[tokio::test]
+async fn every_failure_that_can_pass_is_absorbed() {
+    let sim = simulator([
+        Fault::overloaded(),
+        Fault::internal().gzipped(),
+        Fault::bad_gateway_html(),
+        Fault::reset_before_head(),
+    ]);
+    let server = sim.serve().await.unwrap();
+    let stack = ServiceBuilder::new().layer(quick()).layer(ClassifyLayer::new()).service(client());
+    let response = stack.oneshot(ask(&server.base_url(), "generateContent")).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let report = Attempts::of(&response);
+    assert_eq!(report.kinds(), [Kind::Overloaded, Kind::Internal, Kind::Unavailable, Kind::Transport]);
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    assert!(String::from_utf8_lossy(&body).contains("candidates"));
+    assert_eq!(sim.call_count(), 5);
+}
+
+#[tokio::test]
+async fn every_error_the_simulator_knows_is_judged_and_arrives_unchanged() {
+    // The kinds by what a user sees; the bodies are compared with what the same fault gives without the layer.
+    for fault in Fault::every_error() {
+        let name = fault.name();
+        let status = fault.status();
+        let sim = simulator([fault.clone(), fault]);
+        let server = sim.serve().await.unwrap();
+        let plain = client().request(ask(&server.base_url(), "generateContent")).await.unwrap();
+        let expected = plain.into_body().collect().await.unwrap().to_bytes();
+        let judged = ClassifyLayer::new().layer_client(client());
+        let response = judged.oneshot(ask(&server.base_url(), "generateContent")).await.unwrap();
+        let verdict = Verdict::of(&response);
+        assert_eq!(Some(response.status()), status, "{name}");
+        assert!(!matches!(verdict.kind(), None | Some(Kind::Unknown)), "{name}: {verdict:?}");
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), expected, "{name}");
+    }
+}
+
+/// `Layer::layer`, without importing the trait under another name.
+trait LayerClient {
+    fn layer_client(&self, client: Http) -> tower_gemini::classify::Classify<Http>;
+}
+impl LayerClient for ClassifyLayer {
+    fn layer_client(&self, client: Http) -> tower_gemini::classify::Classify<Http> {
+        tower::Layer::layer(self, client)
+    }
+}
+
+#[tokio::test]
+async fn a_refused_connection_was_not_sent_and_stays_findable() {
+    // A port that was just closed: nobody listens.
+    let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let base = format!("http://127.0.0.1:{port}");
+    let before = client().request(ask(&base, "generateContent")).await.unwrap_err();
+    assert!(before.is_connect());
+
+    let stack = ServiceBuilder::new().layer(quick()).layer(ClassifyLayer::new()).service(client());
+    let after: BoxError = stack.oneshot(ask(&base, "generateContent")).await.unwrap_err();
+    let inner = find::<hyper_util::client::legacy::Error>(after.as_ref()).unwrap();
+    assert!(inner.is_connect(), "the same predicate, through the stack");
+    let verdict = Verdict::from_error(after.as_ref());
+    assert_eq!((verdict.kind(), verdict.sent()), (Some(Kind::Transport), Sent::No));
+}
+
+#[tokio::test]
+async fn a_connection_lost_after_sending_may_have_been_processed() {
+    let sim = simulator([Fault::reset_before_head()]);
+    let server = sim.serve().await.unwrap();
+    let error = client().request(ask(&server.base_url(), "generateContent")).await.unwrap_err();
+    let verdict = Verdict::from_error(&error);
+    assert_eq!((verdict.kind(), verdict.sent()), (Some(Kind::Transport), Sent::Maybe));
+}
+
+#[tokio::test]
+async fn a_spent_day_is_not_waited_for() {
+    let sim = simulator([Fault::daily_quota_exhausted()]);
+    let server = sim.serve().await.unwrap();
+    let stack = ServiceBuilder::new().layer(quick()).layer(ClassifyLayer::new()).service(client());
+    let response = stack.oneshot(ask(&server.base_url(), "generateContent")).await.unwrap();
+    assert_eq!(Verdict::of(&response).kind(), Some(Kind::QuotaExhausted));
+    assert!(Verdict::of(&response).server_delay().is_some(), "it carries a delay all the same");
+    assert_eq!(Attempts::of(&response).gave_up(), Some(GaveUp::NotRetryable));
+    assert_eq!(sim.call_count(), 1);
+}
+
+#[tokio::test]
+async fn a_watched_stream_tells_how_it_ended() {
+    let stream = "streamGenerateContent?alt=sse";
+    for (fault, outcome) in [
+        (None, Outcome::Complete),
+        (Some(Fault::cut_stream_after(2)), Outcome::Failed(Kind::Truncated)),
+        (Some(Fault::overloaded().in_stream_after(2)), Outcome::Failed(Kind::Overloaded)),
+        (Some(Fault::cancelled().as_stream_tail_after(2)), Outcome::Failed(Kind::Cancelled)),
+        (Some(Fault::reset_after_chunks(2)), Outcome::Failed(Kind::Transport)),
+        (Some(Fault::blocked_prompt()), Outcome::Failed(Kind::ContentBlocked)),
+    ] {
+        let sim = simulator(fault.clone());
+        let server = sim.serve().await.unwrap();
+        let watching = ClassifyLayer::new().watch().layer_client(client());
+        let response = watching.oneshot(ask(&server.base_url(), stream)).await.unwrap();
+        let verdict = Verdict::of(&response);
+        let _ = response.into_body().collect().await;
+        assert_eq!(verdict.outcome(), Some(outcome), "{fault:?}");
+    }
+}
