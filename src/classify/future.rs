@@ -72,7 +72,7 @@ where
                     let state = reading.as_mut().expect("polled after it was ready");
                     ready!(state.poll(this.settings, cx));
                     let done = reading.take().expect("it was there a line above");
-                    return Poll::Ready(Ok(done.finish(this.settings.max_error_bytes)));
+                    return Poll::Ready(Ok((*done).finish(this.settings.max_error_bytes)));
                 }
             }
         }
@@ -124,9 +124,9 @@ impl<B: Body<Data = Bytes>> Reading<B> {
         Poll::Ready(())
     }
 
-    fn finish(mut self: Box<Self>, limit: usize) -> Response<ClassifyBody<B>> {
+    fn finish(mut self, limit: usize) -> Response<ClassifyBody<B>> {
         let bytes = self.read.contiguous(limit);
-        let Self { mut parts, read, .. } = *self;
+        let Self { mut parts, read, .. } = self;
         parts.extensions.insert(judge(parts.status, &parts.headers, bytes));
         Response::from_parts(parts, ClassifyBody::read(read))
     }

@@ -15,7 +15,8 @@ enum Sign {
     TimedOut,
     /// It may have left.
     MaybeSent,
-    /// The caller's own mistake: the same request fails again.
+    /// The caller's own mistake: the same request fails again. Only the clients' errors tell.
+    #[cfg_attr(not(any(feature = "hyper", feature = "reqwest")), allow(dead_code))]
     Unsendable,
 }
 
