@@ -259,6 +259,17 @@ async fn a_rejected_request_costs_no_attempt_and_waits_until_it_may_go() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_rejected_last_attempt_has_no_copy_and_is_handed_on() {
+    let down = || error(503, "UNAVAILABLE", "down");
+    let probe = Probe::new([down(), Answer::Rejected(Some(SECOND))], Answer::Ok);
+    let log = Arc::new(Log::default());
+    let policy = no_budget().attempts(2).observer(Arc::clone(&log) as Arc<dyn Observer>).build().unwrap();
+    let error = run(policy, &probe).await.expect_err("the rejection");
+    assert!(find::<Rejected>(error.as_ref()).is_some());
+    assert_eq!(log.0.lock().unwrap().last().unwrap(), "gave up 1 Attempts");
+}
+
+#[tokio::test(start_paused = true)]
 async fn rejections_never_spin_and_end_at_the_deadline() {
     let probe = Probe::always(Answer::Rejected(Some(Duration::ZERO)));
     let error = run(RetryPolicy::default(), &probe).await.expect_err("the rejection");

@@ -36,6 +36,8 @@ pub(super) struct Facts<'a> {
     pub(super) domain: Option<Cow<'a, str>>,
     pub(super) violations: Vec<Violation<'a>>,
     pub(super) retry_info: Option<Duration>,
+    /// Found in prose that is not the message: a front end's page.
+    pub(super) page_delay: Option<Duration>,
     pub(super) metadata: Metadata<'a>,
     /// What a 200 holds.
     pub(super) answer: Answer<'a>,

@@ -134,14 +134,9 @@ fn html<'a>(facts: &mut Facts<'a>, page: &'a str) {
             .and_then(|p| memchr::memmem::find(p.as_bytes(), needle.as_bytes()))
             .map(|at| from + at)
     };
-    // Sixty-four KiB of a page are more than its prose.
-    let prose_part = page.get(..65536).unwrap_or(page);
-    if prose::delay(prose_part).is_some() {
-        facts.message = Cow::Borrowed(prose_part);
-    }
+    facts.page_delay = prose::delay(page);
     if let Some(start) = find("<title>", 0).map(|at| at + 7)
         && let Some(end) = find("</title>", start)
-        && facts.message.is_empty()
     {
         facts.message = Cow::Borrowed(page[start..end].trim());
     }

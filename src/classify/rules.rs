@@ -101,7 +101,7 @@ const fn retry_with(delay: Option<ServerDelay>) -> Retryability {
 fn delay(facts: &Facts<'_>, header: Option<Duration>) -> Option<ServerDelay> {
     [
         (facts.retry_info, DelaySource::RetryInfo),
-        (prose::delay(&facts.message), DelaySource::Message),
+        (prose::delay(&facts.message).max(facts.page_delay), DelaySource::Message),
         (facts.metadata.reset_delay, DelaySource::Metadata),
         (header, DelaySource::Header),
     ]

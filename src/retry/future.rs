@@ -244,10 +244,15 @@ impl<S, B: Body + Clone> Kept<S, B> {
         let key = &mut self.key;
         let key = || *key.get_or_insert_with(|| kept.map_or(0, |request| budget_key(request.uri())));
         let again = settings.decide(&mut failed.progress, failure, now, deadline, key)?;
-        // Asked last, so that a failure which ends here anyway keeps its own reason.
-        let request = kept.ok_or(GaveUp::Attempts)?;
-        if super::is_lost(request) {
-            return Err(GaveUp::BodyTooLarge);
+        // Asked last, so that a failure which ends here anyway keeps its own reason. The token goes back with
+        // `again`, and the wait was not waited.
+        let missing = match kept {
+            None => Some(GaveUp::Attempts),
+            Some(request) => super::is_lost(request).then_some(GaveUp::BodyTooLarge),
+        };
+        if let Some(why) = missing {
+            failed.progress.waits.pop();
+            return Err(why);
         }
         failed.token = again.token;
         Ok(again.wait)
