@@ -28,7 +28,7 @@
 //! and any wait that would not end before the deadline, is not begun: the last real answer is returned now.
 //!
 //! A request that a layer of this process turned away ([`Rejected`](crate::Rejected)) was not sent: waiting for
-//! it costs no attempt and no budget.
+//! it costs no attempt and no budget. (A last attempt has no copy: turned away, it is handed on.)
 //!
 //! # Defaults
 //!
