@@ -128,7 +128,7 @@ impl ConfigError {
         self.field
     }
 
-    /// What a valid value is.
+    /// What a valid value is, such as `must be from 1 to 100`.
     #[must_use]
     pub const fn rule(&self) -> &'static str {
         self.rule
@@ -137,7 +137,7 @@ impl ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "invalid setting `{}`: must be {}", self.field, self.rule)
+        write!(f, "invalid setting `{}`: {}", self.field, self.rule)
     }
 }
 

@@ -62,12 +62,12 @@ impl Backoff {
     pub(super) fn check(&self, field: &'static str) -> Result<(), ConfigError> {
         const DAY: Duration = Duration::from_secs(86_400);
         let rule = match self.jitter {
-            _ if self.base.is_zero() => "such that the base is above zero",
-            _ if self.cap < self.base => "such that the cap is at least the base",
-            _ if self.cap > DAY => "such that the cap is at most one day",
+            _ if self.base.is_zero() => "the base must be above zero",
+            _ if self.cap < self.base => "the cap must be at least the base",
+            _ if self.cap > DAY => "the cap must be at most one day",
             // Not `r < 0.0 || r > 1.0`, through which NaN would slip.
             Jitter::Proportional(r) if !(0.0..=1.0).contains(&r) => {
-                "such that the share of proportional jitter is from 0 to 1"
+                "the share of proportional jitter must be from 0 to 1"
             }
             _ => return Ok(()),
         };

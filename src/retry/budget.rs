@@ -78,10 +78,10 @@ impl Budget {
     /// When `cap` is not from 1 to 1,000,000, or `per_success` not from 0.001 to 1 (NaN included).
     pub fn new(cap: u32, per_success: f64) -> Result<Self, ConfigError> {
         if !(1..=1_000_000).contains(&cap) {
-            return Err(ConfigError::new("budget.cap", "from 1 to 1,000,000 retries"));
+            return Err(ConfigError::new("budget.cap", "must be from 1 to 1,000,000 retries"));
         }
         if !(0.001..=1.0).contains(&per_success) {
-            return Err(ConfigError::new("budget.per_success", "from 0.001 to 1 token per success"));
+            return Err(ConfigError::new("budget.per_success", "must be from 0.001 to 1 token per success"));
         }
         // In range by the line above, so the cast keeps the value.
         Ok(Self::of(cap * TOKEN, (per_success * f64::from(TOKEN)).round() as Milli))

@@ -237,25 +237,28 @@ impl RetryPolicyBuilder {
     pub fn build(self) -> Result<RetryPolicy, ConfigError> {
         let Self { settings, never_retried } = self;
         if !(1..=100).contains(&settings.attempts) {
-            return Err(ConfigError::new("attempts", "from 1 to 100, the first one included"));
+            return Err(ConfigError::new("attempts", "must be from 1 to 100, the first one included"));
         }
         if never_retried.is_some() {
-            return Err(ConfigError::new("schedule", "for a kind that can be retried"));
+            return Err(ConfigError::new("schedule", "must be for a kind that can be retried"));
         }
         for schedule in settings.schedules.iter().flatten() {
             if !(1..=100).contains(&schedule.attempts) {
-                return Err(ConfigError::new("schedule.attempts", "from 1 to 100, the first one included"));
+                return Err(ConfigError::new(
+                    "schedule.attempts",
+                    "must be from 1 to 100, the first one included",
+                ));
             }
             schedule.backoff.check("backoff")?;
         }
         if !(0.0..=1.0).contains(&settings.server_delay_jitter) {
-            return Err(ConfigError::new("server_delay_jitter", "from 0 to 1"));
+            return Err(ConfigError::new("server_delay_jitter", "must be from 0 to 1"));
         }
         if settings.max_server_delay > Duration::from_secs(86_400) {
-            return Err(ConfigError::new("max_server_delay", "at most one day"));
+            return Err(ConfigError::new("max_server_delay", "must be at most one day"));
         }
         if settings.deadline.is_some_and(|d| d.is_zero()) {
-            return Err(ConfigError::new("deadline", "above zero"));
+            return Err(ConfigError::new("deadline", "must be above zero"));
         }
         Ok(RetryPolicy { settings: Arc::new(settings), progress: Progress::default() })
     }

@@ -1,7 +1,6 @@
 //! The settings of a simulator.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use http::HeaderName;
 use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
 
 use super::simulator::Simulator;
-use super::{Quota, Rule};
+use super::{ConfigError, Quota, Rule};
 
 /// Models that a new simulator knows.
 const MODELS: [&str; 6] = [
@@ -21,39 +20,6 @@ const MODELS: [&str; 6] = [
     "gemini-embedding-001",
 ];
 const MAX_CHUNKS: usize = 10_000;
-
-/// A setting that has no meaning, and the rule it breaks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InvalidSetting {
-    field: &'static str,
-    rule: &'static str,
-}
-
-impl InvalidSetting {
-    pub(super) const fn new(field: &'static str, rule: &'static str) -> Self {
-        Self { field, rule }
-    }
-
-    /// The setting: the name of the method that took it.
-    #[must_use]
-    pub const fn field(&self) -> &'static str {
-        self.field
-    }
-
-    /// What it must be, such as `must be at least 1`.
-    #[must_use]
-    pub const fn rule(&self) -> &'static str {
-        self.rule
-    }
-}
-
-impl fmt::Display for InvalidSetting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "invalid simulator setting {}: {}", self.field, self.rule)
-    }
-}
-
-impl Error for InvalidSetting {}
 
 /// What does not change while a simulator runs.
 pub(super) struct Config {
@@ -206,19 +172,19 @@ impl SimulatorBuilder {
     /// The first setting that breaks its rule: `chunks` outside of 1 to 10,000, `max_request_bytes` of zero,
     /// an empty `valid_key`, `record_header` of a header that carries secrets, or a setting of a [`Rule`] (a
     /// call number of zero, an empty range, a probability that is not a number from 0 to 1, zero times).
-    pub fn build(self) -> Result<Simulator, InvalidSetting> {
+    pub fn build(self) -> Result<Simulator, ConfigError> {
         if !(1..=MAX_CHUNKS).contains(&self.config.chunks) {
-            return Err(InvalidSetting::new("chunks", "must be from 1 to 10,000"));
+            return Err(ConfigError::new("chunks", "must be from 1 to 10,000"));
         }
         if self.config.max_request_bytes == 0 {
-            return Err(InvalidSetting::new("max_request_bytes", "must be at least 1"));
+            return Err(ConfigError::new("max_request_bytes", "must be at least 1"));
         }
         if self.config.valid_keys.contains("") {
-            return Err(InvalidSetting::new("valid_key", "must not be empty"));
+            return Err(ConfigError::new("valid_key", "must not be empty"));
         }
         let secret = [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE, HeaderName::from_static("x-goog-api-key")];
         if self.config.recorded.iter().any(|name| secret.contains(name)) {
-            return Err(InvalidSetting::new("record_header", "must not be a header that carries secrets"));
+            return Err(ConfigError::new("record_header", "must not be a header that carries secrets"));
         }
         self.rules.iter().try_for_each(Rule::check)?;
         Ok(self.assemble())

@@ -122,7 +122,7 @@ mod simulator;
 mod window;
 
 pub use body::SimBody;
-pub use builder::{InvalidSetting, SimulatorBuilder};
+pub use builder::SimulatorBuilder;
 pub use fault::Fault;
 pub use log::{Call, Cause, TransportFault};
 pub use quota::{Algorithm, Dimension, Quota};
@@ -130,6 +130,8 @@ pub use rule::Rule;
 pub use server::SimServer;
 pub use service::ResponseFuture;
 pub use simulator::Simulator;
+
+pub use crate::error::ConfigError;
 
 /// The error of a connection that was reset.
 fn reset() -> std::io::Error {

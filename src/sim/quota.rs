@@ -58,7 +58,7 @@ pub enum Dimension {
 ///     .requests_per_day(250)
 ///     .algorithm(Algorithm::TokenBucket);
 /// let sim = Simulator::builder().quota("gemini-2.5-flash", free_tier).build()?;
-/// # Ok::<(), tower_gemini::sim::InvalidSetting>(())
+/// # Ok::<(), tower_gemini::sim::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use = "a quota does nothing until a simulator enforces it"]

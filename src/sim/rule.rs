@@ -4,7 +4,7 @@ use std::ops::{Bound, Range, RangeBounds};
 use std::time::Duration;
 
 use super::route::Action;
-use super::{Fault, InvalidSetting};
+use super::{ConfigError, Fault};
 
 /// A [`Fault`] and the conditions under which it applies, all of which must hold. Without any it applies to
 /// every call.
@@ -95,24 +95,24 @@ impl Rule {
     }
 
     /// Whether every setting has a meaning.
-    pub(super) fn check(&self) -> Result<(), InvalidSetting> {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
         if let Some((first, last)) = self.calls {
             if first == 0 {
-                return Err(InvalidSetting::new("Rule::on_calls", "calls are counted from 1"));
+                return Err(ConfigError::new("Rule::on_calls", "calls are counted from 1"));
             }
             if last < first {
-                return Err(InvalidSetting::new("Rule::on_calls", "must not be empty"));
+                return Err(ConfigError::new("Rule::on_calls", "must not be empty"));
             }
         }
         // NOTE: written so that a NaN fails.
         if self.probability.is_some_and(|p| !(0.0..=1.0).contains(&p)) {
-            return Err(InvalidSetting::new("Rule::with_probability", "must be a number from 0 to 1"));
+            return Err(ConfigError::new("Rule::with_probability", "must be a number from 0 to 1"));
         }
         if self.during.as_ref().is_some_and(Range::is_empty) {
-            return Err(InvalidSetting::new("Rule::between", "must not be empty"));
+            return Err(ConfigError::new("Rule::between", "must not be empty"));
         }
         if self.times == Some(0) {
-            return Err(InvalidSetting::new("Rule::times", "must be at least 1"));
+            return Err(ConfigError::new("Rule::times", "must be at least 1"));
         }
         self.fault.check()
     }

@@ -17,7 +17,7 @@ use super::plan::{Decision, Reply, Request, reply};
 use super::quota::Meters;
 use super::route::{Action, Route};
 use super::rule::Armed;
-use super::{Call, Cause, Fault, InvalidSetting, Quota, Rule, SimServer, SimulatorBuilder};
+use super::{Call, Cause, ConfigError, Fault, Quota, Rule, SimServer, SimulatorBuilder};
 use crate::rng::Chance;
 
 /// Google's Gemini API, simulated: a `Service<http::Request<_>>`, and a server by [`serve`](Self::serve).
@@ -88,7 +88,7 @@ impl Simulator {
     /// # Errors
     ///
     /// As for the rules of [`SimulatorBuilder::build`]; then nothing was added.
-    pub fn push(&self, rule: impl Into<Rule>) -> Result<(), InvalidSetting> {
+    pub fn push(&self, rule: impl Into<Rule>) -> Result<(), ConfigError> {
         let rule = rule.into();
         rule.check()?;
         self.shared.lock().rules.push(Armed::new(rule));

@@ -179,5 +179,5 @@ fn settings_are_checked_by_build_and_the_defaults_pass() {
     let secret = http::HeaderName::from_static("x-goog-api-key");
     assert_eq!(field(Simulator::builder().record_header(secret)), Some("record_header"));
     let error = Simulator::builder().chunks(0).build().expect_err("no chunks");
-    assert_eq!(error.to_string(), "invalid simulator setting chunks: must be from 1 to 10,000");
+    assert_eq!(error.to_string(), "invalid setting `chunks`: must be from 1 to 10,000");
 }

@@ -15,7 +15,7 @@ pub(super) use body::{Asked, QuotaExceeded, error_json, html};
 pub(super) use kinds::ErrorKind;
 pub(super) use shape::{Delivery, Shape};
 
-use super::InvalidSetting;
+use super::ConfigError;
 use super::route::Action;
 
 /// One thing that goes wrong with a call.
@@ -186,16 +186,13 @@ impl Fault {
         }
     }
 
-    pub(super) fn check(&self) -> Result<(), InvalidSetting> {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
         if let Kind::Response { status, content_type, .. } = &self.kind {
             if status.is_informational() {
-                return Err(InvalidSetting::new("Fault::response", "the status must not be a 1xx"));
+                return Err(ConfigError::new("Fault::response", "the status must not be a 1xx"));
             }
             if HeaderValue::from_str(content_type).is_err() {
-                return Err(InvalidSetting::new(
-                    "Fault::response",
-                    "the content type must be a header value",
-                ));
+                return Err(ConfigError::new("Fault::response", "the content type must be a header value"));
             }
         }
         Ok(())
