@@ -4,7 +4,9 @@
 pub mod error;
 #[allow(dead_code)]
 mod rng;
+pub mod target;
 #[allow(dead_code)]
 mod time;
 
 pub use error::{BoxError, Rejected};
+pub use target::{KeyLabel, Method, Surface, Target};
