@@ -92,11 +92,13 @@ mod rng;
 #[cfg(feature = "sim")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
 pub mod sim;
+pub mod target;
 mod time;
 pub mod timeout;
 pub mod verdict;
 
 pub use error::{BoxError, ConfigError, Rejected};
+pub use target::{KeyLabel, Method, Surface, Target};
 pub use timeout::Deadline;
 pub use verdict::{Kind, Verdict};
 

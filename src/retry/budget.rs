@@ -25,7 +25,7 @@ const SHARED_KEY: u64 = u64::MAX;
 
 /// A retry budget. Clones share it: give one to several layers to bound them together.
 ///
-/// Kept apart by host and model, so that an outage of one model does not use up the retries of another. A key
+/// Kept apart by host and [`TargetKey`](crate::target::TargetKey), so that an outage of one model does not use up the retries of another. A key
 /// whose bucket is full takes no memory; at most 1,024 others are kept, and more share one.
 ///
 /// ```

@@ -242,7 +242,7 @@ impl<S, B: Body + Clone> Kept<S, B> {
         });
         let kept = self.request.as_ref();
         let key = &mut self.key;
-        let key = || *key.get_or_insert_with(|| kept.map_or(0, |request| budget_key(request.uri())));
+        let key = || *key.get_or_insert_with(|| kept.map_or(0, budget_key));
         let again = settings.decide(&mut failed.progress, failure, now, deadline, key)?;
         // Asked last, so that a failure which ends here anyway keeps its own reason. The token goes back with
         // `again`, and the wait was not waited.
@@ -261,7 +261,7 @@ impl<S, B: Body + Clone> Kept<S, B> {
     fn succeeded<RB>(&mut self, result: &mut Result<Response<RB>, BoxError>) {
         if let Some(budget) = &self.settings.budget
             && !budget.is_full()
-            && let Some(key) = self.key.or_else(|| self.request.as_ref().map(|r| budget_key(r.uri())))
+            && let Some(key) = self.key.or_else(|| self.request.as_ref().map(budget_key))
         {
             budget.deposit(key);
         }

@@ -39,7 +39,7 @@
 //! | [`max_server_delay`](RetryPolicyBuilder::max_server_delay) | 60 s |
 //! | [`server_delay_jitter`](RetryPolicyBuilder::server_delay_jitter) | up to 20 % on top |
 //! | [`deadline`](RetryPolicyBuilder::deadline) | 120 s from the first call, or the request's [`Deadline`](crate::Deadline) |
-//! | [`budget`](RetryPolicyBuilder::budget) | 20 retries, half a token per success, per host and model |
+//! | [`budget`](RetryPolicyBuilder::budget) | 20 retries, half a token per success, per host, model and key label |
 //! | [`maybe_processed_retries`](RetryPolicyBuilder::maybe_processed_retries) | 1 |
 //! | [`max_body_bytes`](RetryPolicyBuilder::max_body_bytes) | 32 MiB |
 //!
@@ -107,7 +107,8 @@ mod tower;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use http::{Request, Uri};
+use http::Request;
+use http::uri::Authority;
 use http_body::Body;
 
 pub use self::backoff::{Backoff, Jitter};
@@ -120,6 +121,7 @@ pub use self::report::{Attempt, Attempts, GaveUp};
 pub use self::service::Retry;
 pub use self::tower::Wait;
 pub use crate::error::ConfigError;
+use crate::target::{Surface, Target};
 
 /// Above the 20 MiB that Gemini takes inline.
 pub(crate) const DEFAULT_MAX_BODY_BYTES: usize = 32 * 1024 * 1024;
@@ -130,12 +132,16 @@ fn replayable<B: Body>(request: &Request<B>, max_body_bytes: usize) -> bool {
     request.body().size_hint().lower() <= max_body_bytes as u64
 }
 
-/// The budget's bucket: the host and the path without its method, which holds the model.
-fn budget_key(uri: &Uri) -> u64 {
-    let path = uri.path();
+/// The budget's bucket: the host, and the [`TargetKey`](crate::target::TargetKey) that every layer keys its state
+/// by. What is not one of Gemini's paths has the path itself.
+fn budget_key<B>(request: &Request<B>) -> u64 {
     let mut hasher = DefaultHasher::new();
-    uri.authority().map(http::uri::Authority::as_str).hash(&mut hasher);
-    path.rsplit_once(':').map_or(path, |(path, _)| path).hash(&mut hasher);
+    request.uri().authority().map(Authority::as_str).hash(&mut hasher);
+    let target = Target::of(request);
+    match target.surface() {
+        Surface::Unknown => request.uri().path().hash(&mut hasher),
+        _ => target.key().hash(&mut hasher),
+    }
     hasher.finish()
 }
 

@@ -49,7 +49,7 @@ impl<S> Retry<S> {
         if let Some(budget) = &self.settings.budget
             && !budget.is_full()
         {
-            let bucket = budget_key(request.uri());
+            let bucket = budget_key(request);
             key = Some(bucket);
             if budget.is_empty(bucket) {
                 refused.get_or_insert(GaveUp::Budget);

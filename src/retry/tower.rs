@@ -41,7 +41,7 @@ where
                     if let Some(budget) = &settings.budget
                         && !budget.is_full()
                     {
-                        budget.deposit(budget_key(request.uri()));
+                        budget.deposit(budget_key(request));
                     }
                     progress.attempts += 1;
                     progress.publish(Ok(response), None);
@@ -60,7 +60,7 @@ where
             settings.deadline.map(|total| crate::time::saturating_add(started, total))
         });
         settings.tell_failed(progress, &failure);
-        match settings.decide(progress, &failure, now, deadline, || budget_key(request.uri())) {
+        match settings.decide(progress, &failure, now, deadline, || budget_key(request)) {
             Ok(again) => {
                 settings.tell_waiting(progress, &failure, again.wait);
                 request.extensions_mut().insert(Attempt(progress.attempts + 1));

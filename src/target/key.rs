@@ -1,0 +1,271 @@
+//! What the caller may tell of a request, and the owned key made of it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::{Surface, Target, path};
+
+/// Names whose quota a request draws on: an extension that the **caller** puts into the request.
+///
+/// Google's quotas are per *project*, not per key ([rate limits](https://ai.google.dev/gemini-api/docs/rate-limits)):
+/// two keys of one project share them. A label therefore names the project, or the team or tenant that owns it. Requests
+/// without a label share one state, which is right as long as all of them go to one project.
+///
+/// ```
+/// use tower_gemini::target::KeyLabel;
+///
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(KeyLabel::new("team-a"));
+/// ```
+///
+/// A label is printed in events and errors, so it must never be the key itself. Should one slip in all the
+/// same (it begins like an API key or an OAuth token of Google), `Debug` and `Display` print `redacted` instead.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyLabel(Arc<str>);
+
+impl KeyLabel {
+    /// A label of the caller's choice. Clones share its text.
+    #[must_use]
+    pub fn new(label: impl Into<Arc<str>>) -> Self {
+        Self(label.into())
+    }
+
+    /// The label as it was given.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn printable(&self) -> &str {
+        // API keys in the old form and the new, and OAuth access tokens.
+        const SECRETS: [&str; 3] = ["AIza", "AQ.", "ya29."];
+        if SECRETS.iter().any(|start| self.0.starts_with(start)) { "redacted" } else { &self.0 }
+    }
+}
+
+impl fmt::Debug for KeyLabel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("KeyLabel").field(&self.printable()).finish()
+    }
+}
+
+impl fmt::Display for KeyLabel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.printable())
+    }
+}
+
+/// Names the model of a request whose path does not: an extension that the **caller** puts into the request.
+///
+/// The OpenAI-compatible surface, Interactions and Code Assist carry the model in the body. Without a hint
+/// their requests share one state per surface and label. A hint wins over the path.
+///
+/// It is read like a path: `models/gemini-2.5-flash`, `google/gemini-2.5-flash` and
+/// `publishers/google/models/gemini-2.5-flash` all mean `gemini-2.5-flash`. A hint that is no name (see
+/// [how a path is read](super#how-a-path-is-read)) is passed over.
+///
+/// ```
+/// use tower_gemini::target::{ModelHint, Target};
+///
+/// let mut request = http::Request::post("/v1beta/openai/chat/completions").body(())?;
+/// assert_eq!(Target::of(&request).model(), None);
+/// request.extensions_mut().insert(ModelHint::new("gemini-2.5-flash"));
+/// assert_eq!(Target::of(&request).model(), Some("gemini-2.5-flash"));
+/// # Ok::<(), http::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ModelHint(Arc<str>);
+
+impl ModelHint {
+    /// A hint. Clones share its text.
+    #[must_use]
+    pub fn new(model: impl Into<Arc<str>>) -> Self {
+        Self(model.into())
+    }
+
+    /// The hint as it was given.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(super) fn model(&self) -> Option<&str> {
+        let hint = &*self.0;
+        let model = match hint.rsplit_once("/models/") {
+            Some((_, model)) => model,
+            None => ["models/", "google/"].iter().find_map(|p| hint.strip_prefix(p)).unwrap_or(hint),
+        };
+        path::is_name(model).then_some(model)
+    }
+}
+
+/// What layers key their state by: surface, model, project and location where the path names them, label.
+///
+/// Project and location belong to it because Vertex AI counts per project and region: a region that is full does
+/// not stop another. The method does not belong to it: a model that is overloaded is so for all of them. Nor does
+/// the host, since one service usually talks to one.
+///
+/// Cheap to make, to clone and to compare: short names are kept in place, long ones and the label are shared.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TargetKey {
+    surface: Surface,
+    model: Option<Name>,
+    place: Option<Place>,
+    label: Option<KeyLabel>,
+}
+
+impl TargetKey {
+    pub(super) fn new(target: &Target<'_>) -> Self {
+        Self {
+            surface: target.surface(),
+            model: target.model().map(|model| Name::new(&[model])),
+            place: Place::new(target.project(), target.location()),
+            label: target.label().cloned(),
+        }
+    }
+
+    /// The surface.
+    #[must_use]
+    pub const fn surface(&self) -> Surface {
+        self.surface
+    }
+
+    /// The model, as [`Target::model`] gives it.
+    #[must_use]
+    pub fn model(&self) -> Option<&str> {
+        self.model.as_ref().map(Name::as_str)
+    }
+
+    /// The project, where the path named it.
+    #[must_use]
+    pub fn project(&self) -> Option<&str> {
+        self.place.as_ref().and_then(|place| place.split().0)
+    }
+
+    /// The location, where the path named it.
+    #[must_use]
+    pub fn location(&self) -> Option<&str> {
+        self.place.as_ref().and_then(|place| place.split().1)
+    }
+
+    /// The label.
+    #[must_use]
+    pub const fn label(&self) -> Option<&KeyLabel> {
+        self.label.as_ref()
+    }
+}
+
+impl fmt::Display for TargetKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.surface.fmt(f)?;
+        write_names(f, self.model(), self.project(), self.location(), self.label())
+    }
+}
+
+/// The end of what [`Target`] and [`TargetKey`] print: ` model in project/location (label)`, each if known.
+pub(super) fn write_names(
+    f: &mut fmt::Formatter<'_>,
+    model: Option<&str>,
+    project: Option<&str>,
+    location: Option<&str>,
+    label: Option<&KeyLabel>,
+) -> fmt::Result {
+    if let Some(model) = model {
+        write!(f, " {model}")?;
+    }
+    if project.is_some() || location.is_some() {
+        write!(f, " in {}/{}", project.unwrap_or("-"), location.unwrap_or("-"))?;
+    }
+    if let Some(label) = label {
+        write!(f, " ({label})")?;
+    }
+    Ok(())
+}
+
+/// Project and location in one [`Name`], parted by a slash, which neither can hold; an absent one is empty.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Place(Name);
+
+impl Place {
+    fn new(project: Option<&str>, location: Option<&str>) -> Option<Self> {
+        if project.is_none() && location.is_none() {
+            return None;
+        }
+        Some(Self(Name::new(&[project.unwrap_or(""), "/", location.unwrap_or("")])))
+    }
+
+    fn split(&self) -> (Option<&str>, Option<&str>) {
+        let (project, location) = self.0.as_str().split_once('/').unwrap_or_default();
+        (Some(project).filter(|p| !p.is_empty()), Some(location).filter(|l| !l.is_empty()))
+    }
+}
+
+/// 46 makes a `Name` 48 bytes long, and holds `gemini-2.5-flash-native-audio-preview-12-2025` (45).
+const INLINE: usize = 46;
+
+/// An owned string that needs no allocation while it is short.
+///
+/// Invariant: a string of at most [`INLINE`] bytes is always `Inline`, with zeros behind its end, so the derived
+/// comparison and hash are those of the string.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Name {
+    Inline { len: u8, bytes: [u8; INLINE] },
+    Shared(Arc<str>),
+}
+
+impl Name {
+    fn new(parts: &[&str]) -> Self {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        if len > INLINE {
+            return Self::Shared(parts.concat().into());
+        }
+        let mut bytes = [0; INLINE];
+        let mut at = 0;
+        for part in parts {
+            bytes[at..at + part.len()].copy_from_slice(part.as_bytes());
+            at += part.len();
+        }
+        Self::Inline { len: u8::try_from(len).expect("at most 46"), bytes }
+    }
+
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Inline { len, bytes } => {
+                std::str::from_utf8(&bytes[..usize::from(*len)]).expect("whole strings went in")
+            }
+            Self::Shared(name) => name,
+        }
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_str().fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_its_string_on_both_sides_of_the_inline_limit() {
+        for len in [0, 1, INLINE - 1, INLINE, INLINE + 1, 256] {
+            let text = "ä".repeat(len / 2) + &"x".repeat(len % 2);
+            let name = Name::new(&[&text]);
+            assert_eq!(name.as_str(), text);
+            assert_eq!(matches!(name, Name::Inline { .. }), len <= INLINE);
+            assert_eq!(name, Name::new(&[&text[..0], &text]));
+        }
+        assert_eq!(size_of::<Name>(), 48);
+    }
+
+    #[test]
+    fn a_place_gives_back_what_it_was_made_of() {
+        for (project, location) in [(Some("p"), Some("l")), (Some("p"), None), (None, Some("l"))] {
+            let place = Place::new(project, location).unwrap();
+            assert_eq!(place.split(), (project, location));
+        }
+        assert_eq!(Place::new(None, None), None);
+    }
+}
