@@ -239,6 +239,7 @@ impl Status {
     /// JSON string. `None` where there is no JSON error in it.
     #[must_use]
     pub fn from_body(body: &[u8]) -> Option<Self> {
+        let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
         let value: Value = serde_json::Deserializer::from_slice(body).into_iter().next()?.ok()?;
         Self::from_value(&value, 4)
     }
@@ -270,7 +271,7 @@ impl Status {
         let code = map.get("code");
         Self {
             code: code.and_then(Value::as_u64).and_then(|n| u16::try_from(n).ok()),
-            status: map.get("status").or(code).and_then(Value::as_str).map(String::from),
+            status: map.get("status").or(code).and_then(Value::as_str).map(|text| redact(text).into_owned()),
             message: redact(&message).into_owned(),
             details: map
                 .get("details")
@@ -318,9 +319,11 @@ fn flat(value: &Value) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     for (key, value) in value.as_object().into_iter().flatten() {
         if let Some(inner) = value.as_object() {
-            out.extend(inner.iter().map(|(k, v)| (format!("{key}.{k}"), clean(Some(v)))));
+            out.extend(
+                inner.iter().map(|(k, v)| (redact(&format!("{key}.{k}")).into_owned(), clean(Some(v)))),
+            );
         } else {
-            out.insert(key.clone(), clean(Some(value)));
+            out.insert(redact(key).into_owned(), clean(Some(value)));
         }
     }
     out

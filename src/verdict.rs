@@ -798,7 +798,7 @@ impl fmt::Debug for Verdict {
             .field("server_delay", &inner.delay)
             .field("quota", &inner.quota)
             .field("reason", &inner.reason)
-            .field("model", &self.model())
+            .field("model", &self.model().map(redact))
             .field("message", &inner.message())
             .finish_non_exhaustive()
     }

@@ -28,6 +28,8 @@ pub(super) struct Answer<'a> {
     generated: bool,
     /// The body has members of some other known answer (a list, an embedding, a count, an OpenAI completion).
     other_known: bool,
+    /// The body has members of none.
+    pub(super) foreign: bool,
     candidates: [Candidate; MAX_CANDIDATES],
 }
 
@@ -76,6 +78,15 @@ impl Answer<'_> {
         self.candidates.iter().any(|c| c.delivered)
     }
 
+    /// What is wrong with an answer whose JSON ends early.
+    pub(super) fn fault_of_cut(&self) -> Option<Kind> {
+        Some(match () {
+            () if self.blocked => Kind::ContentBlocked,
+            () if self.generated || self.other_known => Kind::Truncated,
+            () => Kind::Unknown,
+        })
+    }
+
     /// What is wrong with this answer; `None` where nothing is.
     ///
     /// `stream` says that the body is one: there a missing finish reason means that the end is missing.
@@ -84,8 +95,13 @@ impl Answer<'_> {
             return Some(Kind::ContentBlocked);
         }
         if !self.generated {
-            // An empty object is the usual answer to a delete.
-            return (!self.other_known && self.objects > 0).then_some(Kind::Unknown);
+            // An empty object is the usual answer to a delete; a stream without any is none.
+            let nothing = stream && self.objects == 0;
+            return match () {
+                () if self.other_known => None,
+                () if nothing => Some(Kind::EmptyResponse),
+                () => self.foreign.then_some(Kind::Unknown),
+            };
         }
         let mut worst = None;
         for c in self.candidates.iter().filter(|c| c.seen) {
@@ -142,7 +158,10 @@ impl<'de> AnswerFold<'_, 'de> {
                 answer.other_known = true;
                 map.next_value::<IgnoredAny>()?;
             }
-            _ => drop(map.next_value::<IgnoredAny>()?),
+            _ => {
+                answer.foreign = true;
+                map.next_value::<IgnoredAny>()?;
+            }
         }
         Ok(())
     }

@@ -32,6 +32,9 @@ pub(super) struct Facts<'a> {
     /// As it stands in the body, which may be with JSON's escapes.
     pub(super) message: Cow<'a, str>,
     pub(super) escaped: bool,
+    /// For want of a message: the legacy list's first, else a localized one.
+    legacy: Option<Cow<'a, str>>,
+    localized: Option<Cow<'a, str>>,
     pub(super) reason: Option<Cow<'a, str>>,
     pub(super) domain: Option<Cow<'a, str>>,
     pub(super) violations: Vec<Violation<'a>>,
@@ -48,6 +51,8 @@ pub(super) struct Violation<'a> {
     pub(super) metric: Option<Cow<'a, str>>,
     pub(super) id: Option<Cow<'a, str>>,
     pub(super) value: Option<u64>,
+    /// The value was there or may have been cut off: its absence is no zero.
+    pub(super) not_omitted: bool,
     pub(super) model: Option<Cow<'a, str>>,
 }
 
@@ -67,7 +72,17 @@ impl<'a> Facts<'a> {
     /// Folds one JSON text. `false` where it ended early or was not JSON: what was read stays.
     pub(super) fn fold(&mut self, json: &'a str) -> bool {
         let mut de = serde_json::Deserializer::from_str(json);
-        Envelope { facts: self, wrappings: MAX_WRAPPINGS, flat: true }.deserialize(&mut de).is_ok()
+        let whole =
+            Envelope { facts: self, wrappings: MAX_WRAPPINGS, flat: true }.deserialize(&mut de).is_ok();
+        self.settle();
+        whole
+    }
+
+    /// Once all is read: members come in any order, and the message outranks what stands in for it.
+    fn settle(&mut self) {
+        if self.message.is_empty() {
+            self.message = self.legacy.take().or(self.localized.take()).unwrap_or_default();
+        }
     }
 
     /// Opens a string that holds the whole body once more, as SDKs and relays make them.
@@ -76,7 +91,7 @@ impl<'a> Facts<'a> {
         // Also "got status: 429 . {"error": …": the prose of a client in front of the body.
         let json = match trimmed.as_bytes().first() {
             Some(b'{' | b'[') => trimmed,
-            _ => match memchr::memmem::find(trimmed.as_bytes(), b"{\"error\"") {
+            _ => match embedded(trimmed) {
                 Some(at) => &trimmed[at..],
                 None => return false,
             },
@@ -91,6 +106,7 @@ impl<'a> Facts<'a> {
         if !inner.has_error {
             return false;
         }
+        inner.settle();
         // The inner body is Google's own and outranks the envelope around it. Its pieces borrow from a text
         // that goes away, so they are copied; this is not the common path.
         self.take_over(inner);
@@ -111,10 +127,12 @@ impl<'a> Facts<'a> {
         self.reason = own(inner.reason).or(self.reason.take());
         self.domain = own(inner.domain).or(self.domain.take());
         self.retry_info = inner.retry_info.or(self.retry_info);
-        self.violations.extend(inner.violations.into_iter().map(|v| Violation {
+        let room = MAX_VIOLATIONS.saturating_sub(self.violations.len());
+        self.violations.extend(inner.violations.into_iter().take(room).map(|v| Violation {
             metric: own(v.metric),
             id: own(v.id),
             value: v.value,
+            not_omitted: v.not_omitted,
             model: own(v.model),
         }));
         let m = inner.metadata;
@@ -304,11 +322,13 @@ impl<'de> Visitor<'de> for Envelope<'_, 'de> {
         while let Some(key) = map.next_key_seed(Key)? {
             match key.as_ref() {
                 "error" => {
+                    facts.answer.foreign = true;
                     let delivered = facts.answer.delivered();
                     map.next_value_seed(ErrorFold { facts: &mut *facts, wrappings })?;
                     facts.answer.error_after_output |= facts.has_error && delivered;
                 }
                 "code" | "message" | "status" | "details" | "errors" if flat => {
+                    facts.answer.foreign = true;
                     ErrorFold { facts: &mut bare, wrappings }.member(&key, &mut map)?;
                 }
                 _ => AnswerFold(&mut facts.answer).member(&key, &mut map)?,
@@ -385,8 +405,17 @@ impl<'de> ErrorFold<'_, 'de> {
                     && serde_json::from_str::<String>(raw.get())
                         .is_ok_and(|plain| facts.unwrap_string(&plain, self.wrappings));
                 if !wrapped && facts.message.is_empty() {
-                    facts.escaped = memchr::memchr(b'\\', text.as_bytes()).is_some();
-                    facts.message = Cow::Borrowed(text);
+                    // Some relays escape quotes as `\u0027` or slashes as `\/`, and then no phrase would match.
+                    let after = |at| text.as_bytes().get(at + 1);
+                    let hidden = memchr::memchr_iter(b'\\', text.as_bytes())
+                        .any(|at| matches!(after(at), Some(b'u' | b'/')));
+                    match hidden.then(|| serde_json::from_str(raw.get())) {
+                        Some(Ok(plain)) => facts.message = Cow::Owned(plain),
+                        _ => {
+                            facts.escaped = memchr::memchr(b'\\', text.as_bytes()).is_some();
+                            facts.message = Cow::Borrowed(text);
+                        }
+                    }
                 }
             }
             "details" => map.next_value_seed(DetailFold { facts, nested: false })?,
@@ -423,8 +452,8 @@ impl<'de> Visitor<'de> for LegacyFold<'_, 'de> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key_seed(Key)? {
             let value = map.next_value_seed(ScalarSeed)?;
-            if key == "message" && self.facts.message.is_empty() {
-                self.facts.message = value.text().unwrap_or_default();
+            if key == "message" && self.facts.legacy.is_none() {
+                self.facts.legacy = value.text();
             }
         }
         Ok(())
@@ -474,9 +503,7 @@ impl<'de> Visitor<'de> for DetailFold<'_, 'de> {
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }
-        if facts.message.is_empty() {
-            facts.message = localized.unwrap_or_default();
-        }
+        facts.localized = facts.localized.take().or(localized);
         Ok(())
     }
 }
@@ -564,8 +591,16 @@ impl<'a> Violation<'a> {
         match key {
             "quotaMetric" | "quota_metric" => self.metric = value.text(),
             "quotaId" | "quota_id" => self.id = value.text(),
-            "quotaValue" | "quota_value" => self.value = value.integer(),
+            "quotaValue" | "quota_value" => (self.value, self.not_omitted) = (value.integer(), true),
             _ => {}
         }
     }
+}
+
+/// Where a body begins behind a client's prose: `{"error"`, also with line breaks in it.
+pub(super) fn embedded(text: &str) -> Option<usize> {
+    memchr::memmem::find_iter(text.as_bytes(), b"\"error\"").find_map(|at| {
+        let before = text[..at].trim_end();
+        before.ends_with('{').then(|| before.len() - 1)
+    })
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, StatusCode};
 
-use super::facts::Facts;
+use super::facts::{Facts, embedded};
 use super::{prose, rules, text};
 use crate::verdict::{Alternative, Inner, Kind, Piece, Verdict};
 
@@ -42,6 +42,7 @@ fn judge_text(status: StatusCode, headers: &HeaderMap, body: &Bytes, text: &str)
     }
     let fault = match form {
         Form::Text => Some(Kind::Unknown),
+        Form::Cut => facts.answer.fault_of_cut(),
         _ => facts.answer.fault(matches!(form, Form::Events)),
     };
     match fault {
@@ -64,6 +65,8 @@ enum Form {
     Json,
     /// Server-sent events, or an array of more than one chunk.
     Events,
+    /// JSON that ends early.
+    Cut,
     /// Not JSON: HTML, prose, gRPC's text form.
     Text,
 }
@@ -73,11 +76,13 @@ fn read<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) -> Form {
         None => Form::Empty,
         Some(b'{' | b'[' | b'"') => {
             let whole = facts.fold(text);
-            if !whole || (http >= 400 && !facts.has_error) {
+            // An answer that breaks off may speak of errors without being one.
+            if (http >= 400 || facts.has_error) && !(whole && facts.has_error) {
                 text::scan(facts, text, http);
             }
             match facts.answer.objects {
                 0 => Form::Text,
+                _ if !whole => Form::Cut,
                 1 => Form::Json,
                 _ => Form::Events,
             }
@@ -92,7 +97,7 @@ fn read<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) -> Form {
         }
         Some(_) => {
             // A client's log line in front of the body: `ApiError: {"error": …`.
-            let json = memchr::memmem::find(text.as_bytes(), b"{\"error\"");
+            let json = embedded(text);
             if json.is_none_or(|at| !facts.fold(&text[at..]) || !facts.has_error) {
                 text::scan(facts, text, http);
             }
@@ -116,7 +121,8 @@ fn events<'a>(facts: &mut Facts<'a>, text: &'a str) {
         let end = memchr::memchr(b'\n', &text.as_bytes()[at..]).map_or(text.len(), |n| at + n);
         let line = text[at..end].trim_end_matches('\r');
         if let Some(data) = line.strip_prefix("data:") {
-            facts.fold(data);
+            // An event that breaks off says that there was to be more.
+            facts.answer.foreign |= !facts.fold(data) && data.trim_start().starts_with(['{', '[']);
         } else if line.starts_with(['{', '[']) {
             if !facts.fold(&text[at..]) {
                 text::scan(facts, &text[at..], 200);
@@ -143,12 +149,7 @@ fn html<'a>(facts: &mut Facts<'a>, page: &'a str) {
 }
 
 fn first_line(text: &str) -> &str {
-    let line = text.lines().next().unwrap_or_default();
-    let mut end = line.len().min(1024);
-    while !line.is_char_boundary(end) {
-        end -= 1;
-    }
-    &line[..end]
+    prose::clip(text.lines().next().unwrap_or_default(), 1024)
 }
 
 /// `retry-after-ms`, else `Retry-After` in seconds or as an HTTP date (RFC 9110, 10.2.3).

@@ -56,10 +56,11 @@ pub(super) struct Line<'a> {
 /// Every "Quota exceeded for …" of the message, in its three forms.
 pub(super) fn quota_lines(message: &str) -> impl Iterator<Item = Line<'_>> {
     const OPENING: &str = "uota exceeded for ";
-    memmem::find_iter(message.as_bytes(), OPENING.as_bytes()).filter_map(|at| {
+    // Google names four at most; the bound keeps a hostile message from being read again and again.
+    memmem::find_iter(message.as_bytes(), OPENING.as_bytes()).take(32).filter_map(|at| {
         let rest = &message[at + OPENING.len()..];
         // One line; where a cut body left the escapes in, the escape ends it.
-        let line = rest.split(['\n', '\\']).next().unwrap_or_default();
+        let line = clip(rest, 1024).split(['\n', '\\']).next().unwrap_or_default();
         if let Some(fields) = line.strip_prefix("metric: ") {
             let mut out = Line { metric: fields.split([',', ' ']).next(), ..Line::default() };
             for field in fields.split(',').skip(1) {
@@ -84,6 +85,15 @@ pub(super) fn quota_lines(message: &str) -> impl Iterator<Item = Line<'_>> {
             metric.contains('/').then_some(Line { metric: Some(metric), model, ..Line::default() })
         }
     })
+}
+
+/// The text's beginning, of at most so many bytes.
+pub(super) fn clip(text: &str, max: usize) -> &str {
+    let mut end = text.len().min(max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 /// The model that a message names: `models/x is not found`, `Publisher Model …/models/x`, `for model x`.

@@ -122,13 +122,17 @@ fn quota(facts: &Facts<'_>, body: &Bytes) -> (Vec<QuotaViolation>, bool) {
             && prose::quota_lines(&facts.message).any(|line| line.limit == Some(0));
         out.reserve_exact(facts.violations.len());
         for v in &facts.violations {
-            let limit = v.value.or(named_zero.then_some(0));
+            let named = || {
+                let metric = v.metric.as_deref()?;
+                prose::quota_lines(&facts.message).find(|line| line.metric == Some(metric))?.limit
+            };
+            let limit = v.value.or(named_zero.then_some(0)).or_else(named);
             let (dimension, period) = meaning(words(v));
             out.push(QuotaViolation {
                 dimension,
                 period,
                 limit,
-                zero: limit == Some(0) || (limit.is_none() && v.id.is_some()),
+                zero: limit == Some(0) || (limit.is_none() && v.id.is_some() && !v.not_omitted),
                 metric: v.metric.as_ref().map(piece),
                 id: v.id.as_ref().map(piece),
                 model: v.model.as_ref().map(piece),
@@ -195,7 +199,7 @@ fn meaning<'a>(names: impl Iterator<Item = &'a str>) -> (Dimension, Period) {
                 b'r' if here.is_none() && (is("requests") || is("request")) => {
                     here = Some(Dimension::Requests);
                 }
-                b'd' if open && (is("daily") || per(before) && (is("day") || is("d"))) => {
+                b'd' if open && (is("daily") || per(before) && is("day") || before == "1" && is("d")) => {
                     period = Period::Day
                 }
                 b'm' if open && (is("monthly") || per(before) && is("month")) => period = Period::Month,
@@ -260,8 +264,14 @@ fn kind(
     if let Some(kind) = facts.reason.as_deref().and_then(by_reason) {
         return kind;
     }
-    if let Some(kind) = facts.code_name.as_deref().and_then(by_name) {
-        return kind;
+    // These names say as little as the status does, and the message then says more.
+    match facts.code_name.as_deref().and_then(by_name) {
+        Some(Kind::InvalidArgument) => return bad_request(message),
+        Some(Kind::PermissionDenied) => return forbidden(message),
+        Some(Kind::RateLimited) => return limit(message, delay, quota, zero),
+        Some(Kind::Unavailable) if overloaded(message) => return Kind::Overloaded,
+        Some(kind) => return kind,
+        None => {}
     }
     match (code, number) {
         (Some(Code::ResourceExhausted), _) | (None, 429) => limit(message, delay, quota, zero),
@@ -313,10 +323,11 @@ fn by_name(name: &str) -> Option<Kind> {
         "unauthenticated" | "authentication_error" | "authentication" => Kind::Unauthenticated,
         "permission_denied" | "permission_error" | "forbidden" => Kind::PermissionDenied,
         "not_found" | "not_found_error" | "model_not_found" => Kind::NotFound,
-        "too_many_requests" | "rate_limit_exceeded" | "rate_limited" | "rate_limit_error" => {
-            Kind::RateLimited
-        }
-        "resource_exhausted" => return None,
+        "too_many_requests"
+        | "rate_limit_exceeded"
+        | "rate_limited"
+        | "rate_limit_error"
+        | "resource_exhausted" => Kind::RateLimited,
         "quota_exceeded" | "quota_exhausted" | "insufficient_quota" => Kind::QuotaExhausted,
         "failed_precondition" => Kind::FailedPrecondition,
         "request_too_large" | "payload_too_large" => Kind::PayloadTooLarge,
@@ -363,7 +374,8 @@ fn overloaded(message: &str) -> bool {
 }
 
 fn bad_request(message: &str) -> Kind {
-    let context = prose::says(message, &["oken count"]) && prose::says(message, &["exceeds the max"])
+    let context = prose::says(message, &["oken count"])
+        && prose::says(message, &["exceeds the max", "only supports up to"])
         || prose::says(
             message,
             &["exceeds the maximum number of tokens", "context length", "rompt is too long"],

@@ -14,7 +14,8 @@ pub(super) fn scan<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) {
     let text = text.trim();
     let folded = std::mem::take(&mut facts.violations);
     head(facts, text, http);
-    let mut scan = Scan { key: None, violation: None, delay: Delay::default(), status: None, message: None };
+    let mut scan =
+        Scan { key: None, violation: None, tail: 0, delay: Delay::default(), status: None, message: None };
     let mut at = 0;
     while let Some(colon) = memchr::memchr2(b':', b'{', &text.as_bytes()[at..]) {
         let colon = at + colon;
@@ -27,14 +28,18 @@ pub(super) fn scan<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) {
         let (value, next) = value_after(text, colon + 1);
         at = next.max(colon + 1);
         match value {
-            Value::Whole(value) if !name.is_empty() => scan.pair(facts, name, value),
+            Value::Whole(value) if !name.is_empty() => {
+                scan.pair(facts, name, value);
+                if name.starts_with("quota") && scan.violation.is_some() {
+                    scan.tail = at;
+                }
+            }
             // Half an id would be a wrong id; half a message still says most of it.
             Value::Cut(value) if name == "message" => scan.message = scan.message.or(Some(value)),
-            Value::Cut(_) => scan.violation = None,
             _ => {}
         }
     }
-    scan.finish(facts);
+    scan.finish(facts, text);
     // A cut body has been folded as far as it went, and the scan has now seen the same violations again.
     if facts.violations.len() < folded.len() {
         facts.violations = folded;
@@ -77,6 +82,8 @@ struct Scan<'a> {
     /// After `key: "model"`, until the `value: …` that belongs to it.
     key: Option<&'a str>,
     violation: Option<Violation<'a>>,
+    /// Where the last of the violation's own members ended.
+    tail: usize,
     delay: Delay,
     status: Option<&'a str>,
     message: Option<&'a str>,
@@ -152,7 +159,11 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn finish(mut self, facts: &mut Facts<'a>) {
+    fn finish(mut self, facts: &mut Facts<'a>, text: &str) {
+        if let Some(v) = &mut self.violation {
+            // Cut off inside the violation, its value may be what is missing.
+            v.not_omitted |= !closes(text.get(self.tail..).unwrap_or_default());
+        }
         self.close_violation(facts);
         if let Some(seconds) = self.delay.seconds {
             let delay = std::time::Duration::from_secs(seconds)
@@ -182,6 +193,20 @@ impl Violation<'_> {
             _ => self.value.is_some(),
         }
     }
+}
+
+/// Whether more braces close here than open.
+fn closes(text: &str) -> bool {
+    let mut depth = 0_usize;
+    for b in text.bytes() {
+        match b {
+            b'{' => depth += 1,
+            b'}' if depth == 0 => return true,
+            b'}' => depth -= 1,
+            _ => {}
+        }
+    }
+    false
 }
 
 /// `ERROR_REASONS_LOOK_LIKE_THIS`; "reason" also occurs in prose and in the legacy list.
