@@ -71,6 +71,12 @@ impl Code {
         Self::NAMES.iter().find(|(_, code)| *code == self).map_or("UNKNOWN", |(name, _)| name)
     }
 
+    /// The code of a number of `google/rpc/code.proto`, as long-running operations have it; 0 is OK and `None`.
+    pub(crate) fn from_number(number: u16) -> Option<Self> {
+        // NOTE: `NAMES` is in the order of the numbers, from 1 on; a test holds it to that.
+        Self::NAMES.get(usize::from(number).checked_sub(1)?).map(|(_, code)| *code)
+    }
+
     /// The code that Google's own mapping gives to an HTTP status, where exactly one fits.
     pub(crate) fn from_http(status: u16) -> Option<Self> {
         Some(match status {
@@ -290,9 +296,24 @@ fn detail(map: &Map<String, Value>) -> Detail {
             .unwrap_or_default()
     };
     // By the members and not by `@type`: relays cut it or write it oddly.
-    if map.contains_key("retryDelay") {
-        Detail::RetryInfo { retry_delay: parse_duration(&text(map.get("retryDelay"))) }
+    let other = || Detail::Other { type_url: clean(map.get("@type")) };
+    if let Some(delay) = map.get("retryDelay").or(map.get("retry_delay")) {
+        let parts = |key| delay.get(key).and_then(Value::as_u64);
+        let retry_delay = match parts("seconds") {
+            Some(seconds) => {
+                Duration::from_secs(seconds).checked_add(Duration::from_nanos(parts("nanos").unwrap_or(0)))
+            }
+            None => parse_duration(&text(Some(delay))),
+        };
+        Detail::RetryInfo { retry_delay }
     } else if let Some(violations) = map.get("violations").and_then(Value::as_array) {
+        let quota = |violation: &Value| {
+            ["quotaMetric", "quotaId", "quota_metric", "quota_id"].iter().any(|k| violation.get(k).is_some())
+        };
+        // `PreconditionFailure` has violations, too, of another sort.
+        if !violations.iter().any(quota) && text(map.get("@type")).ends_with("PreconditionFailure") {
+            return other();
+        }
         Detail::QuotaFailure { violations: violations.iter().map(flat).collect() }
     } else if map.contains_key("reason") {
         Detail::ErrorInfo {
@@ -309,7 +330,7 @@ fn detail(map: &Map<String, Value>) -> Detail {
     } else if map.contains_key("detail") {
         Detail::DebugInfo { detail: clean(map.get("detail")) }
     } else {
-        Detail::Other { type_url: clean(map.get("@type")) }
+        other()
     }
 }
 
@@ -346,6 +367,35 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn codes_have_the_numbers_of_the_proto() {
+        for (number, code) in [
+            (1, Code::Cancelled),
+            (4, Code::DeadlineExceeded),
+            (8, Code::ResourceExhausted),
+            (10, Code::Aborted),
+            (13, Code::Internal),
+            (14, Code::Unavailable),
+            (15, Code::DataLoss),
+            (16, Code::Unauthenticated),
+        ] {
+            assert_eq!(Code::from_number(number), Some(code));
+        }
+        assert_eq!((Code::from_number(0), Code::from_number(17)), (None, None));
+    }
+
+    #[test]
+    fn details_in_snake_case_and_of_other_sorts() {
+        let body = br#"{"error":{"message":"m","details":[{"retry_delay":{"seconds":3,"nanos":5}},
+            {"@type":"type.googleapis.com/google.rpc.PreconditionFailure","violations":[{"type":"TOS"}]}]}}"#;
+        let status = Status::from_body(body).expect("a status");
+        let delay = Some(Duration::new(3, 5));
+        assert_eq!(status.details[0], Detail::RetryInfo { retry_delay: delay });
+        assert!(
+            matches!(&status.details[1], Detail::Other { type_url } if type_url.ends_with("PreconditionFailure"))
+        );
+    }
 
     #[test]
     fn four_spellings_of_a_duration() {

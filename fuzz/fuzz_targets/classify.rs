@@ -22,7 +22,8 @@ const HEADERS: [&[(&str, &str)]; 8] = [
 
 fuzz_target!(|data: &[u8]| {
     let [status, set, body @ ..] = data else { return };
-    let status = StatusCode::from_u16(STATUSES[usize::from(*status) % STATUSES.len()]).expect("a valid status");
+    let status =
+        StatusCode::from_u16(STATUSES[usize::from(*status) % STATUSES.len()]).expect("a valid status");
     let mut headers = HeaderMap::new();
     for (name, value) in HEADERS[usize::from(*set) % HEADERS.len()] {
         headers.insert(*name, HeaderValue::from_static(value));

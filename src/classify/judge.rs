@@ -158,8 +158,8 @@ fn first_line(text: &str) -> &str {
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: http::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let millis = text(http::HeaderName::from_static("retry-after-ms")).and_then(|ms| ms.trim().parse().ok());
-    if let Some(ms) = millis {
-        return Some(Duration::from_millis(ms));
+    if let Some(delay) = millis.and_then(|ms: f64| Duration::try_from_secs_f64(ms / 1000.0).ok()) {
+        return Some(delay);
     }
     let value = text(RETRY_AFTER)?.trim();
     if let Ok(seconds) = value.parse::<u64>() {

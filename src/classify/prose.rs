@@ -108,6 +108,16 @@ pub(super) fn model(message: &str) -> Option<&str> {
     after("models/").or_else(|| after("for model "))
 }
 
+/// Whether a name out of a body has one of Google's keys or tokens in it, which no name does.
+pub(super) fn holds_key(name: &str) -> bool {
+    // Names are short, and capital A's in them rare: cheaper than a search for each marker.
+    memchr::memchr3_iter(b'A', b'a', b'y', name.as_bytes()).any(|at| {
+        let rest = &name.as_bytes()[at..];
+        rest.len() > 20
+            && [&b"AIza"[..], b"AQ.", b"ya29.", b"api_key:"].iter().any(|marker| rest.starts_with(marker))
+    })
+}
+
 /// Replaces everything in `text` that looks like a key or a bearer token.
 ///
 /// Google echoes the caller's key in some messages (`Consumer 'api_key:…' has been suspended`). Replaced are

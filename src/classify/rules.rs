@@ -30,7 +30,10 @@ const LONG: Duration = Duration::from_secs(300);
 ///
 /// The facts are of `body`, so that the verdict's texts can be shares of it.
 pub(super) fn error(http: StatusCode, header: Option<Duration>, facts: &Facts<'_>, body: &Bytes) -> Inner {
-    let code = facts.status.as_deref().and_then(Code::from_name);
+    // A long-running operation ends with google.rpc's own number, under a 200. Under an error's status a number
+    // below 17 is the beginning of a cut one.
+    let numbered = || facts.code.filter(|_| http.is_success()).and_then(Code::from_number);
+    let code = facts.status.as_deref().and_then(Code::from_name).or_else(numbered);
     // A body inside a 200, or a relay's, knows better than the head.
     let number = facts.code.filter(|n| (400..600).contains(n)).unwrap_or(http.as_u16());
     let delay = delay(facts, header);
@@ -82,9 +85,9 @@ pub(super) fn error(http: StatusCode, header: Option<Duration>, facts: &Facts<'_
         code,
         delay,
         quota,
-        model: model(facts, kind).map(piece),
-        reason: facts.reason.as_deref().map(piece),
-        domain: facts.domain.as_deref().map(piece),
+        model: model(facts, kind).filter(|text| !prose::holds_key(text)).map(piece),
+        reason: facts.reason.as_deref().filter(|text| !prose::holds_key(text)).map(piece),
+        domain: facts.domain.as_deref().filter(|text| !prose::holds_key(text)).map(piece),
         message: piece(&facts.message),
         escaped: facts.escaped,
         after_output: facts.answer.error_after_output,
@@ -113,7 +116,8 @@ fn delay(facts: &Facts<'_>, header: Option<Duration>) -> Option<ServerDelay> {
 /// Every violation, from the details, else from the metadata, else from the message; and whether any limit
 /// is zero.
 fn quota(facts: &Facts<'_>, body: &Bytes) -> (Vec<QuotaViolation>, bool) {
-    let piece = |text: &Cow<'_, str>| Piece::of(body, text);
+    // A key has no business in a quota's name; one that a relay put there is dropped, since names are printed.
+    let piece = |text: &Cow<'_, str>| Piece::of(body, if prose::holds_key(text) { "" } else { text });
     let mut out = Vec::new();
     if !facts.violations.is_empty() {
         // Zero is written by leaving it out: proto3's JSON has no zeros. Where the message names limits, it
@@ -273,7 +277,8 @@ fn kind(
         Some(kind) => return kind,
         None => {}
     }
-    match (code, number) {
+    // "UNKNOWN" is what gateways write that do not know: then the number says more.
+    match (code.filter(|code| *code != Code::Unknown), number) {
         (Some(Code::ResourceExhausted), _) | (None, 429) => limit(message, delay, quota, zero),
         (Some(Code::InvalidArgument | Code::OutOfRange), _) | (None, 400) => bad_request(message),
         (Some(Code::FailedPrecondition), _) => Kind::FailedPrecondition,
