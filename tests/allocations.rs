@@ -120,6 +120,14 @@ async fn the_retry_layer_copies_nothing_while_the_budget_is_empty() {
     assert_eq!(of_one_call(layer.layer(Bare(200))), 0);
 }
 
+#[test]
+fn a_target_and_its_key_are_read_without_allocating() {
+    use tower_gemini::Target;
+    let request = request();
+    let info = measure(|| assert_eq!(Target::of(&request).key().model(), Some("gemini-9-flash")));
+    assert_eq!(info.count_total, 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_last_attempt_is_no_copy() {
     use std::sync::{Arc, Mutex};
