@@ -1,8 +1,12 @@
-"""Checks that no dependency of the library asks for a newer Rust than `rust-version` says.
+"""Checks that nothing in the library asks for a newer Rust than `rust-version` says.
 
-Reads `cargo metadata` from standard input. Dependencies of tests, benches and examples may be newer.
+Reads `cargo metadata` from standard input: dependencies of tests, benches and examples may be newer. Of the
+language, `let` chains (1.88) are looked for, the one thing since 1.85 that slips in; clippy's `incompatible_msrv`
+watches the standard library.
 """
 import json
+import pathlib
+import re
 import sys
 
 metadata = json.load(sys.stdin)
@@ -31,3 +35,14 @@ while todo:
 print(f"{len(seen)} packages, rust-version {ours}")
 if newer:
     sys.exit("newer than ours: " + "; ".join(newer))
+
+chain = re.compile(r"&&\s+let\s|\b(?:if|while) let [^;{]*?\s&&\s")
+found = [
+    f"{path}:{text.count(chr(10), 0, match.start()) + 1}"
+    for folder in ("src", "examples")
+    for path in sorted(pathlib.Path(folder).rglob("*.rs"))
+    for text in [path.read_text()]
+    for match in chain.finditer(re.sub(r"//.*", lambda m: " " * len(m.group()), text))
+]
+if found:
+    sys.exit("let chains need Rust 1.88: " + ", ".join(found))

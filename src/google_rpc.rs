@@ -269,9 +269,9 @@ impl Status {
     fn from_map(map: &Map<String, Value>, depth: u8) -> Self {
         let message = text(map.get("message"));
         // A relay's envelope: Google's own body is the more exact one.
-        if message.trim_start().starts_with(['{', '['])
-            && let Some(inner) = Self::from_value(&Value::String(message.clone()), depth)
-        {
+        let wrapped = message.trim_start().starts_with(['{', '[']);
+        let inner = || Self::from_value(&Value::String(message.clone()), depth);
+        if let Some(inner) = wrapped.then(inner).flatten() {
             return inner;
         }
         let code = map.get("code");

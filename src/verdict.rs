@@ -577,12 +577,11 @@ impl Inner {
     /// Without its escapes and secrets. Worked out when it is asked for: most messages never are.
     fn message(&self) -> Cow<'_, str> {
         let raw = self.message.as_str();
-        if self.escaped
-            && let Ok(plain) = serde_json::from_str::<String>(&format!("\"{raw}\""))
-        {
-            return Cow::Owned(redact(&plain).into_owned());
+        let plain = || serde_json::from_str::<String>(&format!("\"{raw}\"")).ok();
+        match self.escaped.then(plain).flatten() {
+            Some(plain) => Cow::Owned(redact(&plain).into_owned()),
+            None => redact(raw),
         }
-        redact(raw)
     }
 }
 

@@ -20,9 +20,7 @@ pub(crate) struct Pasted {
 pub(crate) fn response(input: &[u8], status: Option<u16>) -> Pasted {
     let mut rest = input;
     let mut head = None;
-    while rest.starts_with(b"HTTP/")
-        && let Some((status, headers, after)) = one_head(rest)
-    {
+    while let Some((status, headers, after)) = one_head(rest) {
         head = Some((status, headers));
         rest = after;
     }
@@ -38,7 +36,7 @@ pub(crate) fn response(input: &[u8], status: Option<u16>) -> Pasted {
 }
 
 fn one_head(text: &[u8]) -> Option<(StatusCode, HeaderMap, &[u8])> {
-    let mut rest = text;
+    let mut rest = text.starts_with(b"HTTP/").then_some(text)?;
     let mut line = || {
         let end = rest.iter().position(|b| *b == b'\n')?;
         let (line, after) = rest.split_at(end);
@@ -48,9 +46,7 @@ fn one_head(text: &[u8]) -> Option<(StatusCode, HeaderMap, &[u8])> {
     let status = line()?.split(|b| *b == b' ').nth(1)?;
     let status = StatusCode::from_bytes(status).ok()?;
     let mut headers = HeaderMap::new();
-    while let Some(line) = line()
-        && !line.is_empty()
-    {
+    while let Some(line) = line().filter(|line| !line.is_empty()) {
         let Some(colon) = line.iter().position(|b| *b == b':') else { continue };
         add(&mut headers, &line[..colon], line[colon + 1..].trim_ascii());
     }

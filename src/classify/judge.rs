@@ -141,10 +141,9 @@ fn html<'a>(facts: &mut Facts<'a>, page: &'a str) {
             .map(|at| from + at)
     };
     facts.page_delay = prose::delay(page);
-    if let Some(start) = find("<title>", 0).map(|at| at + 7)
-        && let Some(end) = find("</title>", start)
-    {
-        facts.message = Cow::Borrowed(page[start..end].trim());
+    let title = find("<title>", 0).map(|at| at + 7).and_then(|at| Some(at..find("</title>", at)?));
+    if let Some(title) = title {
+        facts.message = Cow::Borrowed(page[title].trim());
     }
 }
 

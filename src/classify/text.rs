@@ -58,9 +58,8 @@ fn head<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) {
         return;
     }
     let mut message = rest.trim_start_matches([' ', ':']);
-    if body.len() < text.len()
-        && let Some(end) = message.find("] ")
-    {
+    let bracketed = body.len() < text.len();
+    if let Some(end) = message.find("] ").filter(|_| bracketed) {
         message = &message[end + 2..];
     }
     // `429 RESOURCE_EXHAUSTED. {'error': …}`: python-genai names the status itself.
@@ -107,11 +106,8 @@ impl<'a> Scan<'a> {
     }
 
     fn close_violation(&mut self, facts: &mut Facts<'a>) {
-        if let Some(v) = self.violation.take()
-            && facts.violations.len() < 32
-        {
-            facts.violations.push(v);
-        }
+        let room = facts.violations.len() < 32;
+        facts.violations.extend(self.violation.take().filter(|_| room));
     }
 
     fn pair(&mut self, facts: &mut Facts<'a>, name: &'a str, value: &'a str) {
@@ -170,17 +166,13 @@ impl<'a> Scan<'a> {
                 .checked_add(std::time::Duration::from_nanos(self.delay.nanos));
             facts.retry_info = facts.retry_info.max(delay);
         }
-        if let Some(status) = self.status
-            && facts.status.is_none()
-            && Code::from_name(status).is_some()
-        {
+        let status = self.status.filter(|status| Code::from_name(status).is_some());
+        if facts.status.is_none() && status.is_some() {
             facts.has_error = true;
-            facts.status = Some(Cow::Borrowed(status));
+            facts.status = status.map(Cow::Borrowed);
         }
-        if let Some(message) = self.message
-            && facts.message.is_empty()
-        {
-            facts.message = Cow::Borrowed(message);
+        if facts.message.is_empty() {
+            facts.message = Cow::Borrowed(self.message.unwrap_or_default());
         }
     }
 }

@@ -158,10 +158,8 @@ impl<S, B: Body + Clone> Task<S, B> {
     /// The clock is read at the first `Pending` and not in `call`: a call that is over at once then costs no
     /// clock read, and one that is not began a synchronous poll ago.
     fn begun(&mut self) {
-        if let Self::Kept(kept) = self
-            && kept.started.is_none()
-        {
-            kept.started = Some(time::now());
+        if let Self::Kept(kept) = self {
+            kept.started.get_or_insert_with(time::now);
         }
     }
 
@@ -259,11 +257,10 @@ impl<S, B: Body + Clone> Kept<S, B> {
     }
 
     fn succeeded<RB>(&mut self, result: &mut Result<Response<RB>, BoxError>) {
-        if let Some(budget) = &self.settings.budget
-            && !budget.is_full()
-            && let Some(key) = self.key.or_else(|| self.request.as_ref().map(budget_key))
-        {
-            budget.deposit(key);
+        if let Some(budget) = self.settings.budget.as_ref().filter(|budget| !budget.is_full()) {
+            if let Some(key) = self.key.or_else(|| self.request.as_ref().map(budget_key)) {
+                budget.deposit(key);
+            }
         }
         if let Some(mut failed) = self.failed.take() {
             failed.progress.attempts += 1;

@@ -46,9 +46,7 @@ impl<S> Retry<S> {
         let mut refused =
             (!replayable(request, self.settings.max_body_bytes)).then_some(GaveUp::BodyTooLarge);
         let mut key = None;
-        if let Some(budget) = &self.settings.budget
-            && !budget.is_full()
-        {
+        if let Some(budget) = self.settings.budget.as_ref().filter(|budget| !budget.is_full()) {
             let bucket = budget_key(request);
             key = Some(bucket);
             if budget.is_empty(bucket) {

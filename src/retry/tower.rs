@@ -38,9 +38,7 @@ where
             Ok(response) => {
                 verdict = Verdict::of(response);
                 if verdict.is_success() {
-                    if let Some(budget) = &settings.budget
-                        && !budget.is_full()
-                    {
+                    if let Some(budget) = settings.budget.as_ref().filter(|budget| !budget.is_full()) {
                         budget.deposit(budget_key(request));
                     }
                     progress.attempts += 1;
