@@ -11,15 +11,15 @@
 //! What to copy into your own program: `stack` in `bad_day.rs` (five lines), or `ask` in `real.rs`.
 
 mod answer;
-mod args;
+pub(crate) mod args;
 mod bad_day;
 mod problem;
-mod progress;
+pub(crate) mod progress;
 mod real;
-mod record;
-mod redact;
-mod report;
-mod timeline;
+pub(crate) mod record;
+pub(crate) mod redact;
+pub(crate) mod report;
+pub(crate) mod timeline;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};

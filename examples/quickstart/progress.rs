@@ -54,7 +54,7 @@ impl Progress {
     }
 }
 
-const BAR: usize = 16;
+const BAR: usize = 12;
 
 /// At most 79 columns, so that no terminal of 80 wraps it.
 pub(crate) fn bar(status: &Status) -> String {

@@ -25,6 +25,8 @@ pub(crate) struct Request {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Failed {
     pub(crate) kind: Kind,
+    /// Why it was not sent again.
+    pub(crate) why: &'static str,
     /// It began with a 200 and broke off, which no layer may repeat: the user has half an answer already.
     pub(crate) in_body: bool,
 }
@@ -134,31 +136,21 @@ impl Run {
             surprises.push(format!("{missing} requests never ended"));
         }
         for (request, failed) in self.failed() {
-            let by_design = match failed.kind {
-                // Repeating these cannot help, so they must have been sent once only.
-                Kind::InvalidArgument => request.attempts == 1,
-                Kind::QuotaExhausted => true,
-                _ => failed.in_body,
-            };
-            if !by_design {
-                surprises.push(format!(
-                    "a request failed as {} after {}",
-                    failed.kind,
-                    tries(request.attempts)
-                ));
+            // Repeating these cannot help, so they must have been sent once only.
+            if failed.kind == Kind::InvalidArgument && request.attempts != 1 {
+                surprises.push("a malformed request was sent again".to_owned());
             }
+        }
+        let by_design = [Kind::InvalidArgument, Kind::QuotaExhausted];
+        let passing = |failed: &Failed| !failed.in_body && !by_design.contains(&failed.kind);
+        let unlucky = self.failed().filter(|(_, failed)| passing(failed)).count();
+        // Chance may hit one request with every attempt, and a slow machine helps it; not many, though.
+        if unlucky > self.planned / 20 {
+            surprises.push(format!("{unlucky} requests failed that another attempt might have saved"));
         }
         if self.answered().all(|request| request.absorbed.is_empty()) {
             surprises.push("nothing was absorbed".to_owned());
         }
         surprises
-    }
-}
-
-fn tries(attempts: u32) -> String {
-    match attempts {
-        0 => "no answer at all".to_owned(),
-        1 => "1 attempt".to_owned(),
-        n => format!("{n} attempts"),
     }
 }

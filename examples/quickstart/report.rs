@@ -5,8 +5,9 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use tower_gemini::Kind;
+use tower_gemini::retry::GaveUp;
 
-use super::record::{Failed, Run};
+use super::record::{Failed, Phase, Run};
 use super::timeline;
 
 pub(crate) const WIDTH: usize = 80;
@@ -35,12 +36,9 @@ pub(crate) fn write(run: &Run, style: Style, out: &mut dyn Write) -> io::Result<
     for row in timeline::rows(run) {
         writeln!(out, "  {row}")?;
     }
-    for pair in run.phases.chunks(2) {
-        let legend: Vec<_> = pair.iter().map(|phase| format!("{} {}", phase.sign, phase.what)).collect();
-        match legend.as_slice() {
-            [left, right] => writeln!(out, "  {left:33}{right}")?,
-            rest => writeln!(out, "  {}", rest.concat())?,
-        }
+    let point = |ms: u64| ms as f64 / 1000.0;
+    for Phase { sign, from, to, what } in &run.phases {
+        writeln!(out, "  {sign} {:4.1} to {:4.1} s  {what}", point(*from), point(*to))?;
     }
     writeln!(out)?;
     for line in wrap(&closing(run), WIDTH) {
@@ -64,17 +62,18 @@ fn users(run: &Run, style: Style, out: &mut dyn Write) -> io::Result<()> {
         seconds(percentile(&times, 95)),
         seconds(percentile(&times, 100)),
     )?;
-    let mut kinds: BTreeMap<(Kind, bool), Vec<Duration>> = BTreeMap::new();
-    for (request, Failed { kind, in_body }) in run.failed() {
-        kinds.entry((kind, in_body)).or_default().push(request.latency);
+    let mut kinds: BTreeMap<(Kind, &str), Vec<Duration>> = BTreeMap::new();
+    for (request, Failed { kind, why, .. }) in run.failed() {
+        kinds.entry((kind, why)).or_default().push(request.latency);
     }
-    for ((kind, in_body), mut times) in kinds {
+    for ((kind, why), mut times) in kinds {
         times.sort_unstable();
         let longest = seconds(percentile(&times, 100));
-        let how = if in_body { "broke off half-way, so not repeated" } else { "handed on" };
-        writeln!(out, "  {:3} {kind}: {how} within {longest}", times.len())?;
-        for line in wrap(kind.remedy(), WIDTH - 6) {
-            writeln!(out, "      {line}")?;
+        let first = format!("{kind}, within {longest}: {why}.");
+        let lines = wrap(&first, WIDTH - 6).into_iter().chain(wrap(kind.remedy(), WIDTH - 6));
+        for (i, line) in lines.enumerate() {
+            let count = if i == 0 { times.len().to_string() } else { String::new() };
+            writeln!(out, "{count:>5} {line}")?;
         }
     }
     Ok(())
@@ -111,21 +110,21 @@ fn absorbed(run: &Run, style: Style, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "\n{}", style.heading("WHAT WAS ABSORBED"))?;
     writeln!(out, "  {:20}{:>8}  {:>9}", "kind of failure", "seen", "absorbed")?;
     for (kind, (seen, absorbed)) in &kinds {
-        let note = if *absorbed == 0 { "  another attempt would not help" } else { "" };
+        let hopeless = |failed: Failed| failed.kind == *kind && failed.why == GaveUp::NotRetryable.as_str();
+        let note = if run.failed().any(|(_, failed)| hopeless(failed)) {
+            "  another attempt would not help"
+        } else {
+            ""
+        };
         writeln!(out, "  {kind:20}{seen:8}  {absorbed:9}{note}")?;
     }
     let waits = &run.seen.waits;
     let total: Duration = waits.iter().map(|wait| wait.wait).sum();
     let longest = waits.iter().map(|wait| wait.wait).max().unwrap_or_default();
     let server = waits.iter().filter(|wait| wait.named_by_server).count();
-    writeln!(
-        out,
-        "  {} waits, {} in all, longest {}: {server} named by the server, {} own backoff",
-        waits.len(),
-        seconds(total),
-        seconds(longest),
-        waits.len() - server,
-    )
+    let (count, own) = (waits.len(), waits.len() - server);
+    writeln!(out, "  {count} waits, {} in all, longest {}:", seconds(total), seconds(longest))?;
+    writeln!(out, "  {server} named by the server, {own} own backoff (scaled down tenfold for this demo)")
 }
 
 /// One sentence for somebody who has read nothing else.

@@ -19,7 +19,9 @@ pub(crate) fn rows(run: &Run) -> Vec<String> {
         counts
     };
     let answered = count(&mut run.answered().map(|request| request.ended));
-    let failures = count(&mut run.seen.failures.iter().map(|failure| failure.at));
+    let heads = run.seen.failures.iter().map(|failure| failure.at);
+    let bodies = run.failed().filter(|(_, failed)| failed.in_body).map(|(request, _)| request.ended);
+    let failures = count(&mut heads.chain(bodies));
     let waiting: Vec<usize> = (0..columns).map(|column| waiting(run, column)).collect();
     let mut rows = vec![row("what goes wrong", &signs(run, columns), String::new())];
     for (name, counts) in
