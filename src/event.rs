@@ -13,13 +13,15 @@ use std::time::Duration;
 use crate::retry::GaveUp;
 use crate::verdict::Verdict;
 
-/// Something that happened to one request.
+/// Something that happened to one request, which its number tells from others at work at the same time.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
     /// An attempt failed.
     #[non_exhaustive]
     AttemptFailed {
+        /// Which request: its number among those of this policy that had a failure, from 1.
+        request: u64,
         /// Which one; the first is 1.
         attempt: u32,
         /// Why.
@@ -28,6 +30,8 @@ pub enum Event<'a> {
     /// The next attempt waits.
     #[non_exhaustive]
     Waiting {
+        /// Which request.
+        request: u64,
         /// The attempt that will follow; the first is 1.
         attempt: u32,
         /// How long.
@@ -38,12 +42,16 @@ pub enum Event<'a> {
     /// A request succeeded after at least one failure.
     #[non_exhaustive]
     Recovered {
+        /// Which request.
+        request: u64,
         /// Attempts made in all.
         attempts: u32,
     },
     /// A failure is handed to the caller although, or because, it cannot be retried.
     #[non_exhaustive]
     GaveUp {
+        /// Which request.
+        request: u64,
         /// Attempts made in all.
         attempts: u32,
         /// Why there is no further one. [`GaveUp::BodyTooLarge`] says that a replay was refused.

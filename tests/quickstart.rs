@@ -198,13 +198,3 @@ async fn a_base_url_may_have_a_path_and_a_version() {
         assert_eq!(shown(&["--base-url", &base, "hi"], None).await.code, 0, "{end}");
     }
 }
-
-#[tokio::test]
-#[ignore = "takes 15 s"]
-async fn the_simulation_ends_well() {
-    let run = shown(&[], None).await;
-    assert_eq!(run.code, 0, "{run:?}");
-    for line in run.out.lines().chain(run.err.lines()) {
-        assert!(line.chars().count() <= 80, "{line}");
-    }
-}

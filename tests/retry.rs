@@ -359,6 +359,22 @@ async fn schedules_are_settable_per_kind() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn more_attempts_are_made_where_no_schedule_ends_them() {
+    for (answer, calls) in [(error(503, "UNAVAILABLE", "down"), 9), (error(500, "INTERNAL", "oh"), 3)] {
+        let probe = Probe::always(answer);
+        run(no_budget().attempts(9).without_deadline().build().unwrap(), &probe).await.unwrap();
+        assert_eq!(probe.state().lock().unwrap().calls.len(), calls);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_of_all_kinds_count_together() {
+    let probe = Probe::new([quota("PerMinute", "1s")], error(500, "INTERNAL", "oh"));
+    let response = run(no_budget().build().unwrap(), &probe).await.unwrap();
+    assert_eq!(Attempts::of(&response).kinds(), [Kind::RateLimited, Kind::Internal, Kind::Internal]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_seed_repeats_the_waits() {
     let waits = async |seed| {
         let probe = Probe::always(error(503, "UNAVAILABLE", "down"));
@@ -405,6 +421,29 @@ async fn observers_are_told_in_order() {
     .await;
     assert_eq!(told, "failed 1 unavailable, gave up 1 BodyTooLarge");
     assert_eq!(run(vec![], Answer::Ok, usual).await, "", "a success costs the observer nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_tell_requests_apart() {
+    struct Numbers(Mutex<Vec<u64>>);
+    impl Observer for Numbers {
+        fn on_event(&self, event: &Event<'_>) {
+            let (Event::AttemptFailed { request, .. }
+            | Event::Waiting { request, .. }
+            | Event::Recovered { request, .. }
+            | Event::GaveUp { request, .. }) = event
+            else {
+                return;
+            };
+            self.0.lock().unwrap().push(*request);
+        }
+    }
+    let log = Arc::new(Numbers(Mutex::default()));
+    let policy = RetryPolicy::builder().observer(Arc::clone(&log) as Arc<dyn Observer>).build().unwrap();
+    let fails_once = || Probe::new([error(503, "UNAVAILABLE", "down")], Answer::Ok);
+    run(policy.clone(), &fails_once()).await.unwrap();
+    run(policy, &fails_once()).await.unwrap();
+    assert_eq!(*log.0.lock().unwrap(), [1, 1, 1, 2, 2, 2]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -100,7 +100,7 @@ fn policy(recorder: Arc<Recorder>) -> Result<RetryPolicy, BoxError> {
     let backoff = |base| Backoff::new(Duration::from_millis(base), Duration::from_secs(2));
     let policy = RetryPolicy::builder()
         .backoff(backoff(100))
-        .schedule(Kind::Overloaded, Schedule::new(5, backoff(200)))
+        .schedule(Kind::Overloaded, Schedule::waiting(backoff(200)))
         .seed(1)
         .observer(recorder)
         .build()?;

@@ -17,7 +17,7 @@ use tower::ServiceBuilder;
 use tower_gemini::classify::{Classify, ClassifyLayer};
 use tower_gemini::event::{Event, Observer};
 use tower_gemini::reqwest::{ReqwestClient, ReqwestService};
-use tower_gemini::retry::{Attempts, Backoff, Retry, RetryLayer, RetryPolicy, Schedule};
+use tower_gemini::retry::{Attempts, Retry, RetryLayer, RetryPolicy};
 use tower_gemini::verdict::{Outcome, Retryability};
 use tower_gemini::{BoxError, Kind, Verdict};
 
@@ -61,22 +61,12 @@ fn stack(ask: &Ask, teller: Teller) -> Result<(Client, ReqwestClient<Stack>), Bo
         client = client.no_proxy();
     }
     let client = client.build()?;
-    let mut policy = RetryPolicy::builder()
+    let policy = RetryPolicy::builder()
         .attempts(ask.attempts)
         .deadline(ask.deadline)
         // A budget bounds the retries of many requests; there is only this one.
         .without_budget()
         .observer(Arc::new(teller));
-    if ask.attempts > 5 {
-        // A kind's own schedule ends at 5 whatever `attempts` says, so it is raised for those that pass.
-        let second = Duration::from_secs;
-        for (kind, base) in
-            [(Kind::RateLimited, 1), (Kind::Overloaded, 2), (Kind::Unavailable, 1), (Kind::Transport, 1)]
-        {
-            let backoff = Backoff::new(second(base), second(60));
-            policy = policy.schedule(kind, Schedule::new(ask.attempts, backoff));
-        }
-    }
     let stack = ServiceBuilder::new()
         .layer(RetryLayer::new(policy.build()?))
         .layer(ClassifyLayer::new().watch())

@@ -195,7 +195,9 @@ impl Refused {
         let mut progress = Progress { attempts: 1, ..Progress::default() };
         progress.kinds.extend(verdict.kind());
         let failure = Failure::Verdict(&verdict);
-        self.settings.tell_failed(&Progress::default(), &failure);
+        self.settings.number(&mut progress);
+        let before = Progress { request: progress.request, ..Progress::default() };
+        self.settings.tell_failed(&before, &failure);
         // The refusal is the reason only if there would have been another attempt.
         let why = self.settings.schedule(&progress, &verdict, || 0.0).err().unwrap_or(self.why);
         self.settings.tell_gave_up(&progress, &failure, why);
@@ -215,6 +217,7 @@ impl<S, B: Body + Clone> Kept<S, B> {
             Err(error) => Failure::of_error(error, &verdict),
         };
         let mut failed = self.failed.take().unwrap_or_default();
+        self.settings.number(&mut failed.progress);
         self.settings.tell_failed(&failed.progress, &failure);
         match self.decide(&mut failed, &failure) {
             Ok(wait) => {
@@ -264,7 +267,10 @@ impl<S, B: Body + Clone> Kept<S, B> {
         }
         if let Some(mut failed) = self.failed.take() {
             failed.progress.attempts += 1;
-            self.settings.observer.tell(&Event::Recovered { attempts: failed.progress.attempts });
+            self.settings.observer.tell(&Event::Recovered {
+                request: failed.progress.request,
+                attempts: failed.progress.attempts,
+            });
             failed.progress.publish(result.as_mut().map_err(|_| ()), None);
         }
     }
@@ -307,12 +313,16 @@ fn judge<RB>(result: &Result<Response<RB>, BoxError>) -> Option<Verdict> {
 impl Settings {
     pub(super) fn tell_failed(&self, progress: &Progress, failure: &Failure<'_>) {
         // The attempt is not counted yet.
-        self.observer
-            .tell(&Event::AttemptFailed { attempt: progress.attempts + 1, verdict: failure.verdict() });
+        self.observer.tell(&Event::AttemptFailed {
+            request: progress.request,
+            attempt: progress.attempts + 1,
+            verdict: failure.verdict(),
+        });
     }
 
     pub(super) fn tell_waiting(&self, progress: &Progress, failure: &Failure<'_>, wait: Duration) {
         self.observer.tell(&Event::Waiting {
+            request: progress.request,
             attempt: progress.attempts + 1,
             wait,
             verdict: failure.verdict(),
@@ -320,7 +330,12 @@ impl Settings {
     }
 
     pub(super) fn tell_gave_up(&self, progress: &Progress, failure: &Failure<'_>, why: GaveUp) {
-        self.observer.tell(&Event::GaveUp { attempts: progress.attempts, why, verdict: failure.verdict() });
+        self.observer.tell(&Event::GaveUp {
+            request: progress.request,
+            attempts: progress.attempts,
+            why,
+            verdict: failure.verdict(),
+        });
     }
 }
 

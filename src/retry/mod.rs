@@ -23,6 +23,8 @@
 //! | `failed_precondition` | 5, only where it comes true by itself (a file still being processed) | the same |
 //! | everything else | 1 | |
 //!
+//! Attempts of all kinds count together: two `internal` after a `rate_limited` are three.
+//!
 //! Where the server names a delay, that is waited out: never less than declared, one second more where the
 //! declared one is cut to whole seconds, and up to 20 % more to spread the herd. A declared delay above 60 s,
 //! and any wait that would not end before the deadline, is not begun: the last real answer is returned now.

@@ -1,6 +1,7 @@
 //! Again, and when? The decision, its settings and their defaults.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -37,6 +38,8 @@ pub(super) struct Settings {
     pub(super) max_body_bytes: usize,
     chance: Chance,
     pub(super) observer: Observed,
+    /// Requests that had a failure, for their numbers.
+    failed_requests: Arc<AtomicU64>,
 }
 
 /// How one kind of failure is retried.
@@ -54,15 +57,23 @@ pub(super) struct Settings {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Schedule {
-    attempts: u32,
+    /// `None` is as many as the policy has.
+    attempts: Option<u32>,
     backoff: Backoff,
 }
 
 impl Schedule {
-    /// At most `attempts` in all, the first included, with this backoff. 1 never retries this kind.
+    /// This kind ends a request that has had `attempts` in all, the first and those of other kinds included,
+    /// even where the policy has more. 1 never retries it.
     #[must_use]
     pub const fn new(attempts: u32, backoff: Backoff) -> Self {
-        Self { attempts, backoff }
+        Self { attempts: Some(attempts), backoff }
+    }
+
+    /// As many attempts as the policy has, with this backoff.
+    #[must_use]
+    pub const fn waiting(backoff: Backoff) -> Self {
+        Self { attempts: None, backoff }
     }
 }
 
@@ -81,18 +92,18 @@ impl RetryPolicy {
         let general = Backoff::default();
         let mut schedules = [None; Kind::ALL.len()];
         for (kind, attempts, backoff) in [
-            (Kind::RateLimited, 5, general),
-            (Kind::Overloaded, 5, Backoff::new(second(2), second(60))),
-            (Kind::Unavailable, 5, general),
-            (Kind::Transport, 5, general),
+            (Kind::RateLimited, None, general),
+            (Kind::Overloaded, None, Backoff::new(second(2), second(60))),
+            (Kind::Unavailable, None, general),
+            (Kind::Transport, None, general),
             // Only where the verdict knows the precondition to come true by itself.
-            (Kind::FailedPrecondition, 5, general),
+            (Kind::FailedPrecondition, None, general),
             // It may be the form that an over-long request takes; a third time it is.
-            (Kind::Internal, 3, general),
-            (Kind::Conflict, 3, general),
+            (Kind::Internal, Some(3), general),
+            (Kind::Conflict, Some(3), general),
             // Bounded by `maybe_processed_retries`, too.
-            (Kind::DeadlineExceeded, 5, general),
-            (Kind::Cancelled, 5, general),
+            (Kind::DeadlineExceeded, None, general),
+            (Kind::Cancelled, None, general),
         ] {
             schedules[kind as usize] = Some(Schedule { attempts, backoff });
         }
@@ -108,6 +119,7 @@ impl RetryPolicy {
                 max_body_bytes: super::DEFAULT_MAX_BODY_BYTES,
                 chance: Chance::default(),
                 observer: Observed::default(),
+                failed_requests: Arc::default(),
             },
             never_retried: None,
         }
@@ -133,8 +145,9 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicyBuilder {
-    /// Attempts in all, the first included. From 1 (never retry) to 100; default 5. The upper bound of every
-    /// [`schedule`](Self::schedule).
+    /// Attempts in all, the first included and whatever their kinds. From 1 (never retry) to 100; default 5.
+    /// A kind's [`schedule`](Self::schedule) may end a request earlier: by default `internal` and `conflict` do,
+    /// after 3.
     pub const fn attempts(mut self, attempts: u32) -> Self {
         self.settings.attempts = attempts;
         self
@@ -243,7 +256,7 @@ impl RetryPolicyBuilder {
             return Err(ConfigError::new("schedule", "must be for a kind that can be retried"));
         }
         for schedule in settings.schedules.iter().flatten() {
-            if !(1..=100).contains(&schedule.attempts) {
+            if !(1..=100).contains(&schedule.attempts.unwrap_or(1)) {
                 return Err(ConfigError::new(
                     "schedule.attempts",
                     "must be from 1 to 100, the first one included",
@@ -267,6 +280,8 @@ impl RetryPolicyBuilder {
 /// How far one request has come. Plain data: the future that holds it may be dropped at any time.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
+    /// The request's number, once it had a failure; 0 before.
+    pub(super) request: u64,
     /// Attempts that were sent and have ended.
     pub(super) attempts: u32,
     /// When the first attempt began; read late, see `future.rs`.
@@ -318,6 +333,14 @@ pub(super) struct Again {
 }
 
 impl Settings {
+    /// Gives a request its number, at its first failure.
+    pub(super) fn number(&self, progress: &mut Progress) {
+        if progress.request == 0 {
+            // Relaxed: only distinct numbers are asked for.
+            progress.request = self.failed_requests.fetch_add(1, Ordering::Relaxed) + 1;
+        }
+    }
+
     /// Decides about one failed attempt, which `progress` does not count yet, and counts it.
     ///
     /// `deadline` is absolute, `key` names the budget's bucket; both are asked for only when they matter.
@@ -388,7 +411,7 @@ impl Settings {
             return Err(GaveUp::NotRetryable);
         }
         let schedule = self.schedules[kind as usize].as_ref().ok_or(GaveUp::NotRetryable)?;
-        if progress.attempts >= self.attempts.min(schedule.attempts) {
+        if progress.attempts >= schedule.attempts.unwrap_or(self.attempts).min(self.attempts) {
             return Err(GaveUp::Attempts);
         }
         if verdict.maybe_processed() && progress.maybe_processed >= self.maybe_processed_retries {

@@ -57,6 +57,7 @@ where
             let started = progress.started.unwrap_or(now);
             settings.deadline.map(|total| crate::time::saturating_add(started, total))
         });
+        settings.number(progress);
         settings.tell_failed(progress, &failure);
         match settings.decide(progress, &failure, now, deadline, || budget_key(request)) {
             Ok(again) => {
