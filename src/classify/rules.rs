@@ -364,7 +364,9 @@ fn limit(message: &str, delay: Option<ServerDelay>, quota: &[QuotaViolation], ze
     if widest != Period::Unknown {
         return Kind::RateLimited;
     }
-    if billing(message) || prose::says(message, &["have a free quota tier", "no free quota tier"]) {
+    let daily = ["daily quota", "daily limit", "equests per day", "okens per day", "quota for today"];
+    let no_tier = ["have a free quota tier", "no free quota tier"];
+    if billing(message) || prose::says(message, &no_tier) || prose::says(message, &daily) {
         return Kind::QuotaExhausted;
     }
     if overloaded(message) { Kind::Overloaded } else { Kind::RateLimited }

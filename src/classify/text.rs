@@ -47,8 +47,25 @@ pub(super) fn scan<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) {
 }
 
 /// gRPC's `429 Quota exceeded … [violations { … }]`: the leading number is the HTTP status and stands for the
-/// code; the message ends where the details begin. Likewise `[429 Too Many Requests] message [{…}]`.
+/// code; the message ends where the details begin. Likewise `[429 Too Many Requests] message [{…}]`, and either
+/// behind the name of Python's exception: `google.api_core.exceptions.ResourceExhausted: 429 …`.
 fn head<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) {
+    // grpcio prints `status = StatusCode.RESOURCE_EXHAUSTED`.
+    if let Some(at) = memchr::memmem::find(text.as_bytes(), b"StatusCode.") {
+        let name = &text[at + 11..];
+        let len = name.bytes().take_while(|b| b.is_ascii_uppercase() || *b == b'_').count();
+        if Code::from_name(&name[..len]).is_some() {
+            facts.has_error = true;
+            facts.status = facts.status.take().or(Some(Cow::Borrowed(&name[..len])));
+        }
+    }
+    let exception = text.split_once(": ").filter(|(name, _)| {
+        name.len() < 120 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.')
+    });
+    let text = match exception {
+        Some((name, rest)) if name.bytes().any(|b| b.is_ascii_alphabetic()) => rest,
+        _ => text,
+    };
     let body = text.strip_prefix('[').unwrap_or(text);
     let digits = body.len() - body.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let number = body[..digits].parse::<u16>().ok().filter(|n| digits == 3 && (400..600).contains(n));
@@ -266,6 +283,30 @@ mod tests {
         ) {
             scan(&mut Facts::default(), &text, http);
         }
+    }
+
+    #[test]
+    fn pythons_exceptions_say_the_status_after_their_name() {
+        for (text, http, status) in [
+            ("google.api_core.exceptions.ResourceExhausted: 429 Over the quota.", 429, "RESOURCE_EXHAUSTED"),
+            (
+                "google.genai.errors.ServerError: 503 UNAVAILABLE. {'error': {'code': 503}}",
+                503,
+                "UNAVAILABLE",
+            ),
+            (
+                "<_Rendezvous: status = StatusCode.DEADLINE_EXCEEDED details = \"late\">",
+                504,
+                "DEADLINE_EXCEEDED",
+            ),
+        ] {
+            let mut facts = Facts::default();
+            scan(&mut facts, text, http);
+            assert_eq!(facts.status.as_deref(), Some(status), "{text}");
+        }
+        let mut facts = Facts::default();
+        scan(&mut facts, "upstream error: 503 times a charm", 429);
+        assert_eq!((facts.status, facts.code), (None, None), "another number is prose");
     }
 
     #[test]
