@@ -9,7 +9,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::facts::{Key, Scalar, ScalarSeed, seed, tolerant};
+use super::scalar::{Key, Scalar, ScalarSeed, seed, tolerant};
 use crate::verdict::Kind;
 
 /// Candidates told apart. The API allows eight.

@@ -67,11 +67,14 @@
 mod answer;
 mod body;
 mod facts;
+mod fold;
 mod future;
 mod judge;
 mod layer;
 mod prose;
+mod quota;
 mod rules;
+mod scalar;
 mod service;
 mod text;
 #[cfg(any(feature = "tower-http-06", feature = "tower-http-07"))]

@@ -6,7 +6,8 @@
 
 use std::borrow::Cow;
 
-use super::facts::{Facts, Scalar, Violation};
+use super::facts::{Facts, Violation};
+use super::scalar::Scalar;
 use crate::google_rpc::Code;
 
 /// Fills in what the facts do not have yet.

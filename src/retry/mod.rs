@@ -119,10 +119,11 @@ pub use self::future::ResponseFuture;
 pub use self::layer::RetryLayer;
 pub use self::policy::{RetryPolicy, RetryPolicyBuilder, Schedule};
 pub use self::replay::{LostReason, Replay, ReplayBody, ReplayLayer, ReplayLost, ReplayService, Superseded};
-pub use self::report::{Attempt, Attempts, GaveUp};
+pub use self::report::{Attempt, Attempts};
 pub use self::service::Retry;
 pub use self::tower::Wait;
 pub use crate::error::ConfigError;
+pub use crate::event::GaveUp;
 use crate::target::{Surface, Target};
 
 /// Above the 20 MiB that Gemini takes inline.

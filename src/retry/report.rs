@@ -1,10 +1,10 @@
 //! What a request went through, told on the side.
 
-use std::fmt;
 use std::time::Duration;
 
 use http::{Request, Response};
 
+use crate::event::GaveUp;
 use crate::verdict::Kind;
 
 /// Which attempt a request is: an extension of every request that the retry layer sends again.
@@ -22,54 +22,6 @@ impl Attempt {
     #[must_use]
     pub fn of<B>(request: &Request<B>) -> u32 {
         request.extensions().get::<Self>().map_or(1, |attempt| attempt.0)
-    }
-}
-
-/// Why a failure was handed on and not retried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum GaveUp {
-    /// Another attempt would fail the same way.
-    NotRetryable,
-    /// All attempts of the policy, or of this kind's schedule, are used up.
-    Attempts,
-    /// The server asks for a longer wait than the policy allows.
-    ServerDelay,
-    /// The next wait would end after the deadline.
-    Deadline,
-    /// The retry budget is empty.
-    Budget,
-    /// The request may have been processed, and the policy repeats such requests no more often.
-    MaybeProcessed,
-    /// Part of the answer had already been delivered.
-    AfterOutput,
-    /// The request's body is larger than the policy keeps for another attempt.
-    BodyTooLarge,
-    /// A layer of this process turned the request away and does not know until when.
-    Rejected,
-}
-
-impl GaveUp {
-    /// The reason as a phrase.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::NotRetryable => "another attempt would fail the same way",
-            Self::Attempts => "all attempts are used up",
-            Self::ServerDelay => "the server asks for a longer wait than allowed",
-            Self::Deadline => "the next wait would end after the deadline",
-            Self::Budget => "the retry budget is empty",
-            Self::MaybeProcessed => "the request may have been processed",
-            Self::AfterOutput => "part of the answer had been delivered",
-            Self::BodyTooLarge => "the request body is too large to be kept",
-            Self::Rejected => "turned away with no known end",
-        }
-    }
-}
-
-impl fmt::Display for GaveUp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
     }
 }
 

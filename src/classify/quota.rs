@@ -1,0 +1,171 @@
+//! Which quotas an answer names: in its details, its metadata or its message. Pure.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use super::facts::{Facts, Violation};
+use super::prose;
+use crate::verdict::{Dimension, Period, Piece, QuotaViolation};
+
+/// Every violation, from the details, else from the metadata, else from the message; and whether any limit
+/// is zero.
+pub(super) fn quota(facts: &Facts<'_>, body: &Bytes) -> (Vec<QuotaViolation>, bool) {
+    // A key has no business in a quota's name; one that a relay put there is dropped, since names are printed.
+    let piece = |text: &Cow<'_, str>| Piece::of(body, if prose::holds_key(text) { "" } else { text });
+    let mut out = Vec::new();
+    if !facts.violations.is_empty() {
+        // Zero is written by leaving it out: proto3's JSON has no zeros. Where the message names limits, it
+        // decides; where it does not, an id without a value is a zero.
+        let named_zero = facts.violations.iter().any(|v| v.value.is_none())
+            && prose::quota_lines(&facts.message).any(|line| line.limit == Some(0));
+        out.reserve_exact(facts.violations.len());
+        for v in &facts.violations {
+            let named = || {
+                let metric = v.metric.as_deref()?;
+                prose::quota_lines(&facts.message).find(|line| line.metric == Some(metric))?.limit
+            };
+            let limit = v.value.or(named_zero.then_some(0)).or_else(named);
+            let (dimension, period) = meaning(words(v));
+            out.push(QuotaViolation {
+                dimension,
+                period,
+                limit,
+                zero: limit == Some(0) || (limit.is_none() && v.id.is_some() && !v.not_omitted),
+                metric: v.metric.as_ref().map(piece),
+                id: v.id.as_ref().map(piece),
+                model: v.model.as_ref().map(piece),
+            });
+        }
+    } else if facts.metadata.quota_metric.is_some() || facts.metadata.quota_limit.is_some() {
+        let m = &facts.metadata;
+        let names =
+            [&m.quota_limit, &m.quota_unit, &m.quota_metric].into_iter().flatten().map(|s| s.as_ref());
+        let (dimension, period) = meaning(names);
+        out.push(QuotaViolation {
+            dimension,
+            period,
+            limit: m.quota_limit_value,
+            zero: m.quota_limit_value == Some(0),
+            metric: m.quota_metric.as_ref().map(piece),
+            id: m.quota_limit.as_ref().map(piece),
+            model: m.model.as_ref().map(piece),
+        });
+    } else {
+        for line in prose::quota_lines(&facts.message).take(32) {
+            let names = [line.limit_name, line.metric].into_iter().flatten();
+            let (dimension, period) = meaning(names);
+            let v = QuotaViolation {
+                dimension,
+                period,
+                limit: line.limit,
+                zero: line.limit == Some(0),
+                metric: line.metric.map(|text| Piece::of(body, text)),
+                id: None,
+                model: line.model.map(|text| Piece::of(body, text)),
+            };
+            if !out.contains(&v) {
+                out.push(v);
+            }
+        }
+    }
+    let zero = out.iter().any(|v| v.zero);
+    (out, zero)
+}
+
+fn words<'v>(v: &'v Violation<'_>) -> impl Iterator<Item = &'v str> {
+    [&v.id, &v.metric].into_iter().flatten().map(|s| s.as_ref())
+}
+
+/// What the names of a quota say: what it counts, and over which window (`PerDay`, `per_day`, `per day`,
+/// `1/min/{…}`).
+///
+/// The first name that says anything decides: the id is exact, the metric is shared by several windows.
+fn meaning<'a>(names: impl Iterator<Item = &'a str>) -> (Dimension, Period) {
+    let per = |before: &str| before.eq_ignore_ascii_case("per") || before == "1";
+    let (mut dimension, mut period) = (None, Period::Unknown);
+    for name in names {
+        let (mut here, mut before) = (None, "");
+        for word in words_of(name) {
+            let is = |other: &str| word.eq_ignore_ascii_case(other);
+            let open = period == Period::Unknown;
+            match word.as_bytes()[0] | 0x20 {
+                b'o' if is("output") => here = Some(Dimension::Other),
+                b'e' if is("enqueued") => here = Some(Dimension::Other),
+                b't' if here != Some(Dimension::Other) && (is("tokens") || is("token")) => {
+                    here = Some(Dimension::InputTokens);
+                }
+                b'r' if here.is_none() && (is("requests") || is("request")) => {
+                    here = Some(Dimension::Requests);
+                }
+                b'd' if open && (is("daily") || per(before) && is("day") || before == "1" && is("d")) => {
+                    period = Period::Day
+                }
+                b'm' if open && (is("monthly") || per(before) && is("month")) => period = Period::Month,
+                b'm' if open && per(before) && (is("minute") || is("min")) => period = Period::Minute,
+                b'h' if open && per(before) && is("hour") => period = Period::Hour,
+                b's' if open && per(before) && is("second") => period = Period::Second,
+                _ => {}
+            }
+            before = word;
+        }
+        dimension = dimension.or(here);
+        if dimension.is_some() && period != Period::Unknown {
+            break;
+        }
+    }
+    (dimension.unwrap_or(Dimension::Other), period)
+}
+
+/// The words of an identifier in any case: `InputTokensPerModel`, `input_tokens_per_model`, "input tokens".
+fn words_of(name: &str) -> impl Iterator<Item = &str> {
+    let mut rest = name;
+    std::iter::from_fn(move || {
+        rest = rest.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
+        let bytes = rest.as_bytes();
+        let mut end = usize::from(!bytes.is_empty());
+        while bytes.get(end).is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) {
+            end += 1;
+        }
+        let (word, after) = rest.split_at(end);
+        rest = after;
+        (!word.is_empty()).then_some(word)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_read_as_words() {
+        for (name, expected) in [
+            ("GenerateRequestsPerMinutePerProjectPerModel-FreeTier", Period::Minute),
+            ("GenerateRequestsPerDayPerProjectPerModel", Period::Day),
+            ("svc/generate_requests_per_model_per_day", Period::Day),
+            ("Gemini25ProRequestsPerDay", Period::Day),
+            ("Requests per day per user per tier", Period::Day),
+            ("PerSecondThing", Period::Second),
+            ("1/min/{project}/{region}", Period::Minute),
+            ("online_prediction_requests_per_base_model", Period::Unknown),
+            ("Per", Period::Unknown),
+            ("per_", Period::Unknown),
+            ("", Period::Unknown),
+        ] {
+            assert_eq!(meaning([name].into_iter()).1, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_counted() {
+        for (name, expected) in [
+            ("GenerateContentInputTokensPerModelPerMinute-FreeTier", Dimension::InputTokens),
+            ("generate_content_paid_tier_2_input_token_count", Dimension::InputTokens),
+            ("GenerateRequestsPerMinutePerProjectPerModel", Dimension::Requests),
+            ("ImagesPerMinute", Dimension::Other),
+            ("BatchEnqueuedTokens", Dimension::Other),
+        ] {
+            assert_eq!(meaning([name].into_iter()).0, expected, "{name}");
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! The verdict: what one attempt's outcome means, read once and acted on by every layer.
+//!
+//! A [`Verdict`] says what kind of failure this was, whether another attempt makes sense and when, whether
+//! the request was sent at all, which quota was hit, what else would help, and what a person should do.
+//! [`ClassifyLayer`](crate::classify::ClassifyLayer) publishes it in the response's extensions; anybody can
+//! make one with [`Verdict::from_parts`] (a response in hand), [`Verdict::of`] (whatever is known of a
+//! response) and [`Verdict::from_error`] (a failure without a response).
+//!
+//! # Sharing and dropping
+//!
+//! A verdict is an immutable value behind one `Arc`: cloning it is a reference count, and a success that
+//! nobody watches holds nothing at all. It keeps the error body it was read from (at most the classifier's
+//! limit, 256 KiB by default) alive as long as a clone lives.
+//!
+//! # Secrets
+//!
+//! Google echoes the API key in some error messages. What a verdict prints (`Debug`,
+//! [`message`](Verdict::message), [`details`](Verdict::details)) has everything that looks like a key or a
+//! bearer token replaced; the response body itself is left as it came.
+
+mod delay;
+mod kind;
+mod quota;
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode};
+
+pub use self::delay::{DelaySource, ServerDelay};
+pub use self::kind::Kind;
+pub(crate) use self::quota::Piece;
+pub use self::quota::{Dimension, Period, QuotaViolation};
+use crate::classify::redact;
+use crate::google_rpc::{Code, Status};
+
+/// Whether another attempt at the same request makes sense.
+///
+/// Exhaustive on purpose: a caller must handle the decision whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Retryability {
+    /// The same request fails again; or it would be paid for again without need.
+    Never,
+    /// Yes, once the server's own delay has passed: [`Verdict::server_delay`].
+    AfterServerDelay,
+    /// Yes, with a backoff of the caller's choosing.
+    WithBackoff,
+}
+
+/// How far the request got.
+///
+/// Exhaustive on purpose: "not sent" is free to repeat, "maybe sent" may be paid twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Sent {
+    /// It never left this process, or never reached a server.
+    No,
+    /// It may have arrived and may have been processed, and no answer tells.
+    Maybe,
+    /// The server answered it.
+    Yes,
+}
+
+/// What other than the same request again would help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Alternative {
+    /// Nothing but changing the request, or waiting.
+    None,
+    /// Another model.
+    Model,
+    /// Another project, or another key.
+    Project,
+    /// A model with a larger context window.
+    LargerContext,
+}
+
+/// How an answer ended that was handed on before its end was known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The whole body arrived, and as far as it was looked at it is a good answer.
+    Complete,
+    /// The body ended badly: it broke off, held an error, or was blocked or empty.
+    Failed(Kind),
+    /// The caller dropped the body before its end. Says nothing about the server.
+    Dropped,
+}
+
+/// The shared cell in which the end of a body is published, once.
+pub(crate) type EndCell = Arc<OnceLock<Outcome>>;
+
+/// What one attempt's outcome means. See the [module documentation](self).
+///
+/// ```
+/// use bytes::Bytes;
+/// use http::{HeaderMap, StatusCode};
+/// use tower_gemini::{Kind, Verdict};
+///
+/// let body = Bytes::from_static(br#"{"error": {"code": 429, "status": "RESOURCE_EXHAUSTED",
+///   "message": "Your project has exceeded its monthly spending cap."}}"#);
+/// let verdict = Verdict::from_parts(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new(), body);
+/// assert_eq!(verdict.kind(), Some(Kind::QuotaExhausted), "waiting a minute will not help");
+/// println!("{}", verdict.remedy());
+/// ```
+#[derive(Clone, Default)]
+pub struct Verdict(Repr);
+
+#[derive(Clone, Default)]
+enum Repr {
+    /// A success that nobody watches. It allocates nothing.
+    #[default]
+    Success,
+    /// A success so far, whose end will be published.
+    Watched(EndCell),
+    Failure(Arc<Inner>),
+}
+
+#[derive(Clone)]
+pub(crate) struct Inner {
+    pub(crate) kind: Kind,
+    pub(crate) retryability: Retryability,
+    pub(crate) sent: Sent,
+    pub(crate) alternative: Alternative,
+    pub(crate) http: Option<StatusCode>,
+    pub(crate) code: Option<Code>,
+    pub(crate) delay: Option<ServerDelay>,
+    pub(crate) quota: Vec<QuotaViolation>,
+    pub(crate) message: Piece,
+    /// The message stands in JSON, with its escapes.
+    pub(crate) escaped: bool,
+    pub(crate) reason: Option<Piece>,
+    pub(crate) domain: Option<Piece>,
+    /// Where no violation has one.
+    pub(crate) model: Option<Piece>,
+    pub(crate) body: Bytes,
+    /// The error came after output had been delivered.
+    pub(crate) after_output: bool,
+    /// A retry was due, and the request's body was too large to be kept for it.
+    pub(crate) replay_refused: bool,
+}
+
+impl Inner {
+    pub(crate) fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            retryability: Retryability::Never,
+            sent: Sent::Yes,
+            alternative: Alternative::None,
+            http: None,
+            code: None,
+            delay: None,
+            quota: Vec::new(),
+            message: Piece::default(),
+            escaped: false,
+            reason: None,
+            domain: None,
+            model: None,
+            body: Bytes::new(),
+            after_output: false,
+            replay_refused: false,
+        }
+    }
+
+    /// Without its escapes and secrets. Worked out when it is asked for: most messages never are.
+    fn message(&self) -> Cow<'_, str> {
+        let raw = self.message.as_str();
+        let plain = || serde_json::from_str::<String>(&format!("\"{raw}\"")).ok();
+        match self.escaped.then(plain).flatten() {
+            Some(plain) => Cow::Owned(redact(&plain).into_owned()),
+            None => redact(raw),
+        }
+    }
+}
+
+impl Verdict {
+    pub(crate) fn new(inner: Inner) -> Self {
+        Self(Repr::Failure(Arc::new(inner)))
+    }
+
+    /// A success whose body is watched: the cell tells how it ended.
+    pub(crate) fn watched(end: EndCell) -> Self {
+        Self(Repr::Watched(end))
+    }
+
+    fn inner(&self) -> Option<&Inner> {
+        match &self.0 {
+            Repr::Failure(inner) => Some(inner),
+            Repr::Success | Repr::Watched(_) => None,
+        }
+    }
+
+    /// Judges a whole response: status, headers and body.
+    ///
+    /// Pure: no clock is read but for an HTTP date in `Retry-After`, nothing is kept but `body`. Never
+    /// panics, whatever the bytes. Bodies of 4xx and 5xx are read as errors whatever their content type
+    /// says; bodies of 2xx are read as answers, in which an error, a block or an empty answer may hide.
+    #[must_use]
+    pub fn from_parts(status: StatusCode, headers: &HeaderMap, body: Bytes) -> Self {
+        crate::classify::judge(status, headers, body)
+    }
+
+    /// What is known of this response: the verdict that the classifier left in its extensions, else what
+    /// its status and headers say.
+    #[must_use]
+    pub fn of<B>(response: &Response<B>) -> Self {
+        match response.extensions().get::<Self>() {
+            Some(verdict) => verdict.clone(),
+            None if response.status().as_u16() < 400 => Self::default(),
+            None => crate::classify::judge(response.status(), response.headers(), Bytes::new()),
+        }
+    }
+
+    /// Whether [`Verdict::of`] would be a success; without making it.
+    pub(crate) fn is_good<B>(response: &Response<B>) -> bool {
+        let published = response.extensions().get::<Self>();
+        response.status().as_u16() < 400 && published.is_none_or(Self::is_success)
+    }
+
+    /// Judges a failure without a response, by walking along `source()`.
+    ///
+    /// Tells "not sent" (refused connections, unresolvable names, [`Rejected`](crate::Rejected)) from "maybe
+    /// sent" (resets, broken pipes, timeouts). Errors of hyper and hyper-util are known with the feature
+    /// `hyper` (on by default), reqwest's with `reqwest`, tower-http's timeouts with `tower-http-06` and
+    /// `tower-http-07`; `io::Error` and the timeouts of tower and tokio always. Anything unknown is a
+    /// transport failure that may have been sent.
+    #[must_use]
+    pub fn from_error(error: &(dyn Error + 'static)) -> Self {
+        crate::classify::judge_error(error)
+    }
+
+    /// The kind of failure; `None` for a success.
+    #[must_use]
+    pub fn kind(&self) -> Option<Kind> {
+        self.inner().map(|inner| inner.kind)
+    }
+
+    /// Whether this was a success, as far as it is known yet.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        self.kind().is_none()
+    }
+
+    /// Whether another attempt at the same request makes sense.
+    #[must_use]
+    pub fn retryability(&self) -> Retryability {
+        self.inner().map_or(Retryability::Never, |inner| inner.retryability)
+    }
+
+    /// How far the request got.
+    #[must_use]
+    pub fn sent(&self) -> Sent {
+        self.inner().map_or(Sent::Yes, |inner| inner.sent)
+    }
+
+    /// Whether the server may have done (and billed) the work although no answer came of it: a timeout on
+    /// either side, a cancellation by the server, or a connection lost after the request may have left.
+    #[must_use]
+    pub fn maybe_processed(&self) -> bool {
+        self.sent() == Sent::Maybe || matches!(self.kind(), Some(Kind::DeadlineExceeded | Kind::Cancelled))
+    }
+
+    /// What else would help.
+    #[must_use]
+    pub fn alternative(&self) -> Alternative {
+        self.inner().map_or(Alternative::None, |inner| inner.alternative)
+    }
+
+    /// The HTTP status, where there was a response.
+    #[must_use]
+    pub fn http_status(&self) -> Option<StatusCode> {
+        self.inner().and_then(|inner| inner.http)
+    }
+
+    /// The `google.rpc.Code` that the body names.
+    #[must_use]
+    pub fn grpc_code(&self) -> Option<Code> {
+        self.inner().and_then(|inner| inner.code)
+    }
+
+    /// The delay that the server declared, believed or not: a spent daily quota carries one, too.
+    #[must_use]
+    pub fn server_delay(&self) -> Option<ServerDelay> {
+        self.inner().and_then(|inner| inner.delay)
+    }
+
+    /// Every quota that was exceeded, in the order of the body.
+    #[must_use]
+    pub fn quota(&self) -> &[QuotaViolation] {
+        self.inner().map_or(&[], |inner| &inner.quota)
+    }
+
+    /// The error message, with keys and tokens replaced; empty where there is none.
+    #[must_use]
+    pub fn message(&self) -> Cow<'_, str> {
+        self.inner().map_or(Cow::Borrowed(""), Inner::message)
+    }
+
+    /// `google.rpc.ErrorInfo.reason`.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        self.inner().and_then(|inner| inner.reason.as_ref()).map(Piece::as_str)
+    }
+
+    /// `google.rpc.ErrorInfo.domain`.
+    #[must_use]
+    pub fn domain(&self) -> Option<&str> {
+        self.inner().and_then(|inner| inner.domain.as_ref()).map(Piece::as_str)
+    }
+
+    /// The model that the answer names, which is the quota's name for it in a 429.
+    #[must_use]
+    pub fn model(&self) -> Option<&str> {
+        let inner = self.inner()?;
+        inner.model.as_ref().map(Piece::as_str).or_else(|| inner.quota.iter().find_map(QuotaViolation::model))
+    }
+
+    /// The raw `google.rpc.Status` with all its details, keys and tokens replaced. Parsed anew at each call;
+    /// `None` where the body is not JSON.
+    #[must_use]
+    pub fn details(&self) -> Option<Status> {
+        self.inner().and_then(|inner| Status::from_body(&inner.body))
+    }
+
+    /// One sentence that a person can act on.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        self.kind().map_or("Nothing to do.", Kind::remedy)
+    }
+
+    /// The page of Google's documentation that says more; `None` for a success.
+    #[must_use]
+    pub fn docs(&self) -> Option<&'static str> {
+        self.kind().map(Kind::docs)
+    }
+
+    /// Whether the error came after part of an answer had been delivered, so that nothing may be repeated
+    /// silently.
+    #[must_use]
+    pub fn after_output(&self) -> bool {
+        self.inner().is_some_and(|inner| inner.after_output)
+    }
+
+    /// Whether a retry was due and could not be made because the request's body was too large to be kept.
+    #[must_use]
+    pub fn replay_refused(&self) -> bool {
+        self.inner().is_some_and(|inner| inner.replay_refused)
+    }
+
+    pub(crate) fn with_replay_refused(self) -> Self {
+        match self.0 {
+            Repr::Failure(inner) => Self::new(Inner { replay_refused: true, ..(*inner).clone() }),
+            repr => Self(repr),
+        }
+    }
+
+    /// How a successful response's body ended: `None` while it is still being read, where nobody watches it,
+    /// and for failures, whose body was read before.
+    ///
+    /// Bodies are watched when [`ClassifyLayer::watch`](crate::classify::ClassifyLayer::watch) is on. Every
+    /// clone of the verdict sees the outcome.
+    #[must_use]
+    pub fn outcome(&self) -> Option<Outcome> {
+        match &self.0 {
+            Repr::Watched(end) => end.get().copied(),
+            Repr::Success | Repr::Failure(_) => None,
+        }
+    }
+}
+
+impl fmt::Debug for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = match &self.0 {
+            Repr::Success => return f.write_str("Verdict(success)"),
+            Repr::Watched(end) => return f.debug_tuple("Verdict").field(&end.get()).finish(),
+            Repr::Failure(inner) => inner,
+        };
+        // The body is left out: it may hold a prompt or an echoed key.
+        f.debug_struct("Verdict")
+            .field("kind", &inner.kind)
+            .field("retryability", &inner.retryability)
+            .field("sent", &inner.sent)
+            .field("http", &inner.http)
+            .field("code", &inner.code)
+            .field("server_delay", &inner.delay)
+            .field("quota", &inner.quota)
+            .field("reason", &inner.reason)
+            .field("model", &self.model().map(redact))
+            .field("message", &inner.message())
+            .finish_non_exhaustive()
+    }
+}
