@@ -80,6 +80,26 @@ fn a_line_that_cannot_be_read_gets_an_error_and_nothing_else() {
 }
 
 #[test]
+fn a_key_in_any_member_is_never_said() {
+    let key = "AIzaSyD-not-a-real-key-0123456789abcdef";
+    let details = json!([
+        {"reason": key, "domain": key, "metadata": {"model": key, "quota_metric": key, "quota_limit": key}},
+        {"violations": [{"quotaId": key, "quotaMetric": key, "quotaDimensions": {"model": key}}]},
+    ]);
+    for details in [details.clone(), json!([details[0]]), json!([])] {
+        let body = json!({"error": {"code": 429, "status": key, "details": details, "message":
+            format!("* Quota exceeded for metric: {key}, limit: 0, model: {key}\nmodels/{key} is not found {key}")}});
+        for status in [429, 404, 400, 200] {
+            let line = json!({"id": 1, "status": status, "body": body.to_string()}).to_string();
+            let said = say::json_line(line.as_bytes());
+            let pasted = read::response(body.to_string().as_bytes(), Some(status));
+            let prose = say::prose(&pasted);
+            assert!(!said.contains(&key[4..]) && !prose.contains(&key[4..]), "{said}\n{prose}");
+        }
+    }
+}
+
+#[test]
 fn lines_may_lack_everything_but_a_status() {
     let said: Value = serde_json::from_str(&say::json_line(br#"{"id":7,"status":"503"}"#)).unwrap();
     assert_eq!((said["id"].as_u64(), said["kind"].as_str()), (Some(7), Some("unavailable")));

@@ -469,7 +469,7 @@ async fn towers_own_retry_takes_the_policy() {
 async fn dropped_while_called_ends_the_attempt() {
     let probe = Probe::always(Answer::Hang);
     let mut service = RetryLayer::default().layer(probe.clone());
-    let mut call = tokio_test_task(service.ready().await.unwrap().call(request()));
+    let mut call = by_hand(service.ready().await.unwrap().call(request()));
     assert!(call.poll().is_pending());
     assert_eq!(probe.state().lock().unwrap().in_flight, 1);
     drop(call);
@@ -495,7 +495,7 @@ async fn dropped_while_waiting_refunds_the_budget() {
     let probe = Probe::always(error(503, "UNAVAILABLE", "down"));
     let mut service =
         RetryLayer::new(RetryPolicy::builder().budget(budget.clone()).build().unwrap()).layer(probe.clone());
-    let mut call = tokio_test_task(service.ready().await.unwrap().call(request()));
+    let mut call = by_hand(service.ready().await.unwrap().call(request()));
     assert!(call.poll().is_pending());
     assert_eq!(budget.keys_short(), 1, "the retry is paid for before its wait");
     drop(call);
@@ -509,7 +509,7 @@ async fn dropped_while_readying_refunds_the_budget() {
     let probe = Probe::always(error(503, "UNAVAILABLE", "down"));
     let mut service =
         RetryLayer::new(RetryPolicy::builder().budget(budget.clone()).build().unwrap()).layer(probe.clone());
-    let mut call = tokio_test_task(service.ready().await.unwrap().call(request()));
+    let mut call = by_hand(service.ready().await.unwrap().call(request()));
     assert!(call.poll().is_pending());
     probe.state().lock().unwrap().not_ready = u32::MAX;
     tokio::time::advance(2 * SECOND).await;
@@ -518,6 +518,20 @@ async fn dropped_while_readying_refunds_the_budget() {
     assert_eq!(budget.keys_short(), 1);
     drop(call);
     assert_eq!(budget.keys_short(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropped_while_waiting_under_towers_retry_refunds_the_budget() {
+    let budget = Budget::new(1, 0.5).unwrap();
+    let policy = RetryPolicy::builder().budget(budget.clone()).build().unwrap();
+    let probe = Probe::always(error(503, "UNAVAILABLE", "down"));
+    let mut service = tower::retry::RetryLayer::new(policy).layer(probe.clone());
+    let mut call = by_hand(service.ready().await.unwrap().call(request()));
+    assert!(call.poll().is_pending());
+    assert_eq!(budget.keys_short(), 1);
+    drop(call);
+    assert_eq!(budget.keys_short(), 0);
+    assert_eq!(probe.state().lock().unwrap().calls.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -549,7 +563,7 @@ async fn an_inner_service_that_closes_ends_the_retry_with_its_error() {
 /// A future that is polled by hand.
 struct Manual<F>(std::pin::Pin<Box<F>>);
 
-fn tokio_test_task<F: Future>(future: F) -> Manual<F> {
+fn by_hand<F: Future>(future: F) -> Manual<F> {
     Manual(Box::pin(future))
 }
 

@@ -85,7 +85,7 @@ pub use self::body::ClassifyBody;
 pub use self::future::ResponseFuture;
 pub(crate) use self::judge::judge;
 pub use self::layer::ClassifyLayer;
-pub(crate) use self::prose::redact;
+pub(crate) use self::prose::{holds_key, redact};
 pub use self::service::Classify;
 #[cfg(any(feature = "tower-http-06", feature = "tower-http-07"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "tower-http-06", feature = "tower-http-07"))))]

@@ -109,7 +109,7 @@ pub(super) fn model(message: &str) -> Option<&str> {
 }
 
 /// Whether a name out of a body has one of Google's keys or tokens in it, which no name does.
-pub(super) fn holds_key(name: &str) -> bool {
+pub(crate) fn holds_key(name: &str) -> bool {
     // Names are short, and capital A's in them rare: cheaper than a search for each marker.
     memchr::memchr3_iter(b'A', b'a', b'y', name.as_bytes()).any(|at| {
         let rest = &name.as_bytes()[at..];

@@ -1,7 +1,5 @@
 //! Which quotas an answer names: in its details, its metadata or its message. Pure.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 
 use super::facts::{Facts, Violation};
@@ -11,8 +9,7 @@ use crate::verdict::{Dimension, Period, Piece, QuotaViolation};
 /// Every violation, from the details, else from the metadata, else from the message; and whether any limit
 /// is zero.
 pub(super) fn quota(facts: &Facts<'_>, body: &Bytes) -> (Vec<QuotaViolation>, bool) {
-    // A key has no business in a quota's name; one that a relay put there is dropped, since names are printed.
-    let piece = |text: &Cow<'_, str>| Piece::of(body, if prose::holds_key(text) { "" } else { text });
+    let name = |text: &str| Piece::name(body, text);
     let mut out = Vec::new();
     if !facts.violations.is_empty() {
         // Zero is written by leaving it out: proto3's JSON has no zeros. Where the message names limits, it
@@ -32,9 +29,9 @@ pub(super) fn quota(facts: &Facts<'_>, body: &Bytes) -> (Vec<QuotaViolation>, bo
                 period,
                 limit,
                 zero: limit == Some(0) || (limit.is_none() && v.id.is_some() && !v.not_omitted),
-                metric: v.metric.as_ref().map(piece),
-                id: v.id.as_ref().map(piece),
-                model: v.model.as_ref().map(piece),
+                metric: v.metric.as_deref().and_then(name),
+                id: v.id.as_deref().and_then(name),
+                model: v.model.as_deref().and_then(name),
             });
         }
     } else if facts.metadata.quota_metric.is_some() || facts.metadata.quota_limit.is_some() {
@@ -47,9 +44,9 @@ pub(super) fn quota(facts: &Facts<'_>, body: &Bytes) -> (Vec<QuotaViolation>, bo
             period,
             limit: m.quota_limit_value,
             zero: m.quota_limit_value == Some(0),
-            metric: m.quota_metric.as_ref().map(piece),
-            id: m.quota_limit.as_ref().map(piece),
-            model: m.model.as_ref().map(piece),
+            metric: m.quota_metric.as_deref().and_then(name),
+            id: m.quota_limit.as_deref().and_then(name),
+            model: m.model.as_deref().and_then(name),
         });
     } else {
         for line in prose::quota_lines(&facts.message).take(32) {
@@ -60,9 +57,9 @@ pub(super) fn quota(facts: &Facts<'_>, body: &Bytes) -> (Vec<QuotaViolation>, bo
                 period,
                 limit: line.limit,
                 zero: line.limit == Some(0),
-                metric: line.metric.map(|text| Piece::of(body, text)),
+                metric: line.metric.and_then(name),
                 id: None,
-                model: line.model.map(|text| Piece::of(body, text)),
+                model: line.model.and_then(name),
             };
             if !out.contains(&v) {
                 out.push(v);

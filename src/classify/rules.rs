@@ -71,7 +71,7 @@ pub(super) fn error(http: StatusCode, header: Option<Duration>, facts: &Facts<'_
         }
         _ => Retryability::Never,
     };
-    let piece = |text: &str| Piece::of(body, text);
+    let name = |text: &str| Piece::name(body, text);
     Inner {
         retryability: if kind == Kind::Conflict && code == Some(Code::AlreadyExists) {
             Retryability::Never
@@ -84,10 +84,10 @@ pub(super) fn error(http: StatusCode, header: Option<Duration>, facts: &Facts<'_
         code,
         delay,
         quota,
-        model: model(facts, kind).filter(|text| !prose::holds_key(text)).map(piece),
-        reason: facts.reason.as_deref().filter(|text| !prose::holds_key(text)).map(piece),
-        domain: facts.domain.as_deref().filter(|text| !prose::holds_key(text)).map(piece),
-        message: piece(&facts.message),
+        model: model(facts, kind).and_then(name),
+        reason: facts.reason.as_deref().and_then(name),
+        domain: facts.domain.as_deref().and_then(name),
+        message: Piece::of(body, &facts.message),
         escaped: facts.escaped,
         after_output: facts.answer.error_after_output,
         body: body.clone(),

@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::classify::redact;
+use crate::classify::{holds_key, redact};
 
 /// What a quota counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,6 +89,11 @@ impl Piece {
         } else {
             Bytes::copy_from_slice(text.as_bytes())
         })
+    }
+
+    /// A name out of the body, which callers print: one that holds a key, where a relay put one, is dropped.
+    pub(crate) fn name(body: &Bytes, text: &str) -> Option<Self> {
+        (!holds_key(text)).then(|| Self::of(body, text))
     }
 
     pub(crate) fn as_str(&self) -> &str {
