@@ -17,13 +17,17 @@ use std::time::Instant;
 
 use allocation_counter::measure;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::Full;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use tower::{Layer, Service};
 use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::retry::{RetryLayer, RetryPolicy};
 use tower_gemini::{BoxError, Verdict};
+
+#[path = "../tests/support/measured.rs"]
+mod measured;
+use measured::request;
 
 type Body = Full<Bytes>;
 
@@ -239,27 +243,6 @@ impl tower::retry::Policy<Request<Body>, Response<Body>, BoxError> for Counting 
     fn clone_request(&mut self, request: &Request<Body>) -> Option<Request<Body>> {
         Some(request.clone())
     }
-}
-
-/// Eight headers, one of them fresh as a key is, and a fresh body of 2 KiB.
-fn request() -> Request<Body> {
-    let mut request = Request::post("http://127.0.0.1/v1beta/models/gemini-9-flash:generateContent")
-        .body(Body::from(vec![b'x'; 2048]))
-        .unwrap();
-    for name in [
-        header::ACCEPT,
-        header::ACCEPT_ENCODING,
-        header::ACCEPT_LANGUAGE,
-        header::CONTENT_TYPE,
-        header::HOST,
-        header::ORIGIN,
-        header::USER_AGENT,
-    ] {
-        request.headers_mut().insert(name, HeaderValue::from_static("value"));
-    }
-    let fresh = HeaderValue::from_bytes(b"a key that is not static").unwrap();
-    request.headers_mut().insert(header::AUTHORIZATION, fresh);
-    request
 }
 
 /// A 429 in Google's third form, pretty-printed as Google does it.

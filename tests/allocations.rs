@@ -6,13 +6,17 @@ use std::task::{Context, Poll, Waker};
 
 use allocation_counter::measure;
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header};
+use http::{Request, Response};
 use http_body::Body as _;
 use http_body_util::Full;
 use tower::{Layer, Service};
 use tower_gemini::BoxError;
 use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::retry::{Budget, RetryLayer, RetryPolicy};
+
+#[path = "support/measured.rs"]
+mod measured;
+use measured::request;
 
 type Body = Full<Bytes>;
 
@@ -32,27 +36,6 @@ impl Service<Request<Body>> for Bare {
         *response.status_mut() = http::StatusCode::from_u16(self.0).unwrap();
         ready(Ok(response))
     }
-}
-
-/// Eight headers, one of them fresh as a key is, and a fresh body of 2 KiB.
-fn request() -> Request<Body> {
-    let mut request = Request::post("http://127.0.0.1/v1beta/models/gemini-9-flash:generateContent")
-        .body(Body::from(vec![b'x'; 2048]))
-        .unwrap();
-    for name in [
-        header::ACCEPT,
-        header::ACCEPT_ENCODING,
-        header::ACCEPT_LANGUAGE,
-        header::CONTENT_TYPE,
-        header::HOST,
-        header::ORIGIN,
-        header::USER_AGENT,
-    ] {
-        request.headers_mut().insert(name, HeaderValue::from_static("value"));
-    }
-    let fresh = HeaderValue::from_bytes(b"a key that is not static").unwrap();
-    request.headers_mut().insert(header::AUTHORIZATION, fresh);
-    request
 }
 
 /// Allocations of one call, after one to warm up; the request's own are not counted.

@@ -478,12 +478,17 @@ async fn dropped_while_called_ends_the_attempt() {
     assert_eq!((state.in_flight, state.dropped), (0, 1));
 }
 
+/// A budget of one, a policy that draws on it, and a service that needs it.
+fn one_retry() -> (Budget, RetryPolicy, Probe) {
+    let budget = Budget::new(1, 0.5).unwrap();
+    let policy = RetryPolicy::builder().budget(budget.clone()).build().unwrap();
+    (budget, policy, Probe::always(error(503, "UNAVAILABLE", "down")))
+}
+
 #[tokio::test(start_paused = true)]
 async fn dropped_before_its_first_poll_leaves_nothing() {
-    let budget = Budget::new(1, 0.5).unwrap();
-    let probe = Probe::always(error(503, "UNAVAILABLE", "down"));
-    let mut service =
-        RetryLayer::new(RetryPolicy::builder().budget(budget.clone()).build().unwrap()).layer(probe.clone());
+    let (budget, policy, probe) = one_retry();
+    let mut service = RetryLayer::new(policy).layer(probe.clone());
     drop(service.ready().await.unwrap().call(request()));
     assert_eq!(budget.keys_short(), 0);
     assert_eq!(probe.state().lock().unwrap().in_flight, 0);
@@ -491,10 +496,8 @@ async fn dropped_before_its_first_poll_leaves_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn dropped_while_waiting_refunds_the_budget() {
-    let budget = Budget::new(1, 0.5).unwrap();
-    let probe = Probe::always(error(503, "UNAVAILABLE", "down"));
-    let mut service =
-        RetryLayer::new(RetryPolicy::builder().budget(budget.clone()).build().unwrap()).layer(probe.clone());
+    let (budget, policy, probe) = one_retry();
+    let mut service = RetryLayer::new(policy).layer(probe.clone());
     let mut call = by_hand(service.ready().await.unwrap().call(request()));
     assert!(call.poll().is_pending());
     assert_eq!(budget.keys_short(), 1, "the retry is paid for before its wait");
@@ -505,10 +508,8 @@ async fn dropped_while_waiting_refunds_the_budget() {
 
 #[tokio::test(start_paused = true)]
 async fn dropped_while_readying_refunds_the_budget() {
-    let budget = Budget::new(1, 0.5).unwrap();
-    let probe = Probe::always(error(503, "UNAVAILABLE", "down"));
-    let mut service =
-        RetryLayer::new(RetryPolicy::builder().budget(budget.clone()).build().unwrap()).layer(probe.clone());
+    let (budget, policy, probe) = one_retry();
+    let mut service = RetryLayer::new(policy).layer(probe.clone());
     let mut call = by_hand(service.ready().await.unwrap().call(request()));
     assert!(call.poll().is_pending());
     probe.state().lock().unwrap().not_ready = u32::MAX;
@@ -522,9 +523,7 @@ async fn dropped_while_readying_refunds_the_budget() {
 
 #[tokio::test(start_paused = true)]
 async fn dropped_while_waiting_under_towers_retry_refunds_the_budget() {
-    let budget = Budget::new(1, 0.5).unwrap();
-    let policy = RetryPolicy::builder().budget(budget.clone()).build().unwrap();
-    let probe = Probe::always(error(503, "UNAVAILABLE", "down"));
+    let (budget, policy, probe) = one_retry();
     let mut service = tower::retry::RetryLayer::new(policy).layer(probe.clone());
     let mut call = by_hand(service.ready().await.unwrap().call(request()));
     assert!(call.poll().is_pending());
