@@ -16,7 +16,7 @@ use super::scalar::Scalar;
 /// How many envelopes around envelopes are opened. Two occur; gemini-cli opens ten.
 const MAX_WRAPPINGS: u8 = 4;
 /// Violations kept. Google sends four at most; the bound keeps a hostile body from growing a list.
-pub(super) const MAX_VIOLATIONS: usize = 32;
+const MAX_VIOLATIONS: usize = 32;
 
 #[derive(Debug, Default)]
 pub(super) struct Facts<'a> {
@@ -36,13 +36,39 @@ pub(super) struct Facts<'a> {
     pub(super) localized: Option<Cow<'a, str>>,
     pub(super) reason: Option<Cow<'a, str>>,
     pub(super) domain: Option<Cow<'a, str>>,
-    pub(super) violations: Vec<Violation<'a>>,
+    pub(super) violations: Violations<'a>,
     pub(super) retry_info: Option<Duration>,
     /// Found in prose that is not the message: a front end's page.
     pub(super) page_delay: Option<Duration>,
     pub(super) metadata: Metadata<'a>,
     /// What a 200 holds.
     pub(super) answer: Answer<'a>,
+}
+
+/// At most [`MAX_VIOLATIONS`]. One is the usual number, and it needs no list.
+#[derive(Debug, Default)]
+pub(super) struct Violations<'a> {
+    first: Option<Violation<'a>>,
+    rest: Vec<Violation<'a>>,
+}
+
+impl<'a> Violations<'a> {
+    pub(super) fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.rest.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Violation<'a>> {
+        self.first.iter().chain(&self.rest)
+    }
+
+    /// Adds one, unless there are too many already.
+    pub(super) fn push(&mut self, violation: Violation<'a>) {
+        match &self.first {
+            None => self.first = Some(violation),
+            Some(_) if self.len() < MAX_VIOLATIONS => self.rest.push(violation),
+            Some(_) => {}
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -126,14 +152,15 @@ impl<'a> Facts<'a> {
         self.reason = own(inner.reason).or(self.reason.take());
         self.domain = own(inner.domain).or(self.domain.take());
         self.retry_info = inner.retry_info.or(self.retry_info);
-        let room = MAX_VIOLATIONS.saturating_sub(self.violations.len());
-        self.violations.extend(inner.violations.into_iter().take(room).map(|v| Violation {
-            metric: own(v.metric),
-            id: own(v.id),
-            value: v.value,
-            not_omitted: v.not_omitted,
-            model: own(v.model),
-        }));
+        for v in inner.violations.first.into_iter().chain(inner.violations.rest) {
+            self.violations.push(Violation {
+                metric: own(v.metric),
+                id: own(v.id),
+                value: v.value,
+                not_omitted: v.not_omitted,
+                model: own(v.model),
+            });
+        }
         let m = inner.metadata;
         self.metadata = Metadata {
             quota_metric: own(m.quota_metric),

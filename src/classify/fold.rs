@@ -7,7 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_json::value::RawValue;
 
 use super::answer::AnswerFold;
-use super::facts::{Facts, MAX_VIOLATIONS, Metadata, Violation};
+use super::facts::{Facts, Metadata, Violation, Violations};
 use super::scalar::{Key, ScalarSeed, seed, tolerant};
 
 /// The outermost value: an object, or a list of objects.
@@ -125,13 +125,15 @@ impl<'de> ErrorFold<'_, 'de> {
                         .is_ok_and(|plain| facts.unwrap_string(&plain, self.wrappings));
                 if !wrapped && facts.message.is_empty() {
                     // Some relays escape quotes as `\u0027` or slashes as `\/`, and then no phrase would match.
-                    let after = |at| text.as_bytes().get(at + 1);
-                    let hidden = memchr::memchr_iter(b'\\', text.as_bytes())
-                        .any(|at| matches!(after(at), Some(b'u' | b'/')));
+                    let (mut escaped, mut hidden) = (false, false);
+                    for at in memchr::memchr_iter(b'\\', text.as_bytes()) {
+                        escaped = true;
+                        hidden |= matches!(text.as_bytes().get(at + 1), Some(b'u' | b'/'));
+                    }
                     match hidden.then(|| serde_json::from_str(raw.get())) {
                         Some(Ok(plain)) => facts.message = Cow::Owned(plain),
                         _ => {
-                            facts.escaped = memchr::memchr(b'\\', text.as_bytes()).is_some();
+                            facts.escaped = escaped;
                             facts.message = Cow::Borrowed(text);
                         }
                     }
@@ -253,7 +255,7 @@ impl<'de> Visitor<'de> for MetadataFold<'_, 'de> {
 
 /// A list of violations, and the dimensions inside each.
 struct ViolationsFold<'f, 'de> {
-    into: &'f mut Vec<Violation<'de>>,
+    into: &'f mut Violations<'de>,
 }
 seed!(ViolationsFold);
 
@@ -271,20 +273,40 @@ impl<'de> Visitor<'de> for ViolationsFold<'_, 'de> {
         while let Some(key) = map.next_key_seed(Key)? {
             match key.as_ref() {
                 "quotaDimensions" | "quota_dimensions" => {
-                    let mut dimensions = Metadata::default();
-                    map.next_value_seed(MetadataFold { into: &mut dimensions })?;
-                    v.model = dimensions.model;
+                    map.next_value_seed(DimensionsFold { model: &mut v.model })?;
                 }
                 _ => v.set(&key, map.next_value_seed(ScalarSeed)?),
             }
         }
         // `PreconditionFailure` has violations, too, of another sort.
-        if (v.metric.is_some() || v.id.is_some()) && self.into.len() < MAX_VIOLATIONS {
-            if self.into.is_empty() {
-                // One is the usual number; a vector's own first step is four.
-                self.into.reserve_exact(1);
-            }
+        if v.metric.is_some() || v.id.is_some() {
             self.into.push(v);
+        }
+        Ok(())
+    }
+}
+
+/// A violation's dimensions, of which the model is kept.
+struct DimensionsFold<'f, 'de> {
+    model: &'f mut Option<Cow<'de, str>>,
+}
+seed!(DimensionsFold);
+
+impl<'de> Visitor<'de> for DimensionsFold<'_, 'de> {
+    type Value = ();
+    tolerant!();
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key_seed(Key)? {
+            match key.as_ref() {
+                "model" => *self.model = map.next_value_seed(ScalarSeed)?.text(),
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
         }
         Ok(())
     }

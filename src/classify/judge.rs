@@ -51,7 +51,7 @@ fn judge_text(status: StatusCode, headers: &HeaderMap, body: &Bytes, text: &str)
             http: Some(status),
             // Whether the fault lies in the prompt or in chance cannot be read; another model may do.
             alternative: if kind == Kind::Unknown { Alternative::None } else { Alternative::Model },
-            model: facts.answer.model_version.as_deref().and_then(|text| Piece::name(body, text)),
+            model: facts.answer.model_version.as_deref().map(|text| Piece::of(body, text)),
             after_output: facts.answer.delivered(),
             body: body.clone(),
             ..Inner::new(kind)

@@ -19,21 +19,21 @@ pub(super) fn says(message: &str, phrases: &[&str]) -> bool {
 
 /// The delay in "Please retry in 31.5s", "Please try again in 30 seconds", "will reset after 2h52m39s".
 pub(super) fn delay(message: &str) -> Option<Duration> {
-    // Google writes it last, and a search in so few bytes needs no preparation.
-    let mut tail = message.len().saturating_sub(60);
-    while !message.is_char_boundary(tail) {
-        tail += 1;
+    // Google writes it last, and a letter in so few bytes is found sooner than a phrase in the whole.
+    let tail = &message.as_bytes()[message.len().saturating_sub(60)..];
+    let hinted = |at: &usize| *at > 3 && tail[at - 4..].starts_with(b"retry in ");
+    match memchr::memchr_iter(b'y', tail).find(hinted) {
+        // ASCII before and after, so this is a boundary.
+        Some(at) => duration_at(&message[message.len() - tail.len() + at + 5..]),
+        None => ["etry in ", "ry again in ", "eset after ", "etry after "].iter().find_map(|phrase| {
+            let at = memmem::find(message.as_bytes(), phrase.as_bytes())? + phrase.len();
+            duration_at(&message[at..])
+        }),
     }
-    delay_after(&message[tail..], "etry in ").or_else(|| {
-        ["etry in ", "ry again in ", "eset after ", "etry after "]
-            .iter()
-            .find_map(|phrase| delay_after(message, phrase))
-    })
 }
 
-fn delay_after(message: &str, phrase: &str) -> Option<Duration> {
-    let at = memmem::find(message.as_bytes(), phrase.as_bytes())? + phrase.len();
-    let (duration, rest) = leading_duration(&message[at..])?;
+fn duration_at(text: &str) -> Option<Duration> {
+    let (duration, rest) = leading_duration(text)?;
     let factor = match rest.trim_start() {
         unit if unit.starts_with("minute") => 60,
         unit if unit.starts_with("hour") => 3600,
@@ -110,12 +110,14 @@ pub(super) fn model(message: &str) -> Option<&str> {
 
 /// Whether a name out of a body has one of Google's keys or tokens in it, which no name does.
 pub(crate) fn holds_key(name: &str) -> bool {
-    // Names are short, and capital A's in them rare: cheaper than a search for each marker.
-    memchr::memchr3_iter(b'A', b'a', b'y', name.as_bytes()).any(|at| {
-        let rest = &name.as_bytes()[at..];
-        rest.len() > 20
-            && [&b"AIza"[..], b"AQ.", b"ya29.", b"api_key:"].iter().any(|marker| rest.starts_with(marker))
-    })
+    let bytes = name.as_bytes();
+    // A key has forty characters and more. Of each marker the rarest one is looked for.
+    let marked = |marker: &[u8], rare: usize| {
+        memchr::memchr_iter(marker[rare], bytes)
+            .any(|at| at >= rare && bytes[at - rare..].starts_with(marker))
+    };
+    bytes.len() > 20
+        && (marked(b"AIza", 1) || marked(b"AQ.", 1) || marked(b"ya29.", 3) || marked(b"api_key:", 7))
 }
 
 /// Replaces everything in `text` that looks like a key or a bearer token.

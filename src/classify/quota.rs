@@ -9,15 +9,15 @@ use crate::verdict::{Dimension, Period, Piece, QuotaViolation};
 /// Every violation, from the details, else from the metadata, else from the message; and whether any limit
 /// is zero.
 pub(super) fn quota(facts: &Facts<'_>, body: &Bytes) -> (Vec<QuotaViolation>, bool) {
-    let name = |text: &str| Piece::name(body, text);
+    let name = |text: &str| Piece::of(body, text);
     let mut out = Vec::new();
-    if !facts.violations.is_empty() {
+    if facts.violations.len() > 0 {
         // Zero is written by leaving it out: proto3's JSON has no zeros. Where the message names limits, it
         // decides; where it does not, an id without a value is a zero.
         let named_zero = facts.violations.iter().any(|v| v.value.is_none())
             && prose::quota_lines(&facts.message).any(|line| line.limit == Some(0));
         out.reserve_exact(facts.violations.len());
-        for v in &facts.violations {
+        for v in facts.violations.iter() {
             let named = || {
                 let metric = v.metric.as_deref()?;
                 prose::quota_lines(&facts.message).find(|line| line.metric == Some(metric))?.limit
@@ -29,9 +29,9 @@ pub(super) fn quota(facts: &Facts<'_>, body: &Bytes) -> (Vec<QuotaViolation>, bo
                 period,
                 limit,
                 zero: limit == Some(0) || (limit.is_none() && v.id.is_some() && !v.not_omitted),
-                metric: v.metric.as_deref().and_then(name),
-                id: v.id.as_deref().and_then(name),
-                model: v.model.as_deref().and_then(name),
+                metric: v.metric.as_deref().map(name),
+                id: v.id.as_deref().map(name),
+                model: v.model.as_deref().map(name),
             });
         }
     } else if facts.metadata.quota_metric.is_some() || facts.metadata.quota_limit.is_some() {
@@ -44,9 +44,9 @@ pub(super) fn quota(facts: &Facts<'_>, body: &Bytes) -> (Vec<QuotaViolation>, bo
             period,
             limit: m.quota_limit_value,
             zero: m.quota_limit_value == Some(0),
-            metric: m.quota_metric.as_deref().and_then(name),
-            id: m.quota_limit.as_deref().and_then(name),
-            model: m.model.as_deref().and_then(name),
+            metric: m.quota_metric.as_deref().map(name),
+            id: m.quota_limit.as_deref().map(name),
+            model: m.model.as_deref().map(name),
         });
     } else {
         for line in prose::quota_lines(&facts.message).take(32) {
@@ -57,9 +57,9 @@ pub(super) fn quota(facts: &Facts<'_>, body: &Bytes) -> (Vec<QuotaViolation>, bo
                 period,
                 limit: line.limit,
                 zero: line.limit == Some(0),
-                metric: line.metric.and_then(name),
+                metric: line.metric.map(name),
                 id: None,
-                model: line.model.and_then(name),
+                model: line.model.map(name),
             };
             if !out.contains(&v) {
                 out.push(v);

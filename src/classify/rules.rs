@@ -71,7 +71,7 @@ pub(super) fn error(http: StatusCode, header: Option<Duration>, facts: &Facts<'_
         }
         _ => Retryability::Never,
     };
-    let name = |text: &str| Piece::name(body, text);
+    let name = |text: &str| Piece::of(body, text);
     Inner {
         retryability: if kind == Kind::Conflict && code == Some(Code::AlreadyExists) {
             Retryability::Never
@@ -84,9 +84,9 @@ pub(super) fn error(http: StatusCode, header: Option<Duration>, facts: &Facts<'_
         code,
         delay,
         quota,
-        model: model(facts, kind).and_then(name),
-        reason: facts.reason.as_deref().and_then(name),
-        domain: facts.domain.as_deref().and_then(name),
+        model: model(facts, kind).map(name),
+        reason: facts.reason.as_deref().map(name),
+        domain: facts.domain.as_deref().map(name),
         message: Piece::of(body, &facts.message),
         escaped: facts.escaped,
         after_output: facts.answer.error_after_output,

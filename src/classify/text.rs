@@ -124,8 +124,9 @@ impl<'a> Scan<'a> {
     }
 
     fn close_violation(&mut self, facts: &mut Facts<'a>) {
-        let room = facts.violations.len() < 32;
-        facts.violations.extend(self.violation.take().filter(|_| room));
+        if let Some(violation) = self.violation.take() {
+            facts.violations.push(violation);
+        }
     }
 
     fn pair(&mut self, facts: &mut Facts<'a>, name: &'a str, value: &'a str) {

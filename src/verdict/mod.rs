@@ -301,20 +301,24 @@ impl Verdict {
     /// `google.rpc.ErrorInfo.reason`.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
-        self.inner().and_then(|inner| inner.reason.as_ref()).map(Piece::as_str)
+        self.inner().and_then(|inner| inner.reason.as_ref()).and_then(Piece::name)
     }
 
     /// `google.rpc.ErrorInfo.domain`.
     #[must_use]
     pub fn domain(&self) -> Option<&str> {
-        self.inner().and_then(|inner| inner.domain.as_ref()).map(Piece::as_str)
+        self.inner().and_then(|inner| inner.domain.as_ref()).and_then(Piece::name)
     }
 
     /// The model that the answer names, which is the quota's name for it in a 429.
     #[must_use]
     pub fn model(&self) -> Option<&str> {
         let inner = self.inner()?;
-        inner.model.as_ref().map(Piece::as_str).or_else(|| inner.quota.iter().find_map(QuotaViolation::model))
+        inner
+            .model
+            .as_ref()
+            .and_then(Piece::name)
+            .or_else(|| inner.quota.iter().find_map(QuotaViolation::model))
     }
 
     /// The raw `google.rpc.Status` with all its details, keys and tokens replaced. Parsed anew at each call;

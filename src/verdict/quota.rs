@@ -91,9 +91,10 @@ impl Piece {
         })
     }
 
-    /// A name out of the body, which callers print: one that holds a key, where a relay put one, is dropped.
-    pub(crate) fn name(body: &Bytes, text: &str) -> Option<Self> {
-        (!holds_key(text)).then(|| Self::of(body, text))
+    /// A name, which callers print: one that holds a key, where a relay put one, is no name. Asked here and not
+    /// when the verdict is made, since most names are never asked for.
+    pub(crate) fn name(&self) -> Option<&str> {
+        Some(self.as_str()).filter(|name| !holds_key(name))
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -125,13 +126,13 @@ impl QuotaViolation {
     /// tell a minute's quota from a day's.
     #[must_use]
     pub fn metric(&self) -> Option<&str> {
-        self.metric.as_ref().map(Piece::as_str)
+        self.metric.as_ref().and_then(Piece::name)
     }
 
     /// The quota's id, such as `GenerateRequestsPerMinutePerProjectPerModel-FreeTier`.
     #[must_use]
     pub fn id(&self) -> Option<&str> {
-        self.id.as_ref().map(Piece::as_str)
+        self.id.as_ref().and_then(Piece::name)
     }
 
     /// What it counts.
@@ -162,6 +163,6 @@ impl QuotaViolation {
     /// The quota's own name for the model, which may differ from the one that was asked for.
     #[must_use]
     pub fn model(&self) -> Option<&str> {
-        self.model.as_ref().map(Piece::as_str)
+        self.model.as_ref().and_then(Piece::name)
     }
 }
