@@ -154,7 +154,7 @@ impl RetryPolicyBuilder {
     }
 
     /// The backoff of every kind that is retried. Default 1 s, doubling, full jitter, cap 60 s, and from 2 s for
-    /// `overloaded`.
+    /// `overloaded`. Replaces what [`schedule`](Self::schedule) set before, so call it first.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         for schedule in self.settings.schedules.iter_mut().flatten() {
             schedule.backoff = backoff;
