@@ -116,6 +116,7 @@ impl Budget {
     }
 
     /// Whether every bucket is full: then no key needs to be worked out.
+    #[inline]
     pub(super) fn is_full(&self) -> bool {
         self.shared.open.load(Ordering::Relaxed) == 0
     }

@@ -42,6 +42,7 @@ impl<S> Retry<S> {
     }
 
     /// Why no copy is kept, and the budget's bucket where it had to be worked out.
+    #[inline]
     fn refuse<B: Body>(&self, request: &Request<B>) -> (Option<GaveUp>, Option<u64>) {
         let mut refused =
             (!replayable(request, self.settings.max_body_bytes)).then_some(GaveUp::BodyTooLarge);

@@ -185,6 +185,7 @@ impl Verdict {
         Self(Repr::Watched(end))
     }
 
+    #[inline]
     fn inner(&self) -> Option<&Inner> {
         match &self.0 {
             Repr::Failure(inner) => Some(inner),
@@ -214,6 +215,7 @@ impl Verdict {
     }
 
     /// Whether [`Verdict::of`] would be a success; without making it.
+    #[inline]
     pub(crate) fn is_good<B>(response: &Response<B>) -> bool {
         let published = response.extensions().get::<Self>();
         response.status().as_u16() < 400 && published.is_none_or(Self::is_success)
@@ -233,12 +235,14 @@ impl Verdict {
 
     /// The kind of failure; `None` for a success.
     #[must_use]
+    #[inline]
     pub fn kind(&self) -> Option<Kind> {
         self.inner().map(|inner| inner.kind)
     }
 
     /// Whether this was a success, as far as it is known yet.
     #[must_use]
+    #[inline]
     pub fn is_success(&self) -> bool {
         self.kind().is_none()
     }
