@@ -264,6 +264,19 @@ async fn dropped_while_the_body_is_read_drops_the_body() {
     assert_eq!(Arc::strong_count(&alive), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_judged_body_dropped_before_its_end_drops_the_rest() {
+    let long = "x".repeat(5000);
+    let script = Script::new(chunks(&long, 500));
+    let alive = Arc::clone(&script.polled);
+    let response = classify(ClassifyLayer::new().max_error_bytes(1000), 503, script).await;
+    let mut body = response.into_body();
+    body.frame().await.unwrap().unwrap();
+    assert_eq!(Arc::strong_count(&alive), 2, "most of it is still to come");
+    drop(body);
+    assert_eq!(Arc::strong_count(&alive), 1);
+}
+
 #[test]
 fn nothing_is_asked_of_bodies_and_services_but_what_is_used() {
     // A body that is neither `Send` nor `Unpin` nor `Debug` nor `Clone`, on one thread.

@@ -384,6 +384,38 @@ async fn a_refused_connection_is_connect_at_any_depth() {
     }
 }
 
+/// Both futures, dropped while the head is awaited: the server sees the line close.
+#[tokio::test]
+async fn a_call_dropped_while_it_waits_closes_the_line() {
+    for through_the_way_back in [false, true] {
+        let ((arrived, has_arrived), (closed, is_closed)) = (oneshot::channel(), oneshot::channel());
+        let address = raw(async move |mut stream: TcpStream| {
+            let mut bytes = [0; 4096];
+            assert!(stream.read(&mut bytes).await.unwrap() > 0);
+            arrived.send(()).unwrap();
+            // The end, or a reset: either way nobody is there any more.
+            while stream.read(&mut bytes).await.is_ok_and(|read| read > 0) {}
+            closed.send(()).unwrap();
+        })
+        .await;
+        let url = format!("http://{address}/");
+        if through_the_way_back {
+            tokio::select! {
+                _ = plain().send(client().post(&url).body("{}")) => panic!("nobody answers"),
+                _ = has_arrived => {}
+            }
+        } else {
+            let request = Request::post(&url).body(Full::from("{}")).unwrap();
+            tokio::select! {
+                _ = ReqwestService::new(client()).oneshot(request) => panic!("nobody answers"),
+                _ = has_arrived => {}
+            }
+        }
+        // Bounded, so that a line which stays open fails the test and does not hang it.
+        tokio::time::timeout(Duration::from_secs(10), is_closed).await.expect("the line closes").unwrap();
+    }
+}
+
 // Paused time: the only thing left to happen is the timeout, so it happens at once.
 #[tokio::test(start_paused = true)]
 async fn the_timeout_of_a_request_is_honoured_and_found() {

@@ -9,7 +9,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::scalar::{Key, Scalar, ScalarSeed, seed, tolerant};
+use super::scalar::{Key, Scalar, ScalarSeed, seed, skip_list, tolerant};
 use crate::verdict::Kind;
 
 /// Candidates told apart. The API allows eight.
@@ -268,9 +268,8 @@ impl<'de> Visitor<'de> for Feedback<'_, 'de> {
     type Value = ();
     tolerant!();
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(())
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<(), A::Error> {
+        skip_list(seq)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::answer::AnswerFold;
 use super::facts::{Facts, Metadata, Violation, Violations};
-use super::scalar::{Key, ScalarSeed, seed, tolerant};
+use super::scalar::{Key, ScalarSeed, seed, skip_list, tolerant};
 
 /// The outermost value: an object, or a list of objects.
 pub(super) struct Envelope<'f, 'de> {
@@ -194,8 +194,7 @@ impl<'de> Visitor<'de> for DetailFold<'_, 'de> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         if self.nested {
-            while seq.next_element::<IgnoredAny>()?.is_some() {}
-            return Ok(());
+            return skip_list(seq);
         }
         while seq.next_element_seed(DetailFold { facts: &mut *self.facts, nested: true })?.is_some() {}
         Ok(())
@@ -238,9 +237,8 @@ impl<'de> Visitor<'de> for MetadataFold<'_, 'de> {
     type Value = ();
     tolerant!(visit_bool(bool), visit_u64(u64), visit_i64(i64), visit_f64(f64), visit_str(&str));
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(())
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<(), A::Error> {
+        skip_list(seq)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
@@ -296,9 +294,8 @@ impl<'de> Visitor<'de> for DimensionsFold<'_, 'de> {
     type Value = ();
     tolerant!();
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(())
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<(), A::Error> {
+        skip_list(seq)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {

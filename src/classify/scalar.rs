@@ -85,8 +85,8 @@ impl<'de> Visitor<'de> for ScalarSeed {
     fn visit_unit<E>(self) -> Result<Self::Value, E> {
         Ok(Scalar::Other)
     }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+        skip_list(seq)?;
         Ok(Scalar::Other)
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
@@ -100,6 +100,12 @@ impl<'de> Visitor<'de> for ScalarSeed {
         }
         Ok(seconds.map_or(Scalar::Other, |s| Scalar::Span(s, nanos)))
     }
+}
+
+/// Passes over a list where none is wanted.
+pub(super) fn skip_list<'de, A: SeqAccess<'de>>(mut seq: A) -> Result<(), A::Error> {
+    while seq.next_element::<IgnoredAny>()?.is_some() {}
+    Ok(())
 }
 
 /// A member's name, borrowed where it has no escapes, without blanks around it (relays write ` @type`).
