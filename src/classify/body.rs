@@ -8,7 +8,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::judge;
-use crate::verdict::{EndCell, Kind, Outcome};
+use crate::verdict::{End, EndCell, Kind, Outcome};
 
 pin_project! {
     /// The body of a judged response: the same bytes as the inner body's.
@@ -218,7 +218,7 @@ impl Watch {
 
     fn publish(&self, outcome: Outcome) {
         // The first word stands: a drop after the end says nothing.
-        let _ = self.end.set(outcome);
+        let _ = self.end.set(End { outcome, usage: None });
     }
 }
 

@@ -21,6 +21,7 @@
 mod delay;
 mod kind;
 mod quota;
+mod usage;
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -34,6 +35,7 @@ pub use self::delay::{DelaySource, ServerDelay};
 pub use self::kind::Kind;
 pub(crate) use self::quota::Piece;
 pub use self::quota::{Dimension, Period, QuotaViolation};
+pub use self::usage::Usage;
 use crate::classify::redact;
 use crate::google_rpc::{Code, Status};
 
@@ -89,8 +91,16 @@ pub enum Outcome {
     Dropped,
 }
 
+/// What is known at the end of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct End {
+    pub(crate) outcome: Outcome,
+    /// As far as the body was read.
+    pub(crate) usage: Option<Usage>,
+}
+
 /// The shared cell in which the end of a body is published, once.
-pub(crate) type EndCell = Arc<OnceLock<Outcome>>;
+pub(crate) type EndCell = Arc<OnceLock<End>>;
 
 /// What one attempt's outcome means. See the [module documentation](self).
 ///
@@ -372,7 +382,22 @@ impl Verdict {
     #[must_use]
     pub fn outcome(&self) -> Option<Outcome> {
         match &self.0 {
-            Repr::Watched(end) => end.get().copied(),
+            Repr::Watched(end) => end.get().map(|end| end.outcome),
+            Repr::Success | Repr::Failure(_) => None,
+        }
+    }
+
+    /// The tokens that a successful answer says it has used. `None` as long as [`outcome`](Self::outcome) is, and
+    /// where the answer did not say; of a body that was dropped, what had been read of it says.
+    #[must_use]
+    pub fn usage(&self) -> Option<Usage> {
+        self.end_cell()?.get()?.usage
+    }
+
+    /// Where the end of a watched body will be published.
+    pub(crate) fn end_cell(&self) -> Option<&EndCell> {
+        match &self.0 {
+            Repr::Watched(end) => Some(end),
             Repr::Success | Repr::Failure(_) => None,
         }
     }
@@ -382,7 +407,9 @@ impl fmt::Debug for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = match &self.0 {
             Repr::Success => return f.write_str("Verdict(success)"),
-            Repr::Watched(end) => return f.debug_tuple("Verdict").field(&end.get()).finish(),
+            Repr::Watched(end) => {
+                return f.debug_tuple("Verdict").field(&end.get().map(|end| end.outcome)).finish();
+            }
             Repr::Failure(inner) => inner,
         };
         // The body is left out: it may hold a prompt or an echoed key.
