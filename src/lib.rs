@@ -84,6 +84,7 @@ pub mod classify;
 pub mod error;
 pub mod event;
 pub mod google_rpc;
+mod keyed;
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub mod reqwest;
@@ -92,6 +93,7 @@ mod rng;
 #[cfg(feature = "sim")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
 pub mod sim;
+mod tail;
 pub mod target;
 mod time;
 pub mod timeout;

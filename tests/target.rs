@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use proptest::prelude::*;
-use tower_gemini::target::{KeyLabel, Method, ModelHint, Surface, Target};
+use tower_gemini::target::{KeyLabel, Method, ModelHint, Surface, Target, TargetKey};
 
 /// A target in one line: what it prints, then the publisher and the stream, which it does not print.
 fn line(target: &Target<'_>) -> String {
@@ -435,4 +435,19 @@ proptest! {
             prop_assert!(printed.contains(&label));
         }
     }
+}
+
+#[test]
+fn a_key_can_be_widened() {
+    let mut request =
+        http::Request::post("/v1/projects/p/locations/l/publishers/google/models/m:generateContent")
+            .body(())
+            .unwrap();
+    request.extensions_mut().insert(KeyLabel::new("a"));
+    let key = Target::of(&request).key();
+    let wide = key.clone().without_model().without_place().without_label();
+    assert_ne!(key, wide);
+    assert_eq!((wide.model(), wide.project(), wide.location(), wide.label()), (None, None, None, None));
+    assert_eq!(wide.surface(), key.surface());
+    assert_ne!(TargetKey::named("a"), TargetKey::named("b"));
 }

@@ -124,6 +124,48 @@ impl TargetKey {
         }
     }
 
+    /// A key of the caller's own making, for layers that are told how to key their state: all targets that are
+    /// given the same name share it. Its surface is [`Surface::Unknown`], its model the name.
+    ///
+    /// ```
+    /// use tower_gemini::target::TargetKey;
+    ///
+    /// assert_eq!(TargetKey::named("nightly jobs"), TargetKey::named("nightly jobs"));
+    /// ```
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self { surface: Surface::Unknown, model: Some(Name::new(&[name])), place: None, label: None }
+    }
+
+    /// The same key for every model.
+    #[must_use]
+    pub fn without_model(mut self) -> Self {
+        self.model = None;
+        self
+    }
+
+    /// The same key for every project and location.
+    #[must_use]
+    pub fn without_place(mut self) -> Self {
+        self.place = None;
+        self
+    }
+
+    /// The same key for every label.
+    #[must_use]
+    pub fn without_label(mut self) -> Self {
+        self.label = None;
+        self
+    }
+
+    /// The same key for every surface of one host: what the Gemini API, its OpenAI-compatible paths and its
+    /// interactions have in common.
+    #[must_use]
+    pub(crate) const fn with_surface(mut self, surface: Surface) -> Self {
+        self.surface = surface;
+        self
+    }
+
     /// The surface.
     #[must_use]
     pub const fn surface(&self) -> Surface {

@@ -1,0 +1,269 @@
+//! State that layers keep per key: a bounded map that all clones share, and each service's memory of the last
+//! key it met.
+//!
+//! **Sharing**: the map lives behind the layer's `Arc`; what it hands out are `Arc`s of the states. **Bounds**: when
+//! `max_keys` are in use, states that are idle and that nobody holds are dropped; if there are none, further keys
+//! share one state, so that a caller who invents model names cannot fill the memory. **Dropping** a service drops
+//! its memory of the last key, and with it its claim on that state.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use http::Request;
+use http::uri::PathAndQuery;
+
+use crate::target::{KeyLabel, ModelHint, Target};
+
+/// How many keys a layer keeps apart, where it has no setting of its own.
+pub(crate) const MAX_KEYS: usize = 1024;
+
+/// Locks, also where another thread panicked while it held the lock.
+///
+/// NOTE: what is kept under a lock in this crate is whole between any two statements that could panic, and no
+/// user's code runs under one, so a poisoned lock is no reason to give up the counts behind it.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A bounded map from keys to shared states.
+pub(crate) struct Keyed<K, T> {
+    states: Mutex<States<K, T>>,
+    max_keys: usize,
+}
+
+struct States<K, T> {
+    by_key: HashMap<K, Arc<T>>,
+    /// What keys beyond the bound share.
+    overflow: Option<Arc<T>>,
+    /// Keys that were turned to the overflow since the map was last searched for idle states.
+    turned_away: usize,
+}
+
+/// What a layer keeps per key.
+pub(crate) trait State {
+    /// Whether nothing would be lost if this state were dropped and made anew. Asked while nobody else holds it.
+    fn is_idle(&self) -> bool;
+}
+
+impl<K: Eq + Hash + Clone, T: State> Keyed<K, T> {
+    pub(crate) fn new(max_keys: usize) -> Self {
+        let states = States { by_key: HashMap::new(), overflow: None, turned_away: 0 };
+        Self { states: Mutex::new(states), max_keys }
+    }
+
+    /// The state of this key, made if there is none.
+    pub(crate) fn get(&self, key: K, make: impl FnOnce(&K) -> T) -> Arc<T> {
+        let mut states = lock(&self.states);
+        if let Some(state) = states.by_key.get(&key) {
+            return Arc::clone(state);
+        }
+        if states.by_key.len() >= self.max_keys && !states.make_room(self.max_keys) {
+            return Arc::clone(states.overflow.get_or_insert_with(|| Arc::new(make(&key))));
+        }
+        let state = Arc::new(make(&key));
+        states.by_key.insert(key, Arc::clone(&state));
+        state
+    }
+
+    /// The state of this key, if there is one.
+    pub(crate) fn peek(&self, key: &K) -> Option<Arc<T>> {
+        lock(&self.states).by_key.get(key).map(Arc::clone)
+    }
+
+    /// Every key and its state, in no order. Keys beyond the bound are not among them.
+    pub(crate) fn all(&self) -> Vec<(K, Arc<T>)> {
+        lock(&self.states).by_key.iter().map(|(key, state)| (key.clone(), Arc::clone(state))).collect()
+    }
+
+    /// Drops the states that are idle and that nobody holds.
+    pub(crate) fn evict_idle(&self) {
+        lock(&self.states).evict();
+    }
+}
+
+impl<K: Eq + Hash, T: State> States<K, T> {
+    /// Looks for idle states, but not for each newcomer: a flood of new keys would search the whole map each time.
+    fn make_room(&mut self, max_keys: usize) -> bool {
+        if self.turned_away % (max_keys / 8).max(1) == 0 {
+            self.evict();
+        }
+        let room = self.by_key.len() < max_keys;
+        self.turned_away = if room { 0 } else { self.turned_away + 1 };
+        room
+    }
+
+    fn evict(&mut self) {
+        // A state whose only owner is the map can gain another one only through the map, whose lock is held here.
+        self.by_key.retain(|_, state| Arc::strong_count(state) > 1 || !state.is_idle());
+    }
+}
+
+impl<K, T> fmt::Debug for Keyed<K, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keyed").field("keys", &lock(&self.states).by_key.len()).finish_non_exhaustive()
+    }
+}
+
+/// A service's memory of the last target it met, so that a caller who asks the same model again and again pays for
+/// a comparison of paths instead of for reading a path and hashing a key.
+///
+/// It holds the request's path and query, which may contain an API key: nothing here is ever printed.
+pub(crate) struct Memo<T> {
+    seen: Option<Seen<T>>,
+}
+
+/// All that a [`Target`] is read from, and the state that it led to.
+struct Seen<T> {
+    method: http::Method,
+    path: PathAndQuery,
+    label: Option<KeyLabel>,
+    hint: Option<ModelHint>,
+    state: Arc<T>,
+}
+
+impl<T> Memo<T> {
+    pub(crate) const fn new() -> Self {
+        Self { seen: None }
+    }
+
+    /// The state of this request's target: the one remembered, or what `find` finds.
+    #[inline]
+    pub(crate) fn state<B>(
+        &mut self,
+        request: &Request<B>,
+        find: impl FnOnce(&Target<'_>) -> Arc<T>,
+    ) -> &Arc<T> {
+        let known = self.seen.as_ref().is_some_and(|seen| seen.is_of(request));
+        if !known {
+            self.seen = Some(Seen::new(request, find(&Target::of(request))));
+        }
+        &self.seen.as_ref().expect("it was filled a line above").state
+    }
+}
+
+impl<T> Seen<T> {
+    #[cold]
+    fn new<B>(request: &Request<B>, state: Arc<T>) -> Self {
+        let path = request.uri().path_and_query().cloned();
+        Self {
+            method: request.method().clone(),
+            path: path.unwrap_or_else(|| PathAndQuery::from_static("/")),
+            label: request.extensions().get().cloned(),
+            hint: request.extensions().get().cloned(),
+            state,
+        }
+    }
+
+    #[inline]
+    fn is_of<B>(&self, request: &Request<B>) -> bool {
+        let extensions = request.extensions();
+        request.uri().path_and_query().is_some_and(|path| path.as_str() == self.path.as_str())
+            && *request.method() == self.method
+            && extensions.get::<KeyLabel>() == self.label.as_ref()
+            && extensions.get::<ModelHint>() == self.hint.as_ref()
+    }
+}
+
+impl<T> Clone for Memo<T> {
+    fn clone(&self) -> Self {
+        Self { seen: self.seen.clone() }
+    }
+}
+
+impl<T> Clone for Seen<T> {
+    fn clone(&self) -> Self {
+        Self {
+            method: self.method.clone(),
+            path: self.path.clone(),
+            label: self.label.clone(),
+            hint: self.hint.clone(),
+            state: Arc::clone(&self.state),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+    #[derive(Default)]
+    struct Busy(AtomicBool);
+    impl State for Busy {
+        fn is_idle(&self) -> bool {
+            !self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    #[test]
+    fn a_key_has_one_state() {
+        let keyed = Keyed::new(8);
+        let state = keyed.get("a", |_| Busy::default());
+        assert!(Arc::ptr_eq(&state, &keyed.get("a", |_| Busy::default())));
+        assert!(!Arc::ptr_eq(&state, &keyed.get("b", |_| Busy::default())));
+        assert!(keyed.peek(&"c").is_none());
+        assert_eq!(keyed.all().len(), 2);
+    }
+
+    #[test]
+    fn what_is_held_or_busy_is_never_dropped() {
+        let keyed = Keyed::new(2);
+        let held = keyed.get(0, |_| Busy::default());
+        keyed.get(1, |_| Busy::default()).0.store(true, Ordering::Relaxed);
+        // Both stay, so the others share one.
+        let third = keyed.get(2, |_| Busy::default());
+        assert!(Arc::ptr_eq(&third, &keyed.get(3, |_| Busy::default())));
+        assert!(Arc::ptr_eq(&held, &keyed.get(0, |_| Busy::default())));
+        assert!(!keyed.get(1, |_| Busy::default()).is_idle());
+        // Let go, it makes room for the next one.
+        drop(held);
+        keyed.evict_idle();
+        assert!(keyed.peek(&0).is_none());
+        assert!(!Arc::ptr_eq(&third, &keyed.get(4, |_| Busy::default())));
+    }
+
+    #[test]
+    fn a_flood_of_keys_stays_within_the_bound() {
+        let keyed = Keyed::new(16);
+        for key in 0..100_000 {
+            keyed.get(key, |_| Busy(AtomicBool::new(key % 3 == 0)));
+        }
+        assert!(keyed.all().len() <= 16);
+    }
+
+    #[test]
+    fn a_memo_answers_for_the_same_target_only() {
+        let mut memo = Memo::new();
+        let found = AtomicU32::new(0);
+        let request = |path: &str, label: Option<&str>| {
+            let mut request = Request::post(path).body(()).expect("a valid request");
+            if let Some(label) = label {
+                request.extensions_mut().insert(KeyLabel::new(label));
+            }
+            request
+        };
+        let mut ask = |request: &Request<()>| {
+            let before = found.load(Ordering::Relaxed);
+            memo.state(request, |_| {
+                found.fetch_add(1, Ordering::Relaxed);
+                Arc::new(Busy::default())
+            });
+            found.load(Ordering::Relaxed) > before
+        };
+        let path = "/v1beta/models/gemini-2.5-flash:generateContent";
+        assert!(ask(&request(path, None)));
+        assert!(!ask(&request(path, None)));
+        assert!(ask(&request(path, Some("a"))));
+        assert!(!ask(&request(path, Some("a"))));
+        assert!(ask(&request(path, Some("b"))));
+        assert!(ask(&request("/v1beta/models/gemini-2.5-pro:generateContent", Some("b"))));
+        let mut hinted = request("/v1beta/models/gemini-2.5-pro:generateContent", Some("b"));
+        hinted.extensions_mut().insert(ModelHint::new("x"));
+        assert!(ask(&hinted));
+        *hinted.method_mut() = http::Method::GET;
+        assert!(ask(&hinted));
+        assert!(!ask(&hinted));
+    }
+}

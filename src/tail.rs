@@ -1,0 +1,184 @@
+//! The end of a response: a body that tells a layer, once, how it ended.
+//!
+//! The limiter settles its tokens there and the breaker learns there; the rules of when a body is over are the same
+//! for both, so they stand here once.
+//!
+//! Where the [classifier](crate::classify) watches the body, its word counts. Without it this body knows what any
+//! body says of itself: over, broken off, or dropped. **Dropping** it drops the inner body first, so that what the
+//! classifier had read of it until then is known as well, and then tells.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use http::Response;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use crate::verdict::{End, EndCell, Kind, Outcome, Verdict};
+
+/// Who is told. Dropped untold when the body was never watched.
+pub(crate) trait OnEnd {
+    fn on_end(self, end: End);
+}
+
+pin_project! {
+    pub(crate) struct Tail<B, H: OnEnd> {
+        // `None` only while this is being dropped.
+        #[pin]
+        inner: Option<B>,
+        cell: Option<EndCell>,
+        told: Option<H>,
+    }
+
+    impl<B, H: OnEnd> PinnedDrop for Tail<B, H> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            if let Some(told) = this.told.take() {
+                // The classifier's body publishes when it is dropped.
+                this.inner.set(None);
+                told.on_end(published(this.cell).unwrap_or(bare(Outcome::Dropped)));
+            }
+        }
+    }
+}
+
+impl<B: Body, H: OnEnd> Tail<B, H> {
+    /// The response with its body watched for `told`; with `None` the body just passes through.
+    #[inline]
+    pub(crate) fn watch(response: Response<B>, told: Option<H>) -> Response<Self> {
+        let cell = match &told {
+            Some(_) => response.extensions().get::<Verdict>().and_then(Verdict::end_cell).cloned(),
+            None => None,
+        };
+        response.map(|inner| {
+            let mut tail = Self { inner: Some(inner), cell, told };
+            // A body that is over from the start may never be polled.
+            if tail.inner.as_ref().is_some_and(Body::is_end_stream) {
+                if let Some(told) = tail.told.take() {
+                    told.on_end(published(&tail.cell).unwrap_or(bare(Outcome::Complete)));
+                }
+            }
+            tail
+        })
+    }
+}
+
+fn published(cell: &Option<EndCell>) -> Option<End> {
+    cell.as_ref().and_then(|cell| cell.get().copied())
+}
+
+const fn bare(outcome: Outcome) -> End {
+    End { outcome, usage: None }
+}
+
+impl<B: Body, H: OnEnd> Body for Tail<B, H> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let this = self.project();
+        let mut inner = this.inner.as_pin_mut().expect("it is taken out when this is dropped");
+        let frame = ready!(inner.as_mut().poll_frame(cx));
+        let end = match &frame {
+            // A body of known length is over with its last byte; many readers never ask for the `None`.
+            Some(Ok(_)) => inner.is_end_stream().then_some(Outcome::Complete),
+            Some(Err(_)) => Some(Outcome::Failed(Kind::Transport)),
+            None => Some(Outcome::Complete),
+        };
+        if let Some(own) = end {
+            if let Some(told) = this.told.take() {
+                told.on_end(published(this.cell).unwrap_or(bare(own)));
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.as_ref().map_or_else(SizeHint::default, Body::size_hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    use bytes::Bytes;
+    use futures_util::stream;
+    use http_body_util::{BodyExt, Empty, Full, StreamBody};
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<End>>>);
+    impl OnEnd for Log {
+        fn on_end(self, end: End) {
+            self.0.lock().unwrap().push(end);
+        }
+    }
+    impl Log {
+        fn outcomes(&self) -> Vec<Outcome> {
+            self.0.lock().unwrap().iter().map(|end| end.outcome).collect()
+        }
+    }
+
+    fn frames(
+        list: Vec<Result<&'static str, &'static str>>,
+    ) -> StreamBody<impl futures_util::Stream<Item = Result<Frame<Bytes>, &'static str>>> {
+        StreamBody::new(stream::iter(list.into_iter().map(|f| f.map(|data| Frame::data(Bytes::from(data))))))
+    }
+
+    #[tokio::test]
+    async fn each_end_is_told_once() {
+        let log = Log::default();
+        let whole = Tail::watch(Response::new(frames(vec![Ok("a"), Ok("b")])), Some(log.clone()));
+        assert_eq!(whole.into_body().collect().await.unwrap().to_bytes(), "ab");
+        let known = Tail::watch(Response::new(Full::new(Bytes::from("x"))), Some(log.clone()));
+        let mut known = known.into_body();
+        let _ = known.frame().await;
+        assert_eq!(log.outcomes(), [Outcome::Complete, Outcome::Complete], "told with the last byte");
+        drop(known);
+        let _ = Tail::watch(Response::new(Empty::<Bytes>::new()), Some(log.clone()));
+        let cut = Tail::watch(Response::new(frames(vec![Ok("a"), Err("cut")])), Some(log.clone()));
+        assert!(cut.into_body().collect().await.is_err());
+        let dropped = Tail::watch(Response::new(frames(vec![Ok("a"), Ok("b")])), Some(log.clone()));
+        let mut dropped = Box::pin(dropped.into_body());
+        let _ = dropped.frame().await;
+        drop(dropped);
+        assert_eq!(
+            log.outcomes()[2..],
+            [Outcome::Complete, Outcome::Failed(Kind::Transport), Outcome::Dropped]
+        );
+    }
+
+    #[tokio::test]
+    async fn the_classifiers_word_counts_also_for_a_dropped_body() {
+        use crate::classify::ClassifyLayer;
+        use tower::{Layer, ServiceExt};
+        const BLOCKED: &str =
+            r#"{"candidates":[{"content":{"parts":[{"text":"x"}]},"finishReason":"SAFETY"}]}"#;
+        let service =
+            ClassifyLayer::new().watch().layer(tower::service_fn(async move |_: http::Request<()>| {
+                Ok::<_, std::io::Error>(Response::new(Full::new(Bytes::from(BLOCKED))))
+            }));
+        let log = Log::default();
+        let response = service.clone().oneshot(http::Request::new(())).await.unwrap();
+        let _ = Tail::watch(response, Some(log.clone())).into_body().collect().await.unwrap();
+        let response = service.oneshot(http::Request::new(())).await.unwrap();
+        drop(Tail::watch(response, Some(log.clone())));
+        assert_eq!(log.outcomes(), [Outcome::Failed(Kind::ContentBlocked), Outcome::Dropped]);
+    }
+
+    #[tokio::test]
+    async fn nobody_to_tell_leaves_the_body_as_it_is() {
+        let body = Tail::<_, Log>::watch(Response::new(Full::new(Bytes::from("abc"))), None).into_body();
+        assert_eq!(body.size_hint().exact(), Some(3));
+        assert!(!body.is_end_stream());
+        assert_eq!(body.collect().await.unwrap().to_bytes(), "abc");
+    }
+}
