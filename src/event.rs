@@ -10,6 +10,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
+use crate::rate_limit::{self, QuotaKey, RateLimited};
 use crate::verdict::Verdict;
 
 /// Something that happened to one request, which its number tells from others at work at the same time.
@@ -57,6 +60,26 @@ pub enum Event<'a> {
         why: GaveUp,
         /// The failure.
         verdict: &'a Verdict,
+    },
+    /// The rate limit did not admit a request.
+    #[non_exhaustive]
+    RateLimited {
+        /// Whose quota.
+        key: &'a QuotaKey,
+        /// Why, and until when.
+        error: &'a RateLimited,
+    },
+    /// The rate limit learnt from a 429: one for each violation that it named.
+    #[non_exhaustive]
+    QuotaExceeded {
+        /// Whose quota.
+        key: &'a QuotaKey,
+        /// Which one.
+        dimension: rate_limit::Dimension,
+        /// The limit that the answer named.
+        limit: Option<u64>,
+        /// When it clears, where that is known.
+        until: Option<Instant>,
     },
 }
 

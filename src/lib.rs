@@ -85,6 +85,7 @@ pub mod error;
 pub mod event;
 pub mod google_rpc;
 mod keyed;
+pub mod rate_limit;
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub mod reqwest;

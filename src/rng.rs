@@ -49,6 +49,11 @@ impl Stream {
     pub(crate) fn unit(&mut self) -> f64 {
         self.0.random::<f64>()
     }
+
+    /// A number that nothing else will have.
+    pub(crate) fn id(&mut self) -> u64 {
+        self.0.random()
+    }
 }
 
 #[cfg(test)]

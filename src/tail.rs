@@ -167,7 +167,7 @@ mod tests {
                 Ok::<_, std::io::Error>(Response::new(Full::new(Bytes::from(BLOCKED))))
             }));
         let log = Log::default();
-        let response = service.clone().oneshot(http::Request::new(())).await.unwrap();
+        let response = service.oneshot(http::Request::new(())).await.unwrap();
         let _ = Tail::watch(response, Some(log.clone())).into_body().collect().await.unwrap();
         let response = service.oneshot(http::Request::new(())).await.unwrap();
         drop(Tail::watch(response, Some(log.clone())));

@@ -1,0 +1,285 @@
+//! Where requests are admitted or queue: the ledger and the queue together. Pure, under one lock per key.
+//!
+//! The order is that of arrival. The head of the queue goes as soon as the ledger admits it; while it waits for
+//! tokens, one of the next [`BACKFILL`] may go before it if that does not make the head wait any longer. So a large
+//! prompt is never starved by small ones, and small ones use the room that it cannot.
+//!
+//! One waiter, the *driver*, owns the timer for the next change. Everybody else is woken once, with their answer.
+//! When the driver leaves, another one is woken to take over.
+
+use super::estimate::Cost;
+use super::ledger::{Admission, Ledger, Receipt, Settlement, Spent, TOO_LARGE};
+use super::limits::Dimension;
+use super::queue::{NEVER, Place, Queue};
+use super::refusal::{Refusal, Why};
+use super::window::Nanos;
+
+/// How many behind the head are looked at for one that fits before it.
+const BACKFILL: usize = 32;
+
+#[derive(Debug)]
+pub(super) struct Desk<W> {
+    pub(super) ledger: Ledger,
+    queue: Queue<W>,
+    max_queue: usize,
+    waits: bool,
+    /// When the next one may be admitted, if nothing happens before.
+    next: Nanos,
+    /// Who owns the timer.
+    driver: Option<Place>,
+    /// What the driver's timer is set to.
+    armed: Nanos,
+    /// The head waits for tokens, so that others may pass it.
+    passing: bool,
+    /// Who must be woken when the lock is released.
+    woken: Vec<W>,
+}
+
+/// What became of a request that arrived.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Arrival {
+    Granted(Receipt),
+    Queued(Place),
+    Refused(Refusal),
+}
+
+/// What a waiter learns when it looks.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    Answered(Result<Receipt, Refusal>),
+    /// Not yet; somebody will wake it.
+    Waiting,
+    /// Not yet, and this waiter is the driver: look again at this instant.
+    Driving(Nanos),
+}
+
+impl<W> Desk<W> {
+    pub(super) const fn new(ledger: Ledger, max_queue: usize, waits: bool) -> Self {
+        Self {
+            ledger,
+            queue: Queue::new(),
+            max_queue,
+            waits,
+            next: NEVER,
+            driver: None,
+            armed: NEVER,
+            passing: false,
+            woken: Vec::new(),
+        }
+    }
+
+    /// A request arrives. `deadline` is [`NEVER`] where there is none.
+    #[inline]
+    pub(super) fn arrive(&mut self, now: Nanos, cost: Cost, deadline: Nanos) -> Arrival {
+        if self.queue.is_empty() {
+            if let Admission::Granted(receipt) = self.ledger.admit(now, cost) {
+                return Arrival::Granted(receipt);
+            }
+        }
+        self.arrive_late(now, cost, deadline)
+    }
+
+    #[cold]
+    fn arrive_late(&mut self, now: Nanos, cost: Cost, deadline: Nanos) -> Arrival {
+        let now = self.ledger.look(now);
+        let ahead = (self.queue.len() as u64, self.queue.tokens());
+        let forecast = match self.ledger.forecast(now, ahead, cost) {
+            Ok(forecast) => forecast,
+            Err(refusal) => return Arrival::Refused(refusal),
+        };
+        let refuse =
+            |why| Arrival::Refused(Refusal { why, dimension: forecast.dimension, until: forecast.until() });
+        if let Some(Spent { reset }) = forecast.spent {
+            // Whoever has all day may wait for tomorrow.
+            if deadline == NEVER || reset.is_none_or(|reset| reset > deadline) {
+                return refuse(if reset.is_none() { Why::Zero } else { Why::Spent });
+            }
+        }
+        if !self.waits {
+            return refuse(Why::Full);
+        }
+        if forecast.at > deadline && !self.may_pass(now, cost, deadline) {
+            return refuse(Why::Deadline);
+        }
+        if self.queue.used() >= self.max_queue {
+            return refuse(Why::Queue);
+        }
+        let place = self.queue.join(cost, forecast.tokens, deadline);
+        if self.queue.len() == 1 || (self.passing && self.queue.len() <= BACKFILL + 1) {
+            self.advance(now);
+        }
+        Arrival::Queued(place)
+    }
+
+    /// A waiter looks whether it was answered, and leaves a way to wake it where it was not.
+    pub(super) fn look(&mut self, place: Place, waker: impl FnOnce(&mut Option<W>)) -> Look {
+        if let Some(answer) = self.queue.take(place) {
+            return Look::Answered(answer);
+        }
+        waker(self.queue.waker(place));
+        if *self.driver.get_or_insert(place) == place {
+            self.armed = self.next;
+            return Look::Driving(self.next);
+        }
+        Look::Waiting
+    }
+
+    /// A waiter goes away, answered or not.
+    pub(super) fn cancel(&mut self, now: Nanos, place: Place) {
+        let was_head = self.queue.head() == Some(place);
+        if self.driver == Some(place) {
+            self.driver = None;
+        }
+        if let Some(Ok(receipt)) = self.queue.leave(place) {
+            // It was admitted and never knew.
+            self.ledger.settle(receipt, Settlement::NotSent);
+            self.advance(now);
+        } else if was_head || self.passing {
+            self.advance(now);
+        } else {
+            self.appoint();
+        }
+    }
+
+    /// A call is over.
+    #[inline]
+    pub(super) fn settle(&mut self, receipt: Receipt, how: Settlement) {
+        self.ledger.settle(receipt, how);
+    }
+
+    /// Whether somebody may be waiting for what has just changed.
+    #[inline]
+    pub(super) const fn is_queued(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    pub(super) const fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Places in use: those who wait, and those who were answered and have not looked yet.
+    #[cfg(test)]
+    pub(super) const fn places(&self) -> usize {
+        self.queue.used()
+    }
+
+    /// When the next one may be admitted; `None` where nobody waits.
+    pub(super) fn next(&self) -> Option<Nanos> {
+        Some(self.next).filter(|_| self.is_queued())
+    }
+
+    /// Whom to wake, once the lock is released.
+    pub(super) fn take_woken(&mut self) -> Vec<W> {
+        std::mem::take(&mut self.woken)
+    }
+
+    /// Admits all who may go now, refuses those who cannot go in time, and works out when to look again.
+    pub(super) fn advance(&mut self, now: Nanos) {
+        self.next = NEVER;
+        self.passing = false;
+        while let Some(head) = self.queue.head() {
+            match self.ledger.admit(now, self.queue.cost(head)) {
+                Admission::Granted(receipt) => self.answer(head, Ok(receipt)),
+                Admission::TooLarge => self.answer(head, Err(TOO_LARGE)),
+                Admission::Wait { until, dimension, spent } => {
+                    self.next = until;
+                    if dimension == Dimension::InputTokensPerMinute {
+                        self.backfill(now, head);
+                    }
+                    self.refuse_hopeless(dimension, spent);
+                    if self.queue.head() == Some(head) {
+                        break;
+                    }
+                }
+            }
+        }
+        self.appoint();
+    }
+
+    /// Refuses those whose deadline comes before anybody can be admitted.
+    fn refuse_hopeless(&mut self, dimension: Dimension, spent: Option<Spent>) {
+        let (mut before, mut why) = (self.next, Why::Deadline);
+        let mut until = Some(self.next).filter(|next| *next != NEVER);
+        if let Some(Spent { reset }) = spent {
+            why = if reset.is_none() { Why::Zero } else { Why::Spent };
+            (before, until) = (reset.unwrap_or(NEVER), reset.or(until));
+            for place in self.queue.undated() {
+                self.answer(place, Err(Refusal { why, dimension, until }));
+            }
+        }
+        while let Some(place) = self.queue.too_late(before) {
+            self.answer(place, Err(Refusal { why, dimension, until }));
+        }
+    }
+
+    /// Lets those behind the head go that fit and do not make it wait any longer.
+    fn backfill(&mut self, now: Nanos, head: Place) {
+        self.passing = true;
+        let wanted = self.queue.cost(head);
+        let mut room = self.ledger.room_before(wanted);
+        let mut smallest: Option<Nanos> = None;
+        let (mut next, mut passed_over) = (self.queue.after(head), 0);
+        while let (Some(place), Some(most)) = (next.filter(|_| passed_over < BACKFILL), room) {
+            next = self.queue.after(place);
+            let cost = self.queue.cost(place);
+            let answer = match self.ledger.tokens_of(cost) {
+                tokens if tokens <= most => self.ledger.admit(now, cost),
+                _ => Admission::TooLarge,
+            };
+            match answer {
+                Admission::Granted(receipt) => {
+                    self.answer(place, Ok(receipt));
+                    room = self.ledger.room_before(wanted);
+                }
+                Admission::Wait { until, .. } => {
+                    smallest = Some(smallest.map_or(until, |at| at.min(until)));
+                    passed_over += 1;
+                }
+                // For the room.
+                Admission::TooLarge => passed_over += 1,
+            }
+        }
+        // The earliest of them may go before the head does.
+        self.next = smallest.map_or(self.next, |until| self.next.min(until));
+    }
+
+    /// Whether a newcomer that is too late at the end of the queue may still go before its head.
+    fn may_pass(&self, now: Nanos, cost: Cost, deadline: Nanos) -> bool {
+        let Some(head) = self.queue.head().filter(|_| self.passing && self.queue.len() <= BACKFILL) else {
+            return false;
+        };
+        let room = self.ledger.room_before(self.queue.cost(head));
+        let alone = self.ledger.forecast(now, (0, 0), cost).is_ok_and(|forecast| forecast.at <= deadline);
+        alone && room.is_some_and(|room| self.ledger.tokens_of(cost) <= room)
+    }
+
+    fn answer(&mut self, place: Place, answer: Result<Receipt, Refusal>) {
+        if self.driver == Some(place) {
+            self.driver = None;
+        }
+        self.woken.extend(self.queue.answer(place, answer));
+    }
+
+    /// Sees to it that somebody owns the timer, and that it is not set too late.
+    fn appoint(&mut self) {
+        if self.queue.is_empty() {
+            (self.driver, self.next) = (None, NEVER);
+            return;
+        }
+        match self.driver {
+            Some(driver) if self.next < self.armed => {
+                self.armed = self.next;
+                self.woken.extend(self.queue.waker(driver).take());
+            }
+            Some(_) => {}
+            None => {
+                // One that was never polled cannot be woken; it takes over by itself when it is.
+                let able = self.queue.iter().take(BACKFILL).find(|place| self.queue.has_waker(*place));
+                if let Some(able) = able {
+                    (self.driver, self.armed) = (Some(able), self.next);
+                    self.woken.extend(self.queue.waker(able).take());
+                }
+            }
+        }
+    }
+}

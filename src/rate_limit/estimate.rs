@@ -1,0 +1,297 @@
+//! How many input tokens a request will cost: a guess, a count, and what answers teach about both.
+
+use http::Request;
+use http_body::Body;
+
+/// Bytes of a request's body that make one token, before answers have taught better. Google counts about four
+/// characters to a token ([tokens](https://ai.google.dev/gemini-api/docs/tokens), read 2026-11).
+const BYTES_PER_TOKEN: u64 = 4;
+
+/// How many input tokens a request has: an extension that the **caller** puts into the request, for instance the
+/// answer of `countTokens`.
+///
+/// It is charged as it is. A request with more tokens than the limit per minute is refused at once.
+///
+/// ```
+/// use tower_gemini::rate_limit::InputTokens;
+///
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(InputTokens(1_234));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct InputTokens(pub u64);
+
+/// Counts the input tokens of a request before it is sent.
+///
+/// Implement it if you have a tokenizer, or pass a closure: it is asked once per attempt, in `call`, so it should be
+/// quick. Whatever it says is corrected by what this key's answers have shown so far, so one that is always 30 % off
+/// is right after its first answers.
+///
+/// ```
+/// use bytes::Bytes;
+/// use http::Request;
+/// use http_body_util::Full;
+/// use tower_gemini::rate_limit::{Limits, RateLimitLayer};
+///
+/// # fn main() -> Result<(), tower_gemini::ConfigError> {
+/// let layer = RateLimitLayer::builder()
+///     .limits(Limits::new().input_tokens_per_minute(250_000))
+///     .estimate(|request: &Request<Full<Bytes>>| {
+///         request.extensions().get::<String>().map(|prompt| prompt.split_whitespace().count() as u64)
+///     })
+///     .build()?;
+/// # let _ = layer; Ok(()) }
+/// ```
+pub trait Estimate<B> {
+    /// The tokens of this request; `None` falls back to its size.
+    fn input_tokens(&self, request: &Request<B>) -> Option<u64>;
+}
+
+impl<B, F: Fn(&Request<B>) -> Option<u64>> Estimate<B> for F {
+    fn input_tokens(&self, request: &Request<B>) -> Option<u64> {
+        self(request)
+    }
+}
+
+/// Guesses by the body's size alone, at four bytes a token to begin with. The default; costs nothing.
+///
+/// A guess cannot tell text from an image, so a body that looks larger than the limit per minute is not refused: it
+/// is charged the whole limit and waits for an empty window. If the server then refuses it although it was alone,
+/// requests of exactly its size are refused from then on. [`ByContent`] knows better.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BySize;
+
+impl<B> Estimate<B> for BySize {
+    #[inline]
+    fn input_tokens(&self, _: &Request<B>) -> Option<u64> {
+        None
+    }
+}
+
+/// What an image or another inline medium costs, as a floor: one tile of an image
+/// ([tokens](https://ai.google.dev/gemini-api/docs/tokens), read 2026-11).
+const MEDIUM_TOKENS: u64 = 258;
+
+/// Reads a body that is in memory, and counts text apart from inline media: four bytes of text to a token, 258
+/// tokens for each `data` member.
+///
+/// For bodies that can be cloned and are ready at once (`Full<Bytes>`); of others the size is taken. Costs one pass
+/// over the body at memory speed and no allocation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ByContent;
+
+impl<B> Estimate<B> for ByContent
+where
+    B: Body + Clone,
+{
+    fn input_tokens(&self, request: &Request<B>) -> Option<u64> {
+        use bytes::Buf;
+        use std::pin::pin;
+        use std::task::{Context, Poll, Waker};
+
+        let mut body = pin!(request.body().clone());
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut tokens = 0;
+        while !body.is_end_stream() {
+            let Poll::Ready(Some(Ok(frame))) = body.as_mut().poll_frame(&mut cx) else { return None };
+            let Ok(mut data) = frame.into_data() else { continue };
+            while data.has_remaining() {
+                let chunk = data.chunk();
+                tokens += tokens_of(chunk);
+                data.advance(chunk.len());
+            }
+        }
+        Some(tokens)
+    }
+}
+
+/// The tokens of one piece of a request.
+fn tokens_of(json: &[u8]) -> u64 {
+    let (mut media, mut media_bytes) = (0, 0);
+    let mut rest = json;
+    // `"data"` is what holds base64 in `inlineData`, in both spellings; in prose it would stand escaped.
+    while let Some(at) = memchr::memmem::find(rest, b"\"data\"") {
+        rest = &rest[at + 6..];
+        let value = rest.trim_ascii_start();
+        let Some(value) = value.strip_prefix(b":").map(<[u8]>::trim_ascii_start) else { continue };
+        let Some(value) = value.strip_prefix(b"\"") else { continue };
+        let length = memchr::memchr(b'"', value).unwrap_or(value.len());
+        media += 1;
+        media_bytes += length;
+        rest = &value[length..];
+    }
+    ((json.len() - media_bytes) as u64).div_ceil(BYTES_PER_TOKEN) + media * MEDIUM_TOKENS
+}
+
+/// How far an estimate is to be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// By size.
+    Guess,
+    /// By the caller's tokenizer: corrected by experience.
+    Estimate,
+    /// By the caller's word: taken as it is.
+    Exact,
+}
+
+/// What a request will cost, before experience corrects it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cost {
+    pub(super) tokens: u32,
+    pub(super) trust: Trust,
+}
+
+impl Cost {
+    /// A request that uses no input tokens.
+    pub(super) const FREE: Self = Self { tokens: 0, trust: Trust::Exact };
+
+    #[inline]
+    pub(super) fn of<B: Body>(request: &Request<B>, estimate: &impl Estimate<B>) -> Self {
+        let (tokens, trust) = match request.extensions().get::<InputTokens>() {
+            Some(tokens) => (tokens.0, Trust::Exact),
+            None => match estimate.input_tokens(request) {
+                Some(tokens) => (tokens, Trust::Estimate),
+                None => {
+                    let size = request.body().size_hint();
+                    (size.upper().unwrap_or(size.lower()).div_ceil(BYTES_PER_TOKEN), Trust::Guess)
+                }
+            },
+        };
+        Self { tokens: u32::try_from(tokens).unwrap_or(u32::MAX), trust }
+    }
+
+    #[inline]
+    pub(super) fn corrected(self, ratio: &Ratio) -> u32 {
+        match self.trust {
+            Trust::Exact => self.tokens,
+            Trust::Estimate | Trust::Guess => ratio.apply(self.tokens),
+        }
+    }
+}
+
+/// How an answer's count relates to the estimate, learnt per key: a mean and a mean deviation, like TCP's round-trip
+/// time (RFC 6298). The next estimate is multiplied by the mean and one deviation, which is a high quantile: too much
+/// is given back at the end of the call, too little is a 429.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ratio {
+    mean: f32,
+    deviation: f32,
+    factor: f32,
+    learnt: u32,
+}
+
+impl Default for Ratio {
+    fn default() -> Self {
+        Self { mean: 1.0, deviation: 0.0, factor: 1.0, learnt: 0 }
+    }
+}
+
+impl Ratio {
+    const WEIGHT: f32 = 1.0 / 8.0;
+
+    #[inline]
+    pub(super) fn apply(&self, tokens: u32) -> u32 {
+        if self.factor == 1.0 {
+            return tokens;
+        }
+        // `as` saturates, and the factor is never NaN. Tokens above 2²⁴ lose some digits, which no estimate has.
+        (tokens as f32 * self.factor).ceil() as u32
+    }
+
+    #[inline]
+    pub(super) fn learn(&mut self, estimated: u32, used: u64) {
+        if estimated == 0 || used == 0 {
+            return;
+        }
+        let seen = (used as f32 / estimated as f32).clamp(0.0001, 100.0);
+        if self.learnt == 0 {
+            self.mean = seen;
+        }
+        let error = seen - self.mean;
+        self.mean += error * Self::WEIGHT;
+        self.deviation += (error.abs() - self.deviation) * Self::WEIGHT;
+        self.factor = self.mean + self.deviation;
+        self.learnt = self.learnt.saturating_add(1);
+    }
+
+    /// Tokens of the answers per token of the estimates, deviation included.
+    pub(super) const fn factor(&self) -> f32 {
+        self.factor
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use http_body_util::Full;
+    use proptest::prelude::*;
+
+    fn request(body: &str) -> Request<Full<Bytes>> {
+        Request::new(Full::from(body.to_owned()))
+    }
+
+    #[test]
+    fn content_is_counted_apart_from_media() {
+        let image = "A".repeat(1_000_000);
+        let body = format!(
+            r#"{{"contents":[{{"parts":[{{"text":"What is this?"}},{{"inlineData":{{"mimeType":"image/png","data": "{image}"}}}}]}}]}}"#
+        );
+        let tokens = ByContent.input_tokens(&request(&body)).expect("the body is in memory");
+        assert!((258..330).contains(&tokens), "{tokens}");
+        assert_eq!(BySize.input_tokens(&request(&body)), None);
+        let text = format!(r#"{{"text":"{}"}}"#, "word ".repeat(1000));
+        assert!((1250..1260).contains(&ByContent.input_tokens(&request(&text)).expect("in memory")));
+        assert_eq!(ByContent.input_tokens(&request(r#"{"data"#)), Some(2));
+        assert_eq!(ByContent.input_tokens(&request(r#"{"data":"#)), Some(2));
+        assert_eq!(ByContent.input_tokens(&request(r#""data":""#)), Some(2 + 258));
+    }
+
+    #[test]
+    fn the_callers_word_is_taken_as_it_is() {
+        let mut ratio = Ratio::default();
+        (0..20).for_each(|_| ratio.learn(100, 200));
+        let mut said = request("0123456789abcdef");
+        assert_eq!(Cost::of(&said, &BySize), Cost { tokens: 4, trust: Trust::Guess });
+        assert_eq!(Cost::of(&said, &BySize).corrected(&ratio), 8);
+        said.extensions_mut().insert(InputTokens(77));
+        assert_eq!(Cost::of(&said, &BySize).corrected(&ratio), 77);
+        said.extensions_mut().insert(InputTokens(u64::MAX));
+        assert_eq!(Cost::of(&said, &BySize).tokens, u32::MAX);
+    }
+
+    #[test]
+    fn a_steady_bias_is_right_after_one_answer() {
+        for (estimated, used) in [(100, 130), (130, 100)] {
+            let mut ratio = Ratio::default();
+            ratio.learn(estimated, used);
+            assert!((i64::from(ratio.apply(estimated)) - used as i64).abs() <= 1);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn noise_is_covered_by_the_deviation(noise in proptest::collection::vec(0.7..1.3_f64, 50..100)) {
+            let mut ratio = Ratio::default();
+            for n in noise {
+                ratio.learn(10_000, (10_000.0 * n) as u64);
+            }
+            prop_assert!((0.85..1.6).contains(&ratio.factor()), "{}", ratio.factor());
+        }
+
+        #[test]
+        fn nothing_makes_the_factor_absurd(samples in proptest::collection::vec((any::<u32>(), any::<u64>()), 0..50), tokens in any::<u32>()) {
+            let mut ratio = Ratio::default();
+            for (estimated, used) in samples {
+                ratio.learn(estimated, used);
+            }
+            prop_assert!(ratio.factor() > 0.0 && ratio.factor() <= 300.0);
+            let _ = ratio.apply(tokens);
+        }
+
+        #[test]
+        fn any_bytes_can_be_counted(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = tokens_of(&bytes);
+        }
+    }
+}

@@ -1,0 +1,202 @@
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::{Request, Response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tokio::time::Sleep;
+use tower_service::Service;
+
+use super::ResponseBody;
+use super::desk::Look;
+use super::permit::Permit;
+use super::queue::Place;
+use super::refusal::RateLimited;
+use super::shared::Key;
+use crate::error::BoxError;
+
+pin_project! {
+    /// The future of [`RateLimit`](super::RateLimit).
+    ///
+    /// Dropping it while it waits gives up its place, and the next in the queue moves up at once. Dropping it while
+    /// the call is under way drops the call; what was charged stays charged, since the server may have it. Dropped
+    /// before it was ever polled, it gives everything back.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<S, B, F> {
+        #[pin]
+        state: State<S, B, F>,
+        // `None` while it waits, and for what is not limited.
+        permit: Option<Permit>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<S, B, F> {
+        // Admitted: the inner call is under way.
+        Called { #[pin] future: F },
+        // In the queue, or admitted and waiting for the inner service. Boxed, so that a future which is admitted
+        // at once does not carry the request.
+        Waiting { waiting: Box<Waiting<S, B>> },
+        // Not admitted.
+        Refused { error: Option<RateLimited> },
+    }
+}
+
+struct Waiting<S, B> {
+    service: S,
+    request: Option<Request<B>>,
+    /// `None` once admitted.
+    ticket: Option<Ticket>,
+    /// Made when this waiter drives the queue.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Admitted, but the inner service was not ready at once.
+    delayed: bool,
+}
+
+/// A place in a queue. Dropping it leaves the queue.
+pub(super) struct Ticket {
+    key: Arc<Key>,
+    place: Place,
+    /// The place was given back with the answer.
+    left: bool,
+}
+
+impl Ticket {
+    pub(super) const fn new(key: Arc<Key>, place: Place) -> Self {
+        Self { key, place, left: false }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if !self.left {
+            self.key.cancel(self.place);
+        }
+    }
+}
+
+impl<S, B, F> ResponseFuture<S, B, F> {
+    #[inline]
+    pub(super) const fn called(future: F, permit: Option<Permit>) -> Self {
+        Self { state: State::Called { future }, permit }
+    }
+
+    #[cold]
+    pub(super) fn queued(service: S, request: Request<B>, ticket: Ticket) -> Self {
+        let waiting =
+            Waiting { service, request: Some(request), ticket: Some(ticket), timer: None, delayed: false };
+        Self { state: State::Waiting { waiting: Box::new(waiting) }, permit: None }
+    }
+
+    #[cold]
+    pub(super) const fn refused(error: RateLimited) -> Self {
+        Self { state: State::Refused { error: Some(error) }, permit: None }
+    }
+}
+
+impl<S, B, F> fmt::Debug for ResponseFuture<S, B, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the request: its headers hold the key.
+        f.debug_struct("rate_limit::ResponseFuture").finish_non_exhaustive()
+    }
+}
+
+impl<S, B, RB, E> Future for ResponseFuture<S, B, S::Future>
+where
+    S: Service<Request<B>, Response = Response<RB>, Error = E>,
+    E: Into<BoxError>,
+    RB: Body,
+{
+    type Output = Result<Response<ResponseBody<RB>>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            match this.state.as_mut().project() {
+                StateProj::Called { future } => {
+                    if let Some(permit) = this.permit {
+                        permit.sent();
+                    }
+                    return Poll::Ready(match ready!(future.poll(cx)) {
+                        Ok(response) => {
+                            let permit = this.permit.take().and_then(|permit| permit.answered(&response));
+                            Ok(ResponseBody::watch(response, permit))
+                        }
+                        Err(error) => {
+                            let error = error.into();
+                            if let Some(permit) = this.permit.take() {
+                                permit.errored(&error);
+                            }
+                            Err(error)
+                        }
+                    });
+                }
+                StateProj::Waiting { waiting } => {
+                    if let Some(ticket) = &mut waiting.ticket {
+                        let answer = ready!(ticket.poll(&mut waiting.timer, cx));
+                        *this.permit = Some(answer?);
+                        (waiting.ticket, waiting.timer) = (None, None);
+                    }
+                    let Poll::Ready(ready) = waiting.service.poll_ready(cx) else {
+                        waiting.delayed = true;
+                        return Poll::Pending;
+                    };
+                    ready.map_err(Into::into)?;
+                    if waiting.delayed {
+                        // The server counts from now on, not from the admission.
+                        if let Some(permit) = this.permit {
+                            permit.restamp();
+                        }
+                    }
+                    let request = waiting.request.take().expect("it is taken with the change of state");
+                    let future = waiting.service.call(request);
+                    this.state.set(State::Called { future });
+                }
+                StateProj::Refused { error } => {
+                    let error = error.take().expect("polled after it was ready");
+                    return Poll::Ready(Err(error.into()));
+                }
+            }
+        }
+    }
+}
+
+impl Ticket {
+    fn poll(
+        &mut self,
+        timer: &mut Option<Pin<Box<Sleep>>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Permit, RateLimited>> {
+        loop {
+            match self.key.look(self.place, cx.waker()) {
+                Look::Answered(answer) => {
+                    self.left = true;
+                    return Poll::Ready(match answer {
+                        Ok(receipt) => Ok(Permit::new(Arc::clone(&self.key), receipt)),
+                        Err(refusal) => Err(self.key.refuse(refusal)),
+                    });
+                }
+                Look::Waiting => {
+                    *timer = None;
+                    return Poll::Pending;
+                }
+                Look::Driving(next) => {
+                    // Nothing will happen by itself; whoever changes that wakes the driver.
+                    let Some(next) = self.key.common().instant(next) else {
+                        *timer = None;
+                        return Poll::Pending;
+                    };
+                    let sleep = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next)));
+                    if sleep.deadline() != next {
+                        sleep.as_mut().reset(next);
+                    }
+                    ready!(sleep.as_mut().poll(cx));
+                    self.key.advance();
+                }
+            }
+        }
+    }
+}

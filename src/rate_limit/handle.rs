@@ -1,0 +1,210 @@
+//! To look at what a layer knows, and to change it while it works.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::key::QuotaKey;
+use super::limits::{Dimension, Limits};
+use super::shared::{Key, Shared};
+use super::snapshot::{Restored, Snapshot, SnapshotError};
+use crate::error::ConfigError;
+use crate::keyed::lock;
+
+/// A handle to the quotas of a [`RateLimitLayer`](super::RateLimitLayer). Cheap to clone; outlives the layer.
+///
+/// ```
+/// use tower_gemini::rate_limit::{Limits, RateLimitLayer};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), tower_gemini::ConfigError> {
+/// let layer = RateLimitLayer::default();
+/// let quotas = layer.handle();
+/// quotas.set_model_limits("gemini-2.5-flash", Limits::new().requests_per_minute(1_000))?;
+/// for status in quotas.status() {
+///     println!("{status}");
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct RateLimits {
+    shared: Arc<Shared>,
+}
+
+impl RateLimits {
+    pub(super) const fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Every key that the layer has met and not forgotten, in the order of their names.
+    #[must_use]
+    pub fn status(&self) -> Vec<QuotaStatus> {
+        let mut all: Vec<_> = self.shared.keys.all().iter().map(|(_, key)| QuotaStatus::of(key)).collect();
+        all.sort_by_cached_key(|status| status.key.to_string());
+        all
+    }
+
+    /// One key; `None` where the layer has not met it.
+    #[must_use]
+    pub fn status_of(&self, key: &QuotaKey) -> Option<QuotaStatus> {
+        self.shared.keys.peek(key).map(|key| QuotaStatus::of(&key))
+    }
+
+    /// Sets the limits of each model that has none of its own, also while requests wait: they go, or are refused, by
+    /// the new ones at once. What 429s have taught of those models is forgotten.
+    ///
+    /// # Errors
+    ///
+    /// When a limit is out of its range; then nothing is changed.
+    pub fn set_limits(&self, limits: Limits) -> Result<(), ConfigError> {
+        limits.check()?;
+        lock(&self.shared.config).limits = limits;
+        self.apply(|key| {
+            let model = key.target().model();
+            model.is_none_or(|model| !lock(&self.shared.config).by_model.contains_key(model))
+        });
+        Ok(())
+    }
+
+    /// Sets the limits of one model, as [`set_limits`](Self::set_limits) does.
+    ///
+    /// # Errors
+    ///
+    /// When a limit is out of its range; then nothing is changed.
+    pub fn set_model_limits(&self, model: impl Into<Box<str>>, limits: Limits) -> Result<(), ConfigError> {
+        limits.check()?;
+        let model = model.into();
+        lock(&self.shared.config).by_model.insert(model.clone(), limits);
+        self.apply(|key| key.target().model() == Some(&*model));
+        Ok(())
+    }
+
+    fn apply(&self, concerns: impl Fn(&QuotaKey) -> bool) {
+        for (id, key) in self.shared.keys.all() {
+            if id.pool().is_model_work() && concerns(&id) {
+                let limits = lock(&self.shared.config).limits_of(&id);
+                let now = key.common().now();
+                key.at_desk(now, |desk| {
+                    desk.ledger.configure(limits);
+                    desk.advance(now);
+                });
+            }
+        }
+    }
+
+    /// Opens every door that a 429 has closed for this key, without waiting for a probe: the bill was paid.
+    /// Nothing happens for a key that the layer has not met.
+    pub fn reopen(&self, key: &QuotaKey) {
+        let Some(key) = self.shared.keys.peek(key) else { return };
+        let now = key.common().now();
+        key.at_desk(now, |desk| {
+            desk.ledger.reopen();
+            desk.advance(now);
+        });
+    }
+
+    /// The day's counts, to be saved before the process ends. See [`Snapshot`].
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::take(&self.shared)
+    }
+
+    /// Adds the counts of an earlier process to those of today. Live counts stay, and restoring the same snapshot
+    /// twice counts once.
+    ///
+    /// # Errors
+    ///
+    /// When the snapshot is of another form or version; then nothing is changed. Counts of another day are no error:
+    /// [`Restored`] says how many were left out.
+    pub fn restore(&self, snapshot: &Snapshot) -> Result<Restored, SnapshotError> {
+        snapshot.restore(&self.shared)
+    }
+}
+
+impl fmt::Debug for RateLimits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.shared, f)
+    }
+}
+
+/// One key at one instant. `Display` is one line for a person.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct QuotaStatus {
+    /// Whose quota.
+    pub key: QuotaKey,
+    /// The limits in force: the configured and learnt ones, after the margin.
+    pub limits: Limits,
+    /// Requests in the window of 60 s and guard.
+    pub requests: u64,
+    /// Input tokens in that window: what answers said, and estimates for calls that are still under way.
+    pub tokens: u64,
+    /// Requests of the Pacific day, as far as this layer knows.
+    pub requests_today: u64,
+    /// Calls that were admitted and whose answers have not ended: what is reserved.
+    pub in_flight: u64,
+    /// Requests that wait.
+    pub queued: usize,
+    /// When the first of them may go, if nothing changes.
+    pub next_admission: Option<Instant>,
+    /// The doors that 429s closed, and until when; `None` where nobody knows.
+    pub closed: Vec<(Dimension, Option<Instant>)>,
+    /// Tokens of the answers per estimated token, the deviation included: what estimates are multiplied by.
+    pub correction: f32,
+    /// Calls that were ever admitted.
+    pub admitted: u64,
+    /// Of them, those that were answered or cut off, and are settled.
+    pub settled: u64,
+    /// Of them, those that were given back because they were never sent.
+    pub not_sent: u64,
+    /// Of them, those that Google refused with a 429.
+    pub too_many: u64,
+}
+
+impl QuotaStatus {
+    fn of(key: &Key) -> Self {
+        let now = key.common().now();
+        key.at_desk(now, |desk| {
+            let now = desk.ledger.look(now);
+            let (ledger, common) = (&desk.ledger, key.common());
+            let counts = ledger.counts();
+            let closed = ledger.closed(now).map(|(dimension, closed)| {
+                (dimension, common.instant(closed.until).filter(|_| !closed.zero))
+            });
+            Self {
+                key: key.id().clone(),
+                limits: ledger.limits(),
+                requests: ledger.window().requests(),
+                tokens: ledger.window().tokens(),
+                requests_today: ledger.today().map_or(0, |(_, count)| count),
+                in_flight: counts.admitted - counts.settled - counts.not_sent - counts.too_many,
+                queued: desk.queued(),
+                next_admission: desk.next().and_then(|next| common.instant(next)),
+                closed: closed.collect(),
+                correction: ledger.ratio().factor(),
+                admitted: counts.admitted,
+                settled: counts.settled,
+                not_sent: counts.not_sent,
+                too_many: counts.too_many,
+            }
+        })
+    }
+}
+
+impl fmt::Display for QuotaStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of = |f: &mut fmt::Formatter<'_>, used: u64, limit: Option<u64>, unit: &str| match limit {
+            Some(limit) => write!(f, ", {used} of {limit} {unit}"),
+            None => write!(f, ", {used} {unit}"),
+        };
+        write!(f, "{}", self.key)?;
+        of(f, self.requests, self.limits.rpm, "requests a minute")?;
+        of(f, self.tokens, self.limits.tpm, "input tokens a minute")?;
+        of(f, self.requests_today, self.limits.rpd, "requests today")?;
+        write!(f, ", {} in flight, {} queued", self.in_flight, self.queued)?;
+        for (dimension, _) in &self.closed {
+            write!(f, ", {dimension} closed")?;
+        }
+        Ok(())
+    }
+}

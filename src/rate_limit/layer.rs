@@ -1,0 +1,375 @@
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use tower_layer::Layer;
+
+use super::ledger::Rules;
+use super::limits::Limits;
+use super::service::Core;
+use super::shared::{Common, Config, KeyBy, Shared, WallClock};
+use super::{BySize, ConfigError, RateLimit, RateLimits};
+use crate::event::{Observed, Observer};
+use crate::keyed::{Keyed, MAX_KEYS};
+use crate::rng::Chance;
+use crate::target::{Target, TargetKey};
+use crate::time;
+
+/// Google's minute.
+const WINDOW: Duration = Duration::from_secs(60);
+/// Places in a queue, unless set: about 9 MB of them, if ever they are all taken.
+const DEFAULT_QUEUE: usize = 100_000;
+
+/// Puts [`RateLimit`] around a service. See the [module documentation](super).
+///
+/// All services it makes, and their clones, draw on the same quotas; so do clones of the layer.
+pub struct RateLimitLayer<E = BySize> {
+    core: Arc<Core<E>>,
+}
+
+/// What to do with a request that cannot be admitted at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Mode {
+    /// It queues, unless its deadline comes first. The default.
+    #[default]
+    Wait,
+    /// It fails with [`RateLimited`](super::RateLimited), which says when it could be admitted.
+    Reject,
+}
+
+impl RateLimitLayer {
+    /// A layer with these limits for every model, and the defaults.
+    ///
+    /// # Errors
+    ///
+    /// When a limit is zero or absurd. See [`RateLimitBuilder::build`].
+    pub fn new(limits: Limits) -> Result<Self, ConfigError> {
+        Self::builder().limits(limits).build()
+    }
+
+    /// Settings, beginning with the defaults: no limit but those that Google's own 429s name.
+    pub fn builder() -> RateLimitBuilder {
+        RateLimitBuilder {
+            limits: Limits::new(),
+            by_model: Vec::new(),
+            margin: 1.0,
+            guard: Duration::from_millis(500),
+            mode: Mode::Wait,
+            max_wait: None,
+            max_queue: DEFAULT_QUEUE,
+            max_keys: MAX_KEYS,
+            learn: true,
+            probe_every: Duration::from_secs(300),
+            key_by: None,
+            wall_clock: None,
+            observer: Observed::default(),
+            estimate: BySize,
+        }
+    }
+}
+
+impl<E> RateLimitLayer<E> {
+    /// What the layer knows, to look at and to change.
+    #[must_use]
+    pub fn handle(&self) -> RateLimits {
+        RateLimits::new(Arc::clone(&self.core.shared))
+    }
+}
+
+impl Default for RateLimitLayer {
+    /// No limits, until Google's own 429s name some.
+    fn default() -> Self {
+        Self::builder().build().expect("the defaults are in range")
+    }
+}
+
+impl<E> Clone for RateLimitLayer<E> {
+    fn clone(&self) -> Self {
+        Self { core: Arc::clone(&self.core) }
+    }
+}
+
+impl<E> fmt::Debug for RateLimitLayer<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RateLimitLayer").field("shared", &self.core.shared).finish_non_exhaustive()
+    }
+}
+
+impl<S, E> Layer<S> for RateLimitLayer<E> {
+    type Service = RateLimit<S, E>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        RateLimit::new(Arc::clone(&self.core), inner)
+    }
+}
+
+/// Settings of a [`RateLimitLayer`].
+#[must_use = "a builder does nothing until it is built"]
+pub struct RateLimitBuilder<E = BySize> {
+    limits: Limits,
+    by_model: Vec<(Box<str>, Limits)>,
+    margin: f64,
+    guard: Duration,
+    mode: Mode,
+    max_wait: Option<Duration>,
+    max_queue: usize,
+    max_keys: usize,
+    learn: bool,
+    probe_every: Duration,
+    key_by: Option<KeyBy>,
+    wall_clock: Option<WallClock>,
+    observer: Observed,
+    estimate: E,
+}
+
+impl<E> RateLimitBuilder<E> {
+    /// The limits of each model that has none of its own. Default: none.
+    pub const fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The limits of one model, by the name that its requests use. Default: those of [`limits`](Self::limits).
+    ///
+    /// With [`key_by`](Self::key_by), the name is that of the key.
+    pub fn model_limits(mut self, model: impl Into<Box<str>>, limits: Limits) -> Self {
+        self.by_model.push((model.into(), limits));
+        self
+    }
+
+    /// The share of each limit, configured or learnt, that is used; above 0 and up to 1. Default 1.
+    ///
+    /// 0.8 leaves a fifth to others who use the same project.
+    pub const fn margin(mut self, share: f64) -> Self {
+        self.margin = share;
+        self
+    }
+
+    /// How much longer than 60 s a request counts, up to 60 s. Default 500 ms.
+    ///
+    /// Covers what the network does to the spacing of requests between here and the server: 500 ms cost 0.8 % of the
+    /// throughput. The new day begins as much later than midnight.
+    pub const fn guard(mut self, guard: Duration) -> Self {
+        self.guard = guard;
+        self
+    }
+
+    /// What to do with a request that cannot be admitted at once. Default [`Mode::Wait`].
+    pub const fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// The longest wait, up to a year. Default: none, so that the request's [`Deadline`](crate::Deadline) alone
+    /// decides, and one without a deadline waits as long as the queue takes.
+    pub const fn max_wait(mut self, wait: Duration) -> Self {
+        self.max_wait = Some(wait);
+        self
+    }
+
+    /// How many requests of one key may wait, from 1 to 10,000,000. Default 100,000. One more fails with
+    /// [`Why::Queue`](super::Why::Queue).
+    pub const fn max_queue(mut self, requests: usize) -> Self {
+        self.max_queue = requests;
+        self
+    }
+
+    /// How many keys are kept apart, from 1 to 1,000,000. Default 1,024. Beyond that idle ones are forgotten, and if
+    /// none is idle, further keys share one state.
+    pub const fn max_keys(mut self, keys: usize) -> Self {
+        self.max_keys = keys;
+        self
+    }
+
+    /// Whether limits are learnt from the `quotaValue` of 429s. Default `true`.
+    ///
+    /// A learnt limit stands where none was configured, and lowers one that was too high. It is raised by a tenth for
+    /// each hour that passes without another 429, so that a better tier is noticed. Doors are closed by 429s either
+    /// way.
+    pub const fn learn(mut self, learn: bool) -> Self {
+        self.learn = learn;
+        self
+    }
+
+    /// How often one request may test a door that is closed for longer, from 1 s to a day. Default 5 minutes.
+    ///
+    /// A spent day or a quota of zero may be a mistake of the server's, or be mended by a payment: the first probe
+    /// that is answered opens the door.
+    pub const fn probe_every(mut self, interval: Duration) -> Self {
+        self.probe_every = interval;
+        self
+    }
+
+    /// How requests are keyed. Default: [`QuotaKey::of`](super::QuotaKey::of), by label, model and place. The kind of
+    /// call ([`Pool`](super::Pool)) is kept apart in any case.
+    ///
+    /// The closure sees the target alone, and is asked again only when the target changes.
+    ///
+    /// ```
+    /// use tower_gemini::rate_limit::{Limits, RateLimitLayer};
+    ///
+    /// # fn main() -> Result<(), tower_gemini::ConfigError> {
+    /// // One quota for all models together.
+    /// let layer = RateLimitLayer::builder()
+    ///     .limits(Limits::new().requests_per_minute(60))
+    ///     .key_by(|target| target.key().without_model())
+    ///     .build()?;
+    /// # let _ = layer; Ok(()) }
+    /// ```
+    pub fn key_by(mut self, key: impl Fn(&Target<'_>) -> TargetKey + Send + Sync + 'static) -> Self {
+        self.key_by = Some(Arc::new(key));
+        self
+    }
+
+    /// Where the calendar is read, for the Pacific day alone. Default: the system's clock, carried forward by tokio's.
+    ///
+    /// Tests set a date with it, and may let it leap.
+    pub fn wall_clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        self.wall_clock = Some(Arc::new(clock));
+        self
+    }
+
+    /// Who is told of refusals and of what 429s taught. Default nobody.
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Observed::by(observer);
+        self
+    }
+
+    /// How input tokens are counted before the call. Default [`BySize`].
+    pub fn estimate<F>(self, estimate: F) -> RateLimitBuilder<F> {
+        let Self {
+            limits,
+            by_model,
+            margin,
+            guard,
+            mode,
+            max_wait,
+            max_queue,
+            max_keys,
+            learn,
+            probe_every,
+            key_by,
+            wall_clock,
+            observer,
+            estimate: _,
+        } = self;
+        RateLimitBuilder {
+            limits,
+            by_model,
+            margin,
+            guard,
+            mode,
+            max_wait,
+            max_queue,
+            max_keys,
+            learn,
+            probe_every,
+            key_by,
+            wall_clock,
+            observer,
+            estimate,
+        }
+    }
+
+    /// The layer.
+    ///
+    /// # Errors
+    ///
+    /// Names the first setting that is out of its range, and the range.
+    pub fn build(self) -> Result<RateLimitLayer<E>, ConfigError> {
+        self.limits.check()?;
+        self.by_model.iter().try_for_each(|(_, limits)| limits.check())?;
+        check_margin(self.margin)?;
+        check(self.guard <= WINDOW, "guard", "must be at most 60 s")?;
+        const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+        check(self.max_wait.is_none_or(|wait| wait <= YEAR), "max_wait", "must be at most a year")?;
+        check((1..=10_000_000).contains(&self.max_queue), "max_queue", "must be from 1 to 10,000,000")?;
+        check((1..=1_000_000).contains(&self.max_keys), "max_keys", "must be from 1 to 1,000,000")?;
+        let interval = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+        check(interval.contains(&self.probe_every), "probe_every", "must be from 1 s to a day")?;
+
+        let rules = Rules {
+            span: nanos(WINDOW + self.guard),
+            margin: self.margin,
+            learn: self.learn,
+            probe_every: nanos(self.probe_every),
+            guard: nanos(self.guard),
+        };
+        let wall_clock = self.wall_clock.unwrap_or_else(|| Arc::new(time::wall_clock));
+        let queue = (self.max_queue, self.max_wait, self.mode == Mode::Wait);
+        let shared = Shared {
+            common: Arc::new(Common::new(rules, queue, wall_clock, self.observer)),
+            keys: Keyed::new(self.max_keys),
+            config: Mutex::new(Config {
+                limits: self.limits,
+                by_model: self.by_model.into_iter().collect(),
+                ..Config::default()
+            }),
+            key_by: self.key_by,
+            id: Chance::default().stream().id(),
+        };
+        Ok(RateLimitLayer { core: Arc::new(Core { shared: Arc::new(shared), estimate: self.estimate }) })
+    }
+}
+
+impl<E> fmt::Debug for RateLimitBuilder<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RateLimitBuilder")
+            .field("limits", &self.limits)
+            .field("by_model", &self.by_model)
+            .field("margin", &self.margin)
+            .field("guard", &self.guard)
+            .field("mode", &self.mode)
+            .field("max_wait", &self.max_wait)
+            .field("max_queue", &self.max_queue)
+            .field("learn", &self.learn)
+            .finish_non_exhaustive()
+    }
+}
+
+fn check_margin(margin: f64) -> Result<(), ConfigError> {
+    // Written so that NaN is outside.
+    check(margin > 0.0 && margin <= 1.0, "margin", "must be above 0 and at most 1")
+}
+
+const fn check(holds: bool, field: &'static str, rule: &'static str) -> Result<(), ConfigError> {
+    if holds { Ok(()) } else { Err(ConfigError::new(field, rule)) }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn bad_settings_name_the_field_and_the_rule() {
+        let field = |builder: RateLimitBuilder| {
+            let error = builder.build().expect_err("it is out of range");
+            assert!(error.rule().starts_with("must be"), "{error}");
+            error.field()
+        };
+        let builder = RateLimitLayer::builder;
+        let limits = |limits| builder().limits(limits);
+        assert_eq!(field(limits(Limits::new().requests_per_minute(0))), "requests_per_minute");
+        assert_eq!(field(limits(Limits::new().requests_per_minute(u64::MAX))), "requests_per_minute");
+        assert_eq!(field(limits(Limits::new().input_tokens_per_minute(0))), "input_tokens_per_minute");
+        assert_eq!(field(limits(Limits::new().input_tokens_per_minute(1 << 50))), "input_tokens_per_minute");
+        assert_eq!(field(limits(Limits::new().requests_per_day(0))), "requests_per_day");
+        assert_eq!(field(builder().model_limits("m", Limits::new().requests_per_day(0))), "requests_per_day");
+        for margin in [0.0, -0.5, 1.000_001, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert_eq!(field(builder().margin(margin)), "margin");
+        }
+        assert_eq!(field(builder().guard(Duration::from_secs(61))), "guard");
+        assert_eq!(field(builder().max_wait(Duration::MAX)), "max_wait");
+        assert_eq!(field(builder().max_queue(0)), "max_queue");
+        assert_eq!(field(builder().max_queue(usize::MAX)), "max_queue");
+        assert_eq!(field(builder().max_keys(0)), "max_keys");
+        assert_eq!(field(builder().probe_every(Duration::ZERO)), "probe_every");
+        assert_eq!(field(builder().probe_every(Duration::MAX)), "probe_every");
+        assert!(builder().margin(1e-9).guard(Duration::ZERO).build().is_ok());
+    }
+}

@@ -1,0 +1,658 @@
+//! What one key may do, and what it has done: the decision about one request. Pure.
+//!
+//! NOTE: this is the seam for a store that a fleet shares. Three calls decide everything about a key, each over all
+//! its dimensions at once: [`admit`](Ledger::admit), [`settle`](Ledger::settle) and
+//! [`close_until`](Ledger::close_until). The queue and the layer above know nothing of windows and days.
+
+use super::day::Day;
+use super::estimate::{Cost, Ratio, Trust};
+use super::lesson::Lesson;
+use super::limits::{Dimension, Limits};
+use super::refusal::{Refusal, Why};
+use super::window::{EntryId, Freed, Nanos, Window};
+
+/// No limit.
+const NONE: u64 = u64::MAX;
+/// How long a limit that a 429 taught stands before a tenth more is tried.
+const TRUST_LEARNT: Nanos = 3600 * 1_000_000_000;
+/// How often the calendar is looked at.
+const LOOK: Nanos = 60 * 1_000_000_000;
+
+/// The settings of a key that do not change.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    /// The window and its guard band.
+    pub(super) span: Nanos,
+    pub(super) margin: f64,
+    pub(super) learn: bool,
+    /// How often a call may test a closed door.
+    pub(super) probe_every: Nanos,
+    /// How long after midnight the new day begins.
+    pub(super) guard: Nanos,
+}
+
+#[derive(Debug)]
+pub(super) struct Ledger {
+    rules: Rules,
+    window: Window,
+    configured: Limits,
+    /// What 429s taught, by dimension.
+    learnt: [Option<Learnt>; Dimension::COUNT],
+    /// The earliest `raise_at` of them.
+    next_raise: Nanos,
+    limits: InForce,
+    day: DayCount,
+    closed: [Option<Closed>; Dimension::COUNT],
+    /// The latest `until` of them: nothing is closed from then on.
+    closed_until: Nanos,
+    ramp: Option<Ramp>,
+    ratio: Ratio,
+    /// A guess that was refused although it was alone in the window.
+    oversize: Option<u32>,
+    /// Admitted, and not settled or answered yet.
+    in_flight: u64,
+    counts: Counts,
+    /// The latest instant that this key has seen. Threads read the clock before they take the lock, so one of
+    /// them may come with an older reading.
+    seen: Nanos,
+}
+
+/// The limits as they are applied: the share of the configured ones, lowered by the learnt. [`NONE`] is unlimited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct InForce {
+    rpm: u64,
+    tpm: u64,
+    rpd: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Learnt {
+    limit: u64,
+    raise_at: Nanos,
+}
+
+/// A dimension that a 429 closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Closed {
+    pub(super) until: Nanos,
+    /// From here on one call may try.
+    pub(super) probe_at: Nanos,
+    /// Nobody waits for it who has no deadline behind it: a spent day, a quota of zero.
+    pub(super) spent: bool,
+    /// Nobody knows when it ends.
+    pub(super) zero: bool,
+}
+
+/// After a 429 that our own count does not explain: how many may be in flight at once. Somebody else uses the same
+/// quota, or its limit is not known, and what waited for the reopening must not be sent in one burst.
+#[derive(Clone, Copy, Debug)]
+struct Ramp {
+    most: u64,
+    over_at: Nanos,
+}
+
+/// Requests of a Pacific day.
+#[derive(Clone, Copy, Debug)]
+struct DayCount {
+    today: Option<jiff::civil::Date>,
+    count: u64,
+    /// Of them, what a snapshot brought.
+    restored: u64,
+    /// The day before, in case the calendar is set back to it.
+    before: Option<(jiff::civil::Date, u64)>,
+    /// When the calendar must be looked at again.
+    look_at: Nanos,
+    ends_at: Nanos,
+    /// Tells receipts of another day.
+    number: u32,
+}
+
+/// Everything that was ever decided. `admitted` is the sum of the others and of what is in flight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) admitted: u64,
+    pub(super) settled: u64,
+    pub(super) not_sent: u64,
+    pub(super) too_many: u64,
+}
+
+/// What was charged for one request. Given back to [`Ledger::settle`] exactly once.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "an admission must be settled"]
+pub(super) struct Receipt {
+    entry: EntryId,
+    charged: u32,
+    raw: u32,
+    day: u32,
+    probe: bool,
+    counted: bool,
+}
+
+impl Receipt {
+    pub(super) const fn is_probe(&self) -> bool {
+        self.probe
+    }
+}
+
+/// How a call ended, as far as quotas are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Settlement {
+    /// It never left: nothing was used.
+    NotSent,
+    /// It left, and nobody knows what it used: what was charged stands.
+    Unknown,
+    /// It was answered, and said what it used.
+    Used { input_tokens: u64 },
+    /// Refused before it was processed (4xx other than 429): a request, no tokens.
+    Refused,
+    /// 429: a request of the minute, no tokens, no request of the day.
+    TooMany,
+}
+
+/// The decision about one request.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    Granted(Receipt),
+    /// Not before `until`, or the end of another call.
+    Wait {
+        until: Nanos,
+        dimension: Dimension,
+        spent: Option<Spent>,
+    },
+    /// Larger than the limit itself.
+    TooLarge,
+}
+
+/// When a request that has to queue will be admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Forecast {
+    pub(super) at: Nanos,
+    /// What it waits for.
+    pub(super) dimension: Dimension,
+    /// What it will be charged.
+    pub(super) tokens: u32,
+    pub(super) spent: Option<Spent>,
+}
+
+impl Forecast {
+    fn not_before(&mut self, at: Nanos, dimension: Dimension) {
+        if at > self.at {
+            (self.at, self.dimension) = (at, dimension);
+        }
+    }
+
+    /// When it makes sense to ask again.
+    pub(super) const fn until(&self) -> Option<Nanos> {
+        match self.spent {
+            Some(Spent { reset: Some(reset) }) => Some(reset),
+            _ => Some(self.at),
+        }
+    }
+}
+
+/// Why waiting is not the thing to do, unless the caller's deadline lies behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Spent {
+    /// When the quota is there again; `None` where nobody knows.
+    pub(super) reset: Option<Nanos>,
+}
+
+impl Ledger {
+    pub(super) fn new(rules: Rules, configured: Limits, now: Nanos) -> Self {
+        let day = DayCount {
+            today: None,
+            count: 0,
+            restored: 0,
+            before: None,
+            look_at: now,
+            ends_at: NONE,
+            number: 0,
+        };
+        let mut ledger = Self {
+            rules,
+            window: Window::new(rules.span),
+            configured,
+            learnt: [None; Dimension::COUNT],
+            next_raise: NONE,
+            limits: InForce { rpm: NONE, tpm: NONE, rpd: NONE },
+            day,
+            closed: [None; Dimension::COUNT],
+            closed_until: 0,
+            ramp: None,
+            ratio: Ratio::default(),
+            oversize: None,
+            in_flight: 0,
+            counts: Counts::default(),
+            seen: now,
+        };
+        ledger.refresh();
+        ledger
+    }
+
+    // ===== the three calls =====
+
+    /// Admits one request and charges it to every dimension, or charges nothing and says when to ask again.
+    #[inline]
+    pub(super) fn admit(&mut self, now: Nanos, cost: Cost) -> Admission {
+        let now = self.tick(now);
+        match self.check(now, cost) {
+            Ok(probe) => Admission::Granted(self.charge(now, cost, probe)),
+            Err(refused) => refused,
+        }
+    }
+
+    /// Corrects what was charged, now that the call is over.
+    #[inline]
+    pub(super) fn settle(&mut self, receipt: Receipt, how: Settlement) {
+        let charged = receipt.charged;
+        let (tokens, keep_request, keep_day) = match how {
+            Settlement::NotSent => (0, false, false),
+            Settlement::Unknown => (charged, true, true),
+            Settlement::Used { input_tokens } => {
+                self.ratio.learn(receipt.raw, input_tokens);
+                (u32::try_from(input_tokens).unwrap_or(u32::MAX), true, true)
+            }
+            Settlement::Refused => (0, true, true),
+            Settlement::TooMany => (0, true, false),
+        };
+        match how {
+            Settlement::NotSent => self.counts.not_sent += 1,
+            Settlement::TooMany => self.counts.too_many += 1,
+            _ => self.counts.settled += 1,
+        }
+        if tokens != charged || !keep_request {
+            self.window.correct(receipt.entry, charged, tokens, keep_request);
+        }
+        if !keep_day && receipt.day == self.day.number {
+            self.day.count = self.day.count.saturating_sub(1);
+        }
+        if receipt.counted {
+            self.in_flight -= 1;
+        }
+    }
+
+    /// A 429: closes `dimension`, and learns its limit where the answer named one. `receipt` is that of the refused
+    /// call, which is still charged.
+    pub(super) fn close_until(&mut self, now: Nanos, receipt: &Receipt, lesson: Lesson) {
+        let now = self.tick(now);
+        let Lesson { dimension, limit, until, spent, zero } = lesson;
+        if self.rules.learn && !zero {
+            if let Some(limit) = limit.filter(|limit| *limit > 0) {
+                self.learn(now, dimension, limit);
+            }
+        }
+        // One prompt larger than the limit itself closes the door to nobody else.
+        if dimension == Dimension::InputTokensPerMinute && self.is_oversize(receipt) {
+            self.oversize = Some(receipt.raw);
+            return;
+        }
+        let explained = match dimension {
+            Dimension::RequestsPerMinute => self.window.requests() >= self.limits.rpm,
+            Dimension::InputTokensPerMinute => self.window.tokens() >= self.limits.tpm,
+            Dimension::RequestsPerDay => true,
+            Dimension::Other => spent,
+        };
+        if !explained {
+            let most = if until.is_some() { 1 } else { (self.in_flight / 2).max(1) };
+            let over_at = until.unwrap_or(now).saturating_add(self.rules.span);
+            let most = self.ramp.map_or(most, |ramp| ramp.most.min(most));
+            self.ramp = Some(Ramp { most, over_at });
+        }
+        let Some(until) = until else { return };
+        let every = self.rules.probe_every;
+        let slot = &mut self.closed[dimension as usize];
+        let until = slot.map_or(until, |closed| closed.until.max(until));
+        *slot = Some(Closed { until, probe_at: until.min(now.saturating_add(every)), spent, zero });
+        self.closed_until = self.closed_until.max(until);
+    }
+
+    // ===== what the three are made of =====
+
+    /// Brings the window up to date; returns the latest instant seen.
+    #[inline]
+    fn tick(&mut self, now: Nanos) -> Nanos {
+        self.seen = self.seen.max(now);
+        self.window.expire(self.seen);
+        if self.seen >= self.next_raise {
+            self.raise();
+        }
+        if self.ramp.is_some_and(|ramp| ramp.over_at <= self.seen) {
+            self.ramp = None;
+        }
+        self.seen
+    }
+
+    /// Whether this request fits now; if so, whether it is a probe.
+    #[inline]
+    fn check(&self, now: Nanos, cost: Cost) -> Result<bool, Admission> {
+        let tokens = self.fitted(cost)?;
+        let fits = self.window.requests() < self.limits.rpm
+            && self.window.tokens() + u64::from(tokens) <= self.limits.tpm
+            && self.day.count < self.limits.rpd;
+        if fits && now >= self.closed_until && self.ramp.is_none() {
+            return Ok(false);
+        }
+        self.check_closely(now, tokens)
+    }
+
+    /// The tokens to charge: a guess may exceed the limit itself, and is then held to it.
+    #[inline]
+    fn fitted(&self, cost: Cost) -> Result<u32, Admission> {
+        let tokens = cost.corrected(&self.ratio);
+        if u64::from(tokens) <= self.limits.tpm {
+            return Ok(tokens);
+        }
+        if cost.trust == Trust::Guess && self.oversize != Some(cost.tokens) {
+            return Ok(u32::try_from(self.limits.tpm).unwrap_or(u32::MAX));
+        }
+        Err(Admission::TooLarge)
+    }
+
+    #[cold]
+    fn check_closely(&self, now: Nanos, tokens: u32) -> Result<bool, Admission> {
+        let wait = |until, dimension, spent| Err(Admission::Wait { until, dimension, spent });
+        let mut probe = false;
+        for dimension in DIMENSIONS {
+            let Some(closed) = self.closed[dimension as usize].filter(|closed| now < closed.until) else {
+                continue;
+            };
+            if now < closed.probe_at {
+                let reset = Some(closed.until).filter(|_| !closed.zero);
+                return wait(closed.probe_at, dimension, closed.spent.then_some(Spent { reset }));
+            }
+            probe = true;
+        }
+        // The probe asks whether the day is really spent, so the day's count is not asked.
+        if self.day.count >= self.limits.rpd && !probe {
+            let reset = self.day.ends_at;
+            return wait(reset, Dimension::RequestsPerDay, Some(Spent { reset: Some(reset) }));
+        }
+        let over = |used: u64, cost: u64, limit: u64| used.saturating_add(cost).saturating_sub(limit);
+        let requests_over = over(self.window.requests(), 1, self.limits.rpm);
+        let tokens_over = over(self.window.tokens(), u64::from(tokens), self.limits.tpm);
+        if requests_over > 0 || tokens_over > 0 {
+            let dimension =
+                if tokens_over > 0 { Dimension::InputTokensPerMinute } else { Dimension::RequestsPerMinute };
+            // All that the window holds is enough: the limits are at least 1 and the tokens were fitted to them.
+            let until = self.window.freed(requests_over, tokens_over).map_or(now + 1, |freed| freed.at);
+            return wait(until, dimension, None);
+        }
+        if let Some(ramp) = self.ramp.filter(|ramp| now < ramp.over_at && self.in_flight >= ramp.most) {
+            return wait(ramp.over_at, Dimension::Other, None);
+        }
+        Ok(probe)
+    }
+
+    /// When the last of so many requests and tokens can be admitted, if all behaves: the very instant as far as
+    /// requests go, and never too late as far as tokens do.
+    pub(super) fn forecast(&self, now: Nanos, ahead: (u64, u64), cost: Cost) -> Result<Forecast, Refusal> {
+        let Ok(tokens) = self.fitted(cost) else { return Err(TOO_LARGE) };
+        let mut forecast = Forecast { at: now, dimension: Dimension::Other, tokens, spent: None };
+        for (dimension, closed) in self.closed(now) {
+            forecast.not_before(closed.probe_at, dimension);
+            if closed.spent {
+                let reset = Some(closed.until).filter(|_| !closed.zero);
+                forecast.spent = Some(Spent { reset });
+                forecast.dimension = dimension;
+                return Ok(forecast);
+            }
+        }
+        if self.day.count.saturating_add(ahead.0) >= self.limits.rpd {
+            forecast.not_before(self.day.ends_at, Dimension::RequestsPerDay);
+            forecast.spent = Some(Spent { reset: Some(self.day.ends_at) });
+            return Ok(forecast);
+        }
+        let (requests, limit) = (self.window.requests(), self.limits.rpm);
+        let at = self.turn(now, requests, limit, ahead.0 + 1, |over| self.window.freed(over, 0));
+        forecast.not_before(at, Dimension::RequestsPerMinute);
+        let needed = ahead.1.saturating_add(u64::from(tokens));
+        let (used, limit) = (self.window.tokens(), self.limits.tpm);
+        let at = self.turn(now, used, limit, needed, |over| self.window.freed(0, over));
+        forecast.not_before(at, Dimension::InputTokensPerMinute);
+        Ok(forecast)
+    }
+
+    /// When the `nth` unit can be admitted. What is admitted comes free again a window later, so the pattern of the
+    /// window repeats for ever.
+    fn turn(
+        &self,
+        now: Nanos,
+        used: u64,
+        limit: u64,
+        nth: u64,
+        freed: impl Fn(u64) -> Option<Freed>,
+    ) -> Nanos {
+        let Some(index) = nth.checked_sub(1).filter(|_| limit != NONE) else { return now };
+        let over = (used + index % limit + 1).saturating_sub(limit);
+        let first = if over == 0 { now } else { freed(over).map_or(now, |freed| freed.at) };
+        first.saturating_add((index / limit).saturating_mul(self.rules.span))
+    }
+
+    /// The most tokens that one other request may take now without making `head`, which waits for tokens, wait any
+    /// longer. `None` where nobody may go before it.
+    pub(super) fn room_before(&self, head: Cost) -> Option<u64> {
+        let head = u64::from(self.fitted(head).ok()?);
+        let (window, limits) = (&self.window, &self.limits);
+        let over = (window.tokens() + head).saturating_sub(limits.tpm);
+        let requests_over = (window.requests() + 1).saturating_sub(limits.rpm);
+        let gone = window.freed(requests_over, over)?;
+        if gone.at >= self.seen.saturating_add(self.rules.span) {
+            // The head waits for what was admitted in this very instant; more of it makes no difference.
+            return Some(NONE);
+        }
+        let two_more = (window.requests() - gone.requests).saturating_add(2) <= limits.rpm
+            && self.day.count.saturating_add(2) <= limits.rpd;
+        two_more.then(|| limits.tpm - (window.tokens() - gone.tokens) - head)
+    }
+
+    /// What a request would be charged; more than any room where it is too large.
+    pub(super) fn tokens_of(&self, cost: Cost) -> u64 {
+        self.fitted(cost).map_or(NONE, u64::from)
+    }
+
+    #[inline]
+    fn charge(&mut self, now: Nanos, cost: Cost, probe: bool) -> Receipt {
+        let charged = self.fitted(cost).unwrap_or(0);
+        let entry = self.window.charge(now, charged);
+        self.day.count += 1;
+        self.in_flight += 1;
+        self.counts.admitted += 1;
+        if probe {
+            for closed in self.closed.iter_mut().flatten() {
+                closed.probe_at = closed.until.min(now.saturating_add(self.rules.probe_every));
+            }
+        }
+        Receipt { entry, charged, raw: cost.tokens, day: self.day.number, probe, counted: true }
+    }
+
+    /// Charges an admitted call anew, because it is sent only now.
+    pub(super) fn restamp(&mut self, now: Nanos, receipt: &mut Receipt) {
+        let now = self.tick(now);
+        self.window.correct(receipt.entry, receipt.charged, 0, false);
+        receipt.entry = self.window.charge(now, receipt.charged);
+    }
+
+    /// The head of a good answer has come: the ramp and a probe learn from it before the body is over.
+    pub(super) fn answered(&mut self, now: Nanos, receipt: &mut Receipt) {
+        self.tick(now);
+        if std::mem::take(&mut receipt.counted) {
+            self.in_flight -= 1;
+        }
+        if let Some(ramp) = &mut self.ramp {
+            ramp.most += 1;
+        }
+        if std::mem::take(&mut receipt.probe) {
+            // It was let through a closed door, and was welcome.
+            self.reopen();
+        }
+    }
+
+    /// Whether [`answered`](Self::answered) has anything to learn.
+    pub(super) const fn is_attentive(&self) -> bool {
+        self.ramp.is_some()
+    }
+
+    /// Whether a call that was refused for its tokens was alone, and larger than the limit by itself.
+    fn is_oversize(&self, receipt: &Receipt) -> bool {
+        let charged = u64::from(receipt.charged);
+        charged >= self.limits.tpm && self.window.tokens() <= charged
+    }
+
+    fn learn(&mut self, now: Nanos, dimension: Dimension, limit: u64) {
+        let raise_at = now.saturating_add(TRUST_LEARNT);
+        self.learnt[dimension as usize] = Some(Learnt { limit, raise_at });
+        self.refresh();
+    }
+
+    /// A tier may have been raised since: each hour in which nothing contradicted, a tenth more is tried.
+    #[cold]
+    fn raise(&mut self) {
+        let now = self.seen;
+        for learnt in self.learnt.iter_mut().flatten().filter(|learnt| learnt.raise_at <= now) {
+            learnt.limit = learnt.limit.saturating_add(learnt.limit.div_ceil(10));
+            learnt.raise_at = now.saturating_add(TRUST_LEARNT);
+        }
+        self.refresh();
+    }
+
+    fn refresh(&mut self) {
+        let known = |configured: Option<u64>, learnt: Option<Learnt>| match (configured, learnt) {
+            (Some(configured), Some(learnt)) => Some(configured.min(learnt.limit)),
+            (configured, learnt) => configured.or(learnt.map(|learnt| learnt.limit)),
+        };
+        let learnt = |dimension: Dimension| self.learnt[dimension as usize];
+        let known = Limits {
+            rpm: known(self.configured.rpm, learnt(Dimension::RequestsPerMinute)),
+            tpm: known(self.configured.tpm, learnt(Dimension::InputTokensPerMinute)),
+            rpd: known(self.configured.rpd, learnt(Dimension::RequestsPerDay)),
+        };
+        let share = known.share(self.rules.margin);
+        self.limits = InForce {
+            rpm: share.rpm.unwrap_or(NONE),
+            tpm: share.tpm.unwrap_or(NONE),
+            rpd: share.rpd.unwrap_or(NONE),
+        };
+        self.next_raise = self.learnt.iter().flatten().map(|learnt| learnt.raise_at).min().unwrap_or(NONE);
+    }
+
+    // ===== the day =====
+
+    /// Whether the calendar must be looked at before the next decision.
+    #[inline]
+    pub(super) const fn is_day_due(&self, now: Nanos) -> bool {
+        now >= self.day.look_at
+    }
+
+    /// What the calendar says. A new day begins at zero; a calendar that was set back to the day before gives that
+    /// day its count back, and keeps what was counted since.
+    pub(super) fn set_day(&mut self, now: Nanos, day: Day) {
+        let ends_at = now.saturating_add(day.left).saturating_add(self.rules.guard);
+        let count = &mut self.day;
+        match count.today {
+            None => count.today = Some(day.date),
+            // The guard band still belongs to the old day.
+            Some(today)
+                if day.date > today && now < count.ends_at && count.ends_at - now <= self.rules.guard =>
+            {
+                count.look_at = count.ends_at;
+                return;
+            }
+            Some(today) if day.date > today => {
+                count.before = Some((today, count.count));
+                count.today = Some(day.date);
+                (count.count, count.restored) = (0, 0);
+                count.number = count.number.wrapping_add(1);
+            }
+            Some(today) if day.date < today => {
+                let earlier = count.before.take().filter(|(date, _)| *date == day.date);
+                count.count += earlier.map_or(0, |(_, earlier)| earlier);
+                count.today = Some(day.date);
+            }
+            Some(_) => {}
+        }
+        count.ends_at = ends_at;
+        count.look_at = ends_at.min(now.saturating_add(LOOK));
+    }
+
+    /// Adds what a snapshot counted today, once however often it is told.
+    pub(super) fn restore(&mut self, count: u64) {
+        let more = count.saturating_sub(self.day.restored);
+        self.day.count = self.day.count.saturating_add(more);
+        self.day.restored += more;
+    }
+
+    /// When the new day begins, as far as the calendar was looked at.
+    pub(super) const fn day_ends_at(&self) -> Nanos {
+        self.day.ends_at
+    }
+
+    pub(super) const fn today(&self) -> Option<(jiff::civil::Date, u64)> {
+        match self.day.today {
+            Some(date) => Some((date, self.day.count)),
+            None => None,
+        }
+    }
+
+    // ===== by hand, and to look at =====
+
+    /// Other limits, from now on. What was learnt is forgotten: the new ones are thought to be right.
+    pub(super) fn configure(&mut self, limits: Limits) {
+        self.configured = limits;
+        self.learnt = [None; Dimension::COUNT];
+        self.oversize = None;
+        self.refresh();
+    }
+
+    /// Opens every door that a 429 closed.
+    pub(super) fn reopen(&mut self) {
+        self.closed = [None; Dimension::COUNT];
+        self.closed_until = 0;
+    }
+
+    /// The doors that are closed at this instant.
+    pub(super) fn closed(&self, now: Nanos) -> impl Iterator<Item = (Dimension, Closed)> {
+        DIMENSIONS.into_iter().filter_map(move |dimension| {
+            let closed = self.closed[dimension as usize]?;
+            (now < closed.until).then_some((dimension, closed))
+        })
+    }
+
+    /// The limits in force.
+    pub(super) fn limits(&self) -> Limits {
+        let limit = |n: u64| Some(n).filter(|n| *n != NONE);
+        Limits { rpm: limit(self.limits.rpm), tpm: limit(self.limits.tpm), rpd: limit(self.limits.rpd) }
+    }
+
+    pub(super) const fn window(&self) -> &Window {
+        &self.window
+    }
+
+    pub(super) const fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    pub(super) const fn ratio(&self) -> &Ratio {
+        &self.ratio
+    }
+
+    /// Brings the sums up to date for somebody who looks.
+    pub(super) fn look(&mut self, now: Nanos) -> Nanos {
+        self.tick(now)
+    }
+
+    /// Whether forgetting this key would lose nothing.
+    pub(super) fn is_idle(&self, now: Nanos) -> bool {
+        let day_counts = self.day.count > 0 && self.limits.rpd != NONE && now < self.day.ends_at;
+        now >= self.window.empty_at() && now >= self.closed_until && self.in_flight == 0 && !day_counts
+    }
+}
+
+const DIMENSIONS: [Dimension; Dimension::COUNT] = [
+    Dimension::RequestsPerDay,
+    Dimension::Other,
+    Dimension::InputTokensPerMinute,
+    Dimension::RequestsPerMinute,
+];
+
+pub(super) const TOO_LARGE: Refusal =
+    Refusal { why: Why::TooLarge, dimension: Dimension::InputTokensPerMinute, until: None };

@@ -1,0 +1,181 @@
+//! What a 429 teaches, worked out from its verdict. Pure.
+
+use super::limits::Dimension;
+use super::queue::NEVER;
+use super::window::Nanos;
+use crate::verdict::{Dimension as Counted, Kind, Period, QuotaViolation, Verdict};
+
+/// A delay for a spent day is believed from here on. Shorter ones are the time to the next full minute, which Google
+/// sends with daily quotas as well.
+const BELIEVED: Nanos = 3600 * 1_000_000_000;
+
+/// What one quota violation teaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lesson {
+    pub(super) dimension: Dimension,
+    /// The limit that the answer named.
+    pub(super) limit: Option<u64>,
+    /// When it clears; `None` where the server did not say.
+    pub(super) until: Option<Nanos>,
+    /// It does not clear while anybody waits.
+    pub(super) spent: bool,
+    /// Nobody knows when it clears.
+    pub(super) zero: bool,
+}
+
+/// The lessons of a verdict, one for each violation that it names; none if it does not speak of quotas.
+pub(super) fn lessons(verdict: &Verdict, now: Nanos, day_ends: Nanos) -> Vec<Lesson> {
+    let Some(kind @ (Kind::RateLimited | Kind::QuotaExhausted)) = verdict.kind() else { return Vec::new() };
+    let delay =
+        verdict.server_delay().map(|delay| u64::try_from(delay.at_least().as_nanos()).unwrap_or(NEVER));
+    let heard = Heard { exhausted: kind == Kind::QuotaExhausted, delay, now, day_ends };
+    match verdict.quota() {
+        [] if heard.exhausted => vec![heard.spent(Dimension::Other, None, None)],
+        [] => vec![heard.passing(Dimension::Other, None)],
+        violations => violations.iter().map(|violation| heard.lesson(violation)).collect(),
+    }
+}
+
+struct Heard {
+    exhausted: bool,
+    delay: Option<Nanos>,
+    now: Nanos,
+    day_ends: Nanos,
+}
+
+impl Heard {
+    fn lesson(&self, violation: &QuotaViolation) -> Lesson {
+        let requests = violation.dimension() == Counted::Requests;
+        let dimension = match (violation.dimension(), violation.period()) {
+            (Counted::Requests, Period::Day) => Dimension::RequestsPerDay,
+            (Counted::Requests, Period::Minute) => Dimension::RequestsPerMinute,
+            (Counted::InputTokens, Period::Minute) => Dimension::InputTokensPerMinute,
+            _ => Dimension::Other,
+        };
+        // A limit whose dimension is not counted here cannot be kept.
+        let limit = violation.limit().filter(|_| dimension != Dimension::Other);
+        match violation.period() {
+            _ if violation.is_zero() => Lesson { limit: None, ..self.spent(dimension, None, None) },
+            Period::Day if requests => self.spent(dimension, limit, Some(self.day_ends)),
+            Period::Day => self.spent(dimension, None, Some(self.day_ends)),
+            Period::Month => self.spent(dimension, None, None),
+            Period::Unknown if self.exhausted => self.spent(dimension, None, None),
+            _ => self.passing(dimension, limit),
+        }
+    }
+
+    /// Clears within minutes, when the server says.
+    fn passing(&self, dimension: Dimension, limit: Option<u64>) -> Lesson {
+        let until = self.delay.map(|delay| self.now.saturating_add(delay));
+        Lesson { dimension, limit, until, spent: false, zero: false }
+    }
+
+    /// Clears at `reset`, at a time that the server names credibly, or nobody knows when.
+    fn spent(&self, dimension: Dimension, limit: Option<u64>, reset: Option<Nanos>) -> Lesson {
+        let said = self.delay.filter(|delay| *delay >= BELIEVED).map(|delay| self.now.saturating_add(delay));
+        let until = said.or(reset);
+        Lesson { dimension, limit, until: Some(until.unwrap_or(NEVER)), spent: true, zero: until.is_none() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use http::{HeaderMap, StatusCode};
+
+    const SECOND: Nanos = 1_000_000_000;
+    const NOW: Nanos = 100 * SECOND;
+    const MIDNIGHT: Nanos = 50_000 * SECOND;
+
+    fn taught(violations: &[(&str, Option<&str>)], delay: Option<&str>) -> Vec<Lesson> {
+        let violations: Vec<String> = violations
+            .iter()
+            .map(|(id, value)| {
+                let value = value.map_or(String::new(), |value| format!(r#","quotaValue":"{value}""#));
+                let metric = if id.contains("Tokens") { "input_token_count" } else { "requests" };
+                format!(
+                    r#"{{"quotaMetric":"generativelanguage.googleapis.com/generate_content_free_tier_{metric}","quotaId":"{id}"{value}}}"#
+                )
+            })
+            .collect();
+        let delay = delay.map_or(String::new(), |delay| {
+            format!(r#",{{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"{delay}"}}"#)
+        });
+        let body = format!(
+            r#"{{"error":{{"code":429,"status":"RESOURCE_EXHAUSTED","message":"quota","details":[
+              {{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{}]}}{delay}]}}}}"#,
+            violations.join(",")
+        );
+        judge(&body)
+    }
+
+    fn judge(body: &str) -> Vec<Lesson> {
+        let body = Bytes::from(body.to_owned());
+        lessons(&Verdict::from_parts(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new(), body), NOW, MIDNIGHT)
+    }
+
+    const RPM: &str = "GenerateRequestsPerMinutePerProjectPerModel-FreeTier";
+    const TPM: &str = "GenerateContentInputTokensPerModelPerMinute-FreeTier";
+    const RPD: &str = "GenerateRequestsPerDayPerProjectPerModel-FreeTier";
+    const TPD: &str = "GenerateContentInputTokensPerModelPerDay-FreeTier";
+
+    #[test]
+    fn each_violation_teaches_its_own_dimension() {
+        let until = Some(NOW + 6 * SECOND);
+        let passing =
+            |dimension, limit| Lesson { dimension, limit: Some(limit), until, spent: false, zero: false };
+        assert_eq!(
+            taught(&[(RPM, Some("15")), (TPM, Some("250000"))], Some("5s")),
+            [passing(Dimension::RequestsPerMinute, 15), passing(Dimension::InputTokensPerMinute, 250_000)],
+            "a delay of whole seconds is cut off, so one is added"
+        );
+    }
+
+    #[test]
+    fn a_spent_day_ends_at_midnight_whatever_the_delay() {
+        let day = |until| Lesson {
+            dimension: Dimension::RequestsPerDay,
+            limit: Some(20),
+            until: Some(until),
+            spent: true,
+            zero: false,
+        };
+        assert_eq!(taught(&[(RPD, Some("20"))], Some("24s")), [day(MIDNIGHT)]);
+        assert_eq!(taught(&[(RPD, Some("20"))], None), [day(MIDNIGHT)]);
+        // A long one is credible.
+        assert_eq!(taught(&[(RPD, Some("20"))], Some("35640.5s")), [day(NOW + 35_640 * SECOND + SECOND / 2)]);
+        let tokens = taught(&[(TPD, Some("1000"))], Some("5s"));
+        assert_eq!((tokens[0].dimension, tokens[0].limit, tokens[0].spent), (Dimension::Other, None, true));
+    }
+
+    #[test]
+    fn a_quota_of_zero_is_spent_with_no_end_in_sight() {
+        for lesson in [taught(&[(RPM, Some("0"))], Some("30s")), taught(&[(RPM, None)], Some("30s"))] {
+            assert!(lesson[0].zero && lesson[0].spent && lesson[0].limit.is_none(), "{lesson:?}");
+            assert_eq!(lesson[0].until, Some(NEVER));
+        }
+        let cap = judge(
+            r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"Your project has exceeded its monthly spending cap."}}"#,
+        );
+        assert!(cap[0].zero && cap[0].spent && cap[0].dimension == Dimension::Other);
+    }
+
+    #[test]
+    fn a_bare_429_closes_nothing_by_itself() {
+        let bare = judge(
+            r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"Resource has been exhausted (e.g. check quota)."}}"#,
+        );
+        let lesson =
+            Lesson { dimension: Dimension::Other, limit: None, until: None, spent: false, zero: false };
+        assert_eq!(bare, [lesson]);
+    }
+
+    #[test]
+    fn what_is_no_quota_teaches_nothing() {
+        let full = r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"No capacity available","details":[
+          {"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"MODEL_CAPACITY_EXHAUSTED","domain":"cloudcode-pa.googleapis.com"}]}}"#;
+        assert_eq!(judge(full), []);
+        assert_eq!(lessons(&Verdict::default(), NOW, MIDNIGHT), []);
+    }
+}

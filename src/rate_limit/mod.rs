@@ -1,0 +1,159 @@
+//! Admits requests at the pace of their quota: requests and input tokens per minute and requests per day, exactly.
+//!
+//! Most of what Gemini's users complain about is 429. A token bucket of the right rate lets up to twice the quota
+//! through in one minute; a limiter that lives once per clone multiplies it; one that counts requests forgets tokens;
+//! none knows when the day ends. [`RateLimitLayer`] keeps Google's own rules, so that the 429 does not happen, and
+//! learns from it if it does.
+//!
+//! # When to use it, and where
+//!
+//! Inside the [retry layer](crate::retry), so that each attempt is charged and waits here instead of failing there;
+//! outside concurrency limits, circuit breakers, timeouts and the [classifier](crate::classify), whose verdicts it
+//! reads. A timeout outside would run while a request waits. What waits inside should wait briefly: the server counts
+//! from when a request arrives.
+//!
+//! With the classifier's [`watch`](crate::classify::ClassifyLayer::watch) on, what the classifier reads is used; without
+//! it, this layer reads along by itself where it needs to.
+//! Without the classifier at all, 429s are known by their status alone: no limit is learnt, and no day.
+//!
+//! # What it promises
+//!
+//! - **Exact**: in no position of the window do 60 s and a guard of 500 ms hold more requests or input tokens than
+//!   the limit. Such a client meets no 429, however the server counts: by a sliding window, by a fixed one of any
+//!   phase, or by a token bucket.
+//! - **All or none**: a request is charged to all its dimensions in one step, or to none.
+//! - **In order**: first come, first served. A small prompt may pass a large one that waits for tokens, if that does
+//!   not make the large one wait any longer; the next 32 are looked at.
+//! - **One 429 teaches all**: the dimension that it names is closed for that key until the server's own instant. Those
+//!   that wait do so without calling. A limit that it names is adopted where none was configured, and lowers one that
+//!   was too high. Where our own count does not explain the 429, somebody else uses the same quota: then calls go
+//!   out one by one first, and with each success one more at once.
+//! - **Nobody waits in vain**: a request that cannot be admitted before its [`Deadline`](crate::Deadline) fails now
+//!   with [`RateLimited`], which says why and until when, and is marked as not sent. One that is larger than the limit
+//!   of a whole minute is refused.
+//! - **The day** is Google's: midnight Pacific time, 23 and 25 hours included. A spent day fails at once and says
+//!   when it ends. Every five minutes one request tests whether that is true.
+//!
+//! # What a call is charged
+//!
+//! Before it: one request, and its input tokens as far as they are known: [`InputTokens`] in its extensions (the answer
+//! of `countTokens`), else an [`Estimate`], else its size. Estimates are corrected by what the answers of the same key
+//! have shown. At its end, once:
+//!
+//! | what became of it | requests of the minute | input tokens | requests of the day |
+//! |---|---|---|---|
+//! | a good answer that says what it used (`usageMetadata`, also of a stream) | 1 | as it says | 1 |
+//! | a good answer that does not say; no answer; 5xx; dropped by the caller | 1 | as charged | 1 |
+//! | dropped, and the answer had said something by then | 1 | as it says | 1 |
+//! | 4xx other than 429 | 1 | 0 | 1 |
+//! | 429 | 1 | 0 | 0 |
+//! | never sent: refused connections, layers inside that turn it away, a future dropped before its first poll or in the queue | 0 | 0 | 0 |
+//!
+//! A 5xx keeps what was charged because users report that 503s count against the day. A future is taken to have sent
+//! nothing before its first poll; a `tower::buffer` inside breaks that rule.
+//!
+//! # Keys
+//!
+//! One state per [`QuotaKey`]: the kind of call ([`Pool`]), the project's [label](crate::KeyLabel), the model, and the
+//! place where the path names one. Google's quotas are per project and model, not per key of the API; the Gemini API,
+//! its OpenAI-compatible paths and its interactions share them. `countTokens` and the Batch API have states of their
+//! own, which the limits set here do not bind. Files, lists and the like are not limited.
+//!
+//! # Defaults
+//!
+//! | setting | default |
+//! |---|---|
+//! | [`limits`](RateLimitBuilder::limits) | none: the layer finds them from Google's own 429s |
+//! | [`margin`](RateLimitBuilder::margin) | 1: all of the quota |
+//! | [`guard`](RateLimitBuilder::guard) | 500 ms |
+//! | [`mode`](RateLimitBuilder::mode) | wait, in the order of arrival |
+//! | [`max_wait`](RateLimitBuilder::max_wait) | none: the request's deadline decides |
+//! | [`max_queue`](RateLimitBuilder::max_queue) | 100,000 requests per key |
+//! | [`max_keys`](RateLimitBuilder::max_keys) | 1,024 |
+//! | [`learn`](RateLimitBuilder::learn) | on; a learnt limit is raised by a tenth each hour without a 429 |
+//! | [`probe_every`](RateLimitBuilder::probe_every) | 5 minutes |
+//! | [`estimate`](RateLimitBuilder::estimate) | [`BySize`]: four bytes of body a token, until answers tell better |
+//!
+//! # Errors
+//!
+//! [`RateLimited`], boxed, with [`Rejected`](crate::Rejected) as its source. The inner service's errors are boxed and
+//! otherwise unchanged. `poll_ready` is the inner service's; a full quota is no reason for it to fail or to wait.
+//!
+//! # Sharing and dropping
+//!
+//! Clones, and all services of one layer value, draw on the same quotas; [`RateLimits`] is a handle to look at them and
+//! to change them. No task is spawned. The timer of a queue belongs to one of those who wait; when it goes away another
+//! one takes over. Dropping a future in the queue gives its place up and starts its successor on time; dropping a body
+//! settles its call. No readiness of the inner service is held while a request waits.
+//!
+//! Memory: at most 128 KiB per key for the window, and some 90 bytes for each request that waits, besides the
+//! request itself.
+//!
+//! # Examples
+//!
+//! ```
+//! use tower::ServiceBuilder;
+//! use tower_gemini::classify::ClassifyLayer;
+//! use tower_gemini::rate_limit::{Limits, RateLimitLayer};
+//! use tower_gemini::retry::RetryLayer;
+//!
+//! # fn main() -> Result<(), tower_gemini::ConfigError> {
+//! # let client = tower::service_fn(async |_: http::Request<http_body_util::Full<bytes::Bytes>>|
+//! #     Ok::<_, std::io::Error>(http::Response::new(http_body_util::Full::<bytes::Bytes>::default())));
+//! let limits = Limits::new().requests_per_minute(10).input_tokens_per_minute(250_000).requests_per_day(250);
+//! let service = ServiceBuilder::new()
+//!     .layer(RetryLayer::default())
+//!     .layer(RateLimitLayer::new(limits)?)
+//!     .layer(ClassifyLayer::new().watch())
+//!     .service(client);
+//! # let _ = service; Ok(()) }
+//! ```
+//!
+//! Published limits as a beginning, a fifth left to others, and no waiting:
+//!
+//! ```
+//! use tower_gemini::rate_limit::{ByContent, Limits, Mode, RateLimitLayer, Tier};
+//!
+//! # fn main() -> Result<(), tower_gemini::ConfigError> {
+//! let layer = RateLimitLayer::builder()
+//!     .limits(Limits::published(Tier::Tier1, "gemini-2.5-flash").unwrap_or_default())
+//!     .model_limits("gemini-2.5-pro", Limits::new().requests_per_minute(150))
+//!     .margin(0.8)
+//!     .mode(Mode::Reject)
+//!     .estimate(ByContent)
+//!     .build()?;
+//! # let _ = layer; Ok(()) }
+//! ```
+
+mod body;
+mod day;
+mod desk;
+mod estimate;
+mod future;
+mod handle;
+mod key;
+mod layer;
+mod ledger;
+mod lesson;
+mod limits;
+#[cfg(test)]
+mod model;
+mod permit;
+mod queue;
+mod refusal;
+mod service;
+mod shared;
+mod snapshot;
+mod window;
+
+pub use self::body::ResponseBody;
+pub use self::estimate::{ByContent, BySize, Estimate, InputTokens};
+pub use self::future::ResponseFuture;
+pub use self::handle::{QuotaStatus, RateLimits};
+pub use self::key::{Pool, QuotaKey};
+pub use self::layer::{Mode, RateLimitBuilder, RateLimitLayer};
+pub use self::limits::{Dimension, Limits, Published, Tier};
+pub use self::refusal::{RateLimited, Why};
+pub use self::service::RateLimit;
+pub use self::snapshot::{Restored, Snapshot, SnapshotError};
+pub use crate::error::ConfigError;

@@ -1,0 +1,469 @@
+//! The desk against a model that is too simple to be wrong: it keeps every charge it ever made, sums them up anew
+//! for each question, and tries every instant at which anything could change.
+
+use proptest::prelude::*;
+
+use super::desk::{Arrival, Desk, Look};
+use super::estimate::{Cost, Trust};
+use super::ledger::{Ledger, Receipt, Rules, Settlement};
+use super::lesson::Lesson;
+use super::limits::{Dimension, Limits};
+use super::queue::{NEVER, Place};
+use super::refusal::Why;
+use super::window::Nanos;
+
+/// A short window, so that charges come and go often.
+const SPAN: Nanos = 60;
+const RULES: Rules = Rules { span: SPAN, margin: 1.0, learn: true, probe_every: 40, guard: 0 };
+const BACKFILL: usize = 32;
+
+#[derive(Clone, Debug)]
+struct Charge {
+    id: usize,
+    at: Nanos,
+    tokens: u64,
+    requests: u64,
+    in_flight: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Model {
+    now: Nanos,
+    rpm: u64,
+    tpm: u64,
+    configured: (u64, u64),
+    learnt: (Option<u64>, Option<u64>),
+    charges: Vec<Charge>,
+    /// Who waits: number, tokens.
+    queue: Vec<(usize, u64)>,
+    /// Until when, and from when a probe may go; by minute's requests, minute's tokens, other.
+    closed: [(Nanos, Nanos); 3],
+    ramp: Option<(u64, Nanos)>,
+    granted: Vec<(Nanos, usize)>,
+    /// Charges that have left the window, and whose calls are over.
+    left: Vec<Charge>,
+}
+
+impl Model {
+    fn used(&self, at: Nanos) -> (u64, u64) {
+        let live = self.charges.iter().filter(|c| c.at + SPAN > at);
+        live.fold((0, 0), |sum, c| (sum.0 + c.requests, sum.1 + c.tokens))
+    }
+
+    fn doors_open(&self, at: Nanos) -> bool {
+        self.closed.iter().all(|(until, probe)| at >= *until || at >= *probe)
+    }
+
+    /// By limits alone, at an instant of the future if nothing more is charged.
+    fn fits_limits(&self, at: Nanos, tokens: u64) -> bool {
+        let (requests, used) = self.used(at);
+        requests < self.rpm && used + tokens <= self.tpm
+    }
+
+    fn fits(&self, tokens: u64) -> bool {
+        let in_flight = self.charges.iter().filter(|c| c.in_flight).count() as u64;
+        let ramp = self.ramp.is_none_or(|(most, over)| self.now >= over || in_flight < most);
+        self.doors_open(self.now) && self.fits_limits(self.now, tokens) && ramp
+    }
+
+    fn charge(&mut self, id: usize, tokens: u64) {
+        for (until, probe) in &mut self.closed {
+            if self.now < *until {
+                *probe = (*until).min(self.now + RULES.probe_every);
+            }
+        }
+        self.charges.push(Charge { id, at: self.now, tokens, requests: 1, in_flight: true });
+        self.granted.push((self.now, id));
+    }
+
+    /// Every instant from now on at which a charge leaves.
+    fn changes(&self) -> Vec<Nanos> {
+        let mut all: Vec<Nanos> =
+            self.charges.iter().map(|c| c.at + SPAN).filter(|at| *at > self.now).collect();
+        all.extend(self.closed.iter().flat_map(|(until, probe)| [*until, *probe]));
+        all.extend(self.ramp.map(|ramp| ramp.1));
+        all.retain(|at| *at > self.now);
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// When the limits alone let this many tokens through.
+    fn start(&self, tokens: u64) -> Option<Nanos> {
+        std::iter::once(self.now).chain(self.changes()).find(|at| self.fits_limits(*at, tokens))
+    }
+
+    /// Whether a charge of `other` now would make one of `tokens` wait longer.
+    fn would_delay(&mut self, tokens: u64, other: u64) -> bool {
+        let before = self.start(tokens);
+        let at = self.now;
+        self.charges.push(Charge { id: usize::MAX, at, tokens: other, requests: 1, in_flight: true });
+        let after = self.start(tokens);
+        self.charges.pop();
+        before != after
+    }
+
+    fn settle_now(&mut self) {
+        while let Some((id, tokens)) = self.queue.first().copied() {
+            if self.fits(tokens) {
+                self.queue.remove(0);
+                self.charge(id, tokens);
+                continue;
+            }
+            // Only a head that waits for tokens, and for nothing else, is passed.
+            if self.doors_open(self.now) && self.used(self.now).1 + tokens > self.tpm {
+                let mut at = 1;
+                let mut looked = 0_usize;
+                while at < self.queue.len() && looked < BACKFILL {
+                    let (other, wants) = self.queue[at];
+                    if self.fits(wants) && !self.would_delay(tokens, wants) {
+                        self.queue.remove(at);
+                        self.charge(other, wants);
+                    } else {
+                        (at, looked) = (at + 1, looked + 1);
+                    }
+                }
+            }
+            break;
+        }
+    }
+
+    /// Passes through every instant at which something could change.
+    fn pass_to(&mut self, to: Nanos) {
+        loop {
+            self.settle_now();
+            let Some(next) = self.changes().first().copied().filter(|next| *next <= to) else { break };
+            self.now = next;
+        }
+        self.now = to;
+        self.settle_now();
+    }
+
+    /// Puts aside what can no longer matter, for speed alone.
+    fn tidy(&mut self) {
+        let (now, left) = (self.now, &mut self.left);
+        self.charges.retain(|charge| {
+            let matters = charge.in_flight || charge.at + SPAN > now;
+            if !matters {
+                left.push(charge.clone());
+            }
+            matters
+        });
+    }
+
+    fn refresh(&mut self) {
+        self.rpm = self.learnt.0.map_or(self.configured.0, |learnt| learnt.min(self.configured.0));
+        self.tpm = self.learnt.1.map_or(self.configured.1, |learnt| learnt.min(self.configured.1));
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Arrive { tokens: u64 },
+    Settle { which: prop::sample::Index, how: u8, tokens: u64 },
+    Refuse { which: prop::sample::Index, dimension: u8, delay: Option<u64>, limit: Option<u64> },
+    Cancel { which: prop::sample::Index },
+    Configure { rpm: u64, tpm: u64 },
+    Pass { time: u64 },
+}
+
+fn ops(count: usize) -> impl Strategy<Value = Vec<Op>> {
+    let index = any::<prop::sample::Index>;
+    let op = prop_oneof![
+        5 => prop_oneof![1..30_u64, 30..100_u64].prop_map(|tokens| Op::Arrive { tokens }),
+        3 => (index(), 0..5_u8, 0..120_u64).prop_map(|(which, how, tokens)| Op::Settle { which, how, tokens }),
+        1 => (index(), 0..3_u8, prop::option::of(1..90_u64), prop::option::of(1..12_u64))
+            .prop_map(|(which, dimension, delay, limit)| Op::Refuse { which, dimension, delay, limit }),
+        2 => index().prop_map(|which| Op::Cancel { which }),
+        1 => (1..12_u64, 20..200_u64).prop_map(|(rpm, tpm)| Op::Configure { rpm, tpm }),
+        5 => (0..80_u64).prop_map(|time| Op::Pass { time }),
+    ];
+    prop::collection::vec(op, count)
+}
+
+/// Both of them side by side.
+struct Pair {
+    desk: Desk<usize>,
+    model: Model,
+    now: Nanos,
+    /// Who waits at the desk: number and place, in the order of arrival.
+    waiting: Vec<(usize, Place)>,
+    /// Admitted and not settled.
+    open: Vec<(usize, Receipt)>,
+    granted: Vec<(Nanos, usize)>,
+    arrived: usize,
+    refused: usize,
+    cancelled: usize,
+    /// How many of `granted` were compared with the model's.
+    compared: usize,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let limits = Limits::new().requests_per_minute(8).input_tokens_per_minute(100);
+        let mut ledger = Ledger::new(RULES, limits, 0);
+        ledger.set_day(0, super::day::Day { date: jiff::civil::date(2026, 11, 21), left: NEVER / 2 });
+        let model = Model {
+            now: 0,
+            rpm: 8,
+            tpm: 100,
+            configured: (8, 100),
+            learnt: (None, None),
+            charges: Vec::new(),
+            queue: Vec::new(),
+            closed: [(0, 0); 3],
+            ramp: None,
+            granted: Vec::new(),
+            left: Vec::new(),
+        };
+        Self {
+            desk: Desk::new(ledger, 1000, true),
+            model,
+            now: 0,
+            waiting: Vec::new(),
+            open: Vec::new(),
+            granted: Vec::new(),
+            arrived: 0,
+            refused: 0,
+            cancelled: 0,
+            compared: 0,
+        }
+    }
+
+    /// Waiters look whether they were answered, in the order of arrival.
+    fn look(&mut self) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.retain(|(id, place)| match self.desk.look(*place, |waker| *waker = Some(*id)) {
+            Look::Answered(Ok(receipt)) => {
+                self.granted.push((self.now, *id));
+                self.open.push((*id, receipt));
+                false
+            }
+            Look::Answered(Err(refusal)) => {
+                assert_eq!(refusal.why, Why::TooLarge, "nobody has a deadline");
+                self.refused += 1;
+                self.model.queue.retain(|(waiting, _)| waiting != id);
+                false
+            }
+            Look::Waiting | Look::Driving(_) => true,
+        });
+        self.waiting = waiting;
+        self.desk.take_woken();
+    }
+
+    fn pass(&mut self, time: u64) {
+        let to = self.now + time;
+        while let Some(next) = self.desk.next().filter(|next| *next <= to) {
+            assert!(next > self.now, "the queue would spin");
+            self.now = next;
+            self.desk.advance(next);
+            self.look();
+        }
+        self.now = to;
+        self.model.pass_to(to);
+    }
+
+    fn step(&mut self, op: &Op) {
+        match op {
+            Op::Arrive { tokens } => {
+                let id = self.arrived;
+                self.arrived += 1;
+                let cost = Cost { tokens: *tokens as u32, trust: Trust::Exact };
+                match self.desk.arrive(self.now, cost, NEVER) {
+                    Arrival::Granted(receipt) => {
+                        self.granted.push((self.now, id));
+                        self.open.push((id, receipt));
+                        self.model.queue.push((id, *tokens));
+                    }
+                    Arrival::Queued(place) => {
+                        self.waiting.push((id, place));
+                        self.model.queue.push((id, *tokens));
+                    }
+                    Arrival::Refused(refusal) => {
+                        assert_eq!(refusal.why, Why::TooLarge);
+                        assert!(*tokens > self.model.tpm);
+                        self.refused += 1;
+                    }
+                }
+            }
+            Op::Settle { which, how, tokens } if !self.open.is_empty() => {
+                let (id, receipt) = self.open.swap_remove(which.index(self.open.len()));
+                let charge = self.model.charges.iter_mut().find(|c| c.id == id).expect("it was admitted");
+                let gone = charge.at + SPAN <= self.now;
+                charge.in_flight = false;
+                let how = match how {
+                    0 => Settlement::NotSent,
+                    1 => Settlement::Unknown,
+                    2 => Settlement::Refused,
+                    3 => Settlement::TooMany,
+                    _ => Settlement::Used { input_tokens: *tokens },
+                };
+                if !gone {
+                    match how {
+                        Settlement::NotSent => (charge.requests, charge.tokens) = (0, 0),
+                        Settlement::Refused | Settlement::TooMany => charge.tokens = 0,
+                        Settlement::Used { input_tokens } => charge.tokens = input_tokens,
+                        Settlement::Unknown => {}
+                    }
+                }
+                self.desk.settle(receipt, how);
+                self.desk.advance(self.now);
+            }
+            Op::Refuse { which, dimension, delay, limit } if !self.open.is_empty() => {
+                let (id, receipt) = self.open.swap_remove(which.index(self.open.len()));
+                self.refuse(id, receipt, *dimension, delay.map(|delay| self.now + delay), *limit);
+            }
+            Op::Cancel { which } if !self.waiting.is_empty() => {
+                let (id, place) = self.waiting.remove(which.index(self.waiting.len()));
+                self.model.queue.retain(|(waiting, _)| *waiting != id);
+                self.cancelled += 1;
+                self.desk.cancel(self.now, place);
+            }
+            Op::Configure { rpm, tpm } => {
+                self.model.configured = (*rpm, *tpm);
+                self.model.learnt = (None, None);
+                self.model.refresh();
+                let limits = Limits::new().requests_per_minute(*rpm).input_tokens_per_minute(*tpm);
+                self.desk.ledger.configure(limits);
+                self.desk.advance(self.now);
+            }
+            Op::Pass { time } => self.pass(*time),
+            _ => {}
+        }
+        self.look();
+        self.model.settle_now();
+        self.check();
+    }
+
+    fn refuse(
+        &mut self,
+        id: usize,
+        receipt: Receipt,
+        dimension: u8,
+        until: Option<Nanos>,
+        limit: Option<u64>,
+    ) {
+        let (dimension, door) = match dimension {
+            0 => (Dimension::RequestsPerMinute, 0),
+            1 => (Dimension::InputTokensPerMinute, 1),
+            _ => (Dimension::Other, 2),
+        };
+        let limit = limit.map(|limit| if door == 1 { limit * 15 } else { limit }).filter(|_| door < 2);
+        let model = &mut self.model;
+        match door {
+            0 => model.learnt.0 = limit.or(model.learnt.0),
+            1 => model.learnt.1 = limit.or(model.learnt.1),
+            _ => {}
+        }
+        model.refresh();
+        let (requests, tokens) = model.used(self.now);
+        let charge = model.charges.iter().find(|c| c.id == id).expect("it was admitted");
+        let oversize = door == 1 && charge.tokens >= model.tpm && tokens <= charge.tokens;
+        if !oversize {
+            let explained = [requests >= model.rpm, tokens >= model.tpm, false][door];
+            let in_flight = model.charges.iter().filter(|c| c.in_flight).count() as u64;
+            if !explained {
+                let most = if until.is_some() { 1 } else { (in_flight / 2).max(1) };
+                let alive = model.ramp.filter(|ramp| ramp.1 > self.now);
+                model.ramp = Some((alive.map_or(most, |r| r.0.min(most)), until.unwrap_or(self.now) + SPAN));
+            }
+            if let Some(until) = until {
+                let until = until.max(if model.closed[door].0 > self.now { model.closed[door].0 } else { 0 });
+                model.closed[door] = (until, until.min(self.now + RULES.probe_every));
+            }
+        }
+        let charge = model.charges.iter_mut().find(|c| c.id == id).expect("it was admitted");
+        charge.in_flight = false;
+        if charge.at + SPAN > self.now {
+            charge.tokens = 0;
+        }
+        let lesson = Lesson { dimension, limit, until, spent: false, zero: false };
+        self.desk.ledger.close_until(self.now, &receipt, lesson);
+        self.desk.settle(receipt, Settlement::TooMany);
+        self.desk.advance(self.now);
+    }
+
+    /// All calls that are under way come to an end that says nothing.
+    fn finish(&mut self) {
+        while let Some((id, receipt)) = self.open.pop() {
+            let charge = self.model.charges.iter_mut().find(|c| c.id == id).expect("it was admitted");
+            charge.in_flight = false;
+            self.desk.settle(receipt, Settlement::Unknown);
+            self.desk.advance(self.now);
+            self.look();
+            self.model.settle_now();
+        }
+    }
+
+    fn check(&mut self) {
+        // A smaller limit refuses those who are too large for it, when their turn comes; the model keeps them.
+        let (desk, model) = (&self.desk, &self.model);
+        let (ours, theirs) = (&self.granted[self.compared..], &model.granted[self.compared..]);
+        assert_eq!(ours, theirs, "who went, and when");
+        assert_eq!(
+            self.waiting.iter().map(|w| w.0).collect::<Vec<_>>(),
+            model.queue.iter().map(|w| w.0).collect::<Vec<_>>(),
+            "who waits"
+        );
+        let counts = desk.ledger.counts();
+        assert_eq!(counts.admitted, self.granted.len() as u64);
+        assert_eq!(
+            counts.admitted,
+            counts.settled + counts.not_sent + counts.too_many + self.open.len() as u64,
+            "every admission is settled once"
+        );
+        assert_eq!(self.arrived, self.granted.len() + self.waiting.len() + self.refused + self.cancelled);
+        assert_eq!((desk.queued(), desk.places()), (self.waiting.len(), self.waiting.len()));
+        self.compared = self.granted.len();
+        self.model.tidy();
+    }
+}
+
+fn run(ops: &[Op]) {
+    let mut pair = Pair::new();
+    for op in ops {
+        pair.step(op);
+    }
+    // Everybody who is left gets a turn: nobody starves.
+    for _ in 0..10_000 {
+        if pair.waiting.is_empty() {
+            break;
+        }
+        pair.finish();
+        pair.step(&Op::Pass { time: 20 });
+    }
+    assert!(pair.waiting.is_empty(), "{:?}", pair.desk);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1100, max_shrink_iters: 2_000, ..ProptestConfig::default() })]
+
+    /// 1,100 runs of 200 operations: 220,000.
+    #[test]
+    fn the_desk_does_what_the_model_does(ops in ops(200)) {
+        run(&ops);
+    }
+}
+
+/// What the window promises, without the model: no position of it ever holds more than the limit.
+#[test]
+fn no_position_of_the_window_holds_more_than_the_limit() {
+    let mut pair = Pair::new();
+    let mut unit = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut draw = |below: u64| {
+        unit = unit.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (unit >> 33) % below
+    };
+    for _ in 0..20_000 {
+        pair.step(&Op::Arrive { tokens: 1 + draw(60) });
+        pair.step(&Op::Pass { time: draw(45) });
+        pair.finish();
+    }
+    let charges: Vec<_> = pair.model.left.iter().chain(&pair.model.charges).collect();
+    for (index, first) in charges.iter().enumerate() {
+        let window = charges[index..].iter().take_while(|c| c.at < first.at + SPAN);
+        let (requests, tokens) = window.fold((0, 0), |sum, c| (sum.0 + c.requests, sum.1 + c.tokens));
+        assert!(requests <= 8 && tokens <= 100, "{requests} requests, {tokens} tokens from {}", first.at);
+    }
+    assert!(charges.len() > 5_000);
+}

@@ -1,0 +1,83 @@
+//! An admission on its way through a call, and the end of it.
+
+use std::sync::Arc;
+
+use http::Response;
+
+use super::ledger::{Receipt, Settlement};
+use super::shared::Key;
+use crate::error::BoxError;
+use crate::tail::OnEnd;
+use crate::verdict::{End, Verdict};
+
+/// What was charged for a call that is under way. It is settled exactly once: by the answer's end, by a failure, or
+/// by its drop.
+pub(super) struct Permit {
+    key: Arc<Key>,
+    /// `None` once settled.
+    receipt: Option<Receipt>,
+    sent: bool,
+}
+
+impl Permit {
+    #[inline]
+    pub(super) const fn new(key: Arc<Key>, receipt: Receipt) -> Self {
+        Self { key, receipt: Some(receipt), sent: false }
+    }
+
+    /// The call has begun. What is dropped from here on may have reached the server.
+    #[inline]
+    pub(super) const fn sent(&mut self) {
+        self.sent = true;
+    }
+
+    /// Charges the call anew: it was admitted a while ago and is sent only now.
+    pub(super) fn restamp(&mut self) {
+        if let Some(receipt) = &mut self.receipt {
+            self.key.restamp(receipt);
+        }
+    }
+
+    /// The head has come. Whoever waits for the end of the body is returned, if the answer is a good one.
+    #[inline]
+    pub(super) fn answered<B>(mut self, response: &Response<B>) -> Option<Self> {
+        if Verdict::is_good(response) {
+            self.key.welcomed(self.receipt.as_mut()?);
+            return Some(self);
+        }
+        self.failed(&Verdict::of(response));
+        None
+    }
+
+    /// There is no answer.
+    pub(super) fn errored(self, error: &BoxError) {
+        self.failed(&Verdict::from_error(error.as_ref()));
+    }
+
+    #[cold]
+    fn failed(mut self, verdict: &Verdict) {
+        if let Some(receipt) = self.receipt.take() {
+            self.key.failed(receipt, verdict);
+        }
+    }
+}
+
+impl OnEnd for Permit {
+    fn on_end(mut self, end: End) {
+        let used = end
+            .usage
+            .map_or(Settlement::Unknown, |usage| Settlement::Used { input_tokens: usage.input_tokens });
+        if let Some(receipt) = self.receipt.take() {
+            self.key.settle(receipt, used);
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(receipt) = self.receipt.take() {
+            let how = if self.sent { Settlement::Unknown } else { Settlement::NotSent };
+            self.key.settle(receipt, how);
+        }
+    }
+}

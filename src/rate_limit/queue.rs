@@ -1,0 +1,228 @@
+//! Who waits, in the order of arrival. Pure: it knows no time and decides nothing.
+//!
+//! A doubly linked list in a slab, so that the head leaves, a newcomer joins and anybody cancels in constant time;
+//! the deadlines lie in a tree beside it. A place takes 88 bytes, and memory goes back when the queue is empty.
+
+use std::collections::BTreeSet;
+
+use super::estimate::Cost;
+use super::ledger::Receipt;
+use super::refusal::Refusal;
+use super::window::Nanos;
+
+/// No place.
+const NIL: u32 = u32::MAX;
+/// No deadline.
+pub(super) const NEVER: Nanos = Nanos::MAX;
+/// Places that are kept when the queue has emptied.
+const KEPT: usize = 64;
+
+/// A waiter's place. Valid until [`Queue::leave`] or [`Queue::take`] gave it back.
+pub(super) type Place = u32;
+
+#[derive(Debug)]
+pub(super) struct Queue<W> {
+    places: Vec<Waiter<W>>,
+    /// The first of the free places, which are linked by `next`.
+    free: Place,
+    head: Place,
+    tail: Place,
+    /// Who is queued, without those that were answered.
+    len: usize,
+    /// Of them, those without a deadline.
+    undated: usize,
+    /// The tokens of all that are queued, as they were when they came.
+    tokens: u64,
+    deadlines: BTreeSet<(Nanos, Place)>,
+    /// Places in use, answered ones included.
+    used: usize,
+}
+
+#[derive(Debug)]
+struct Waiter<W> {
+    prev: Place,
+    next: Place,
+    cost: Cost,
+    /// What was added to `Queue::tokens`.
+    tokens: u32,
+    deadline: Nanos,
+    state: State,
+    waker: Option<W>,
+}
+
+#[derive(Debug)]
+enum State {
+    Free,
+    Queued,
+    Answered(Result<Receipt, Refusal>),
+}
+
+impl<W> Queue<W> {
+    pub(super) const fn new() -> Self {
+        Self {
+            places: Vec::new(),
+            free: NIL,
+            head: NIL,
+            tail: NIL,
+            len: 0,
+            undated: 0,
+            tokens: 0,
+            deadlines: BTreeSet::new(),
+            used: 0,
+        }
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Places in use: those who wait, and those who were answered and have not looked yet.
+    pub(super) const fn used(&self) -> usize {
+        self.used
+    }
+
+    pub(super) const fn tokens(&self) -> u64 {
+        self.tokens
+    }
+
+    /// Joins the end of the queue.
+    pub(super) fn join(&mut self, cost: Cost, tokens: u32, deadline: Nanos) -> Place {
+        let waiter =
+            Waiter { prev: self.tail, next: NIL, cost, tokens, deadline, state: State::Queued, waker: None };
+        let place = if self.free == NIL {
+            self.places.push(waiter);
+            // A queue is bounded far below 2³².
+            self.places.len() as Place - 1
+        } else {
+            let place = self.free;
+            self.free = self.places[place as usize].next;
+            self.places[place as usize] = waiter;
+            place
+        };
+        match self.tail {
+            NIL => self.head = place,
+            tail => self.places[tail as usize].next = place,
+        }
+        self.tail = place;
+        self.len += 1;
+        self.used += 1;
+        self.tokens += u64::from(tokens);
+        if deadline == NEVER {
+            self.undated += 1;
+        } else {
+            self.deadlines.insert((deadline, place));
+        }
+        place
+    }
+
+    pub(super) fn head(&self) -> Option<Place> {
+        Some(self.head).filter(|place| *place != NIL)
+    }
+
+    /// The next in the queue.
+    pub(super) fn after(&self, place: Place) -> Option<Place> {
+        Some(self.places[place as usize].next).filter(|next| *next != NIL)
+    }
+
+    /// The queued ones, first come first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Place> {
+        std::iter::successors(self.head(), |place| self.after(*place))
+    }
+
+    pub(super) fn cost(&self, place: Place) -> Cost {
+        self.places[place as usize].cost
+    }
+
+    pub(super) fn is_queued(&self, place: Place) -> bool {
+        matches!(self.places[place as usize].state, State::Queued)
+    }
+
+    /// Answers a waiter, who then is no longer queued; its place stays until it has looked. Returns whom to wake.
+    pub(super) fn answer(&mut self, place: Place, answer: Result<Receipt, Refusal>) -> Option<W> {
+        self.unlink(place);
+        let waiter = &mut self.places[place as usize];
+        waiter.state = State::Answered(answer);
+        waiter.waker.take()
+    }
+
+    /// The answer, if there is one; the place is given back then.
+    pub(super) fn take(&mut self, place: Place) -> Option<Result<Receipt, Refusal>> {
+        if self.is_queued(place) {
+            return None;
+        }
+        let state = std::mem::replace(&mut self.places[place as usize].state, State::Free);
+        self.give_back(place);
+        match state {
+            State::Answered(answer) => Some(answer),
+            State::Free | State::Queued => unreachable!("a place is looked at by its owner only"),
+        }
+    }
+
+    /// Leaves, queued or answered. Returns the answer that was not looked at.
+    pub(super) fn leave(&mut self, place: Place) -> Option<Result<Receipt, Refusal>> {
+        if self.is_queued(place) {
+            self.unlink(place);
+            self.places[place as usize].state = State::Free;
+            self.give_back(place);
+            return None;
+        }
+        self.take(place)
+    }
+
+    pub(super) fn waker(&mut self, place: Place) -> &mut Option<W> {
+        &mut self.places[place as usize].waker
+    }
+
+    pub(super) fn has_waker(&self, place: Place) -> bool {
+        self.places[place as usize].waker.is_some()
+    }
+
+    /// Somebody whose deadline is before `instant`.
+    pub(super) fn too_late(&self, instant: Nanos) -> Option<Place> {
+        self.deadlines.first().filter(|first| first.0 < instant).map(|first| first.1)
+    }
+
+    /// Those who have no deadline.
+    pub(super) fn undated(&self) -> Vec<Place> {
+        if self.undated == 0 {
+            return Vec::new();
+        }
+        self.iter().filter(|place| self.places[*place as usize].deadline == NEVER).collect()
+    }
+
+    fn unlink(&mut self, place: Place) {
+        let Waiter { prev, next, tokens, deadline, .. } = self.places[place as usize];
+        match prev {
+            NIL => self.head = next,
+            prev => self.places[prev as usize].next = next,
+        }
+        match next {
+            NIL => self.tail = prev,
+            next => self.places[next as usize].prev = prev,
+        }
+        self.len -= 1;
+        self.tokens -= u64::from(tokens);
+        if deadline == NEVER {
+            self.undated -= 1;
+        } else {
+            self.deadlines.remove(&(deadline, place));
+        }
+    }
+
+    fn give_back(&mut self, place: Place) {
+        let waiter = &mut self.places[place as usize];
+        waiter.next = self.free;
+        waiter.waker = None;
+        self.free = place;
+        self.used -= 1;
+        if self.used == 0 && self.places.len() > KEPT {
+            // A storm is over: its memory goes back.
+            self.places = Vec::new();
+            self.free = NIL;
+        }
+    }
+}

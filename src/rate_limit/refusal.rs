@@ -1,0 +1,129 @@
+//! The named error of a request that was not admitted.
+
+use std::error::Error;
+use std::fmt;
+
+use tokio::time::Instant;
+
+use super::Dimension;
+use super::window::Nanos;
+use crate::error::Rejected;
+
+/// Why a request was not admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Why {
+    /// It would have to wait, and the layer is set to [reject](super::Mode::Reject).
+    Full,
+    /// It cannot be admitted before its deadline.
+    Deadline,
+    /// So many wait already that the queue takes no more.
+    Queue,
+    /// It needs more input tokens than the limit of a whole minute: it can never be admitted. Make it smaller, or ask
+    /// for a higher limit.
+    TooLarge,
+    /// The quota of the day, or another long one, is spent.
+    Spent,
+    /// The project has no quota at all for this model.
+    Zero,
+}
+
+impl Why {
+    /// The reason as a phrase.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "the limit is reached",
+            Self::Deadline => "it cannot be admitted before its deadline",
+            Self::Queue => "too many requests wait already",
+            Self::TooLarge => "it is larger than the limit of a whole minute",
+            Self::Spent => "the quota is spent",
+            Self::Zero => "there is no quota for this model",
+        }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A request was not admitted, and **not sent**: the error of [`RateLimit`](super::RateLimit).
+///
+/// Its `source()` is a [`Rejected`], so a retry layer outside waits for [`until`](Self::until) without spending an
+/// attempt, if its deadline permits.
+///
+/// ```
+/// use tower_gemini::error::{BoxError, find};
+/// use tower_gemini::rate_limit::RateLimited;
+///
+/// fn report(error: &BoxError) {
+///     if let Some(limited) = find::<RateLimited>(error.as_ref()) {
+///         println!("{limited}: {:?}", limited.until());
+///     }
+/// }
+/// # report(&"another error".into());
+/// ```
+#[derive(Clone, Debug)]
+pub struct RateLimited {
+    why: Why,
+    dimension: Dimension,
+    until: Option<Instant>,
+    rejected: Rejected,
+}
+
+impl RateLimited {
+    pub(super) fn new(why: Why, dimension: Dimension, until: Option<Instant>) -> Self {
+        let rejected = Rejected::new(why.as_str());
+        let rejected = match until {
+            Some(until) => rejected.with_until(until),
+            None => rejected,
+        };
+        Self { why, dimension, until, rejected }
+    }
+
+    /// Why.
+    #[must_use]
+    pub const fn why(&self) -> Why {
+        self.why
+    }
+
+    /// Which limit stood in the way.
+    #[must_use]
+    pub const fn dimension(&self) -> Dimension {
+        self.dimension
+    }
+
+    /// When the request could be admitted, on tokio's clock, as far as window and queue can tell now: exact where
+    /// nobody waits, and behind others the turn it would have after all of them. `None` where it never can be, or
+    /// nobody knows.
+    #[must_use]
+    pub const fn until(&self) -> Option<Instant> {
+        self.until
+    }
+}
+
+impl fmt::Display for RateLimited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.dimension {
+            // "Too many wait already" and the like say it all.
+            Dimension::Other => write!(f, "rate limited: {}", self.why),
+            dimension => write!(f, "rate limited by {dimension}: {}", self.why),
+        }
+    }
+}
+
+impl Error for RateLimited {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.rejected)
+    }
+}
+
+/// The same before it has met the clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) why: Why,
+    pub(super) dimension: Dimension,
+    pub(super) until: Option<Nanos>,
+}

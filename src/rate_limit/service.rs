@@ -1,0 +1,117 @@
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+use super::desk::Arrival;
+use super::estimate::{Cost, Estimate};
+use super::future::{ResponseFuture, Ticket};
+use super::key::Pool;
+use super::permit::Permit;
+use super::shared::{Key, Shared};
+use super::{BySize, RateLimits, ResponseBody};
+use crate::error::BoxError;
+use crate::keyed::Memo;
+use crate::timeout::Deadline;
+
+/// Admits requests at the pace of their quota. Made by [`RateLimitLayer`](super::RateLimitLayer); see the [module
+/// documentation](super).
+///
+/// `poll_ready` is the inner service's own: it takes no permit and no place in the queue.
+pub struct RateLimit<S, E = BySize> {
+    inner: S,
+    core: Arc<Core<E>>,
+    memo: Memo<Key>,
+}
+
+/// What the services of one layer share.
+pub(super) struct Core<E> {
+    pub(super) shared: Arc<Shared>,
+    pub(super) estimate: E,
+}
+
+impl<S, E> RateLimit<S, E> {
+    pub(super) const fn new(core: Arc<Core<E>>, inner: S) -> Self {
+        Self { inner, core, memo: Memo::new() }
+    }
+
+    /// The inner service.
+    pub const fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service, to change it.
+    pub const fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The inner service, by value.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+
+    /// What the layer knows, to look at and to change.
+    #[must_use]
+    pub fn handle(&self) -> RateLimits {
+        RateLimits::new(Arc::clone(&self.core.shared))
+    }
+}
+
+// By hand: `E` need not be `Clone`, and a clone shares everything but the inner service.
+impl<S: Clone, E> Clone for RateLimit<S, E> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), core: Arc::clone(&self.core), memo: self.memo.clone() }
+    }
+}
+
+impl<S: fmt::Debug, E> fmt::Debug for RateLimit<S, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RateLimit").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl<S, E, B, RB> Service<Request<B>> for RateLimit<S, E>
+where
+    S: Service<Request<B>, Response = Response<RB>> + Clone,
+    S::Error: Into<BoxError>,
+    E: Estimate<B>,
+    B: Body,
+    RB: Body,
+{
+    type Response = Response<ResponseBody<RB>>;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, B, S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    #[inline]
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let core = &self.core;
+        let key = self.memo.state(&request, |target| core.shared.key_of(target));
+        let cost = match key.id().pool() {
+            Pool::Unlimited => return ResponseFuture::called(self.inner.call(request), None),
+            pool if pool.is_model_work() => Cost::of(&request, &core.estimate),
+            _ => Cost::FREE,
+        };
+        match key.arrive(cost, Deadline::of(&request).map(Deadline::instant)) {
+            Arrival::Granted(receipt) => {
+                let permit = Permit::new(Arc::clone(key), receipt);
+                ResponseFuture::called(self.inner.call(request), Some(permit))
+            }
+            Arrival::Queued(place) => {
+                let ticket = Ticket::new(Arc::clone(key), place);
+                // The readiness that the caller obtained goes back while the request waits: others may need it.
+                // What waits asks a clone of its own when its turn has come.
+                let fresh = self.inner.clone();
+                drop(std::mem::replace(&mut self.inner, fresh.clone()));
+                ResponseFuture::queued(fresh, request, ticket)
+            }
+            Arrival::Refused(refusal) => ResponseFuture::refused(key.refuse(refusal)),
+        }
+    }
+}

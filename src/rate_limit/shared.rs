@@ -1,0 +1,297 @@
+//! What all services of one layer share: the states per key, the clocks, the settings.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Waker;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::day::{Calendar, Day};
+use super::desk::{Arrival, Desk, Look};
+use super::estimate::Cost;
+use super::key::{Pool, QuotaKey};
+use super::ledger::{Ledger, Receipt, Rules, Settlement};
+use super::lesson::lessons;
+use super::limits::Limits;
+use super::queue::{NEVER, Place};
+use super::refusal::{RateLimited, Refusal};
+use super::window::Nanos;
+use crate::event::{Event, Observed};
+use crate::keyed::{Keyed, State, lock};
+use crate::target::{Target, TargetKey};
+use crate::time;
+use crate::verdict::{Kind, Verdict};
+
+pub(super) type KeyBy = Arc<dyn Fn(&Target<'_>) -> TargetKey + Send + Sync>;
+pub(super) type WallClock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+
+/// The state of one layer.
+pub(super) struct Shared {
+    pub(super) common: Arc<Common>,
+    pub(super) keys: Keyed<QuotaKey, Key>,
+    pub(super) config: Mutex<Config>,
+    pub(super) key_by: Option<KeyBy>,
+    /// Tells snapshots of this layer from those of another one.
+    pub(super) id: u64,
+}
+
+/// What may change at run time.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Config {
+    pub(super) limits: Limits,
+    pub(super) by_model: HashMap<Box<str>, Limits>,
+    /// Counts of a snapshot for keys that have not been met yet.
+    pub(super) restored: HashMap<String, (jiff::civil::Date, u64)>,
+}
+
+impl Config {
+    /// The limits that were set for this key.
+    pub(super) fn limits_of(&self, key: &QuotaKey) -> Limits {
+        if !key.pool().is_model_work() {
+            return Limits::new();
+        }
+        let own = key.target().model().and_then(|model| self.by_model.get(model));
+        own.copied().unwrap_or(self.limits)
+    }
+}
+
+/// What each key needs of its layer.
+pub(super) struct Common {
+    epoch: Instant,
+    calendar: Mutex<Calendar>,
+    wall_clock: WallClock,
+    pub(super) rules: Rules,
+    pub(super) max_queue: usize,
+    pub(super) max_wait: Option<Duration>,
+    pub(super) waits: bool,
+    pub(super) observer: Observed,
+}
+
+impl Common {
+    pub(super) fn new(
+        rules: Rules,
+        (max_queue, max_wait, waits): (usize, Option<Duration>, bool),
+        wall_clock: WallClock,
+        observer: Observed,
+    ) -> Self {
+        let calendar = Mutex::new(Calendar::new(0, wall_clock()));
+        Self { epoch: time::now(), calendar, wall_clock, rules, max_queue, max_wait, waits, observer }
+    }
+
+    pub(super) fn now(&self) -> Nanos {
+        self.nanos(time::now())
+    }
+
+    #[inline]
+    pub(super) fn nanos(&self, instant: Instant) -> Nanos {
+        let since = instant.saturating_duration_since(self.epoch);
+        since.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(since.subsec_nanos()))
+    }
+
+    pub(super) fn instant(&self, nanos: Nanos) -> Option<Instant> {
+        (nanos != NEVER).then(|| time::saturating_add(self.epoch, Duration::from_nanos(nanos)))
+    }
+
+    /// The Pacific day.
+    pub(super) fn day(&self, now: Nanos) -> Day {
+        // The clock may be a user's: it is read before the lock is taken.
+        let read = (self.wall_clock)();
+        Day::of(lock(&self.calendar).at(now, read))
+    }
+
+    pub(super) fn deadline(&self, now: Nanos, asked: Option<Instant>) -> Nanos {
+        let asked = asked.map_or(NEVER, |instant| self.nanos(instant));
+        let most = self
+            .max_wait
+            .map_or(NEVER, |most| now.saturating_add(u64::try_from(most.as_nanos()).unwrap_or(NEVER)));
+        asked.min(most)
+    }
+}
+
+impl Shared {
+    /// The state of a target's key.
+    pub(super) fn key_of(&self, target: &Target<'_>) -> Arc<Key> {
+        let key = match &self.key_by {
+            None => QuotaKey::of(target),
+            Some(by) => QuotaKey::new(Pool::of(target.method()), by(target)),
+        };
+        self.keys.get(key, |key| {
+            let config = lock(&self.config);
+            let restored = config.restored.get(&key.to_string()).copied();
+            Key::new(Arc::clone(&self.common), key.clone(), config.limits_of(key), restored)
+        })
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RateLimits").field("keys", &self.keys).finish_non_exhaustive()
+    }
+}
+
+/// The state of one key.
+pub(super) struct Key {
+    id: QuotaKey,
+    common: Arc<Common>,
+    desk: Mutex<Desk<Waker>>,
+    /// Whether the heads of answers are of interest. Relaxed: a head that misses the moment in which this was set
+    /// belongs to a call from before it.
+    attentive: AtomicBool,
+}
+
+impl Key {
+    fn new(
+        common: Arc<Common>,
+        id: QuotaKey,
+        limits: Limits,
+        restored: Option<(jiff::civil::Date, u64)>,
+    ) -> Self {
+        let now = common.now();
+        let mut ledger = Ledger::new(common.rules, limits, now);
+        let day = common.day(now);
+        ledger.set_day(now, day);
+        if let Some((_, count)) = restored.filter(|(date, _)| *date == day.date) {
+            ledger.restore(count);
+        }
+        let desk = Mutex::new(Desk::new(ledger, common.max_queue, common.waits));
+        Self { id, common, desk, attentive: AtomicBool::new(false) }
+    }
+
+    pub(super) const fn id(&self) -> &QuotaKey {
+        &self.id
+    }
+
+    pub(super) fn common(&self) -> &Common {
+        &self.common
+    }
+
+    /// Does something at the desk and then, without the lock, wakes whom it concerns.
+    pub(super) fn at_desk<R>(&self, now: Nanos, act: impl FnOnce(&mut Desk<Waker>) -> R) -> R {
+        let mut desk = lock(&self.desk);
+        if desk.ledger.is_day_due(now) {
+            drop(desk);
+            let day = self.common.day(now);
+            desk = lock(&self.desk);
+            desk.ledger.set_day(now, day);
+        }
+        let result = act(&mut desk);
+        let woken = desk.take_woken();
+        drop(desk);
+        woken.into_iter().for_each(Waker::wake);
+        result
+    }
+
+    #[inline]
+    pub(super) fn arrive(&self, cost: Cost, deadline: Option<Instant>) -> Arrival {
+        let now = self.common.now();
+        let deadline = self.common.deadline(now, deadline);
+        self.at_desk(now, |desk| desk.arrive(now, cost, deadline))
+    }
+
+    pub(super) fn look(&self, place: Place, waker: &Waker) -> Look {
+        let mut desk = lock(&self.desk);
+        // NOTE: no user's code runs under the lock but the waker's `clone` and `drop`, as in every tokio primitive.
+        desk.look(place, |slot| match slot {
+            Some(known) if known.will_wake(waker) => {}
+            slot => *slot = Some(waker.clone()),
+        })
+    }
+
+    /// The driver's timer has come.
+    pub(super) fn advance(&self) {
+        let now = self.common.now();
+        self.at_desk(now, |desk| desk.advance(now));
+    }
+
+    pub(super) fn cancel(&self, place: Place) {
+        let now = self.common.now();
+        self.at_desk(now, |desk| desk.cancel(now, place));
+    }
+
+    #[inline]
+    pub(super) fn settle(&self, receipt: Receipt, how: Settlement) {
+        let mut desk = lock(&self.desk);
+        desk.settle(receipt, how);
+        if desk.is_queued() {
+            drop(desk);
+            self.advance();
+        }
+    }
+
+    pub(super) fn restamp(&self, receipt: &mut Receipt) {
+        let now = self.common.now();
+        lock(&self.desk).ledger.restamp(now, receipt);
+    }
+
+    /// The head of a good answer.
+    #[inline]
+    pub(super) fn welcomed(&self, receipt: &mut Receipt) {
+        if !receipt.is_probe() && !self.attentive.load(Ordering::Relaxed) {
+            return;
+        }
+        let now = self.common.now();
+        self.at_desk(now, |desk| {
+            desk.ledger.answered(now, receipt);
+            if desk.is_queued() {
+                desk.advance(now);
+            }
+            self.attentive.store(desk.ledger.is_attentive(), Ordering::Relaxed);
+        });
+    }
+
+    /// An answer that is none: learns from it.
+    pub(super) fn failed(&self, receipt: Receipt, verdict: &Verdict) {
+        let now = self.common.now();
+        let day_ends = lock(&self.desk).ledger.day_ends_at();
+        let lessons = lessons(verdict, now, day_ends);
+        self.at_desk(now, |desk| {
+            for lesson in &lessons {
+                desk.ledger.close_until(now, &receipt, *lesson);
+            }
+            desk.settle(receipt, settlement(verdict));
+            self.attentive.store(desk.ledger.is_attentive(), Ordering::Relaxed);
+            if desk.is_queued() {
+                desk.advance(now);
+            }
+        });
+        for lesson in lessons {
+            let until = lesson.until.and_then(|until| self.common.instant(until));
+            let (key, dimension, limit) = (&self.id, lesson.dimension, lesson.limit);
+            self.common.observer.tell(&Event::QuotaExceeded { key, dimension, limit, until });
+        }
+    }
+
+    /// The named error of a refusal.
+    pub(super) fn refuse(&self, refusal: Refusal) -> RateLimited {
+        let until = refusal.until.and_then(|until| self.common.instant(until));
+        let error = RateLimited::new(refusal.why, refusal.dimension, until);
+        self.common.observer.tell(&Event::RateLimited { key: &self.id, error: &error });
+        error
+    }
+}
+
+/// How a failure is charged. The rules and their reasons stand on the module's front page.
+fn settlement(verdict: &Verdict) -> Settlement {
+    use crate::verdict::Sent;
+    match (verdict.sent(), verdict.http_status().map(|status| status.as_u16())) {
+        (Sent::No, _) => Settlement::NotSent,
+        (_, Some(429)) => Settlement::TooMany,
+        (_, Some(400..=498)) => Settlement::Refused,
+        // A body may say what the status does not: gRPC's text, an error in a 200.
+        (_, None) if matches!(verdict.kind(), Some(Kind::RateLimited | Kind::QuotaExhausted)) => {
+            Settlement::TooMany
+        }
+        _ => Settlement::Unknown,
+    }
+}
+
+impl State for Key {
+    fn is_idle(&self) -> bool {
+        let now = self.common.now();
+        let desk = lock(&self.desk);
+        !desk.is_queued() && desk.ledger.is_idle(now)
+    }
+}
