@@ -89,6 +89,7 @@ pub mod google_rpc;
 pub mod reqwest;
 pub mod retry;
 mod rng;
+mod scan;
 #[cfg(feature = "sim")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
 pub mod sim;

@@ -3,11 +3,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::judge;
+use super::judge_scanned;
+use crate::scan::Scanner;
 use crate::verdict::{End, EndCell, Kind, Outcome};
 
 pin_project! {
@@ -63,8 +64,8 @@ impl<B: Body<Data = Bytes>> ClassifyBody<B> {
         Self { kind: Which::Plain { inner, watch: None } }
     }
 
-    pub(super) fn watched(inner: B, end: EndCell, limit: usize, status: StatusCode) -> Self {
-        let mut watch = Watch { end, limit, status, kept: Kept::None };
+    pub(super) fn watched(inner: B, end: EndCell, status: StatusCode) -> Self {
+        let mut watch = Watch { end, status, scanner: Scanner::new() };
         // A body that is over from the start may never be polled.
         if inner.is_end_stream() {
             watch.complete();
@@ -150,22 +151,11 @@ impl<B: Body> fmt::Debug for ClassifyBody<B> {
     }
 }
 
-/// Follows a successful body and publishes its end, once.
+/// Reads along with a successful body and publishes its end, once.
 struct Watch {
     end: EndCell,
-    limit: usize,
     status: StatusCode,
-    kept: Kept,
-}
-
-enum Kept {
-    None,
-    /// The first frame, by reference.
-    One(Bytes),
-    /// All frames joined, from the second on.
-    Joined(BytesMut),
-    /// Longer than the limit: nothing is kept any more.
-    Over,
+    scanner: Scanner,
 }
 
 impl Watch {
@@ -173,7 +163,7 @@ impl Watch {
         match frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
-                    self.keep(data);
+                    self.scanner.feed(data);
                 }
                 // A body of known length is over with its last byte; many readers never ask for the `None`.
                 if last {
@@ -185,40 +175,18 @@ impl Watch {
         }
     }
 
-    fn keep(&mut self, data: &Bytes) {
-        let fits = |kept: usize| kept + data.len() <= self.limit;
-        self.kept = match std::mem::replace(&mut self.kept, Kept::Over) {
-            Kept::None if fits(0) => Kept::One(data.clone()),
-            Kept::One(first) if fits(first.len()) => {
-                let mut joined = BytesMut::from(&*first);
-                joined.extend_from_slice(data);
-                Kept::Joined(joined)
-            }
-            Kept::Joined(mut joined) if fits(joined.len()) => {
-                joined.extend_from_slice(data);
-                Kept::Joined(joined)
-            }
-            _ => Kept::Over,
-        };
-    }
-
     fn complete(&mut self) {
         if self.end.get().is_some() {
             return;
         }
-        let body = match std::mem::replace(&mut self.kept, Kept::None) {
-            Kept::One(first) => first,
-            Kept::Joined(joined) => joined.freeze(),
-            Kept::None | Kept::Over => Bytes::new(),
-        };
-        // "Unknown" is said of a body that is no answer of a model at all, such as a downloaded file.
-        let kind = judge(self.status, &HeaderMap::new(), body).kind().filter(|kind| *kind != Kind::Unknown);
-        self.publish(kind.map_or(Outcome::Complete, Outcome::Failed));
+        self.scanner.finish();
+        let fault = judge_scanned(self.status, &self.scanner);
+        self.publish(fault.map_or(Outcome::Complete, Outcome::Failed));
     }
 
     fn publish(&self, outcome: Outcome) {
         // The first word stands: a drop after the end says nothing.
-        let _ = self.end.set(End { outcome, usage: None });
+        let _ = self.end.set(End { outcome, usage: self.scanner.usage() });
     }
 }
 

@@ -88,7 +88,7 @@ fn pass<B: Body<Data = Bytes>>(response: Response<B>, settings: Settings) -> Res
     let end = EndCell::default();
     let (mut parts, body) = response.into_parts();
     parts.extensions.insert(Verdict::watched(EndCell::clone(&end)));
-    let body = ClassifyBody::watched(body, end, settings.max_error_bytes, parts.status);
+    let body = ClassifyBody::watched(body, end, parts.status);
     Response::from_parts(parts, body)
 }
 

@@ -83,7 +83,7 @@ mod transport;
 
 pub use self::body::ClassifyBody;
 pub use self::future::ResponseFuture;
-pub(crate) use self::judge::judge;
+pub(crate) use self::judge::{judge, judge_scanned};
 pub use self::layer::ClassifyLayer;
 pub(crate) use self::prose::{holds_key, redact};
 pub use self::service::Classify;
