@@ -136,8 +136,15 @@ fn events<'a>(facts: &mut Facts<'a>, text: &'a str) {
         let end = memchr::memchr(b'\n', &text.as_bytes()[at..]).map_or(text.len(), |n| at + n);
         let line = text[at..end].trim_end_matches('\r');
         if let Some(data) = line.strip_prefix("data:") {
-            // An event that breaks off says that there was to be more.
-            facts.answer.foreign |= !facts.fold(data) && data.trim_start().starts_with(['{', '[']);
+            let before = facts.has_error;
+            if !facts.fold(data) {
+                // An event that breaks off says that there was to be more.
+                facts.answer.foreign |= data.trim_start().starts_with(['{', '[']);
+                // Half a message still says most of it.
+                if facts.has_error && !before {
+                    text::scan(facts, data, 200);
+                }
+            }
         } else if line.starts_with(['{', '[']) {
             if !facts.fold(&text[at..]) {
                 text::scan(facts, &text[at..], 200);
