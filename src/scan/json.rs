@@ -3,9 +3,8 @@
 //! What is followed must be JSON. What is passed over is searched for its end only: strings for a quote, objects
 //! and lists for the bracket of their own kind.
 
-use memchr::{memchr2, memchr3};
-
 use super::found::Found;
+use super::near::{find2, find3};
 use super::scratch::{self, Scratch};
 use super::slot::Slot;
 
@@ -80,6 +79,7 @@ impl Json {
                     Some(n) => {
                         at += n;
                         self.end_value(&bytes[from..at], found);
+                        at = self.hurry(bytes, at);
                     }
                     None => break,
                 },
@@ -87,6 +87,7 @@ impl Json {
                     Some(n) => {
                         at += n;
                         self.end_value(&bytes[from..at], found);
+                        at = self.hurry(bytes, at);
                     }
                     None => break,
                 },
@@ -95,6 +96,12 @@ impl Json {
                         at += n;
                         self.slot = found.member(self.stack[usize::from(self.depth) - 1], trim(key));
                         self.at = At::Colon;
+                        // The usual spelling is read at once: each turn of this loop is a jump that is hard to
+                        // predict.
+                        if bytes.get(at) == Some(&b':') {
+                            self.at = At::Value;
+                            at += 1 + usize::from(bytes.get(at + 1) == Some(&b' '));
+                        }
                     }
                     None => break,
                 },
@@ -103,6 +110,7 @@ impl Json {
                         at += n;
                         found.scalar(object(&self.stack, self.depth), self.slot, text, true);
                         self.end_value(&bytes[from..at], found);
+                        at = self.hurry(bytes, at);
                     }
                     None => break,
                 },
@@ -118,6 +126,7 @@ impl Json {
                         if text.len() >= scratch::MAX || is_literal(text) {
                             found.scalar(object(&self.stack, self.depth), self.slot, text, false);
                             self.end_value(&bytes[from..at], found);
+                            at = self.hurry(bytes, at);
                         } else {
                             self.fail(found);
                         }
@@ -139,12 +148,15 @@ impl Json {
                 At::Value | At::FirstElement => {
                     from = at;
                     at += usize::from(self.begin_value(byte, found));
+                    if self.at == At::FirstKey && bytes.get(at) == Some(&b'"') {
+                        at += 1;
+                        self.begin_key();
+                    }
                 }
                 At::FirstKey | At::NextKey => match byte {
                     b'"' => {
                         at += 1;
-                        self.scratch.clear();
-                        self.at = At::Key;
+                        self.begin_key();
                     }
                     b'}' if self.at == At::FirstKey => {
                         at += 1;
@@ -229,6 +241,25 @@ impl Json {
         (self.escaped, self.quoted) = (false, false);
     }
 
+    fn begin_key(&mut self) {
+        self.scratch.clear();
+        self.at = At::Key;
+    }
+
+    /// From a value to the next name, where they are written in the usual way: how far that is.
+    #[inline]
+    fn hurry(&mut self, bytes: &[u8], at: usize) -> usize {
+        if self.at != At::Comma || bytes.get(at) != Some(&b',') || self.in_list() {
+            return at;
+        }
+        let quote = at + 1 + usize::from(bytes.get(at + 1) == Some(&b' '));
+        if bytes.get(quote) != Some(&b'"') {
+            return at;
+        }
+        self.begin_key();
+        quote + 1
+    }
+
     /// Whether the byte has been used.
     fn begin_value(&mut self, byte: u8, found: &mut Found) -> bool {
         match byte {
@@ -302,7 +333,7 @@ impl Json {
     fn pass_string(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut at = usize::from(std::mem::take(&mut self.escaped));
         loop {
-            let n = memchr2(b'"', b'\\', bytes.get(at..)?)?;
+            let n = find2(b'"', b'\\', bytes.get(at..)?)?;
             if bytes[at + n] == b'"' {
                 return Some(at + n + 1);
             }
@@ -320,7 +351,7 @@ impl Json {
                 at += self.pass_string(&bytes[at..])?;
                 self.quoted = false;
             }
-            at += memchr3(b'"', open, close, &bytes[at..])? + 1;
+            at += find3(b'"', open, close, &bytes[at..])? + 1;
             match bytes[at - 1] {
                 b'"' => self.quoted = true,
                 byte if byte == open => self.nested = self.nested.saturating_add(1),

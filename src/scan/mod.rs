@@ -14,6 +14,7 @@ mod answer;
 mod capture;
 mod found;
 mod json;
+mod near;
 mod scratch;
 mod slot;
 #[cfg(test)]

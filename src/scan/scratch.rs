@@ -1,7 +1,20 @@
 //! A name, or a short value, that may arrive in pieces. Pure.
 
+use super::near::find2;
+
 /// The longest name that is looked for has 23 bytes, the longest reason 25.
 pub(super) const MAX: usize = 32;
+
+/// The bytes that literals are made of.
+const LITERAL: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric() || matches!(byte as u8, b'+' | b'-' | b'.');
+        byte += 1;
+    }
+    table
+};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scratch {
@@ -44,8 +57,8 @@ impl Scratch {
     pub(super) fn string<'a>(&'a mut self, bytes: &'a [u8]) -> Option<(usize, &'a [u8])> {
         if self.len == 0 && self.escape == Escape::None {
             // Names are short, and most of them are here in one piece.
-            let plain = bytes.iter().take(MAX).position(|b| matches!(b, b'"' | b'\\'));
-            if let Some(n) = plain.filter(|n| bytes[*n] == b'"') {
+            let plain = find2(b'"', b'\\', bytes);
+            if let Some(n) = plain.filter(|n| *n < MAX && bytes[*n] == b'"') {
                 return Some((n + 1, &bytes[..n]));
             }
         }
@@ -88,7 +101,7 @@ impl Scratch {
     /// A literal up to the byte after it.
     #[inline]
     pub(super) fn literal<'a>(&'a mut self, bytes: &'a [u8]) -> Option<(usize, &'a [u8])> {
-        let end = bytes.iter().position(|b| !(b.is_ascii_alphanumeric() || b"+-.".contains(b)));
+        let end = bytes.iter().position(|b| !LITERAL[usize::from(*b)]);
         if let Some(end) = end.filter(|_| self.len == 0) {
             return Some((end, &bytes[..end]));
         }
