@@ -3,13 +3,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::judge_scanned;
-use crate::scan::Scanner;
-use crate::verdict::{End, EndCell, Kind, Outcome};
+use super::watch::Watch;
 
 pin_project! {
     /// The body of a judged response: the same bytes as the inner body's.
@@ -64,8 +61,7 @@ impl<B: Body<Data = Bytes>> ClassifyBody<B> {
         Self { kind: Which::Plain { inner, watch: None } }
     }
 
-    pub(super) fn watched(inner: B, end: EndCell, status: StatusCode) -> Self {
-        let mut watch = Watch { end, status, scanner: Scanner::new() };
+    pub(super) fn watched(inner: B, mut watch: Watch) -> Self {
         // A body that is over from the start may never be polled.
         if inner.is_end_stream() {
             watch.complete();
@@ -148,50 +144,5 @@ impl<B: Body> fmt::Debug for ClassifyBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The bytes may hold an answer or an echoed key.
         f.debug_struct("ClassifyBody").finish_non_exhaustive()
-    }
-}
-
-/// Reads along with a successful body and publishes its end, once.
-struct Watch {
-    end: EndCell,
-    status: StatusCode,
-    scanner: Scanner,
-}
-
-impl Watch {
-    fn see<E>(&mut self, frame: &Option<Result<Frame<Bytes>, E>>, last: bool) {
-        match frame {
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    self.scanner.feed(data);
-                }
-                // A body of known length is over with its last byte; many readers never ask for the `None`.
-                if last {
-                    self.complete();
-                }
-            }
-            Some(Err(_)) => self.publish(Outcome::Failed(Kind::Transport)),
-            None => self.complete(),
-        }
-    }
-
-    fn complete(&mut self) {
-        if self.end.get().is_some() {
-            return;
-        }
-        self.scanner.finish();
-        let fault = judge_scanned(self.status, &self.scanner);
-        self.publish(fault.map_or(Outcome::Complete, Outcome::Failed));
-    }
-
-    fn publish(&self, outcome: Outcome) {
-        // The first word stands: a drop after the end says nothing.
-        let _ = self.end.set(End { outcome, usage: self.scanner.usage() });
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.publish(Outcome::Dropped);
     }
 }

@@ -69,6 +69,8 @@ mod body;
 mod facts;
 mod fold;
 mod future;
+#[cfg(feature = "gzip")]
+mod gunzip;
 mod judge;
 mod layer;
 mod prose;
@@ -80,6 +82,7 @@ mod text;
 #[cfg(any(feature = "tower-http-06", feature = "tower-http-07"))]
 mod trace;
 mod transport;
+mod watch;
 
 pub use self::body::ClassifyBody;
 pub use self::future::ResponseFuture;

@@ -170,7 +170,7 @@ impl Found {
 
     /// A scalar that is read: the content of a string, or a literal as it stands.
     pub(super) fn scalar(&mut self, object: Slot, slot: Slot, text: &[u8], quoted: bool) {
-        let number = || std::str::from_utf8(text).ok().and_then(|text| text.trim().parse::<u64>().ok());
+        let number = || integer(text);
         // Only strings are reasons.
         let reason = if quoted { text } else { b"" };
         let count = match slot {
@@ -224,4 +224,15 @@ impl Found {
             self.answer.error_after_output |= self.answer.delivered();
         }
     }
+}
+
+/// As `u64`'s own parser has it, blanks around it aside.
+fn integer(text: &[u8]) -> Option<u64> {
+    let digits = text.trim_ascii();
+    let digits = digits.strip_prefix(b"+").unwrap_or(digits);
+    let first = digits.first().map(|_| 0_u64);
+    digits.iter().try_fold(first?, |n, digit| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        n.checked_mul(10)?.checked_add(digit)
+    })
 }
