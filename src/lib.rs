@@ -53,7 +53,7 @@
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
-//! | `gzip` | ✓ | error bodies under `content-encoding: gzip` are read |
+//! | `gzip` | ✓ | bodies under `content-encoding: gzip` are read: those of errors, and those that are watched |
 //! | `hyper` | ✓ | errors of hyper and hyper-util are told apart exactly |
 //! | `reqwest` | | the adapters for reqwest 0.13 |
 //! | `sim` | | the simulator |
@@ -91,6 +91,7 @@ pub mod rate_limit;
 pub mod reqwest;
 pub mod retry;
 mod rng;
+mod scan;
 #[cfg(feature = "sim")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
 pub mod sim;

@@ -79,6 +79,33 @@ fn watching_a_success_costs_the_cell_and_its_place_in_the_extensions() {
 }
 
 #[test]
+fn reading_along_allocates_nothing_for_a_frame() {
+    use http_body_util::StreamBody;
+    let event = "data: {\"candidates\": [{\"content\": {\"parts\": [{\"text\": \"h\\u00e9llo\"}]},\"finishReason\": \"STOP\"}],\
+        \"usageMetadata\": {\"promptTokenCount\": 7},\"modelVersion\": \"gemini-9-flash\",\"x\": [{}, [1.5]]}\r\n\r\n";
+    // Whole events, and pieces of them.
+    for size in [event.len(), 100, 7] {
+        let whole: Vec<u8> = event.repeat(100).into_bytes();
+        let frames: Vec<_> = whole.chunks(size).map(Bytes::copy_from_slice).collect();
+        let mut frames = frames.into_iter().map(|data| Ok::<_, BoxError>(http_body::Frame::data(data)));
+        let stream = StreamBody::new(futures_util::stream::poll_fn(move |_| Poll::Ready(frames.next())));
+        let mut response = Some(Response::new(stream));
+        let mut service = ClassifyLayer::new().watch().layer(tower::service_fn(move |_: Request<()>| {
+            ready(Ok::<_, BoxError>(response.take().unwrap()))
+        }));
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut call = std::pin::pin!(service.call(Request::new(())));
+        let Poll::Ready(Ok(response)) = call.as_mut().poll(&mut cx) else { panic!("it is ready at once") };
+        let verdict = tower_gemini::Verdict::of(&response);
+        let mut body = std::pin::pin!(response.into_body());
+        let info = measure(|| while let Poll::Ready(Some(Ok(_))) = body.as_mut().poll_frame(&mut cx) {});
+        assert_eq!(info.count_total, 0, "frames of {size} bytes");
+        assert_eq!(verdict.outcome(), Some(tower_gemini::verdict::Outcome::Complete));
+        assert_eq!(verdict.usage().unwrap().input_tokens, 7);
+    }
+}
+
+#[test]
 fn the_retry_layer_allocates_nothing_beyond_the_copy() {
     assert_eq!(copy_of_a_request(), 4);
     let layer = RetryLayer::new(policy().build().unwrap());

@@ -75,7 +75,14 @@ impl http_body::Body for Script {
 }
 
 async fn classify(layer: ClassifyLayer, status: u16, body: Script) -> Response<ClassifyBody<Script>> {
-    let mut response = Some(Response::builder().status(status).body(body).unwrap());
+    classify_response(layer, Response::builder().status(status).body(body).unwrap()).await
+}
+
+async fn classify_response(
+    layer: ClassifyLayer,
+    response: Response<Script>,
+) -> Response<ClassifyBody<Script>> {
+    let mut response = Some(response);
     let service = service_fn(move |_: Request<()>| {
         std::future::ready(Ok::<_, std::convert::Infallible>(response.take().unwrap()))
     });
@@ -207,6 +214,110 @@ async fn a_watched_body_publishes_its_end_once() {
     body.frame().await.unwrap().unwrap();
     drop(body);
     assert_eq!(verdict.outcome(), Some(Outcome::Dropped));
+}
+
+fn event(text: &str, rest: &str) -> String {
+    format!(
+        "data: {{\"candidates\":[{{\"content\":{{\"parts\":[{{\"text\":\"{text}\"}}]}}{rest}}}],\
+         \"usageMetadata\":{{\"promptTokenCount\":11,\"toolUsePromptTokenCount\":4,\"cachedContentTokenCount\":3,\
+         \"candidatesTokenCount\":{},\"thoughtsTokenCount\":7,\"totalTokenCount\":99}}}}\r\n\r\n",
+        text.len()
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watched_body_of_any_length_is_judged_by_what_it_says() {
+    let long = event(&"word ".repeat(60_000), "");
+    for (last, outcome) in [
+        (",\"finishReason\":\"STOP\"", Outcome::Complete),
+        (",\"finishReason\":\"SAFETY\"", Outcome::Failed(Kind::ContentBlocked)),
+        ("", Outcome::Failed(Kind::Truncated)),
+    ] {
+        let text = format!("{long}{}", event("end", last));
+        assert!(text.len() > 256 * 1024, "more than any error body");
+        let layer = ClassifyLayer::new().watch().max_error_bytes(0);
+        let response = classify(layer, 200, Script::new(chunks(&text, 16_384))).await;
+        let verdict = Verdict::of(&response);
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), text);
+        assert_eq!(verdict.outcome(), Some(outcome));
+        assert_eq!(verdict.usage().unwrap().output_tokens, 3, "the last word about it");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watched_body_publishes_its_usage_however_it_ends() {
+    let (first, second) = (event("four", ""), event("sixsix", ",\"finishReason\":\"STOP\""));
+    let steps = [first, second].map(|event| Step::Data(event.into()));
+    for (end, outcome, output) in [
+        (None, Outcome::Complete, 6),
+        (Some(Step::Fail), Outcome::Failed(Kind::Transport), 6),
+        (Some(Step::Wait(Duration::MAX)), Outcome::Dropped, 6),
+    ] {
+        let script = Script::new(steps.clone().into_iter().chain(end));
+        let response = classify(ClassifyLayer::new().watch(), 200, script).await;
+        let verdict = Verdict::of(&response);
+        let mut body = Box::pin(response.into_body());
+        let mut cx = Context::from_waker(Waker::noop());
+        while let Poll::Ready(Some(Ok(_))) = body.as_mut().poll_frame(&mut cx) {}
+        drop(body);
+        let usage = verdict.usage().unwrap();
+        assert_eq!(verdict.outcome(), Some(outcome));
+        assert_eq!((usage.input_tokens, usage.cached_tokens), (15, 3), "results of tools are input");
+        assert_eq!((usage.output_tokens, usage.thought_tokens, usage.total_tokens), (output, 7, 99));
+    }
+    let response = classify(ClassifyLayer::new().watch(), 200, Script::new(steps)).await;
+    let verdict = Verdict::of(&response);
+    let mut body = response.into_body();
+    body.frame().await.unwrap().unwrap();
+    assert_eq!(verdict.usage(), None, "not before the end");
+    drop(body);
+    assert_eq!(verdict.usage().unwrap().output_tokens, 4, "as far as it was read");
+}
+
+#[cfg(feature = "gzip")]
+#[tokio::test(start_paused = true)]
+async fn a_watched_body_is_read_through_its_gzip_coding_and_handed_on_in_it() {
+    use std::io::Write;
+    let members =
+        [event(&"word ".repeat(30_000), ""), event("end", ",\"finishReason\":\"SAFETY\"")].map(|text| {
+            let coder = flate2::GzBuilder::new().filename("a name").extra([1, 2, 3]).comment("a comment");
+            let mut coder = coder.write(Vec::new(), flate2::Compression::fast());
+            coder.write_all(text.as_bytes()).unwrap();
+            coder.finish().unwrap()
+        });
+    let coded = members.concat();
+    let response = |body: &[u8], size| {
+        let steps = body.chunks(size).map(|chunk| Step::Data(Bytes::copy_from_slice(chunk)));
+        Response::builder().header("content-encoding", "gzip").body(Script::new(steps)).unwrap()
+    };
+    for size in [1, 7, 1000, 1_000_000] {
+        let response = classify_response(ClassifyLayer::new().watch(), response(&coded, size)).await;
+        let verdict = Verdict::of(&response);
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), coded);
+        assert_eq!(verdict.outcome(), Some(Outcome::Failed(Kind::ContentBlocked)));
+        assert_eq!(verdict.usage().unwrap().output_tokens, 3);
+    }
+    // The first event is whole, and there was to be more; and noise after the mark of the coding.
+    for (body, outcome) in [
+        (&coded[..members[0].len() + 20], Outcome::Failed(Kind::Truncated)),
+        (&b"\x1f\x8b\x08\0\0\0\0\0\0\0\xff\xff\xff"[..], Outcome::Complete),
+        (b"\x1f noise", Outcome::Complete),
+    ] {
+        let response = classify_response(ClassifyLayer::new().watch(), response(body, 50)).await;
+        let verdict = Verdict::of(&response);
+        response.into_body().collect().await.unwrap();
+        assert_eq!(verdict.outcome(), Some(outcome));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watched_body_in_another_coding_is_judged_by_the_transports_end() {
+    let body = Script::new(chunks("{\"promptFeedback\":{\"blockReason\":\"SAFETY\"}}", 9));
+    let response = Response::builder().header("content-encoding", "br").body(body).unwrap();
+    let response = classify_response(ClassifyLayer::new().watch(), response).await;
+    let verdict = Verdict::of(&response);
+    response.into_body().collect().await.unwrap();
+    assert_eq!(verdict.outcome(), Some(Outcome::Complete));
 }
 
 #[tokio::test(start_paused = true)]

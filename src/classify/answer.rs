@@ -1,8 +1,5 @@
-//! What a successful body holds: whether there is an answer in it, and how it ends. Pure.
-//!
-//! The finish reasons are those of the [API reference](https://ai.google.dev/api/generate-content#FinishReason),
-//! read 2026-11, and some that are recorded but not listed there (`MODEL_ARMOR`). An unknown one is judged by
-//! whether anything was delivered.
+//! Folds a whole successful body into what it holds. The rules are those of the stream scanner
+//! ([`scan::Answer`](crate::scan::Answer)); this is their reader for a body that is there in one piece. Pure.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,170 +7,70 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::scalar::{Key, Scalar, ScalarSeed, seed, skip_list, tolerant};
-use crate::verdict::Kind;
-
-/// Candidates told apart. The API allows eight.
-const MAX_CANDIDATES: usize = 8;
-
-#[derive(Debug, Default)]
-pub(super) struct Answer<'a> {
-    /// JSON objects seen: events of a stream, elements of an array, or the one object of a unary answer.
-    pub(super) objects: usize,
-    /// An `error` came after something had been delivered.
-    pub(super) error_after_output: bool,
-    pub(super) model_version: Option<Cow<'a, str>>,
-    /// `promptFeedback` says blocked, or an image was filtered.
-    blocked: bool,
-    /// The body has members of a `generateContent` answer.
-    generated: bool,
-    /// The body has members of some other known answer (a list, an embedding, a count, an OpenAI completion).
-    other_known: bool,
-    /// The body has members of none.
-    pub(super) foreign: bool,
-    candidates: [Candidate; MAX_CANDIDATES],
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Candidate {
-    seen: bool,
-    delivered: bool,
-    /// Of the last event that had one: an intermediate finish reason is not the end.
-    finish: Finish,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-enum Finish {
-    #[default]
-    None,
-    Normal,
-    Blocked,
-    /// The model's own mistake: nothing usable even where there is content.
-    Malformed,
-    Other,
-}
-
-impl Finish {
-    fn of(reason: &str) -> Self {
-        match reason {
-            "" | "FINISH_REASON_UNSPECIFIED" => Self::None,
-            "STOP" | "MAX_TOKENS" => Self::Normal,
-            "MALFORMED_FUNCTION_CALL"
-            | "UNEXPECTED_TOOL_CALL"
-            | "TOO_MANY_TOOL_CALLS"
-            | "MALFORMED_RESPONSE"
-            | "MISSING_THOUGHT_SIGNATURE"
-            | "NO_IMAGE" => Self::Malformed,
-            "RECITATION" | "IMAGE_RECITATION" | "BLOCKLIST" | "SPII" | "LANGUAGE" | "MODEL_ARMOR"
-            | "content_filter" => Self::Blocked,
-            // SAFETY, IMAGE_SAFETY, PROHIBITED_CONTENT, IMAGE_PROHIBITED_CONTENT and whatever is added to them.
-            _ if reason.contains("SAFETY") || reason.contains("PROHIBITED") => Self::Blocked,
-            _ => Self::Other,
-        }
-    }
-}
-
-impl Answer<'_> {
-    /// Whether any candidate has delivered something a user would see.
-    pub(super) fn delivered(&self) -> bool {
-        self.candidates.iter().any(|c| c.delivered)
-    }
-
-    /// What is wrong with an answer whose JSON ends early.
-    pub(super) fn fault_of_cut(&self) -> Option<Kind> {
-        Some(match () {
-            () if self.blocked => Kind::ContentBlocked,
-            () if self.generated || self.other_known => Kind::Truncated,
-            () => Kind::Unknown,
-        })
-    }
-
-    /// What is wrong with this answer; `None` where nothing is.
-    ///
-    /// `stream` says that the body is one: there a missing finish reason means that the end is missing.
-    pub(super) fn fault(&self, stream: bool) -> Option<Kind> {
-        if self.blocked {
-            return Some(Kind::ContentBlocked);
-        }
-        if !self.generated {
-            // An empty object is the usual answer to a delete; a stream without any is none.
-            let nothing = stream && self.objects == 0;
-            return match () {
-                () if self.other_known => None,
-                () if nothing => Some(Kind::EmptyResponse),
-                () => self.foreign.then_some(Kind::Unknown),
-            };
-        }
-        let mut worst = None;
-        for c in self.candidates.iter().filter(|c| c.seen) {
-            let fault = match (c.finish, c.delivered) {
-                (Finish::Blocked, _) => Kind::ContentBlocked,
-                (Finish::Malformed, _) => Kind::EmptyResponse,
-                (Finish::Other, true) => Kind::Truncated,
-                (Finish::None, true) if stream => Kind::Truncated,
-                (_, false) => Kind::EmptyResponse,
-                // One good candidate is what the caller asked for.
-                (Finish::Normal | Finish::None, true) => return None,
-            };
-            worst = worst.or(Some(fault));
-        }
-        // `candidates: []` and no word about why.
-        worst.or_else(|| self.candidates.iter().all(|c| !c.seen).then_some(Kind::EmptyResponse))
-    }
-}
+use crate::scan::{Answer, Finish, Member, PartMember};
 
 /// Folds the members of an answer, at the level of its outermost object.
-pub(super) struct AnswerFold<'f, 'de>(pub(super) &'f mut Answer<'de>);
+pub(super) struct AnswerFold<'f, 'de> {
+    pub(super) answer: &'f mut Answer,
+    pub(super) model_version: &'f mut Option<Cow<'de, str>>,
+}
 
 impl<'de> AnswerFold<'_, 'de> {
     pub(super) fn member<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
-        let answer = &mut *self.0;
-        match key {
-            "candidates" => {
-                answer.generated = true;
-                map.next_value_seed(Candidates { answer, next: &mut 0 })?;
-            }
-            "promptFeedback" => {
-                answer.generated = true;
-                map.next_value_seed(Feedback { answer })?;
-            }
-            "usageMetadata" => {
-                answer.generated = true;
-                map.next_value::<IgnoredAny>()?;
-            }
-            "modelVersion" => {
+        let answer = &mut *self.answer;
+        match answer.member(key.as_bytes()) {
+            Member::Candidates => map.next_value_seed(Candidates { answer, next: &mut 0 }),
+            Member::PromptFeedback => map.next_value_seed(Feedback { answer }),
+            Member::Predictions => map.next_value_seed(Predictions { answer }),
+            Member::ModelVersion => {
                 let version = map.next_value_seed(ScalarSeed)?.text();
-                answer.model_version = version.or(answer.model_version.take());
+                *self.model_version = version.or(self.model_version.take());
+                Ok(())
             }
-            "predictions" | "generatedImages" => {
-                answer.other_known = true;
-                map.next_value_seed(Predictions { answer })?;
+            Member::Response => {
+                map.next_value_seed(Wrapped { answer, model_version: &mut *self.model_version })
             }
-            "choices" => {
-                answer.other_known = true;
-                map.next_value_seed(Predictions { answer })?;
-            }
-            "models" | "tunedModels" | "totalTokens" | "embedding" | "embeddings" | "data" | "object"
-            | "name" | "file" | "files" | "id" | "outputs" | "steps" | "cachedContents" | "operations"
-            | "batches" | "event_type" | "done" | "nextPageToken" | "deployedModelId" => {
-                answer.other_known = true;
-                map.next_value::<IgnoredAny>()?;
-            }
-            _ => {
-                answer.foreign = true;
-                map.next_value::<IgnoredAny>()?;
+            Member::UsageMetadata | Member::Other => map.next_value::<IgnoredAny>().map(drop),
+        }
+    }
+}
+
+/// Code Assist's `response`.
+struct Wrapped<'f, 'de> {
+    answer: &'f mut Answer,
+    model_version: &'f mut Option<Cow<'de, str>>,
+}
+seed!(Wrapped);
+
+impl<'de> Visitor<'de> for Wrapped<'_, 'de> {
+    type Value = ();
+    tolerant!();
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<(), A::Error> {
+        skip_list(seq)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Self { answer, model_version } = self;
+        while let Some(key) = map.next_key_seed(Key)? {
+            match key.as_ref() {
+                // Once is enough: a body cannot make the fold descend for ever.
+                "response" => drop(map.next_value::<IgnoredAny>()?),
+                key => AnswerFold { answer: &mut *answer, model_version: &mut *model_version }
+                    .member(key, &mut map)?,
             }
         }
         Ok(())
     }
 }
 
-struct Candidates<'f, 'de> {
-    answer: &'f mut Answer<'de>,
+struct Candidates<'f> {
+    answer: &'f mut Answer,
     next: &'f mut usize,
 }
-seed!(Candidates);
+seed!(Candidates<'_>);
 
-impl<'de> Visitor<'de> for Candidates<'_, 'de> {
+impl<'de> Visitor<'de> for Candidates<'_> {
     type Value = ();
     tolerant!();
 
@@ -202,13 +99,7 @@ impl<'de> Visitor<'de> for Candidates<'_, 'de> {
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }
-        // Candidates beyond the eighth are judged together with the last.
-        let c = &mut self.answer.candidates[index.min(MAX_CANDIDATES - 1)];
-        c.seen = true;
-        c.delivered |= delivered;
-        if finish != Finish::None {
-            c.finish = finish;
-        }
+        self.answer.candidate(index, finish, delivered);
         Ok(())
     }
 }
@@ -218,13 +109,7 @@ struct Content<'f> {
     delivered: &'f mut bool,
     in_parts: bool,
 }
-
-impl<'de> DeserializeSeed<'de> for Content<'_> {
-    type Value = ();
-    fn deserialize<D: Deserializer<'de>>(self, de: D) -> Result<(), D::Error> {
-        de.deserialize_any(self)
-    }
-}
+seed!(Content<'_>);
 
 impl<'de> Visitor<'de> for Content<'_> {
     type Value = ();
@@ -241,17 +126,19 @@ impl<'de> Visitor<'de> for Content<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let (mut thought, mut visible) = (false, false);
         while let Some(key) = map.next_key_seed(Key)? {
-            match key.as_ref() {
-                "parts" if !self.in_parts => {
+            match PartMember::of(key.as_bytes()) {
+                PartMember::Parts if !self.in_parts => {
                     map.next_value_seed(Content { delivered: &mut *self.delivered, in_parts: true })?;
                 }
-                "text" => visible |= map.next_value_seed(ScalarSeed)?.text().is_some(),
-                "thought" => thought = matches!(map.next_value_seed(ScalarSeed)?, Scalar::Bool(true)),
-                "functionCall" | "inlineData" | "fileData" | "executableCode" | "codeExecutionResult" => {
+                PartMember::Text => visible |= map.next_value_seed(ScalarSeed)?.text().is_some(),
+                PartMember::Thought => {
+                    thought = matches!(map.next_value_seed(ScalarSeed)?, Scalar::Bool(true));
+                }
+                PartMember::Visible => {
                     visible = true;
                     map.next_value::<IgnoredAny>()?;
                 }
-                _ => drop(map.next_value::<IgnoredAny>()?),
+                PartMember::Parts | PartMember::Other => drop(map.next_value::<IgnoredAny>()?),
             }
         }
         *self.delivered |= visible && !thought;
@@ -259,12 +146,12 @@ impl<'de> Visitor<'de> for Content<'_> {
     }
 }
 
-struct Feedback<'f, 'de> {
-    answer: &'f mut Answer<'de>,
+struct Feedback<'f> {
+    answer: &'f mut Answer,
 }
-seed!(Feedback);
+seed!(Feedback<'_>);
 
-impl<'de> Visitor<'de> for Feedback<'_, 'de> {
+impl<'de> Visitor<'de> for Feedback<'_> {
     type Value = ();
     tolerant!();
 
@@ -276,8 +163,7 @@ impl<'de> Visitor<'de> for Feedback<'_, 'de> {
         while let Some(key) = map.next_key_seed(Key)? {
             let value = map.next_value_seed(ScalarSeed)?;
             if matches!(key.as_ref(), "blockReason" | "blockReasonMessage") {
-                self.answer.blocked |=
-                    value.text().is_some_and(|reason| reason != "BLOCK_REASON_UNSPECIFIED");
+                self.answer.block(&value.text().unwrap_or_default());
             }
         }
         Ok(())
@@ -285,12 +171,12 @@ impl<'de> Visitor<'de> for Feedback<'_, 'de> {
 }
 
 /// Imagen's `predictions` and the OpenAI-compatible `choices`: only a refusal is looked for.
-struct Predictions<'f, 'de> {
-    answer: &'f mut Answer<'de>,
+struct Predictions<'f> {
+    answer: &'f mut Answer,
 }
-seed!(Predictions);
+seed!(Predictions<'_>);
 
-impl<'de> Visitor<'de> for Predictions<'_, 'de> {
+impl<'de> Visitor<'de> for Predictions<'_> {
     type Value = ();
     tolerant!();
 
@@ -315,10 +201,7 @@ impl<'de> Visitor<'de> for Predictions<'_, 'de> {
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }
-        let answer = self.answer;
-        answer.candidates[0].delivered |= delivered;
-        // Some images may pass while others are filtered; the caller then has what could be made.
-        answer.blocked = (answer.blocked || refused) && !answer.candidates[0].delivered;
+        self.answer.prediction(refused, delivered);
         Ok(())
     }
 }

@@ -3,12 +3,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::judge;
-use crate::verdict::{End, EndCell, Kind, Outcome};
+use super::watch::Watch;
 
 pin_project! {
     /// The body of a judged response: the same bytes as the inner body's.
@@ -63,8 +61,7 @@ impl<B: Body<Data = Bytes>> ClassifyBody<B> {
         Self { kind: Which::Plain { inner, watch: None } }
     }
 
-    pub(super) fn watched(inner: B, end: EndCell, limit: usize, status: StatusCode) -> Self {
-        let mut watch = Watch { end, limit, status, kept: Kept::None };
+    pub(super) fn watched(inner: B, mut watch: Watch) -> Self {
         // A body that is over from the start may never be polled.
         if inner.is_end_stream() {
             watch.complete();
@@ -147,83 +144,5 @@ impl<B: Body> fmt::Debug for ClassifyBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The bytes may hold an answer or an echoed key.
         f.debug_struct("ClassifyBody").finish_non_exhaustive()
-    }
-}
-
-/// Follows a successful body and publishes its end, once.
-struct Watch {
-    end: EndCell,
-    limit: usize,
-    status: StatusCode,
-    kept: Kept,
-}
-
-enum Kept {
-    None,
-    /// The first frame, by reference.
-    One(Bytes),
-    /// All frames joined, from the second on.
-    Joined(BytesMut),
-    /// Longer than the limit: nothing is kept any more.
-    Over,
-}
-
-impl Watch {
-    fn see<E>(&mut self, frame: &Option<Result<Frame<Bytes>, E>>, last: bool) {
-        match frame {
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    self.keep(data);
-                }
-                // A body of known length is over with its last byte; many readers never ask for the `None`.
-                if last {
-                    self.complete();
-                }
-            }
-            Some(Err(_)) => self.publish(Outcome::Failed(Kind::Transport)),
-            None => self.complete(),
-        }
-    }
-
-    fn keep(&mut self, data: &Bytes) {
-        let fits = |kept: usize| kept + data.len() <= self.limit;
-        self.kept = match std::mem::replace(&mut self.kept, Kept::Over) {
-            Kept::None if fits(0) => Kept::One(data.clone()),
-            Kept::One(first) if fits(first.len()) => {
-                let mut joined = BytesMut::from(&*first);
-                joined.extend_from_slice(data);
-                Kept::Joined(joined)
-            }
-            Kept::Joined(mut joined) if fits(joined.len()) => {
-                joined.extend_from_slice(data);
-                Kept::Joined(joined)
-            }
-            _ => Kept::Over,
-        };
-    }
-
-    fn complete(&mut self) {
-        if self.end.get().is_some() {
-            return;
-        }
-        let body = match std::mem::replace(&mut self.kept, Kept::None) {
-            Kept::One(first) => first,
-            Kept::Joined(joined) => joined.freeze(),
-            Kept::None | Kept::Over => Bytes::new(),
-        };
-        // "Unknown" is said of a body that is no answer of a model at all, such as a downloaded file.
-        let kind = judge(self.status, &HeaderMap::new(), body).kind().filter(|kind| *kind != Kind::Unknown);
-        self.publish(kind.map_or(Outcome::Complete, Outcome::Failed));
-    }
-
-    fn publish(&self, outcome: Outcome) {
-        // The first word stands: a drop after the end says nothing.
-        let _ = self.end.set(End { outcome, usage: None });
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.publish(Outcome::Dropped);
     }
 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use serde::de::DeserializeSeed;
 
-use super::answer::Answer;
 use super::fold::Envelope;
 use super::scalar::Scalar;
+use crate::scan::Answer;
 
 /// How many envelopes around envelopes are opened. Two occur; gemini-cli opens ten.
 const MAX_WRAPPINGS: u8 = 4;
@@ -42,7 +42,8 @@ pub(super) struct Facts<'a> {
     pub(super) page_delay: Option<Duration>,
     pub(super) metadata: Metadata<'a>,
     /// What a 200 holds.
-    pub(super) answer: Answer<'a>,
+    pub(super) answer: Answer,
+    pub(super) model_version: Option<Cow<'a, str>>,
 }
 
 /// At most [`MAX_VIOLATIONS`]. One is the usual number, and it needs no list.

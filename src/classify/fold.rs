@@ -50,13 +50,15 @@ impl<'de> Visitor<'de> for Envelope<'_, 'de> {
                     facts.answer.foreign = true;
                     ErrorFold { facts: &mut bare, wrappings }.member(&key, &mut map)?;
                 }
-                _ => AnswerFold(&mut facts.answer).member(&key, &mut map)?,
+                _ => AnswerFold { answer: &mut facts.answer, model_version: &mut facts.model_version }
+                    .member(&key, &mut map)?,
             }
         }
         // A trimmed envelope: `{"code": 429, "message": …}`. A numeric code is what tells it from an answer
         // that happens to have a `status`.
         if !facts.has_error && bare.code.is_some_and(|code| code >= 400) {
-            *facts = Facts { has_error: true, answer: std::mem::take(&mut facts.answer), ..bare };
+            let model_version = facts.model_version.take();
+            *facts = Facts { has_error: true, answer: facts.answer, model_version, ..bare };
         }
         Ok(())
     }

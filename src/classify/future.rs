@@ -12,6 +12,7 @@ use tokio::time::Sleep;
 use super::body::{ClassifyBody, Read};
 use super::judge;
 use super::layer::Settings;
+use super::watch::Watch;
 use crate::verdict::{EndCell, Verdict};
 
 pin_project! {
@@ -88,7 +89,7 @@ fn pass<B: Body<Data = Bytes>>(response: Response<B>, settings: Settings) -> Res
     let end = EndCell::default();
     let (mut parts, body) = response.into_parts();
     parts.extensions.insert(Verdict::watched(EndCell::clone(&end)));
-    let body = ClassifyBody::watched(body, end, settings.max_error_bytes, parts.status);
+    let body = ClassifyBody::watched(body, Watch::new(end, &parts));
     Response::from_parts(parts, body)
 }
 

@@ -12,6 +12,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::facts::{Facts, embedded};
 use super::{prose, rules, text};
+use crate::scan::Scanner;
 use crate::verdict::{Alternative, Inner, Kind, Piece, Verdict};
 
 const GZIP: &[u8] = &[0x1f, 0x8b];
@@ -26,6 +27,20 @@ pub(crate) fn judge(status: StatusCode, headers: &HeaderMap, body: Bytes) -> Ver
     }
     let text = String::from_utf8_lossy(&body);
     judge_text(status, headers, &Bytes::copy_from_slice(text.as_bytes()), &text)
+}
+
+/// What is wrong with an answer that was read along with; `None` where nothing is.
+///
+/// Agrees with [`judge`] about the same bytes, but for a body that is no answer of a model at all, such as a
+/// downloaded file: nobody asked for one.
+pub(crate) fn judge_scanned(status: StatusCode, scanner: &Scanner) -> Option<Kind> {
+    let error = scanner.error().and_then(|body| {
+        let text = String::from_utf8_lossy(&body);
+        let mut facts = Facts::default();
+        read(&mut facts, &text, status.as_u16());
+        facts.has_error.then(|| rules::error(status, None, &facts, &body).kind)
+    });
+    error.or_else(|| scanner.fault()).filter(|kind| *kind != Kind::Unknown)
 }
 
 /// `text` is `body`, read as UTF-8.
@@ -51,7 +66,7 @@ fn judge_text(status: StatusCode, headers: &HeaderMap, body: &Bytes, text: &str)
             http: Some(status),
             // Whether the fault lies in the prompt or in chance cannot be read; another model may do.
             alternative: if kind == Kind::Unknown { Alternative::None } else { Alternative::Model },
-            model: facts.answer.model_version.as_deref().map(|text| Piece::of(body, text)),
+            model: facts.model_version.as_deref().map(|text| Piece::of(body, text)),
             after_output: facts.answer.delivered(),
             body: body.clone(),
             ..Inner::new(kind)
@@ -121,8 +136,15 @@ fn events<'a>(facts: &mut Facts<'a>, text: &'a str) {
         let end = memchr::memchr(b'\n', &text.as_bytes()[at..]).map_or(text.len(), |n| at + n);
         let line = text[at..end].trim_end_matches('\r');
         if let Some(data) = line.strip_prefix("data:") {
-            // An event that breaks off says that there was to be more.
-            facts.answer.foreign |= !facts.fold(data) && data.trim_start().starts_with(['{', '[']);
+            let before = facts.has_error;
+            if !facts.fold(data) {
+                // An event that breaks off says that there was to be more.
+                facts.answer.foreign |= data.trim_start().starts_with(['{', '[']);
+                // Half a message still says most of it.
+                if facts.has_error && !before {
+                    text::scan(facts, data, 200);
+                }
+            }
         } else if line.starts_with(['{', '[']) {
             if !facts.fold(&text[at..]) {
                 text::scan(facts, &text[at..], 200);

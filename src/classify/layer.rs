@@ -47,14 +47,16 @@ impl ClassifyLayer {
         self
     }
 
-    /// Follows successful bodies to their end and publishes there how they ended
+    /// Reads along with successful bodies, of any length, and publishes at their end how they ended
     /// ([`Verdict::outcome`](crate::Verdict::outcome)): complete, broken off, blocked, empty, with an error in
-    /// the stream, or dropped by the caller. Default off.
+    /// the stream, or dropped by the caller; and the tokens used ([`Verdict::usage`](crate::Verdict::usage)), as
+    /// far as the body was read. Default off.
     ///
-    /// Costs four allocations a response: the shared cell, and its place in the response's extensions. At most
-    /// [`max_error_bytes`](Self::max_error_bytes) of the body are kept for the judgement, by reference where it
-    /// is one frame; of a longer body only the transport's end is judged. Bytes pass through unchanged and
-    /// undelayed.
+    /// Costs four allocations a response: the shared cell, and its place in the response's extensions. No byte
+    /// is changed, delayed or copied, but for the text of an error and the beginning of a body that is no JSON,
+    /// at most 8 KiB of either. A body under `content-encoding: gzip` is decoded for this, 8 KiB at a time and
+    /// 64 MiB in all (with the feature `gzip`); of a longer one, and under any other coding, only the
+    /// transport's end is judged.
     pub const fn watch(mut self) -> Self {
         self.settings.watch = true;
         self

@@ -14,13 +14,14 @@
 //!
 //! It changes no response and swallows no error: the inner service's error type passes through. It does not
 //! look into a 200 before handing it on; an error inside a stream that began with a 200 is seen at the end of
-//! the body, and only when [`watch`](ClassifyLayer::watch) is on.
+//! the body, and only when [`watch`](ClassifyLayer::watch) is on. Watching keeps no body and reads no coding but
+//! gzip; text that is no JSON is looked at up to 8 KiB.
 //!
 //! # Sharing and dropping
 //!
 //! Nothing is shared between clones but settings. Dropping the future while the error body is being read drops
 //! the body and with it the connection's claim; dropping a watched body publishes
-//! [`Outcome::Dropped`](crate::verdict::Outcome::Dropped). A success allocates nothing, unless it is watched.
+//! [`Outcome::Dropped`](crate::verdict::Outcome::Dropped), with the usage that was read until then. A success allocates nothing, unless it is watched.
 //!
 //! # Defaults
 //!
@@ -28,7 +29,7 @@
 //! |---|---|---|
 //! | [`max_error_bytes`](ClassifyLayer::max_error_bytes) | 256 KiB | of an error body that are read before judging; the rest streams through |
 //! | [`read_timeout`](ClassifyLayer::read_timeout) | 5 s | for reading them; then what is there is judged, and the rest streams through |
-//! | [`watch`](ClassifyLayer::watch) | off | follow successful bodies to their end |
+//! | [`watch`](ClassifyLayer::watch) | off | read along with successful bodies: how they end, and what they used |
 //!
 //! # Examples
 //!
@@ -69,6 +70,8 @@ mod body;
 mod facts;
 mod fold;
 mod future;
+#[cfg(feature = "gzip")]
+mod gunzip;
 mod judge;
 mod layer;
 mod prose;
@@ -80,10 +83,11 @@ mod text;
 #[cfg(any(feature = "tower-http-06", feature = "tower-http-07"))]
 mod trace;
 mod transport;
+mod watch;
 
 pub use self::body::ClassifyBody;
 pub use self::future::ResponseFuture;
-pub(crate) use self::judge::judge;
+pub(crate) use self::judge::{judge, judge_scanned};
 pub use self::layer::ClassifyLayer;
 pub(crate) use self::prose::{holds_key, redact};
 pub use self::service::Classify;

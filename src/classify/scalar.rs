@@ -147,8 +147,11 @@ macro_rules! tolerant {
     };
 }
 macro_rules! seed {
-    ($name:ident) => {
-        impl<'de> DeserializeSeed<'de> for $name<'_, 'de> {
+    ($name:ident) => { seed!(@ $name<'_, 'de>); };
+    // A fold that keeps nothing of the text.
+    ($name:ident<'_>) => { seed!(@ $name<'_>); };
+    (@ $name:ty) => {
+        impl<'de> DeserializeSeed<'de> for $name {
             type Value = ();
             fn deserialize<D: Deserializer<'de>>(self, de: D) -> Result<(), D::Error> {
                 de.deserialize_any(self)

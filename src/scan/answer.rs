@@ -1,0 +1,206 @@
+//! What a successful answer holds, and what is wrong with it: the rules for everyone who reads answers. Pure.
+//!
+//! The finish reasons are those of the [API reference](https://ai.google.dev/api/generate-content#FinishReason),
+//! read 2026-11, and some that are recorded but not listed there (`MODEL_ARMOR`). An unknown one is judged by
+//! whether anything was delivered.
+
+use crate::verdict::Kind;
+
+/// Candidates told apart. The API allows eight.
+const MAX_CANDIDATES: usize = 8;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Answer {
+    /// JSON objects seen: events of a stream, elements of an array, or the one object of a unary answer.
+    pub(crate) objects: u32,
+    /// An `error` came after something had been delivered.
+    pub(crate) error_after_output: bool,
+    /// The body has members of no known answer.
+    pub(crate) foreign: bool,
+    /// `promptFeedback` says blocked, or an image was filtered.
+    blocked: bool,
+    /// The body has members of a `generateContent` answer.
+    generated: bool,
+    /// The body has members of some other known answer (a list, an embedding, a count, an OpenAI completion).
+    other_known: bool,
+    candidates: [Candidate; MAX_CANDIDATES],
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Candidate {
+    seen: bool,
+    delivered: bool,
+    /// Of the last event that had one: an intermediate finish reason is not the end.
+    finish: Finish,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) enum Finish {
+    #[default]
+    None,
+    Normal,
+    Blocked,
+    /// The model's own mistake: nothing usable even where there is content.
+    Malformed,
+    Other,
+}
+
+/// A member of the outermost object, and what to look for in it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Member {
+    Candidates,
+    PromptFeedback,
+    UsageMetadata,
+    ModelVersion,
+    /// Imagen's `predictions` and the OpenAI-compatible `choices`.
+    Predictions,
+    /// Code Assist's envelope: the whole answer once more.
+    Response,
+    Other,
+}
+
+/// A member of `content`, or of one of its parts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum PartMember {
+    Parts,
+    Text,
+    Thought,
+    /// Something for the user, whatever it holds.
+    Visible,
+    Other,
+}
+
+impl Finish {
+    pub(crate) fn of(reason: &str) -> Self {
+        match reason {
+            "" | "FINISH_REASON_UNSPECIFIED" => Self::None,
+            "STOP" | "MAX_TOKENS" => Self::Normal,
+            "MALFORMED_FUNCTION_CALL"
+            | "UNEXPECTED_TOOL_CALL"
+            | "TOO_MANY_TOOL_CALLS"
+            | "MALFORMED_RESPONSE"
+            | "MISSING_THOUGHT_SIGNATURE"
+            | "NO_IMAGE" => Self::Malformed,
+            "RECITATION" | "IMAGE_RECITATION" | "BLOCKLIST" | "SPII" | "LANGUAGE" | "MODEL_ARMOR"
+            | "content_filter" => Self::Blocked,
+            // SAFETY, IMAGE_SAFETY, PROHIBITED_CONTENT, IMAGE_PROHIBITED_CONTENT and whatever is added to them.
+            _ if reason.contains("SAFETY") || reason.contains("PROHIBITED") => Self::Blocked,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl PartMember {
+    #[inline]
+    pub(crate) fn of(key: &[u8]) -> Self {
+        match key {
+            b"parts" => Self::Parts,
+            b"text" => Self::Text,
+            b"thought" => Self::Thought,
+            b"functionCall" | b"inlineData" | b"fileData" | b"executableCode" | b"codeExecutionResult" => {
+                Self::Visible
+            }
+            _ => Self::Other,
+        }
+    }
+}
+
+impl Answer {
+    /// Notes what sort of body has such a member.
+    #[inline]
+    pub(crate) fn member(&mut self, key: &[u8]) -> Member {
+        let member = match key {
+            b"candidates" => Member::Candidates,
+            b"promptFeedback" => Member::PromptFeedback,
+            b"usageMetadata" => Member::UsageMetadata,
+            b"modelVersion" => return Member::ModelVersion,
+            b"response" => return Member::Response,
+            b"predictions" | b"generatedImages" | b"choices" => {
+                self.other_known = true;
+                return Member::Predictions;
+            }
+            b"models" | b"tunedModels" | b"totalTokens" | b"embedding" | b"embeddings" | b"data"
+            | b"object" | b"name" | b"file" | b"files" | b"id" | b"outputs" | b"steps"
+            | b"cachedContents" | b"operations" | b"batches" | b"event_type" | b"done" | b"nextPageToken"
+            | b"deployedModelId" => {
+                self.other_known = true;
+                return Member::Other;
+            }
+            _ => {
+                self.foreign = true;
+                return Member::Other;
+            }
+        };
+        self.generated = true;
+        member
+    }
+
+    /// A `blockReason`, or a `blockReasonMessage`, which may come alone.
+    pub(crate) fn block(&mut self, reason: &str) {
+        self.blocked |= !matches!(reason, "" | "BLOCK_REASON_UNSPECIFIED");
+    }
+
+    /// A candidate of one event. Those beyond the eighth are judged together with the last.
+    pub(crate) fn candidate(&mut self, index: usize, finish: Finish, delivered: bool) {
+        let c = &mut self.candidates[index.min(MAX_CANDIDATES - 1)];
+        c.seen = true;
+        c.delivered |= delivered;
+        if finish != Finish::None {
+            c.finish = finish;
+        }
+    }
+
+    /// One of the `predictions` or `choices`: only a refusal is looked for.
+    pub(crate) fn prediction(&mut self, refused: bool, delivered: bool) {
+        self.candidates[0].delivered |= delivered;
+        // Some images may pass while others are filtered; the caller then has what could be made.
+        self.blocked = (self.blocked || refused) && !self.candidates[0].delivered;
+    }
+
+    /// Whether any candidate has delivered something a user would see.
+    pub(crate) fn delivered(&self) -> bool {
+        self.candidates.iter().any(|c| c.delivered)
+    }
+
+    /// What is wrong with an answer whose JSON ends early.
+    pub(crate) fn fault_of_cut(&self) -> Option<Kind> {
+        Some(match () {
+            () if self.blocked => Kind::ContentBlocked,
+            () if self.generated || self.other_known => Kind::Truncated,
+            () => Kind::Unknown,
+        })
+    }
+
+    /// What is wrong with this answer; `None` where nothing is.
+    ///
+    /// `stream` says that the body is one: there a missing finish reason means that the end is missing.
+    pub(crate) fn fault(&self, stream: bool) -> Option<Kind> {
+        if self.blocked {
+            return Some(Kind::ContentBlocked);
+        }
+        if !self.generated {
+            // An empty object is the usual answer to a delete; a stream without any is none.
+            let nothing = stream && self.objects == 0;
+            return match () {
+                () if self.other_known => None,
+                () if nothing => Some(Kind::EmptyResponse),
+                () => self.foreign.then_some(Kind::Unknown),
+            };
+        }
+        let mut worst = None;
+        for c in self.candidates.iter().filter(|c| c.seen) {
+            let fault = match (c.finish, c.delivered) {
+                (Finish::Blocked, _) => Kind::ContentBlocked,
+                (Finish::Malformed, _) => Kind::EmptyResponse,
+                (Finish::Other, true) => Kind::Truncated,
+                (Finish::None, true) if stream => Kind::Truncated,
+                (_, false) => Kind::EmptyResponse,
+                // One good candidate is what the caller asked for.
+                (Finish::Normal | Finish::None, true) => return None,
+            };
+            worst = worst.or(Some(fault));
+        }
+        // `candidates: []` and no word about why.
+        worst.or_else(|| self.candidates.iter().all(|c| !c.seen).then_some(Kind::EmptyResponse))
+    }
+}

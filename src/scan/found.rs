@@ -1,0 +1,238 @@
+//! What has been found: the meaning of the members on the paths that are followed. Pure.
+
+use super::answer::{Answer, Finish, Member, PartMember};
+use super::capture::Capture;
+use super::slot::Slot;
+use crate::verdict::Usage;
+
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) answer: Answer,
+    pub(super) capture: Capture,
+    /// Outermost objects that are complete.
+    pub(super) complete: u32,
+    /// JSON turned out to be none, or broke off.
+    pub(super) broken: bool,
+    usage: Usage,
+    has_usage: bool,
+    /// The usage being read, which counts once it is complete.
+    usage_now: Usage,
+    has_usage_now: bool,
+    /// The candidate being read, and the number it has without an `index`.
+    index: u8,
+    next: u8,
+    finish: Finish,
+    delivered: bool,
+    content: Part,
+    part: Part,
+    /// The prediction being read.
+    refused: bool,
+    made: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Part {
+    visible: bool,
+    thought: bool,
+}
+
+impl Found {
+    pub(super) fn usage(&self) -> Option<Usage> {
+        self.has_usage.then_some(self.usage)
+    }
+
+    /// What the value of this member is for.
+    #[inline]
+    pub(super) fn member(&mut self, object: Slot, key: &[u8]) -> Slot {
+        match object {
+            Slot::Envelope => self.envelope(key),
+            Slot::Wrapped if key == b"response" => Slot::Skip,
+            Slot::Wrapped => self.answered(key),
+            Slot::Candidates => match key {
+                b"content" => Slot::Content,
+                b"finishReason" => Slot::FinishReason,
+                b"index" => Slot::Index,
+                _ => Slot::Skip,
+            },
+            Slot::Content | Slot::Part => match PartMember::of(key) {
+                PartMember::Parts if object == Slot::Content => Slot::Part,
+                PartMember::Text => Slot::Text,
+                PartMember::Thought => Slot::Thought,
+                PartMember::Visible => {
+                    self.part_of(object).visible = true;
+                    Slot::Skip
+                }
+                PartMember::Parts | PartMember::Other => Slot::Skip,
+            },
+            Slot::Feedback => match key {
+                b"blockReason" | b"blockReasonMessage" => Slot::BlockReason,
+                _ => Slot::Skip,
+            },
+            Slot::Predictions => match key {
+                b"finish_reason" => Slot::ChoiceFinish,
+                b"raiFilteredReason" => Slot::Refusal,
+                b"bytesBase64Encoded" | b"gcsUri" => {
+                    self.made = true;
+                    Slot::Skip
+                }
+                _ => Slot::Skip,
+            },
+            Slot::Usage => Slot::of_usage(key),
+            Slot::UsageDetails if key == b"cached_tokens" => Slot::Cached,
+            Slot::Interaction if key == b"usage" => Slot::Usage,
+            _ => Slot::Skip,
+        }
+    }
+
+    fn envelope(&mut self, key: &[u8]) -> Slot {
+        let (slot, name) = match key {
+            b"error" => (Slot::Error, "error"),
+            b"code" => (Slot::Code, "code"),
+            b"message" => (Slot::Flat, "message"),
+            b"status" => (Slot::Flat, "status"),
+            b"details" => (Slot::Flat, "details"),
+            b"errors" => (Slot::Flat, "errors"),
+            _ => return self.answered(key),
+        };
+        self.answer.foreign = true;
+        self.capture.begin(name);
+        slot
+    }
+
+    fn answered(&mut self, key: &[u8]) -> Slot {
+        match self.answer.member(key) {
+            Member::Candidates => {
+                self.next = 0;
+                Slot::Candidates
+            }
+            Member::PromptFeedback => Slot::Feedback,
+            Member::UsageMetadata => Slot::Usage,
+            Member::Predictions => Slot::Predictions,
+            Member::Response => Slot::Wrapped,
+            Member::Other if key == b"usage" => Slot::Usage,
+            Member::Other if key == b"interaction" => Slot::Interaction,
+            Member::ModelVersion | Member::Other => Slot::Skip,
+        }
+    }
+
+    fn part_of(&mut self, object: Slot) -> &mut Part {
+        if object == Slot::Part { &mut self.part } else { &mut self.content }
+    }
+
+    /// An object begins.
+    pub(super) fn open(&mut self, object: Slot) {
+        match object {
+            Slot::Envelope => self.answer.objects = self.answer.objects.saturating_add(1),
+            Slot::Candidates => {
+                (self.index, self.finish, self.delivered) = (self.next, Finish::None, false);
+            }
+            Slot::Content | Slot::Part => *self.part_of(object) = Part::default(),
+            Slot::Predictions => (self.refused, self.made) = (false, false),
+            Slot::Usage => (self.usage_now, self.has_usage_now) = (Usage::default(), false),
+            _ => {}
+        }
+    }
+
+    /// An object is complete.
+    pub(super) fn close(&mut self, object: Slot) {
+        match object {
+            Slot::Envelope => {
+                self.capture.close();
+                self.complete = self.complete.saturating_add(1);
+            }
+            Slot::Candidates => self.answer.candidate(self.index.into(), self.finish, self.delivered),
+            Slot::Content | Slot::Part => {
+                let part = *self.part_of(object);
+                self.delivered |= part.visible && !part.thought;
+            }
+            Slot::Predictions => self.answer.prediction(self.refused, self.made),
+            // Vertex sends some without a single count, which say nothing.
+            Slot::Usage if self.has_usage_now => (self.usage, self.has_usage) = (self.usage_now, true),
+            _ => {}
+        }
+    }
+
+    /// An element of a list is over.
+    pub(super) fn element(&mut self, list: Slot) {
+        if list == Slot::Candidates {
+            self.next = self.next.saturating_add(1);
+        }
+    }
+
+    /// A string that is not empty.
+    pub(super) fn text(&mut self, object: Slot, slot: Slot) {
+        match slot {
+            Slot::Text => self.part_of(object).visible = true,
+            Slot::Refusal => self.refused = true,
+            _ => {}
+        }
+    }
+
+    /// A scalar that is read: the content of a string, or a literal as it stands.
+    pub(super) fn scalar(&mut self, object: Slot, slot: Slot, text: &[u8], quoted: bool) {
+        let number = || integer(text);
+        // Only strings are reasons.
+        let reason = if quoted { text } else { b"" };
+        let count = match slot {
+            Slot::Input => &mut self.usage_now.input_tokens,
+            Slot::ToolInput => &mut self.usage_now.input_tokens,
+            Slot::Cached => &mut self.usage_now.cached_tokens,
+            Slot::Output => &mut self.usage_now.output_tokens,
+            Slot::Thoughts => &mut self.usage_now.thought_tokens,
+            Slot::Total => &mut self.usage_now.total_tokens,
+            Slot::Index => {
+                // Above the eighth all are one.
+                self.index = number().map_or(self.index, |n| n.min(255) as u8);
+                return;
+            }
+            Slot::FinishReason => return self.finish = Finish::of(&String::from_utf8_lossy(reason)),
+            Slot::BlockReason => return self.answer.block(&String::from_utf8_lossy(reason)),
+            Slot::ChoiceFinish => {
+                self.refused |= Finish::of(&String::from_utf8_lossy(reason)) == Finish::Blocked;
+                return;
+            }
+            Slot::Thought => return self.part_of(object).thought = !quoted && text == b"true",
+            Slot::Code => {
+                if number().is_some_and(|code| (400..=u64::from(u16::MAX)).contains(&code)) {
+                    self.capture.flat_error();
+                }
+                return;
+            }
+            _ => return,
+        };
+        if let Some(n) = number() {
+            // Tokens of the prompt and of the results of tools are one sum.
+            let before = if matches!(slot, Slot::Input | Slot::ToolInput) { *count } else { 0 };
+            *count = before.saturating_add(n);
+            self.has_usage_now = true;
+        }
+    }
+
+    /// A value that is kept as text is over.
+    pub(super) fn kept(&mut self, slot: Slot) {
+        if slot != Slot::Error {
+            self.capture.end_flat();
+        } else if self.capture.end_error() {
+            self.answer.error_after_output |= self.answer.delivered();
+        }
+    }
+
+    /// The value under way breaks off, or is no JSON.
+    pub(super) fn abandon(&mut self, in_error: bool) {
+        self.broken = true;
+        if self.capture.abandon(in_error) {
+            self.answer.error_after_output |= self.answer.delivered();
+        }
+    }
+}
+
+/// As `u64`'s own parser has it, blanks around it aside.
+fn integer(text: &[u8]) -> Option<u64> {
+    let digits = text.trim_ascii();
+    let digits = digits.strip_prefix(b"+").unwrap_or(digits);
+    let first = digits.first().map(|_| 0_u64);
+    digits.iter().try_fold(first?, |n, digit| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        n.checked_mul(10)?.checked_add(digit)
+    })
+}

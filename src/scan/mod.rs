@@ -1,0 +1,224 @@
+//! Reads along with an answer while it passes, a frame at a time, and remembers what it says: how it ends, what
+//! it has used, and which error stands in it. Pure.
+//!
+//! The [`Scanner`] is shown every byte once and keeps none of them but an error's text, at most 8 KiB. Its state
+//! is a few hundred bytes whatever the length of the body, and it allocates only for an error, or for a short
+//! body that is no JSON. It follows a few known paths; strings and values outside of them are passed over at the
+//! speed of memory.
+//!
+//! It reads server-sent events (all three line ends, comments, data over several lines), an array of objects
+//! (`streamGenerateContent` without `alt=sse`), one object, and the bare pretty-printed object with which Google
+//! ends a broken stream. The content type is not asked: the first bytes tell.
+
+mod answer;
+mod capture;
+mod found;
+mod json;
+mod near;
+mod scratch;
+mod slot;
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+
+pub(crate) use self::answer::{Answer, Finish, Member, PartMember};
+use self::found::Found;
+use self::json::Json;
+use crate::verdict::{Kind, Usage};
+
+/// The fields of server-sent events, of which only the first is read.
+const FIELDS: [&[u8]; 5] = [b"data:", b"event:", b"id:", b"retry:", b":"];
+
+#[derive(Debug, Default)]
+pub(crate) struct Scanner {
+    form: Form,
+    line: Line,
+    /// The last byte was a CR: a LF that follows belongs to it.
+    cr: bool,
+    /// The first line was one of an event stream.
+    is_stream: bool,
+    json: Json,
+    found: Found,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Form {
+    /// Nothing but blanks so far.
+    #[default]
+    Start,
+    /// One value: the whole body, or the bare tail of an event stream.
+    Json,
+    Events,
+    /// Something else, of which the beginning is kept.
+    Text,
+}
+
+/// Where in a line of an event stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Line {
+    #[default]
+    Start,
+    /// As many bytes as told of one of [`FIELDS`].
+    Field(u8, u8),
+    Data,
+    Ignored,
+}
+
+impl Scanner {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads the next bytes of the body, cut anywhere.
+    pub(crate) fn feed(&mut self, bytes: &[u8]) {
+        match self.form {
+            Form::Json => self.json.feed(bytes, &mut self.found),
+            Form::Events => self.lines(bytes),
+            Form::Text => self.found.capture.text(bytes),
+            Form::Start => {
+                let blank = |b: &u8| b" \t\r\n\xef\xbb\xbf".contains(b);
+                let rest = &bytes[bytes.iter().take_while(|b| blank(b)).count()..];
+                self.form = match rest.first() {
+                    None => return,
+                    Some(b'{' | b'[') => Form::Json,
+                    Some(first) if FIELDS.iter().any(|name| name[0] == *first) => Form::Events,
+                    Some(_) => Form::Text,
+                };
+                self.feed(rest);
+            }
+        }
+    }
+
+    /// Says that the body is over.
+    pub(crate) fn finish(&mut self) {
+        match (self.form, self.line) {
+            (Form::Events, Line::Field(name, matched)) if !self.is_stream => self.to_text(name, matched, &[]),
+            (Form::Events, _) => {
+                self.json.end_line(&mut self.found);
+                self.json.end_event(&mut self.found);
+            }
+            (Form::Json, _) => self.json.finish(&mut self.found),
+            (Form::Start | Form::Text, _) => {}
+        }
+    }
+
+    /// What the answer says it has used so far: its last word about it.
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        self.found.usage()
+    }
+
+    /// The errors in the answer, as a body that can be judged: for a body that is no JSON and no event stream
+    /// its whole text. `None` where there is none, and for such a text of more than 8 KiB.
+    pub(crate) fn error(&self) -> Option<Bytes> {
+        self.found.capture.body()
+    }
+
+    /// What is wrong with the answer, errors in it aside, now that it is over; `None` where nothing is.
+    pub(crate) fn fault(&self) -> Option<Kind> {
+        let answer = &self.found.answer;
+        match self.form {
+            Form::Start | Form::Text => None,
+            Form::Events => answer.fault(true),
+            Form::Json if self.is_stream => answer.fault(true),
+            Form::Json => match answer.objects {
+                0 => None,
+                _ if !self.json.is_done() => answer.fault_of_cut(),
+                n => answer.fault(n > 1),
+            },
+        }
+    }
+
+    fn lines(&mut self, bytes: &[u8]) {
+        let mut at = 0;
+        while at < bytes.len() {
+            let byte = bytes[at];
+            if std::mem::take(&mut self.cr) && byte == b'\n' {
+                at += 1;
+                continue;
+            }
+            match self.line {
+                Line::Start => match byte {
+                    b'\r' | b'\n' => {
+                        self.json.end_event(&mut self.found);
+                        self.cr = byte == b'\r';
+                        at += 1;
+                    }
+                    b'{' | b'[' => {
+                        self.json.end_event(&mut self.found);
+                        self.form = Form::Json;
+                        return self.json.feed(&bytes[at..], &mut self.found);
+                    }
+                    _ => {
+                        let name = FIELDS.iter().position(|name| name[0] == byte);
+                        self.line = name.map_or(Line::Ignored, |name| Line::Field(name as u8, 0));
+                    }
+                },
+                Line::Field(name, matched) => {
+                    let field = FIELDS[usize::from(name)];
+                    if field[usize::from(matched)] == byte {
+                        at += 1;
+                        self.line = match () {
+                            () if usize::from(matched) + 1 < field.len() => Line::Field(name, matched + 1),
+                            () if name == 0 => Line::Data,
+                            () => Line::Ignored,
+                        };
+                        self.is_stream |= matches!(self.line, Line::Data | Line::Ignored);
+                    } else if self.is_stream {
+                        self.line = Line::Ignored;
+                    } else {
+                        return self.to_text(name, matched, &bytes[at..]);
+                    }
+                }
+                Line::Data | Line::Ignored => {
+                    let end = memchr::memchr2(b'\r', b'\n', &bytes[at..]).map_or(bytes.len(), |n| at + n);
+                    if self.line == Line::Data {
+                        self.json.feed(&bytes[at..end], &mut self.found);
+                    }
+                    if end < bytes.len() {
+                        if self.line == Line::Data {
+                            self.json.end_line(&mut self.found);
+                        }
+                        self.cr = bytes[end] == b'\r';
+                        self.line = Line::Start;
+                    }
+                    at = end + 1;
+                }
+            }
+        }
+    }
+
+    /// It only looked like an event stream: `data` without a colon.
+    fn to_text(&mut self, name: u8, matched: u8, rest: &[u8]) {
+        self.form = Form::Text;
+        self.found.capture.text(&FIELDS[usize::from(name)][..usize::from(matched)]);
+        self.found.capture.text(rest);
+    }
+}
+
+/// For those who look at a stream before it is over.
+#[cfg_attr(
+    not(test),
+    allow(dead_code, reason = "asked before a stream is handed on, which nothing does yet")
+)]
+impl Scanner {
+    /// Objects that are complete: events, elements of an array, or the one answer.
+    pub(crate) fn events(&self) -> u32 {
+        self.found.complete
+    }
+
+    /// Whether anything has been delivered that a user would see, thoughts not counted.
+    pub(crate) fn delivered(&self) -> bool {
+        self.found.answer.delivered()
+    }
+
+    /// Whether an error came after something had been delivered.
+    pub(crate) fn error_after_output(&self) -> bool {
+        self.found.answer.error_after_output
+    }
+
+    /// Whether JSON has turned out to be none, or to break off.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.found.broken
+    }
+}

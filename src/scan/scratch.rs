@@ -1,0 +1,111 @@
+//! A name, or a short value, that may arrive in pieces. Pure.
+
+use super::near::find2;
+
+/// The longest name that is looked for has 23 bytes, the longest reason 25.
+pub(super) const MAX: usize = 32;
+
+/// The bytes that literals are made of.
+const LITERAL: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric() || matches!(byte as u8, b'+' | b'-' | b'.');
+        byte += 1;
+    }
+    table
+};
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scratch {
+    bytes: [u8; MAX],
+    len: u8,
+    escape: Escape,
+    /// The value of a `\u` escape under way.
+    unit: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Escape {
+    None,
+    Backslash,
+    /// As many digits of a `\u` escape are missing.
+    Hex(u8),
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self { bytes: [0; MAX], len: 0, escape: Escape::None, unit: 0 }
+    }
+}
+
+impl Scratch {
+    pub(super) fn clear(&mut self) {
+        (self.len, self.escape) = (0, Escape::None);
+    }
+
+    /// What lies over the end is dropped: a longer text is none of those that are looked for.
+    fn push(&mut self, byte: u8) {
+        if let Some(place) = self.bytes.get_mut(usize::from(self.len)) {
+            *place = byte;
+            self.len += 1;
+        }
+    }
+
+    /// A string up to its closing quote: how many bytes that took, and its content.
+    #[inline]
+    pub(super) fn string<'a>(&'a mut self, bytes: &'a [u8]) -> Option<(usize, &'a [u8])> {
+        if self.len == 0 && self.escape == Escape::None {
+            // Names are short, and most of them are here in one piece.
+            let plain = find2(b'"', b'\\', bytes);
+            if let Some(n) = plain.filter(|n| *n < MAX && bytes[*n] == b'"') {
+                return Some((n + 1, &bytes[..n]));
+            }
+        }
+        self.string_in_pieces(bytes)
+    }
+
+    #[cold]
+    fn string_in_pieces(&mut self, bytes: &[u8]) -> Option<(usize, &[u8])> {
+        for (at, byte) in bytes.iter().enumerate() {
+            match (self.escape, *byte) {
+                (Escape::None, b'"') => return Some((at + 1, &self.bytes[..usize::from(self.len)])),
+                (Escape::None, b'\\') => self.escape = Escape::Backslash,
+                (Escape::None, byte) => self.push(byte),
+                (Escape::Backslash, b'u') => (self.escape, self.unit) = (Escape::Hex(4), 0),
+                (Escape::Backslash, byte) => {
+                    self.escape = Escape::None;
+                    self.push(match byte {
+                        b'n' => b'\n',
+                        b't' => b'\t',
+                        b'r' => b'\r',
+                        b'b' => 8,
+                        b'f' => 12,
+                        byte => byte,
+                    });
+                }
+                (Escape::Hex(left), byte) => {
+                    let digit = char::from(byte).to_digit(16).unwrap_or(0);
+                    self.unit = self.unit << 4 | digit as u16;
+                    self.escape = if left > 1 { Escape::Hex(left - 1) } else { Escape::None };
+                    if left == 1 {
+                        // No name that is looked for has any other letter.
+                        self.push(u8::try_from(self.unit).ok().filter(u8::is_ascii).unwrap_or(b'?'));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// A literal up to the byte after it.
+    #[inline]
+    pub(super) fn literal<'a>(&'a mut self, bytes: &'a [u8]) -> Option<(usize, &'a [u8])> {
+        let end = bytes.iter().position(|b| !LITERAL[usize::from(*b)]);
+        if let Some(end) = end.filter(|_| self.len == 0) {
+            return Some((end, &bytes[..end]));
+        }
+        bytes[..end.unwrap_or(bytes.len())].iter().for_each(|byte| self.push(*byte));
+        end.map(|end| (end, &self.bytes[..usize::from(self.len)]))
+    }
+}

@@ -1,0 +1,81 @@
+//! What a value is for: the paths that are followed, as a table of names.
+
+/// What is looked for in a value. Where it is a container that is followed, its place on the stack has this name.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) enum Slot {
+    /// Nothing: the value is passed over.
+    #[default]
+    Skip,
+
+    // Followed into objects.
+    /// The outermost object, and lists of it.
+    Envelope,
+    /// Code Assist's `response`.
+    Wrapped,
+    /// `interaction` in an event of the Interactions API, for its usage.
+    Interaction,
+    Candidates,
+    Content,
+    Part,
+    Feedback,
+    Predictions,
+    Usage,
+    UsageDetails,
+
+    // Scalars that are read.
+    Index,
+    FinishReason,
+    BlockReason,
+    ChoiceFinish,
+    Thought,
+    Input,
+    ToolInput,
+    Cached,
+    Output,
+    Thoughts,
+    Total,
+    /// A trimmed envelope's `code`, kept as text, too.
+    Code,
+
+    // Strings that need only not be empty.
+    Text,
+    Refusal,
+
+    // Values that are kept as text.
+    Error,
+    Flat,
+}
+
+impl Slot {
+    pub(super) fn is_object(self) -> bool {
+        (Self::Envelope as u8..=Self::UsageDetails as u8).contains(&(self as u8))
+    }
+
+    /// Whether a list stands for each of its elements.
+    pub(super) fn is_list(self) -> bool {
+        matches!(self, Self::Envelope | Self::Candidates | Self::Content | Self::Part | Self::Predictions)
+    }
+
+    pub(super) fn is_scalar(self) -> bool {
+        (Self::Index as u8..=Self::Code as u8).contains(&(self as u8))
+    }
+
+    pub(super) fn is_kept(self) -> bool {
+        matches!(self, Self::Error | Self::Flat | Self::Code)
+    }
+
+    /// A token count by its name: Gemini's, the OpenAI-compatible surface's and the
+    /// [Interactions API](https://ai.google.dev/api/interactions-api)'s, read 2026-11.
+    pub(super) fn of_usage(key: &[u8]) -> Self {
+        match key {
+            b"promptTokenCount" | b"prompt_tokens" | b"total_input_tokens" => Self::Input,
+            b"toolUsePromptTokenCount" | b"total_tool_use_tokens" => Self::ToolInput,
+            b"cachedContentTokenCount" | b"total_cached_tokens" => Self::Cached,
+            b"candidatesTokenCount" | b"completion_tokens" | b"total_output_tokens" => Self::Output,
+            b"thoughtsTokenCount" | b"total_thought_tokens" => Self::Thoughts,
+            b"totalTokenCount" | b"total_tokens" => Self::Total,
+            b"prompt_tokens_details" => Self::UsageDetails,
+            _ => Self::Skip,
+        }
+    }
+}
