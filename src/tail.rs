@@ -4,21 +4,30 @@
 //! for both, so they stand here once.
 //!
 //! Where the [classifier](crate::classify) watches the body, its word counts. Without it this body knows what any
-//! body says of itself: over, broken off, or dropped. **Dropping** it drops the inner body first, so that what the
-//! classifier had read of it until then is known as well, and then tells.
+//! body says of itself: over, broken off, or dropped; and it reads along for the usage if who is told wants that.
+//! **Dropping** it drops the inner body first, so that what the classifier had read of it until then is known as
+//! well, and then tells.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use bytes::Buf;
 use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
+use crate::scan::Scanner;
 use crate::verdict::{End, EndCell, Kind, Outcome, Verdict};
 
-/// Who is told. Dropped untold when the body was never watched.
+/// Who is told.
 pub(crate) trait OnEnd {
     fn on_end(self, end: End);
+
+    /// Whether the body is read along with for its usage where no classifier does so. That costs a scanner: one
+    /// allocation, made with the first frame.
+    fn wants_usage(&self) -> bool {
+        false
+    }
 }
 
 pin_project! {
@@ -28,6 +37,7 @@ pin_project! {
         inner: Option<B>,
         cell: Option<EndCell>,
         told: Option<H>,
+        scanner: Option<Box<Scanner>>,
     }
 
     impl<B, H: OnEnd> PinnedDrop for Tail<B, H> {
@@ -36,7 +46,7 @@ pin_project! {
             if let Some(told) = this.told.take() {
                 // The classifier's body publishes when it is dropped.
                 this.inner.set(None);
-                told.on_end(published(this.cell).unwrap_or(bare(Outcome::Dropped)));
+                told.on_end(end(this.cell, this.scanner, Outcome::Dropped));
             }
         }
     }
@@ -51,11 +61,11 @@ impl<B: Body, H: OnEnd> Tail<B, H> {
             None => None,
         };
         response.map(|inner| {
-            let mut tail = Self { inner: Some(inner), cell, told };
+            let mut tail = Self { inner: Some(inner), cell, told, scanner: None };
             // A body that is over from the start may never be polled.
             if tail.inner.as_ref().is_some_and(Body::is_end_stream) {
                 if let Some(told) = tail.told.take() {
-                    told.on_end(published(&tail.cell).unwrap_or(bare(Outcome::Complete)));
+                    told.on_end(end(&tail.cell, &tail.scanner, Outcome::Complete));
                 }
             }
             tail
@@ -63,12 +73,10 @@ impl<B: Body, H: OnEnd> Tail<B, H> {
     }
 }
 
-fn published(cell: &Option<EndCell>) -> Option<End> {
-    cell.as_ref().and_then(|cell| cell.get().copied())
-}
-
-const fn bare(outcome: Outcome) -> End {
-    End { outcome, usage: None }
+/// What the classifier published, or what is known without it.
+fn end(cell: &Option<EndCell>, scanner: &Option<Box<Scanner>>, own: Outcome) -> End {
+    let published = cell.as_ref().and_then(|cell| cell.get().copied());
+    published.unwrap_or_else(|| End { outcome: own, usage: scanner.as_ref().and_then(|s| s.usage()) })
 }
 
 impl<B: Body, H: OnEnd> Body for Tail<B, H> {
@@ -82,15 +90,21 @@ impl<B: Body, H: OnEnd> Body for Tail<B, H> {
         let this = self.project();
         let mut inner = this.inner.as_pin_mut().expect("it is taken out when this is dropped");
         let frame = ready!(inner.as_mut().poll_frame(cx));
-        let end = match &frame {
+        let over = match &frame {
             // A body of known length is over with its last byte; many readers never ask for the `None`.
             Some(Ok(_)) => inner.is_end_stream().then_some(Outcome::Complete),
             Some(Err(_)) => Some(Outcome::Failed(Kind::Transport)),
             None => Some(Outcome::Complete),
         };
-        if let Some(own) = end {
+        if let (Some(told), Some(Ok(frame)), None) = (&*this.told, &frame, &*this.cell) {
+            if let Some(data) = frame.data_ref().filter(|_| told.wants_usage()) {
+                // A frame that is in pieces is not one of a HTTP client; what is not scanned is not counted.
+                this.scanner.get_or_insert_default().feed(data.chunk());
+            }
+        }
+        if let Some(own) = over {
             if let Some(told) = this.told.take() {
-                told.on_end(published(this.cell).unwrap_or(bare(own)));
+                told.on_end(end(this.cell, this.scanner, own));
             }
         }
         Poll::Ready(frame)

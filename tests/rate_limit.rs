@@ -2,11 +2,19 @@
 //!
 //! All in tokio's paused time: ten minutes of queueing take milliseconds, and an instant can be asserted exactly.
 #![cfg(feature = "sim")]
-#![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
+#![allow(clippy::unwrap_used, clippy::float_cmp, reason = "a failing test may panic anywhere")]
 
 mod support;
 
+#[path = "rate_limit/crowd.rs"]
+mod crowd;
+#[path = "rate_limit/days.rs"]
+mod days;
+#[path = "rate_limit/queue.rs"]
+mod queue;
 #[path = "rate_limit/scenarios.rs"]
 mod scenarios;
+#[path = "rate_limit/settle.rs"]
+mod settle;
 #[path = "rate_limit/world.rs"]
 mod world;

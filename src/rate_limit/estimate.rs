@@ -214,6 +214,14 @@ impl Ratio {
         self.learnt = self.learnt.saturating_add(1);
     }
 
+    /// What so many tokens may be in truth, part of which are estimates. No answer yet, and they may be anything.
+    pub(super) fn at_most(&self, tokens: u64) -> u64 {
+        match self.learnt {
+            0 => u64::MAX,
+            _ => (tokens as f64 * f64::from(self.factor.max(1.0))) as u64,
+        }
+    }
+
     /// Tokens of the answers per token of the estimates, deviation included.
     pub(super) const fn factor(&self) -> f32 {
         self.factor

@@ -36,6 +36,11 @@ impl RateLimits {
         Self { shared }
     }
 
+    #[cfg(test)]
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// Every key that the layer has met and not forgotten, in the order of their names.
     #[must_use]
     pub fn status(&self) -> Vec<QuotaStatus> {

@@ -126,11 +126,17 @@ pub(super) struct Receipt {
     day: u32,
     probe: bool,
     counted: bool,
+    /// Input tokens are limited, so what the answer says of them matters.
+    wants_usage: bool,
 }
 
 impl Receipt {
     pub(super) const fn is_probe(&self) -> bool {
         self.probe
+    }
+
+    pub(super) const fn wants_usage(&self) -> bool {
+        self.wants_usage
     }
 }
 
@@ -288,7 +294,7 @@ impl Ledger {
         }
         let explained = match dimension {
             Dimension::RequestsPerMinute => self.window.requests() >= self.limits.rpm,
-            Dimension::InputTokensPerMinute => self.window.tokens() >= self.limits.tpm,
+            Dimension::InputTokensPerMinute => self.ratio.at_most(self.window.tokens()) >= self.limits.tpm,
             Dimension::RequestsPerDay => true,
             Dimension::Other => spent,
         };
@@ -445,6 +451,11 @@ impl Ledger {
         two_more.then(|| limits.tpm - (window.tokens() - gone.tokens) - head)
     }
 
+    /// Input tokens that the window has room for now.
+    pub(super) const fn free_tokens(&self) -> u64 {
+        self.limits.tpm.saturating_sub(self.window.tokens())
+    }
+
     /// What a request would be charged; more than any room where it is too large.
     pub(super) fn tokens_of(&self, cost: Cost) -> u64 {
         self.fitted(cost).map_or(NONE, u64::from)
@@ -462,7 +473,9 @@ impl Ledger {
                 closed.probe_at = closed.until.min(now.saturating_add(self.rules.probe_every));
             }
         }
-        Receipt { entry, charged, raw: cost.tokens, day: self.day.number, probe, counted: true }
+        let wants_usage = self.limits.tpm != NONE;
+        let (raw, day) = (cost.tokens, self.day.number);
+        Receipt { entry, charged, raw, day, probe, counted: true, wants_usage }
     }
 
     /// Charges an admitted call anew, because it is sent only now.

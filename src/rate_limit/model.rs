@@ -103,6 +103,33 @@ impl Model {
         before != after
     }
 
+    /// Lets one round of those behind the head go; whether anybody went.
+    fn backfill(&mut self, head: u64) -> bool {
+        if self.used(self.now).0 + 1 >= self.rpm && self.would_delay(head, 0) {
+            return false;
+        }
+        // The largest that fits and delays nobody, by bisection.
+        let (mut fits, mut not) = (0, self.tpm + 1);
+        while not - fits > 1 {
+            let middle = fits.midpoint(not);
+            if self.fits(middle) && !self.would_delay(head, middle) { fits = middle } else { not = middle }
+        }
+        let behind: Vec<_> = self.queue.iter().skip(1).take(BACKFILL).copied().collect();
+        let picked = super::desk::pick(behind.iter().map(|one| one.1), fits);
+        let mut went = false;
+        for (nth, (id, wants)) in behind.into_iter().enumerate() {
+            if picked >> nth & 1 == 1 {
+                if !self.fits(wants) || self.would_delay(head, wants) {
+                    break;
+                }
+                self.queue.retain(|one| one.0 != id);
+                self.charge(id, wants);
+                went = true;
+            }
+        }
+        went
+    }
+
     fn settle_now(&mut self) {
         while let Some((id, tokens)) = self.queue.first().copied() {
             if self.fits(tokens) {
@@ -112,17 +139,7 @@ impl Model {
             }
             // Only a head that waits for tokens, and for nothing else, is passed.
             if self.doors_open(self.now) && self.used(self.now).1 + tokens > self.tpm {
-                let mut at = 1;
-                let mut looked = 0_usize;
-                while at < self.queue.len() && looked < BACKFILL {
-                    let (other, wants) = self.queue[at];
-                    if self.fits(wants) && !self.would_delay(tokens, wants) {
-                        self.queue.remove(at);
-                        self.charge(other, wants);
-                    } else {
-                        (at, looked) = (at + 1, looked + 1);
-                    }
-                }
+                while self.backfill(tokens) {}
             }
             break;
         }
@@ -360,7 +377,8 @@ impl Pair {
         let charge = model.charges.iter().find(|c| c.id == id).expect("it was admitted");
         let oversize = door == 1 && charge.tokens >= model.tpm && tokens <= charge.tokens;
         if !oversize {
-            let explained = [requests >= model.rpm, tokens >= model.tpm, false][door];
+            let known = self.desk.ledger.ratio().at_most(tokens);
+            let explained = [requests >= model.rpm, known >= model.tpm, false][door];
             let in_flight = model.charges.iter().filter(|c| c.in_flight).count() as u64;
             if !explained {
                 let most = if until.is_some() { 1 } else { (in_flight / 2).max(1) };

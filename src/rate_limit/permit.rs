@@ -63,6 +63,10 @@ impl Permit {
 }
 
 impl OnEnd for Permit {
+    fn wants_usage(&self) -> bool {
+        self.receipt.as_ref().is_some_and(Receipt::wants_usage)
+    }
+
     fn on_end(mut self, end: End) {
         let used = end
             .usage

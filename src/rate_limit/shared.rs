@@ -192,11 +192,11 @@ impl Key {
     }
 
     pub(super) fn look(&self, place: Place, waker: &Waker) -> Look {
-        let mut desk = lock(&self.desk);
-        // NOTE: no user's code runs under the lock but the waker's `clone` and `drop`, as in every tokio primitive.
-        desk.look(place, |slot| match slot {
+        // NOTE: the waker that is replaced may run a user's code when it is dropped: not under the lock.
+        let mut old = None;
+        lock(&self.desk).look(place, |slot| match slot {
             Some(known) if known.will_wake(waker) => {}
-            slot => *slot = Some(waker.clone()),
+            slot => old = slot.replace(waker.clone()),
         })
     }
 
@@ -293,5 +293,36 @@ impl State for Key {
         let now = self.common.now();
         let desk = lock(&self.desk);
         !desk.is_queued() && desk.ledger.is_idle(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rate_limit::RateLimitLayer;
+    use crate::rate_limit::estimate::Trust;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_poisoned_lock_loses_no_count() {
+        let handle = RateLimitLayer::new(Limits::new().requests_per_minute(2)).expect("in range").handle();
+        let request = http::Request::post("/v1beta/models/m:generateContent").body(()).expect("valid");
+        let key = handle.shared().key_of(&Target::of(&request));
+        let cost = Cost { tokens: 7, trust: Trust::Exact };
+        let Arrival::Granted(first) = key.arrive(cost, None) else { panic!("the first is granted") };
+        let poisoned = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _desk = key.desk.lock();
+            panic!("while the lock is held");
+        }));
+        assert!(poisoned.is_err() && key.desk.is_poisoned());
+        let status = &handle.status()[0];
+        assert_eq!((status.requests, status.tokens, status.in_flight), (1, 7, 1));
+        let Arrival::Granted(second) = key.arrive(cost, None) else { panic!("so is the second") };
+        let Arrival::Queued(place) = key.arrive(cost, None) else { panic!("the third waits") };
+        assert!(matches!(key.look(place, Waker::noop()), Look::Driving(_)));
+        key.settle(first, Settlement::NotSent);
+        let Look::Answered(Ok(third)) = key.look(place, Waker::noop()) else { panic!("it goes") };
+        key.settle(second, Settlement::Unknown);
+        key.settle(third, Settlement::Unknown);
+        assert_eq!(handle.status()[0].requests, 2);
     }
 }

@@ -1,0 +1,363 @@
+//! The Pacific day, spent and absent quotas, and what outlives the process.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use http::Request;
+use tokio::time::{Instant, sleep, sleep_until};
+use tower::{BoxError, Layer, ServiceBuilder, ServiceExt};
+use tower_gemini::classify::ClassifyLayer;
+use tower_gemini::error::find;
+use tower_gemini::event::{Event, Observer};
+use tower_gemini::rate_limit::{
+    Dimension, Limits, Pool, QuotaKey, RateLimitBuilder, RateLimitLayer, RateLimited, Snapshot,
+    SnapshotError, Why,
+};
+use tower_gemini::sim::{Fault, Quota, Rule, Simulator};
+use tower_gemini::target::Target;
+use tower_gemini::{Deadline, KeyLabel};
+
+use crate::support::Body;
+use crate::world::{MODEL, prompt, secs, simulator};
+
+/// A calendar that follows tokio's clock from this instant on, and can be set.
+#[derive(Clone)]
+struct Wall {
+    from: SystemTime,
+    since: Instant,
+    set_by: Arc<AtomicI64>,
+}
+
+impl Wall {
+    fn at(instant: &str) -> Self {
+        let from: jiff::Timestamp = instant.parse().unwrap();
+        Self { from: from.into(), since: Instant::now(), set_by: Arc::default() }
+    }
+
+    fn read(&self) -> SystemTime {
+        let passed = self.from + (Instant::now() - self.since);
+        let by = self.set_by.load(Ordering::Relaxed);
+        let set = Duration::from_secs(by.unsigned_abs());
+        if by < 0 { passed - set } else { passed + set }
+    }
+}
+
+fn daily(limit: u64, wall: &Wall) -> RateLimitBuilder {
+    let wall = wall.clone();
+    RateLimitLayer::builder().limits(Limits::new().requests_per_day(limit)).wall_clock(move || wall.read())
+}
+
+fn limited(error: &BoxError) -> RateLimited {
+    find::<RateLimited>(error.as_ref()).expect("it was rate limited").clone()
+}
+
+/// Status, or why not.
+async fn ask(sim: &Simulator, layer: &RateLimitLayer) -> Result<u16, RateLimited> {
+    send(sim, layer, prompt(1)).await
+}
+
+async fn send(sim: &Simulator, layer: &RateLimitLayer, request: Request<Body>) -> Result<u16, RateLimited> {
+    let service = ServiceBuilder::new().layer(layer.clone()).layer(ClassifyLayer::new()).service(sim.clone());
+    let response = service.oneshot(request).await.map_err(|error| limited(&error))?;
+    Ok(response.status().as_u16())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spent_day_fails_at_once_and_says_when_it_ends() {
+    // Six hours before midnight, on an ordinary day and on the two odd ones; and at their beginnings.
+    for (now, hours) in [
+        ("2026-07-02T01:00:00Z", 6),
+        ("2026-07-01T07:00:00Z", 24),
+        ("2026-11-01T07:00:00Z", 25),
+        ("2026-03-08T08:00:00Z", 23),
+    ] {
+        let sim = simulator(Quota::new());
+        let layer = daily(3, &Wall::at(now)).build().unwrap();
+        let start = Instant::now();
+        for _ in 0..3 {
+            assert_eq!(ask(&sim, &layer).await.unwrap(), 200);
+        }
+        let spent = Instant::now();
+        let error = ask(&sim, &layer).await.unwrap_err();
+        assert_eq!(Instant::now(), spent, "at once");
+        assert_eq!((error.why(), error.dimension()), (Why::Spent, Dimension::RequestsPerDay));
+        let reset = error.until().unwrap();
+        assert_eq!(reset - start, secs(hours * 3600) + Duration::from_millis(500), "{now}: and the guard");
+        // One request a second, all day long: none of them goes.
+        for hour in 0..hours {
+            sleep_until(start + secs(hour * 3600 + 1800)).await;
+            assert_eq!(ask(&sim, &layer).await.unwrap_err().until(), Some(reset));
+        }
+        assert_eq!(sim.call_count(), 3);
+        sleep_until(start + secs(hours * 3600 + 1)).await;
+        assert_eq!(ask(&sim, &layer).await.unwrap(), 200, "{now}: one second after midnight");
+        assert_eq!(layer.handle().status()[0].requests_today, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_behind_midnight_waits_for_it() {
+    let sim = simulator(Quota::new());
+    let layer = daily(1, &Wall::at("2026-07-02T06:59:30Z")).build().unwrap();
+    let start = Instant::now();
+    ask(&sim, &layer).await.unwrap();
+    let mut patient = prompt(1);
+    patient.extensions_mut().insert(Deadline::at(start + secs(60)));
+    assert_eq!(send(&sim, &layer, patient).await.unwrap(), 200);
+    assert_eq!((Instant::now() - start).as_millis(), 30_500 + 2_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_daily_429_teaches_all_and_a_probe_heals_it() {
+    // Google's own delay for a spent day is the time to the next minute. Nobody is to believe it.
+    let quota = Quota::new().requests_per_day(2).short_daily_delay();
+    let sim = simulator(quota);
+    let wall = Wall::at("2026-07-02T01:00:00Z");
+    let clock = wall.clone();
+    let layer = RateLimitLayer::builder().wall_clock(move || clock.read()).build().unwrap();
+    let start = Instant::now();
+    for _ in 0..2 {
+        assert_eq!(ask(&sim, &layer).await.unwrap(), 200);
+    }
+    assert_eq!(ask(&sim, &layer).await.unwrap(), 429);
+    let closed = Instant::now();
+    for n in 0..299 {
+        sleep_until(closed + secs(n)).await;
+        let error = ask(&sim, &layer).await.unwrap_err();
+        assert_eq!(error.why(), Why::Spent);
+        assert_eq!((error.until().unwrap() - start).as_secs(), 6 * 3600);
+    }
+    assert_eq!(sim.call_count(), 3, "one call was wasted");
+    let status = &layer.handle().status()[0];
+    assert_eq!(status.limits.of(Dimension::RequestsPerDay), Some(2), "learnt");
+    assert_eq!(status.closed[0].0, Dimension::RequestsPerDay);
+    // After five minutes one of many may try, and is refused again.
+    sleep_until(closed + secs(301)).await;
+    let crowd: Vec<_> = futures_util::future::join_all((0..20).map(|_| ask(&sim, &layer))).await;
+    assert_eq!(crowd.iter().filter(|answer| answer.is_ok()).count(), 1);
+    assert_eq!(sim.call_count(), 4);
+    // The server was wrong, or the tier was raised: the next probe opens the door for all.
+    sim.set_quota(MODEL, None);
+    sleep_until(closed + secs(610)).await;
+    assert_eq!(ask(&sim, &layer).await.unwrap(), 200);
+    layer.handle().set_limits(Limits::new()).unwrap();
+    for _ in 0..10 {
+        assert_eq!(ask(&sim, &layer).await.unwrap(), 200);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quota_of_zero_fails_fast_until_a_probe_is_welcome() {
+    let sim = simulator(Quota::new().requests_per_minute(0));
+    let layer = RateLimitLayer::builder().probe_every(secs(60)).build().unwrap();
+    assert_eq!(ask(&sim, &layer).await.unwrap(), 429);
+    let closed = Instant::now();
+    let error = ask(&sim, &layer).await.unwrap_err();
+    assert_eq!(error.why(), Why::Zero);
+    // Nobody knows when it ends; the next probe is the next chance.
+    assert_eq!(error.until().unwrap() - closed, secs(60));
+    assert_eq!(layer.handle().status()[0].closed, [(Dimension::RequestsPerMinute, None)]);
+    sim.set_quota(MODEL, None);
+    sleep(secs(60)).await;
+    assert_eq!(ask(&sim, &layer).await.unwrap(), 200);
+    assert_eq!(ask(&sim, &layer).await.unwrap(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_door_can_be_opened_by_hand() {
+    let sim = simulator(Quota::new().requests_per_minute(0));
+    let layer = RateLimitLayer::default();
+    assert_eq!(ask(&sim, &layer).await.unwrap(), 429);
+    assert!(ask(&sim, &layer).await.is_err());
+    sim.set_quota(MODEL, None);
+    let request = prompt(1);
+    let key = QuotaKey::of(&Target::of(&request));
+    assert_eq!(key.pool(), Pool::Generate);
+    layer.handle().reopen(&key);
+    assert_eq!(ask(&sim, &layer).await.unwrap(), 200);
+    assert!(layer.handle().status_of(&key).unwrap().closed.is_empty());
+}
+
+// ===== the clock =====
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_jumps_loses_no_count_and_moves_no_minute() {
+    let sim = simulator(Quota::new());
+    let wall = Wall::at("2026-07-02T06:30:00Z");
+    let clock = wall.clone();
+    let layer = RateLimitLayer::builder()
+        .limits(Limits::new().requests_per_day(10).requests_per_minute(2))
+        .wall_clock(move || clock.read())
+        .build()
+        .unwrap();
+    let today = || layer.handle().status()[0].requests_today;
+    let start = Instant::now();
+    ask(&sim, &layer).await.unwrap();
+    ask(&sim, &layer).await.unwrap();
+    // An hour ahead: it is another day now, and the minute is what it was.
+    wall.set_by.store(3600, Ordering::Relaxed);
+    assert_eq!(ask(&sim, &layer).await.unwrap(), 200);
+    assert_eq!((Instant::now() - start).as_millis(), 62_500);
+    sleep(secs(61)).await;
+    assert_eq!(today(), 1, "July the second had begun when it went");
+    ask(&sim, &layer).await.unwrap();
+    // Set right again: the first of July has its three calls back, and the one that was made since.
+    wall.set_by.store(0, Ordering::Relaxed);
+    sleep(secs(61)).await;
+    assert_eq!(today(), 4);
+    sleep(secs(30 * 60)).await;
+    assert_eq!(today(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn days_pass_in_paused_time_without_a_calendar_of_ones_own() {
+    let sim = simulator(Quota::new());
+    let layer = RateLimitLayer::new(Limits::new().requests_per_day(1)).unwrap();
+    ask(&sim, &layer).await.unwrap();
+    let until = ask(&sim, &layer).await.unwrap_err().until().unwrap();
+    assert!(until - Instant::now() <= secs(25 * 3600 + 1));
+    sleep_until(until).await;
+    assert_eq!(ask(&sim, &layer).await.unwrap(), 200);
+}
+
+// ===== snapshots =====
+
+#[tokio::test(start_paused = true)]
+async fn a_days_count_outlives_the_process() {
+    let sim = simulator(Quota::new());
+    let wall = Wall::at("2026-07-01T20:00:00Z");
+    let first = daily(10, &wall).build().unwrap();
+    for _ in 0..4 {
+        ask(&sim, &first).await.unwrap();
+    }
+    let mut labelled = prompt(1);
+    labelled.extensions_mut().insert(KeyLabel::new("AIzaSyNotALabelButAKey"));
+    send(&sim, &first, labelled).await.unwrap();
+    let saved = serde_json::to_string(&first.handle().snapshot()).unwrap();
+    assert!(!saved.contains("AIzaSy"), "{saved}");
+
+    let second = daily(10, &wall).build().unwrap();
+    ask(&sim, &second).await.unwrap();
+    let snapshot: Snapshot = serde_json::from_str(&saved).unwrap();
+    let restored = second.handle().restore(&snapshot).unwrap();
+    assert_eq!((restored.keys, restored.stale), (2, 0));
+    let today = |layer: &RateLimitLayer| layer.handle().status()[0].requests_today;
+    assert_eq!(today(&second), 5, "one live, four restored");
+    second.handle().restore(&snapshot).unwrap();
+    assert_eq!(today(&second), 5, "restoring twice counts once");
+    // Its own snapshot is here already.
+    let own = second.handle().snapshot();
+    second.handle().restore(&own).unwrap();
+    assert_eq!(today(&second), 5);
+    // A third process begins with all of them, for keys that it meets later.
+    let third = daily(10, &wall).build().unwrap();
+    third.handle().restore(&own).unwrap();
+    assert_eq!(third.handle().snapshot().clone(), {
+        let mut value = serde_json::to_value(&own).unwrap();
+        value["source"] = serde_json::to_value(third.handle().snapshot()).unwrap()["source"].clone();
+        serde_json::from_value::<Snapshot>(value).unwrap()
+    });
+    for _ in 0..5 {
+        ask(&sim, &third).await.unwrap();
+    }
+    assert_eq!(ask(&sim, &third).await.unwrap_err().why(), Why::Spent);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_of_another_day_or_a_damaged_one_changes_nothing() {
+    let sim = simulator(Quota::new());
+    let wall = Wall::at("2026-07-01T20:00:00Z");
+    let layer = daily(10, &wall).build().unwrap();
+    ask(&sim, &layer).await.unwrap();
+    let handle = layer.handle();
+    let saved = serde_json::to_value({
+        let yesterday = daily(10, &Wall::at("2026-06-30T20:00:00Z")).build().unwrap();
+        ask(&sim, &yesterday).await.unwrap();
+        yesterday.handle().snapshot()
+    })
+    .unwrap();
+    let stale: Snapshot = serde_json::from_value(saved.clone()).unwrap();
+    let restored = handle.restore(&stale).unwrap();
+    assert_eq!((restored.keys, restored.stale), (0, 1));
+
+    let with = |path: &str, value: serde_json::Value| {
+        let mut saved = saved.clone();
+        *saved.pointer_mut(path).unwrap() = value;
+        serde_json::from_value::<Snapshot>(saved)
+    };
+    let refused = |path, value| handle.restore(&with(path, value).unwrap()).unwrap_err();
+    assert!(matches!(refused("/version", 7.into()), SnapshotError::Version { found: 7, .. }));
+    let field = |error| match error {
+        SnapshotError::Damaged { field, .. } => field,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(field(refused("/keys/0/date", "2026-02-30".into())), "date");
+    assert_eq!(field(refused("/keys/0/date", "".into())), "date");
+    assert_eq!(field(refused("/keys/0/requests", u64::MAX.into())), "requests");
+    assert_eq!(field(refused("/keys/0/key", "".into())), "key");
+    assert!(refused("/keys/0/date", "soon".into()).to_string().contains("`date` of `generate "));
+    // What serde cannot read is serde's error, and names the member.
+    for (path, value) in [
+        ("/keys/0/requests", serde_json::json!(-1)),
+        ("/keys/0/requests", serde_json::json!(1.5)),
+        ("/keys", serde_json::json!("many")),
+        ("/version", serde_json::json!(null)),
+    ] {
+        assert!(with(path, value).is_err(), "{path}");
+    }
+    assert!(serde_json::from_str::<Snapshot>(r#"{"version":1,"source":2"#).is_err());
+    let twice = serde_json::json!([saved["keys"][0].clone(), saved["keys"][0].clone()]);
+    assert_eq!(field(refused("/keys", twice)), "key");
+    assert_eq!(handle.status()[0].requests_today, 1, "the live count stands");
+}
+
+// ===== events =====
+
+#[derive(Default)]
+struct Log(Mutex<Vec<String>>);
+
+impl Observer for Log {
+    fn on_event(&self, event: &Event<'_>) {
+        let line = match event {
+            Event::RateLimited { key, error, .. } => format!("{key}: {error}"),
+            Event::QuotaExceeded { key, dimension, limit, until, .. } => {
+                format!("{key}: {dimension} exceeded, limit {limit:?}, {}", until.is_some())
+            }
+            other => format!("{other:?}"),
+        };
+        self.0.lock().unwrap().push(line);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_and_lessons_are_told() {
+    let log = Arc::new(Log::default());
+    let sim = simulator(Quota::new().requests_per_day(1));
+    let observer: Arc<dyn Observer> = log.clone();
+    let layer = RateLimitLayer::builder().observer(observer).build().unwrap();
+    for _ in 0..3 {
+        let _ = ask(&sim, &layer).await;
+    }
+    let told = log.0.lock().unwrap().clone();
+    let key = format!("generate gemini_api {MODEL}");
+    assert_eq!(
+        told,
+        [
+            format!("{key}: requests per day exceeded, limit Some(1), true"),
+            format!("{key}: rate limited by requests per day: the quota is spent"),
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_classifier_a_429_is_still_a_429() {
+    let sim = simulator(Quota::new());
+    sim.push(Rule::new(Fault::bare_exhausted()).on_call(1)).unwrap();
+    let layer = RateLimitLayer::default();
+    let service = layer.layer(sim.clone());
+    assert_eq!(service.clone().oneshot(prompt(100)).await.unwrap().status(), 429);
+    let status = &layer.handle().status()[0];
+    assert_eq!((status.too_many, status.tokens, status.requests_today), (1, 0, 0));
+    assert!(status.closed.is_empty());
+}
