@@ -43,6 +43,58 @@ fn judged(body: &str) -> Option<Kind> {
     Verdict::from_parts(StatusCode::OK, &HeaderMap::new(), body).kind().filter(|kind| *kind != Kind::Unknown)
 }
 
+#[test]
+fn what_is_known_can_be_asked_after_each_piece() {
+    let mut scanner = Scanner::new();
+    scanner.feed(b"data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"hm\",\"thought\":true}]}}]}");
+    assert_eq!((scanner.events(), scanner.delivered()), (1, false), "a thought is no output");
+    scanner.feed(b"\n\ndata: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"hi\"");
+    assert_eq!((scanner.events(), scanner.delivered()), (1, false), "not complete");
+    scanner.feed(b"}]}}]}");
+    assert_eq!((scanner.events(), scanner.delivered(), scanner.error()), (2, true, None));
+    scanner.feed(b"\n\n{\n  \"error\": {\"code\": 503, \"status\": \"UNAVAILABLE\"}");
+    assert_eq!(scanner.error(), None, "its object is not complete");
+    scanner.feed(b"}");
+    assert_eq!(scanner.error().unwrap(), r#"[{"error":{"code": 503, "status": "UNAVAILABLE"}}]"#);
+    assert!(scanner.error_after_output());
+}
+
+#[test]
+fn bad_json_ends_the_search_in_its_event_and_says_so() {
+    let body = "data: {\"candidates\": oops}\n\ndata: {\"usageMetadata\": {\"totalTokenCount\": 3}}\n\n";
+    let scanner = whole(body);
+    assert!(scanner.is_broken());
+    assert_eq!(scanner.usage().map(|usage| usage.total_tokens), Some(3));
+    assert!(!whole("data: {}\n\ndata: [DONE]\n\n").is_broken(), "the end mark is no JSON, and no fault");
+}
+
+#[test]
+fn an_errors_text_is_kept_up_to_8_kib() {
+    let long = format!(
+        "{{\"error\":{{\"code\":503,\"status\":\"UNAVAILABLE\",\"message\":\"{}\"}}}}",
+        "x".repeat(20_000)
+    );
+    let body = format!("data: {long}\n\ndata: {long}\n\n");
+    for size in [1, 1000, 100_000] {
+        let scanner = scan(body.as_bytes().chunks(size));
+        assert_eq!(scanner.error().unwrap().len(), 8 * 1024);
+        assert_eq!(outcome(&scanner), Some(Kind::Unavailable));
+    }
+    // Members that might have been an error's leave no room taken.
+    let body = format!(
+        "data: {{\"message\":\"{}\"}}\n\ndata: {{\"error\":{{\"code\":503}}}}\n\n",
+        "x".repeat(20_000)
+    );
+    assert_eq!(whole(&body).error().unwrap(), r#"[{"error":{"code":503}}]"#);
+}
+
+#[test]
+fn a_text_of_more_than_8_kib_is_a_download() {
+    let text = "ApiError: {\"error\": {\"code\": 503, \"status\": \"UNAVAILABLE\"}}";
+    assert_eq!(outcome(&whole(text)), Some(Kind::Unavailable));
+    assert_eq!(whole(&format!("{text}{}", " ".repeat(9000))).error(), None);
+}
+
 // ===== generated bodies =====
 
 /// Strings with everything in them that could be taken for something else.
