@@ -95,6 +95,12 @@ impl Object {
         serde_json::from_str(&self.json(" ")).unwrap()
     }
 
+    /// Whether it has a member that an error's envelope may have.
+    pub(super) fn is_envelope(&self) -> bool {
+        let names = ["error", "code", "message", "status", "details"];
+        self.0.iter().any(|(name, _)| names.contains(&name.as_str()))
+    }
+
     pub(super) fn json(&self, blank: &str) -> String {
         let member =
             |(name, value): &(String, String)| format!("{}:{blank}{value}", Value::from(name.as_str()));
