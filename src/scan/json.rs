@@ -5,7 +5,7 @@
 
 use super::found::Found;
 use super::near::{find2, find3};
-use super::scratch::{self, Scratch};
+use super::scratch::{self, Scratch, is_literal};
 use super::slot::Slot;
 
 /// Containers inside each other that are followed: a list, an answer, Code Assist's envelope around it, and
@@ -376,36 +376,5 @@ fn trim(key: &[u8]) -> &[u8] {
     match (key.first(), key.last()) {
         (Some(b' '), _) | (_, Some(b' ')) => key.trim_ascii(),
         _ => key,
-    }
-}
-
-fn is_literal(text: &[u8]) -> bool {
-    match text {
-        b"true" | b"false" | b"null" => true,
-        _ => is_number(text),
-    }
-}
-
-fn is_number(text: &[u8]) -> bool {
-    let digits = |text: &[u8]| text.iter().take_while(|b| b.is_ascii_digit()).count();
-    let text = text.strip_prefix(b"-").unwrap_or(text);
-    let whole = digits(text);
-    if whole == 0 || (whole > 1 && text[0] == b'0') {
-        return false;
-    }
-    let mut rest = &text[whole..];
-    if let [b'.', fraction @ ..] = rest {
-        let n = digits(fraction);
-        if n == 0 {
-            return false;
-        }
-        rest = &fraction[n..];
-    }
-    match rest {
-        [] => true,
-        [b'e' | b'E', b'+' | b'-', exponent @ ..] | [b'e' | b'E', exponent @ ..] => {
-            !exponent.is_empty() && digits(exponent) == exponent.len()
-        }
-        _ => false,
     }
 }

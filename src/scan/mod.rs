@@ -93,7 +93,9 @@ impl Scanner {
     /// Says that the body is over.
     pub(crate) fn finish(&mut self) {
         match (self.form, self.line) {
-            (Form::Events, Line::Field(name, matched)) if !self.is_stream => self.to_text(name, matched, &[]),
+            (Form::Events, Line::Field(name, matched)) if !self.is_stream => {
+                self.become_text(name, matched, &[])
+            }
             (Form::Events, _) => {
                 self.json.end_line(&mut self.found);
                 self.json.end_event(&mut self.found);
@@ -167,7 +169,7 @@ impl Scanner {
                     } else if self.is_stream {
                         self.line = Line::Ignored;
                     } else {
-                        return self.to_text(name, matched, &bytes[at..]);
+                        return self.become_text(name, matched, &bytes[at..]);
                     }
                 }
                 Line::Data | Line::Ignored => {
@@ -189,7 +191,7 @@ impl Scanner {
     }
 
     /// It only looked like an event stream: `data` without a colon.
-    fn to_text(&mut self, name: u8, matched: u8, rest: &[u8]) {
+    fn become_text(&mut self, name: u8, matched: u8, rest: &[u8]) {
         self.form = Form::Text;
         self.found.capture.text(&FIELDS[usize::from(name)][..usize::from(matched)]);
         self.found.capture.text(rest);

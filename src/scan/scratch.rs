@@ -109,3 +109,35 @@ impl Scratch {
         end.map(|end| (end, &self.bytes[..usize::from(self.len)]))
     }
 }
+
+/// Whether JSON has such a literal.
+pub(super) fn is_literal(text: &[u8]) -> bool {
+    match text {
+        b"true" | b"false" | b"null" => true,
+        _ => is_number(text),
+    }
+}
+
+fn is_number(text: &[u8]) -> bool {
+    let digits = |text: &[u8]| text.iter().take_while(|b| b.is_ascii_digit()).count();
+    let text = text.strip_prefix(b"-").unwrap_or(text);
+    let whole = digits(text);
+    if whole == 0 || (whole > 1 && text[0] == b'0') {
+        return false;
+    }
+    let mut rest = &text[whole..];
+    if let [b'.', fraction @ ..] = rest {
+        let n = digits(fraction);
+        if n == 0 {
+            return false;
+        }
+        rest = &fraction[n..];
+    }
+    match rest {
+        [] => true,
+        [b'e' | b'E', b'+' | b'-', exponent @ ..] | [b'e' | b'E', exponent @ ..] => {
+            !exponent.is_empty() && digits(exponent) == exponent.len()
+        }
+        _ => false,
+    }
+}

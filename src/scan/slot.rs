@@ -64,16 +64,23 @@ impl Slot {
         matches!(self, Self::Error | Self::Flat | Self::Code)
     }
 
-    /// A token count by its name: Gemini's, the OpenAI-compatible surface's and the
-    /// [Interactions API](https://ai.google.dev/api/interactions-api)'s, read 2026-11.
+    /// A token count by its name: Gemini's, the OpenAI-compatible surface's, and the Interactions API's in the
+    /// spellings of [Gemini](https://ai.google.dev/gemini-api/docs/interactions/streaming) and of
+    /// [Vertex](https://docs.cloud.google.com/gemini-enterprise-agent-platform/reference/rest/v1beta1/Usage), read
+    /// 2026-11.
     pub(super) fn of_usage(key: &[u8]) -> Self {
         match key {
-            b"promptTokenCount" | b"prompt_tokens" | b"total_input_tokens" => Self::Input,
-            b"toolUsePromptTokenCount" | b"total_tool_use_tokens" => Self::ToolInput,
-            b"cachedContentTokenCount" | b"total_cached_tokens" => Self::Cached,
-            b"candidatesTokenCount" | b"completion_tokens" | b"total_output_tokens" => Self::Output,
-            b"thoughtsTokenCount" | b"total_thought_tokens" => Self::Thoughts,
-            b"totalTokenCount" | b"total_tokens" => Self::Total,
+            b"promptTokenCount" | b"prompt_tokens" | b"total_input_tokens" | b"totalInputTokens" => {
+                Self::Input
+            }
+            b"toolUsePromptTokenCount" | b"total_tool_use_tokens" | b"totalToolUseTokens" => Self::ToolInput,
+            b"cachedContentTokenCount" | b"total_cached_tokens" | b"totalCachedTokens" => Self::Cached,
+            b"candidatesTokenCount"
+            | b"completion_tokens"
+            | b"total_output_tokens"
+            | b"totalOutputTokens" => Self::Output,
+            b"thoughtsTokenCount" | b"total_thought_tokens" | b"totalThoughtTokens" => Self::Thoughts,
+            b"totalTokenCount" | b"total_tokens" | b"totalTokens" => Self::Total,
             b"prompt_tokens_details" => Self::UsageDetails,
             _ => Self::Skip,
         }

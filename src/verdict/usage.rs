@@ -1,8 +1,9 @@
 //! What an answer says it has used.
 
-/// The tokens that an answer's `usageMetadata` reports, or the `usage` of the OpenAI-compatible surface.
+/// The tokens that an answer's `usageMetadata` reports, or the `usage` of the OpenAI-compatible surface and of the
+/// Interactions API.
 ///
-/// In a stream each event repeats them, so far: the last one counts. Names and meanings are those of
+/// In a stream each event repeats them, so far: the last one with any count in it is taken. Names and meanings are those of
 /// [`UsageMetadata`](https://ai.google.dev/api/generate-content#UsageMetadata), read 2026-11; a member that is
 /// absent is zero, as proto3's JSON has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
