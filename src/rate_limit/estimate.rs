@@ -25,7 +25,8 @@ pub struct InputTokens(pub u64);
 ///
 /// Implement it if you have a tokenizer, or pass a closure: it is asked once per attempt, in `call`, so it should be
 /// quick. Whatever it says is corrected by what this key's answers have shown so far, so one that is always 30 % off
-/// is right after its first answers.
+/// is right after its first answers. A request that is larger than the limit per minute is refused; before the first
+/// answer, only if it is so by more than a half.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -220,6 +221,12 @@ impl Ratio {
             0 => u64::MAX,
             _ => (tokens as f64 * f64::from(self.factor.max(1.0))) as u64,
         }
+    }
+
+    /// What an estimate means at the least: what answers have shown in the mean, and without any answer two thirds.
+    pub(super) fn at_least(&self, tokens: u32) -> u64 {
+        let share = if self.learnt == 0 { 2.0 / 3.0 } else { self.mean };
+        (f64::from(tokens) * f64::from(share)) as u64
     }
 
     /// Tokens of the answers per token of the estimates, deviation included.

@@ -348,7 +348,13 @@ impl Ledger {
         if u64::from(tokens) <= self.limits.tpm {
             return Ok(tokens);
         }
-        if cost.trust == Trust::Guess && self.oversize != Some(cost.tokens) {
+        let hopeless = match cost.trust {
+            Trust::Exact => true,
+            _ if self.oversize == Some(cost.tokens) => true,
+            Trust::Estimate => self.ratio.at_least(cost.tokens) > self.limits.tpm,
+            Trust::Guess => false,
+        };
+        if !hopeless {
             return Ok(u32::try_from(self.limits.tpm).unwrap_or(u32::MAX));
         }
         Err(Admission::TooLarge)

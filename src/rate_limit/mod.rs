@@ -23,7 +23,7 @@
 //!   phase, or by a token bucket.
 //! - **All or none**: a request is charged to all its dimensions in one step, or to none.
 //! - **In order**: first come, first served. A small prompt may pass a large one that waits for tokens, if that does
-//!   not make the large one wait any longer; the next 32 are looked at.
+//!   not make the large one wait any longer; the next 64 are looked at.
 //! - **One 429 teaches all**: the dimension that it names is closed for that key until the server's own instant. Those
 //!   that wait do so without calling. A limit that it names is adopted where none was configured, and lowers one that
 //!   was too high. Where our own count does not explain the 429, somebody else uses the same quota: then calls go

@@ -15,7 +15,7 @@ use super::window::Nanos;
 /// A short window, so that charges come and go often.
 const SPAN: Nanos = 60;
 const RULES: Rules = Rules { span: SPAN, margin: 1.0, learn: true, probe_every: 40, guard: 0 };
-const BACKFILL: usize = 32;
+const BACKFILL: usize = 64;
 
 #[derive(Clone, Debug)]
 struct Charge {
@@ -115,7 +115,8 @@ impl Model {
             if self.fits(middle) && !self.would_delay(head, middle) { fits = middle } else { not = middle }
         }
         let behind: Vec<_> = self.queue.iter().skip(1).take(BACKFILL).copied().collect();
-        let picked = super::desk::pick(behind.iter().map(|one| one.1), fits);
+        let sizes: Vec<u64> = behind.iter().map(|one| one.1).collect();
+        let picked = super::desk::pick(&sizes, fits);
         let mut went = false;
         for (nth, (id, wants)) in behind.into_iter().enumerate() {
             if picked >> nth & 1 == 1 {

@@ -300,6 +300,25 @@ async fn a_prompt_larger_than_the_limit_is_refused_with_that_reason() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_estimate_above_the_limit_is_refused_beyond_its_error() {
+    let probe = Probe::always(Answer::Ok);
+    let layer = RateLimitLayer::builder()
+        .limits(Limits::new().input_tokens_per_minute(1000))
+        .estimate(|request: &Request<Body>| request.extensions().get::<u64>().copied())
+        .build()
+        .unwrap();
+    let service = layer.layer(probe.clone());
+    let says = |tokens: u64| {
+        let mut request = ask();
+        request.extensions_mut().insert(tokens);
+        request
+    };
+    let error = service.clone().oneshot(says(1600)).await.unwrap_err();
+    assert_eq!(limited(&error).why(), Why::TooLarge);
+    assert!(service.oneshot(says(1400)).await.is_ok(), "no answer has confirmed the estimator yet");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_size_that_was_refused_alone_is_not_sent_again() {
     // By its size alone a body may be an image, so it is tried, once.
     let refuse = token_quota();
