@@ -10,9 +10,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::circuit_breaker::Transition;
+use crate::target::TargetKey;
 use crate::verdict::Verdict;
 
-/// Something that happened to one request, which its number tells from others at work at the same time.
+/// Something that happened: to one request, which its number tells from others at work at the same time, or to a
+/// state that requests share.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
@@ -57,6 +60,14 @@ pub enum Event<'a> {
         why: GaveUp,
         /// The failure.
         verdict: &'a Verdict,
+    },
+    /// A circuit opened, half-opened or closed, or was told to. Told in the order of its generations.
+    #[non_exhaustive]
+    CircuitChanged {
+        /// Whose circuit.
+        key: &'a TargetKey,
+        /// What changed, when and why.
+        transition: &'a Transition,
     },
 }
 
@@ -140,6 +151,10 @@ pub(crate) struct Observed(Option<Arc<dyn Observer>>);
 impl Observed {
     pub(crate) fn by(observer: Arc<dyn Observer>) -> Self {
         Self(Some(observer))
+    }
+
+    pub(crate) const fn is_some(&self) -> bool {
+        self.0.is_some()
     }
 
     pub(crate) fn tell(&self, event: &Event<'_>) {
