@@ -21,6 +21,7 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::Full;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use tower::{Layer, Service};
+use tower_gemini::circuit_breaker::CircuitBreakerLayer;
 use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::retry::{RetryLayer, RetryPolicy};
 use tower_gemini::{BoxError, Verdict};
@@ -57,6 +58,19 @@ fn main() {
     rows.push(Row::call(
         "tower's Retry, counting policy",
         tower::retry::RetryLayer::new(Counting(4)).layer(Bare),
+    ));
+
+    rows.push(Row::call("breaker, closed", CircuitBreakerLayer::default().layer(Bare)));
+    let mut busy = CircuitBreakerLayer::default().layer(Bare);
+    (0..50_000).for_each(|_| one(&mut busy, request()));
+    rows.push(Row::call("breaker, 50,000 calls in the window", busy));
+    rows.push(Row::call("breaker, cloned per call", Cloning(CircuitBreakerLayer::default().layer(Bare))));
+    let shut = CircuitBreakerLayer::default();
+    shut.handle().force_open(&tower_gemini::Target::of(&request()).key());
+    rows.push(Row::call("breaker, open", shut.layer(Bare)));
+    rows.push(Row::call(
+        "retry + breaker",
+        RetryLayer::default().layer(CircuitBreakerLayer::default().layer(Bare)),
     ));
 
     let body = Bytes::from(quota_body());
@@ -220,6 +234,24 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for Copying<S> {
         let future = self.0.call(request);
         drop(copy);
         future
+    }
+}
+
+/// Calls a clone each time, as `oneshot` on a shared service does.
+#[derive(Clone)]
+struct Cloning<S>(S);
+
+impl<S: Service<Request<Body>> + Clone> Service<Request<Body>> for Cloning<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        Poll::Ready(Ok(()))
+    }
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let mut clone = self.0.clone();
+        assert!(clone.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready());
+        clone.call(request)
     }
 }
 

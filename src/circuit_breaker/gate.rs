@@ -186,7 +186,8 @@ impl Gate {
             };
             inside.telling = true;
             drop(inside);
-            telling.get_or_insert(Telling(&self.inside));
+            // Not made unless it is needed: a second one would end the telling when it is dropped.
+            telling.get_or_insert_with(|| Telling(&self.inside));
             tell(change);
         }
     }
