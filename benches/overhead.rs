@@ -60,10 +60,12 @@ fn main() {
         tower::retry::RetryLayer::new(Counting(4)).layer(Bare),
     ));
 
+    rows.push(Row::call("bare service, body read", Reading(Bare)));
+    rows.push(Row::call("breaker, closed, body read", Reading(CircuitBreakerLayer::default().layer(Bare))));
     rows.push(Row::call("breaker, closed", CircuitBreakerLayer::default().layer(Bare)));
-    let mut busy = CircuitBreakerLayer::default().layer(Bare);
-    (0..50_000).for_each(|_| one(&mut busy, request()));
-    rows.push(Row::call("breaker, 50,000 calls in the window", busy));
+    let busy = CircuitBreakerLayer::default().layer(Bare);
+    (0..50_000).for_each(|_| one(&mut Reading(busy.clone()), request()));
+    rows.push(Row::call("breaker, 50,000 calls before", Reading(busy)));
     rows.push(Row::call("breaker, cloned per call", Cloning(CircuitBreakerLayer::default().layer(Bare))));
     let shut = CircuitBreakerLayer::default();
     shut.handle().force_open(&tower_gemini::Target::of(&request()).key());
@@ -234,6 +236,34 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for Copying<S> {
         let future = self.0.call(request);
         drop(copy);
         future
+    }
+}
+
+/// Reads the answer to its end, which is when a breaker counts it.
+#[derive(Clone)]
+struct Reading<S>(S);
+
+impl<S, B> Service<Request<Body>> for Reading<S>
+where
+    S: Service<Request<Body>, Response = Response<B>>,
+    B: http_body::Body,
+{
+    type Response = ();
+    type Error = S::Error;
+    type Future = Ready<Result<(), S::Error>>;
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut call = std::pin::pin!(self.0.call(request));
+        if let Poll::Ready(Ok(response)) = call.as_mut().poll(&mut cx) {
+            let mut body = std::pin::pin!(response.into_body());
+            while let Poll::Ready(Some(frame)) = body.as_mut().poll_frame(&mut cx) {
+                drop(black_box(frame));
+            }
+        }
+        ready(Ok(()))
     }
 }
 

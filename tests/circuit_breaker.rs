@@ -198,7 +198,7 @@ async fn slow_calls_open_it_where_they_matter() {
             response.unwrap().into_body().collect().await.unwrap();
         }
         assert_eq!(ask(&mut service).await.is_err(), opens, "{delay} s");
-        assert_eq!(circuit(&layer).slow_calls > 0, false, "a new window");
+        assert_eq!(circuit(&layer).slow_calls, 0, "nothing was slow, or the window is new");
     }
 }
 

@@ -31,7 +31,7 @@ pin_project! {
         // The call is under way. Without a guard it counts nothing.
         Called { #[pin] future: F, guard: Option<Guard> },
         // The circuit is open. `None` once that was said.
-        Refused { refusal: Option<CircuitOpen> },
+        Refused { refusal: Option<Box<CircuitOpen>> },
         // Not decided yet, or the inner service is not ready yet. Holds no place of the circuit's. `None` only
         // while it turns into a call.
         Asking { asking: Option<Asking<S, B>> },
@@ -72,7 +72,7 @@ where
                 }
                 StateProj::Refused { refusal } => {
                     let refusal = refusal.take().expect("polled after it was ready");
-                    return Poll::Ready(Err(Box::new(refusal)));
+                    return Poll::Ready(Err(refusal));
                 }
                 StateProj::Asking { asking } => {
                     let waiting = asking.as_mut().expect("polled after it was ready");
@@ -116,17 +116,24 @@ fn headed<RB: Body, E: Into<BoxError>>(
             Ok(CircuitBody::watch(response, Some(Watch { guard, status })))
         }
         Ok(response) => {
-            let verdict = Verdict::of(&response);
-            let hint = verdict.server_delay().map(|delay| delay.at_least());
-            let signal = guard.signals().of_verdict(&verdict);
-            guard.report(signal, hint);
+            report_failure(&response, guard);
             Ok(CircuitBody::watch(response, None))
         }
-        Err(error) => {
-            let error = error.into();
-            let signal = guard.signals().of_error(error.as_ref());
-            guard.report(signal, None);
-            Err(error)
-        }
+        Err(error) => Err(report_error(error.into(), guard)),
     }
+}
+
+#[cold]
+fn report_failure<RB>(response: &Response<RB>, guard: Guard) {
+    let verdict = Verdict::of(response);
+    let hint = verdict.server_delay().map(|delay| delay.at_least());
+    let signal = guard.signals().of_verdict(&verdict);
+    guard.report(signal, hint);
+}
+
+#[cold]
+fn report_error(error: BoxError, guard: Guard) -> BoxError {
+    let signal = guard.signals().of_error(error.as_ref());
+    guard.report(signal, None);
+    error
 }

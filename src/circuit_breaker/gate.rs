@@ -24,7 +24,7 @@ use std::ops::{Deref, DerefMut};
 
 use super::Nanos;
 use super::error::Why;
-use super::state::{Admission, Change, Denial, Machine, Mark, Pass};
+use super::state::{Admission, Change, Denial, Machine, Pass};
 use super::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lock};
 use super::transition::Cause;
 
@@ -120,22 +120,6 @@ impl Gate {
                 Err(seen) => word = seen,
             }
         }
-    }
-
-    /// Counts what a call ended with. Whether there is something to tell comes back.
-    pub(super) fn settle(
-        &self,
-        now: Nanos,
-        pass: Pass,
-        mark: Mark,
-        slow: bool,
-        hint: Nanos,
-        draw: impl FnOnce() -> f64,
-        unwell: &AtomicUsize,
-    ) -> bool {
-        let mut inside = self.enter(now, unwell);
-        let change = inside.machine.settle(now, pass, mark, slow, hint, draw);
-        inside.note(change)
     }
 
     /// A probe that ended without a word.

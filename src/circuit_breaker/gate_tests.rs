@@ -1,5 +1,9 @@
-use super::super::state::{NEVER, Rules};
-use super::super::transition::{CircuitState, Mode};
+#[cfg(not(tower_gemini_loom))]
+use super::super::state::NEVER;
+use super::super::state::{Mark, Rules};
+#[cfg(tower_gemini_loom)]
+use super::super::transition::CircuitState;
+use super::super::transition::Mode;
 use super::super::{Nanos, SECOND};
 use super::*;
 
@@ -43,7 +47,9 @@ impl Circuit {
     fn settle(&self, now: Nanos, pass: Pass, mark: Mark) {
         let quiet = mark == Mark::Success && pass.ticket == 0 && self.gate.succeed_quietly(pass);
         if !quiet {
-            self.gate.settle(now, pass, mark, false, 0, || 0.5, &self.unwell);
+            let settle =
+                |machine: &mut Machine, _: &_| ((), machine.settle(now, pass, mark, false, 0, || 0.5));
+            self.gate.with(now, &self.unwell, settle);
         }
     }
 
@@ -55,6 +61,7 @@ impl Circuit {
         self.look(0, |machine, _| machine.counts(0).calls)
     }
 
+    #[cfg(tower_gemini_loom)]
     fn state(&self) -> CircuitState {
         self.look(0, |machine, _| machine.state())
     }

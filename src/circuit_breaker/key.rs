@@ -111,7 +111,7 @@ impl Key {
     }
 
     /// Decides about a call that is about to be sent. `None` goes through and counts nothing.
-    pub(super) fn admit(self: &Arc<Self>) -> Result<Option<Guard>, CircuitOpen> {
+    pub(super) fn admit(self: &Arc<Self>) -> Result<Option<Guard>, Box<CircuitOpen>> {
         if let Some(pass) = self.gate.admit_free() {
             return Ok(Some(Guard::new(Arc::clone(self), pass)));
         }
@@ -131,7 +131,7 @@ impl Key {
     }
 
     /// Turns a call away where it is certain already that it may not go. Takes no place where it may.
-    pub(super) fn refuse(&self) -> Option<CircuitOpen> {
+    pub(super) fn refuse(&self) -> Option<Box<CircuitOpen>> {
         if self.gate.admit_free().is_some() {
             return None;
         }
@@ -143,9 +143,10 @@ impl Key {
         denial.map(|denial| self.turned_away(denial))
     }
 
-    fn turned_away(&self, denial: Denial) -> CircuitOpen {
+    fn turned_away(&self, denial: Denial) -> Box<CircuitOpen> {
         let until = (denial.until != NEVER).then(|| self.common.instant(denial.until));
-        CircuitOpen::new(self.key.clone(), self.common.instant(denial.since), until, denial.why)
+        let since = self.common.instant(denial.since);
+        Box::new(CircuitOpen::new(self.key.clone(), since, until, denial.why))
     }
 
     pub(super) fn tell(&self, news: bool) {
@@ -206,13 +207,18 @@ impl Guard {
     #[inline]
     pub(super) fn report(mut self, signal: Signal, hint: Option<Duration>) {
         let pass = std::mem::replace(&mut self.pass, Pass { generation: 0, ticket: 0 });
-        if signal == Signal::Success && !self.slow && pass.ticket == 0 && self.key.gate.succeed_quietly(pass)
-        {
-            return;
+        let ordinary = pass.ticket == 0;
+        let quiet = match signal {
+            Signal::Neutral => ordinary,
+            Signal::Success => ordinary && !self.slow && self.key.gate.succeed_quietly(pass),
+            _ => false,
+        };
+        if !quiet {
+            self.settle(pass, signal, hint);
         }
-        self.settle(pass, signal, hint);
     }
 
+    #[cold]
     fn settle(&self, pass: Pass, signal: Signal, hint: Option<Duration>) {
         let mark = match signal {
             Signal::Success => Mark::Success,
@@ -220,17 +226,20 @@ impl Guard {
             // dozen: then shrinking did not help, nobody shrinks, or the server is gone without a word.
             Signal::Failure | Signal::Timeout => Mark::Failure { hard: true },
             Signal::Soft => Mark::Failure { hard: false },
-            Signal::Neutral if pass.ticket == 0 => return,
             Signal::Neutral => Mark::Neutral,
         };
         let common = &*self.key.common;
         let (hint, draw) = (hint.map_or(0, nanos), || common.chance.stream().unit());
-        let news = self.key.gate.settle(common.now(), pass, mark, self.slow, hint, draw, &common.unwell);
+        let now = common.now();
+        let settle =
+            |machine: &mut Machine, _: &_| ((), machine.settle(now, pass, mark, self.slow, hint, draw));
+        let ((), news) = self.key.gate.with(now, &common.unwell, settle);
         self.key.tell(news);
     }
 }
 
 impl Drop for Guard {
+    #[inline]
     fn drop(&mut self) {
         if self.pass.ticket != 0 {
             self.key.gate.release(self.pass);

@@ -47,6 +47,26 @@ impl<S> CircuitBreaker<S> {
     }
 }
 
+impl<S: Clone> CircuitBreaker<S> {
+    /// For a request that is turned away, or that must be decided about when it is sent.
+    #[cold]
+    #[inline(never)]
+    fn ask<B, F>(&mut self, key: Arc<Key>, request: Request<B>) -> ResponseFuture<S, B, F> {
+        let ready = std::mem::take(&mut self.ready);
+        if let Some(refusal) = key.refuse() {
+            if ready {
+                // Its reservation goes back: nobody's slot is held while the circuit is open.
+                self.inner = self.inner.clone();
+            }
+            return ResponseFuture { state: State::Refused { refusal: Some(refusal) } };
+        }
+        // The instance that was polled ready goes with the call.
+        let service = self.inner.clone();
+        let service = if ready { std::mem::replace(&mut self.inner, service) } else { service };
+        ResponseFuture { state: State::Asking { asking: Some(Asking { service, ready, request, key }) } }
+    }
+}
+
 impl<S: Clone> Clone for CircuitBreaker<S> {
     /// Readiness is not copied: it is the inner instance's own.
     fn clone(&self) -> Self {
@@ -92,24 +112,14 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let shared = &*self.shared;
         let key = self.memo.state(&request, |target| shared.of_target(target));
-        let ready = std::mem::take(&mut self.ready);
-        if ready {
+        if self.ready {
             if let Some(pass) = key.gate.admit_free() {
+                self.ready = false;
                 let guard = Some(Guard::new(Arc::clone(key), pass));
                 return ResponseFuture { state: State::Called { future: self.inner.call(request), guard } };
             }
         }
-        if let Some(refusal) = key.refuse() {
-            if ready {
-                // Its reservation goes back: nobody's slot is held while the circuit is open.
-                self.inner = self.inner.clone();
-            }
-            return ResponseFuture { state: State::Refused { refusal: Some(refusal) } };
-        }
-        // The instance that was polled ready goes with the call.
-        let service = self.inner.clone();
-        let service = if ready { std::mem::replace(&mut self.inner, service) } else { service };
         let key = Arc::clone(key);
-        ResponseFuture { state: State::Asking { asking: Some(Asking { service, ready, request, key }) } }
+        self.ask(key, request)
     }
 }

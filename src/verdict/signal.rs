@@ -115,6 +115,7 @@ impl Signals {
     }
 
     /// Of the end of a body whose head was a success with this status.
+    #[inline]
     pub(crate) fn of_end(self, end: End, status: StatusCode) -> Signal {
         match end.outcome {
             Outcome::Complete => Signal::Success,
