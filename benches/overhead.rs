@@ -21,6 +21,7 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::Full;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use tower::{Layer, Service};
+use tower_gemini::circuit_breaker::CircuitBreakerLayer;
 use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::retry::{RetryLayer, RetryPolicy};
 use tower_gemini::{BoxError, Verdict};
@@ -57,6 +58,21 @@ fn main() {
     rows.push(Row::call(
         "tower's Retry, counting policy",
         tower::retry::RetryLayer::new(Counting(4)).layer(Bare),
+    ));
+
+    rows.push(Row::call("bare service, body read", Reading(Bare)));
+    rows.push(Row::call("breaker, closed, body read", Reading(CircuitBreakerLayer::default().layer(Bare))));
+    rows.push(Row::call("breaker, closed", CircuitBreakerLayer::default().layer(Bare)));
+    let busy = CircuitBreakerLayer::default().layer(Bare);
+    (0..50_000).for_each(|_| one(&mut Reading(busy.clone()), request()));
+    rows.push(Row::call("breaker, 50,000 calls before", Reading(busy)));
+    rows.push(Row::call("breaker, cloned per call", Cloning(CircuitBreakerLayer::default().layer(Bare))));
+    let shut = CircuitBreakerLayer::default();
+    shut.handle().force_open(&tower_gemini::Target::of(&request()).key());
+    rows.push(Row::call("breaker, open", shut.layer(Bare)));
+    rows.push(Row::call(
+        "retry + breaker",
+        RetryLayer::default().layer(CircuitBreakerLayer::default().layer(Bare)),
     ));
 
     let body = Bytes::from(quota_body());
@@ -220,6 +236,52 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for Copying<S> {
         let future = self.0.call(request);
         drop(copy);
         future
+    }
+}
+
+/// Reads the answer to its end, which is when a breaker counts it.
+#[derive(Clone)]
+struct Reading<S>(S);
+
+impl<S, B> Service<Request<Body>> for Reading<S>
+where
+    S: Service<Request<Body>, Response = Response<B>>,
+    B: http_body::Body,
+{
+    type Response = ();
+    type Error = S::Error;
+    type Future = Ready<Result<(), S::Error>>;
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut call = std::pin::pin!(self.0.call(request));
+        if let Poll::Ready(Ok(response)) = call.as_mut().poll(&mut cx) {
+            let mut body = std::pin::pin!(response.into_body());
+            while let Poll::Ready(Some(frame)) = body.as_mut().poll_frame(&mut cx) {
+                drop(black_box(frame));
+            }
+        }
+        ready(Ok(()))
+    }
+}
+
+/// Calls a clone each time, as `oneshot` on a shared service does.
+#[derive(Clone)]
+struct Cloning<S>(S);
+
+impl<S: Service<Request<Body>> + Clone> Service<Request<Body>> for Cloning<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        Poll::Ready(Ok(()))
+    }
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let mut clone = self.0.clone();
+        assert!(clone.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready());
+        clone.call(request)
     }
 }
 

@@ -12,10 +12,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::circuit_breaker::Transition;
 use crate::rate_limit::{self, QuotaKey, RateLimited};
+use crate::target::TargetKey;
 use crate::verdict::Verdict;
 
-/// Something that happened to one request, which its number tells from others at work at the same time.
+/// Something that happened: to one request, which its number tells from others at work at the same time, or to a
+/// state that requests share.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
@@ -80,6 +83,14 @@ pub enum Event<'a> {
         limit: Option<u64>,
         /// When it clears, where that is known.
         until: Option<Instant>,
+    },
+    /// A circuit opened, half-opened or closed, or was told to. Told in the order of its generations.
+    #[non_exhaustive]
+    CircuitChanged {
+        /// Whose circuit.
+        key: &'a TargetKey,
+        /// What changed, when and why.
+        transition: &'a Transition,
     },
 }
 
@@ -163,6 +174,10 @@ pub(crate) struct Observed(Option<Arc<dyn Observer>>);
 impl Observed {
     pub(crate) fn by(observer: Arc<dyn Observer>) -> Self {
         Self(Some(observer))
+    }
+
+    pub(crate) const fn is_some(&self) -> bool {
+        self.0.is_some()
     }
 
     pub(crate) fn tell(&self, event: &Event<'_>) {

@@ -43,6 +43,7 @@
 //! | [`Verdict`], [`Kind`] | what went wrong, whether and when to try again, what helps |
 //! | [`classify`] | the layer that reads error bodies |
 //! | [`retry`] | the layer that tries again: policy, backoff, budget, bodies |
+//! | [`circuit_breaker`] | the layer that stops asking a server that is down |
 //! | [`target`] | what a request asks for, without the key |
 //! | [`event`] | what the layers tell while they work |
 //! | [`error`] | boxed errors, and how to find the inner one again |
@@ -80,6 +81,7 @@
 //! cuts no call under way: for that, put a timeout layer inside the retry layer.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod circuit_breaker;
 pub mod classify;
 pub mod error;
 pub mod event;

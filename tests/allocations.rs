@@ -11,6 +11,7 @@ use http_body::Body as _;
 use http_body_util::Full;
 use tower::{Layer, Service};
 use tower_gemini::BoxError;
+use tower_gemini::circuit_breaker::CircuitBreakerLayer;
 use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::retry::{Budget, RetryLayer, RetryPolicy};
 
@@ -63,6 +64,21 @@ fn copy_of_a_request() -> u64 {
     measure(|| drop(request.clone())).count_total
 }
 
+/// As [`of_one_call`], of a call that fails.
+fn of_one_refusal<S: Service<Request<Body>>>(mut service: S) -> u64 {
+    let mut request = Some(request());
+    let mut refused = None;
+    let info = measure(|| {
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(service.poll_ready(&mut cx).is_ready());
+        let mut call = std::pin::pin!(service.call(request.take().unwrap()));
+        let Poll::Ready(result) = call.as_mut().poll(&mut cx) else { panic!("it is ready at once") };
+        refused = result.err();
+    });
+    assert!(refused.is_some());
+    info.count_total
+}
+
 fn policy() -> tower_gemini::retry::RetryPolicyBuilder {
     RetryPolicy::builder()
 }
@@ -103,6 +119,24 @@ fn reading_along_allocates_nothing_for_a_frame() {
         assert_eq!(verdict.outcome(), Some(tower_gemini::verdict::Outcome::Complete));
         assert_eq!(verdict.usage().unwrap().input_tokens, 7);
     }
+}
+
+#[test]
+fn the_circuit_breaker_allocates_nothing_while_it_is_closed() {
+    // Also not where a success is counted under the lock, as every eighth is.
+    let service = CircuitBreakerLayer::default().layer(Bare(200));
+    for _ in 0..10 {
+        assert_eq!(of_one_call(service.clone()), 0);
+    }
+}
+
+#[test]
+fn the_circuit_breaker_allocates_the_box_of_an_error_while_it_is_open() {
+    let layer = CircuitBreakerLayer::default();
+    layer.handle().force_open(&tower_gemini::Target::of(&request()).key());
+    let mut service = layer.layer(Bare(200));
+    of_one_refusal(&mut service);
+    assert_eq!(of_one_refusal(&mut service), 1);
 }
 
 #[test]

@@ -12,6 +12,9 @@ use http_body_util::BodyExt;
 use support::{Answer, Body, Probe, error, request};
 use tower::{Layer, Service, ServiceExt};
 use tower_gemini::BoxError;
+use tower_gemini::circuit_breaker::{
+    CircuitBody, CircuitBreaker, CircuitBreakerLayer, CircuitOpen, Circuits,
+};
 use tower_gemini::classify::{Classify, ClassifyBody, ClassifyLayer};
 use tower_gemini::error::find;
 use tower_gemini::retry::{
@@ -50,6 +53,10 @@ async fn every_layer_calls_only_what_was_polled_ready() {
     keeps_the_contract(ClassifyLayer::new().watch(), request).await;
     keeps_the_contract(RetryLayer::default(), request).await;
     keeps_the_contract(tower_layer::Stack::new(ClassifyLayer::new(), RetryLayer::default()), request).await;
+    keeps_the_contract(CircuitBreakerLayer::default(), request).await;
+    // Two failures open it, so it is open between `poll_ready` and `call`, half-open, and closed again.
+    let jumpy = CircuitBreakerLayer::builder().consecutive_failures(2).build().unwrap();
+    keeps_the_contract(tower_layer::Stack::new(jumpy, RetryLayer::default()), request).await;
     keeps_the_contract(
         tower_layer::Stack::new(ClassifyLayer::new(), tower::retry::RetryLayer::new(RetryPolicy::default())),
         request,
@@ -145,6 +152,10 @@ fn services_futures_and_errors_have_the_auto_traits_their_parameters_allow() {
     shared::<Classify<Plain>>();
     shared::<Retry<Plain>>();
     shared::<ClassifyLayer>();
+    shared::<CircuitBreaker<Plain>>();
+    shared::<CircuitBreakerLayer>();
+    shared::<Circuits>();
+    shared::<CircuitOpen>();
     shared::<RetryLayer>();
     shared::<RetryPolicy>();
     shared::<Budget>();
@@ -157,6 +168,9 @@ fn services_futures_and_errors_have_the_auto_traits_their_parameters_allow() {
     sendable::<tower_gemini::retry::ResponseFuture<Plain, Body, std::future::Ready<()>>>();
     sendable::<tower_gemini::classify::ResponseFuture<std::future::Ready<()>, Body>>();
     sendable::<tower_gemini::retry::Wait>();
+    sendable::<tower_gemini::circuit_breaker::ResponseFuture<Plain, Body, std::future::Ready<()>>>();
+    unpin::<CircuitBody<Body>>();
+    shared::<CircuitBody<Body>>();
     unpin::<ClassifyBody<Body>>();
     shared::<ClassifyBody<Body>>();
     // A body that is `Send` only makes futures that are, as well.
@@ -174,14 +188,16 @@ async fn no_debug_output_shows_a_key() {
     with_key.headers_mut().insert("x-goog-api-key", KEY.parse().unwrap());
     *with_key.uri_mut() =
         format!("http://127.0.0.1/v1beta/models/m:generateContent?key={KEY}").parse().unwrap();
-    let mut service = RetryLayer::default().layer(ClassifyLayer::new().layer(probe.clone()));
+    let breaker = CircuitBreakerLayer::default();
+    let stack = breaker.layer(ClassifyLayer::new().layer(probe.clone()));
+    let mut service = RetryLayer::default().layer(stack);
     let future = service.ready().await.unwrap().call(with_key);
     let mut seen = format!("{future:?} ");
     let response = future.await.unwrap();
     let verdict = tower_gemini::Verdict::of(&response);
     seen +=
         &format!("{verdict:?} {} {:?} {:?}", verdict.message(), verdict.details(), Attempts::of(&response));
-    seen += &format!("{:?}", response.body());
+    seen += &format!("{:?} {breaker:?} {:?}", response.body(), breaker.handle().all());
     assert!(seen.contains("[redacted]"), "the message is there, without the key: {seen}");
     assert!(!seen.contains(&KEY[4..]), "{seen}");
     let body = response.into_body().collect().await.unwrap().to_bytes();

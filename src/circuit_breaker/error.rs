@@ -1,0 +1,103 @@
+use std::error::Error;
+use std::fmt;
+
+use tokio::time::Instant;
+
+use super::transition::Cause;
+use crate::error::Rejected;
+use crate::target::TargetKey;
+
+/// Why a circuit turned a request away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Why {
+    /// The circuit is open, for this cause.
+    Opened(Cause),
+    /// Probes are under way, and no more of them are permitted.
+    Probing,
+    /// The server is back, and those who waited for it are let through bit by bit.
+    Ramping,
+}
+
+impl Why {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Opened(Cause::ByHand) => "the circuit is held open by hand",
+            Self::Opened(Cause::FailureShare) => "the circuit is open: too large a share of calls failed",
+            Self::Opened(Cause::ConsecutiveFailures) => "the circuit is open: too many calls failed in a row",
+            Self::Opened(Cause::SlowShare) => "the circuit is open: too large a share of calls was slow",
+            Self::Opened(Cause::ProbeFailed) => "the circuit is open: a probe failed",
+            Self::Opened(_) => "the circuit is open",
+            Self::Probing => "the circuit is half-open and a probe is under way",
+            Self::Ramping => "the circuit has closed and lets requests through bit by bit",
+        }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The circuit of this request's target turned it away; it was **not sent**.
+///
+/// Behind it, as `source()`, is the [`Rejected`] that layers outside look for: the retry layer waits for
+/// [`until`](Self::until) without spending an attempt if the deadline permits, and else hands this on at once.
+#[derive(Clone, Debug)]
+pub struct CircuitOpen {
+    key: TargetKey,
+    since: Instant,
+    why: Why,
+    rejected: Rejected,
+}
+
+impl CircuitOpen {
+    pub(super) const fn new(key: TargetKey, since: Instant, until: Option<Instant>, why: Why) -> Self {
+        let rejected = Rejected::new(why.as_str());
+        let rejected = match until {
+            Some(until) => rejected.with_until(until),
+            None => rejected,
+        };
+        Self { key, since, why, rejected }
+    }
+
+    /// Whose circuit it is.
+    #[must_use]
+    pub const fn key(&self) -> &TargetKey {
+        &self.key
+    }
+
+    /// Since when the circuit has been in the state that turned the request away.
+    #[must_use]
+    pub const fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// When to come back; `None` while the circuit is held open by hand.
+    ///
+    /// Of an open circuit the instant at which it lets a probe through. Of the others an instant of this
+    /// request's own, so that those who wait do not come back together.
+    #[must_use]
+    pub const fn until(&self) -> Option<Instant> {
+        self.rejected.until()
+    }
+
+    /// Why.
+    #[must_use]
+    pub const fn why(&self) -> Why {
+        self.why
+    }
+}
+
+impl fmt::Display for CircuitOpen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} does not take requests at the moment", self.key)
+    }
+}
+
+impl Error for CircuitOpen {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.rejected)
+    }
+}

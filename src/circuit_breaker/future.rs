@@ -1,0 +1,139 @@
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::{Request, Response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use super::body::{CircuitBody, Watch};
+use super::error::CircuitOpen;
+use super::key::{Guard, Key};
+use crate::error::BoxError;
+use crate::verdict::Verdict;
+
+pin_project! {
+    /// The future of [`CircuitBreaker`](super::CircuitBreaker).
+    ///
+    /// Dropping it in any state counts nothing; a probe's place is free again at once.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<S, B, F> {
+        #[pin]
+        pub(super) state: State<S, B, F>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    pub(super) enum State<S, B, F> {
+        // The call is under way. Without a guard it counts nothing.
+        Called { #[pin] future: F, guard: Option<Guard> },
+        // The circuit is open. `None` once that was said.
+        Refused { refusal: Option<Box<CircuitOpen>> },
+        // Not decided yet, or the inner service is not ready yet. Holds no place of the circuit's. `None` only
+        // while it turns into a call.
+        Asking { asking: Option<Asking<S, B>> },
+    }
+}
+
+pub(super) struct Asking<S, B> {
+    pub(super) service: S,
+    /// This instance was polled ready.
+    pub(super) ready: bool,
+    pub(super) request: Request<B>,
+    pub(super) key: Arc<Key>,
+}
+
+impl<S, B, F> fmt::Debug for ResponseFuture<S, B, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the request: its headers hold the key.
+        f.debug_struct("circuit_breaker::ResponseFuture").finish_non_exhaustive()
+    }
+}
+
+impl<S, B, RB, E> Future for ResponseFuture<S, B, S::Future>
+where
+    S: Service<Request<B>, Response = Response<RB>, Error = E>,
+    E: Into<BoxError>,
+    RB: Body,
+{
+    type Output = Result<Response<CircuitBody<RB>>, BoxError>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        loop {
+            match state.as_mut().project() {
+                StateProj::Called { future, guard } => {
+                    let result = ready!(future.poll(cx));
+                    return Poll::Ready(headed(result, guard.take()));
+                }
+                StateProj::Refused { refusal } => {
+                    let refusal = refusal.take().expect("polled after it was ready");
+                    return Poll::Ready(Err(refusal));
+                }
+                StateProj::Asking { asking } => {
+                    let waiting = asking.as_mut().expect("polled after it was ready");
+                    if !waiting.ready {
+                        // The inner service is asked only if its readiness may be of use.
+                        if let Some(refusal) = waiting.key.refuse() {
+                            state.set(State::Refused { refusal: Some(refusal) });
+                            continue;
+                        }
+                        ready!(waiting.service.poll_ready(cx)).map_err(Into::into)?;
+                        waiting.ready = true;
+                    }
+                    // The place is taken here and not before: nothing is waited for from here to the call.
+                    match waiting.key.admit() {
+                        Ok(guard) => {
+                            let Asking { mut service, request, .. } = asking.take().expect("it is there");
+                            let future = service.call(request);
+                            state.set(State::Called { future, guard });
+                        }
+                        Err(refusal) => state.set(State::Refused { refusal: Some(refusal) }),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The head is here, or there will be none: what can be told now is told now, the rest at the end of the body.
+#[inline]
+fn headed<RB: Body, E: Into<BoxError>>(
+    result: Result<Response<RB>, E>,
+    guard: Option<Guard>,
+) -> Result<Response<CircuitBody<RB>>, BoxError> {
+    let Some(mut guard) = guard else {
+        return result.map(|response| CircuitBody::watch(response, None)).map_err(Into::into);
+    };
+    guard.headed();
+    match result {
+        Ok(response) if Verdict::is_good(&response) => {
+            let status = response.status();
+            Ok(CircuitBody::watch(response, Some(Watch { guard, status })))
+        }
+        Ok(response) => {
+            report_failure(&response, guard);
+            Ok(CircuitBody::watch(response, None))
+        }
+        Err(error) => Err(report_error(error.into(), guard)),
+    }
+}
+
+#[cold]
+fn report_failure<RB>(response: &Response<RB>, guard: Guard) {
+    let verdict = Verdict::of(response);
+    let hint = verdict.server_delay().map(|delay| delay.at_least());
+    let signal = guard.signals().of_verdict(&verdict);
+    guard.report(signal, hint);
+}
+
+#[cold]
+fn report_error(error: BoxError, guard: Guard) -> BoxError {
+    let signal = guard.signals().of_error(error.as_ref());
+    guard.report(signal, None);
+    error
+}

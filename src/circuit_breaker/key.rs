@@ -1,0 +1,248 @@
+//! What is shared: the settings, the circuits by key, and the guard that a call holds.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::error::CircuitOpen;
+use super::gate::Gate;
+use super::state::{Change, Denial, Machine, Mark, NEVER, Pass, Rules};
+use super::sync::{AtomicUsize, Ordering};
+use super::transition::Transition;
+use super::{Nanos, nanos};
+use crate::event::{Event, Observed};
+use crate::keyed::{Keyed, State};
+use crate::rng::Chance;
+use crate::target::{Target, TargetKey};
+use crate::time;
+use crate::verdict::{Signal, Signals};
+
+pub(super) type KeyBy = Arc<dyn Fn(&Target<'_>) -> TargetKey + Send + Sync>;
+
+/// What all circuits of a layer have in common.
+pub(super) struct Common {
+    pub(super) rules: Rules,
+    /// Only where slow calls matter.
+    pub(super) slow: Option<Duration>,
+    pub(super) signals: Signals,
+    pub(super) observer: Observed,
+    pub(super) chance: Chance,
+    /// Time 0 of the circuits' clock.
+    pub(super) epoch: Instant,
+    /// Circuits that do not let every request through.
+    pub(super) unwell: AtomicUsize,
+}
+
+impl Common {
+    pub(super) fn is_any_unwell(&self) -> bool {
+        self.unwell.load(Ordering::Relaxed) > 0
+    }
+
+    pub(super) fn now(&self) -> Nanos {
+        self.at(time::now())
+    }
+
+    fn at(&self, instant: Instant) -> Nanos {
+        nanos(instant.saturating_duration_since(self.epoch))
+    }
+
+    pub(super) fn instant(&self, at: Nanos) -> Instant {
+        time::saturating_add(self.epoch, Duration::from_nanos(at))
+    }
+
+    pub(super) fn transition(&self, change: &Change) -> Transition {
+        Transition {
+            generation: change.generation,
+            at: self.instant(change.at),
+            from: change.from,
+            to: change.to,
+            mode: change.mode,
+            cause: change.cause,
+            until: change.until.map(|until| self.instant(until)),
+        }
+    }
+}
+
+/// What a layer, its services, their clones and its handles share.
+pub(super) struct Shared {
+    pub(super) common: Arc<Common>,
+    pub(super) keyed: Keyed<TargetKey, Key>,
+    pub(super) key_by: Option<KeyBy>,
+}
+
+impl Shared {
+    pub(super) fn of_target(&self, target: &Target<'_>) -> Arc<Key> {
+        let key = match &self.key_by {
+            Some(key_by) => key_by(target),
+            // Health is the server's and not the project's.
+            None => target.key().without_label(),
+        };
+        self.of_key(key)
+    }
+
+    pub(super) fn of_key(&self, key: TargetKey) -> Arc<Key> {
+        self.keyed.get(key, |key| Key::new(key.clone(), Arc::clone(&self.common)))
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("rules", &self.common.rules)
+            .field("keyed", &self.keyed)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One circuit.
+pub(super) struct Key {
+    pub(super) key: TargetKey,
+    pub(super) common: Arc<Common>,
+    pub(super) gate: Gate,
+}
+
+impl Key {
+    fn new(key: TargetKey, common: Arc<Common>) -> Self {
+        let machine = Machine::new(common.rules, common.now());
+        let gate = Gate::new(machine, common.observer.is_some());
+        Self { key, common, gate }
+    }
+
+    /// Decides about a call that is about to be sent. `None` goes through and counts nothing.
+    pub(super) fn admit(self: &Arc<Self>) -> Result<Option<Guard>, Box<CircuitOpen>> {
+        if let Some(pass) = self.gate.admit_free() {
+            return Ok(Some(Guard::new(Arc::clone(self), pass)));
+        }
+        let now = self.common.now();
+        let admission = match self.gate.deny_shut(now) {
+            Some(denial) => Err(denial),
+            None => {
+                let (admission, news) = self.gate.admit(now, &self.common.unwell);
+                self.tell(news);
+                admission
+            }
+        };
+        match admission {
+            Ok(pass) => Ok(pass.map(|pass| Guard::new(Arc::clone(self), pass))),
+            Err(denial) => Err(self.turned_away(denial)),
+        }
+    }
+
+    /// Turns a call away where it is certain already that it may not go. Takes no place where it may.
+    pub(super) fn refuse(&self) -> Option<Box<CircuitOpen>> {
+        if self.gate.admit_free().is_some() {
+            return None;
+        }
+        let now = self.common.now();
+        let denial = self
+            .gate
+            .deny_shut(now)
+            .or_else(|| self.gate.with(now, &self.common.unwell, |machine, _| (machine.refuse(now), None)).0);
+        denial.map(|denial| self.turned_away(denial))
+    }
+
+    fn turned_away(&self, denial: Denial) -> Box<CircuitOpen> {
+        let until = (denial.until != NEVER).then(|| self.common.instant(denial.until));
+        let since = self.common.instant(denial.since);
+        Box::new(CircuitOpen::new(self.key.clone(), since, until, denial.why))
+    }
+
+    pub(super) fn tell(&self, news: bool) {
+        if news {
+            self.gate.tell(|change| {
+                self.common.observer.tell(&Event::CircuitChanged {
+                    key: &self.key,
+                    transition: &self.common.transition(&change),
+                });
+            });
+        }
+    }
+}
+
+impl State for Key {
+    fn is_idle(&self) -> bool {
+        let now = self.common.now();
+        self.gate.with(now, &self.common.unwell, |machine, _| (machine.is_idle(now), None)).0
+    }
+}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        self.gate.retire(&self.common.unwell);
+    }
+}
+
+/// A call under way. Reporting consumes it; dropped without a report it counts nothing, and a probe's place is free
+/// again.
+pub(super) struct Guard {
+    key: Arc<Key>,
+    pass: Pass,
+    /// When the call was sent, where slow calls matter.
+    sent: Option<Instant>,
+    slow: bool,
+}
+
+impl Guard {
+    #[inline]
+    pub(super) fn new(key: Arc<Key>, pass: Pass) -> Self {
+        let sent = key.common.slow.map(|_| time::now());
+        Self { key, pass, sent, slow: false }
+    }
+
+    pub(super) fn signals(&self) -> Signals {
+        self.key.common.signals
+    }
+
+    /// The first byte is here.
+    #[inline]
+    pub(super) fn headed(&mut self) {
+        if let (Some(sent), Some(slow)) = (self.sent, self.key.common.slow) {
+            self.slow = time::now().saturating_duration_since(sent) >= slow;
+        }
+    }
+
+    /// Counts what the call ended with; `hint` is the delay that the server asked for.
+    #[inline]
+    pub(super) fn report(mut self, signal: Signal, hint: Option<Duration>) {
+        let pass = std::mem::replace(&mut self.pass, Pass { generation: 0, ticket: 0 });
+        let ordinary = pass.ticket == 0;
+        let quiet = match signal {
+            Signal::Neutral => ordinary,
+            Signal::Success => ordinary && !self.slow && self.key.gate.succeed_quietly(pass),
+            _ => false,
+        };
+        if !quiet {
+            self.settle(pass, signal, hint);
+        }
+    }
+
+    #[cold]
+    fn settle(&self, pass: Pass, signal: Signal, hint: Option<Duration>) {
+        let mark = match signal {
+            Signal::Success => Mark::Success,
+            // A timeout is the governor's business first. The circuit opens only when most calls end so, or all of a
+            // dozen: then shrinking did not help, nobody shrinks, or the server is gone without a word.
+            Signal::Failure | Signal::Timeout => Mark::Failure { hard: true },
+            Signal::Soft => Mark::Failure { hard: false },
+            Signal::Neutral => Mark::Neutral,
+        };
+        let common = &*self.key.common;
+        let (hint, draw) = (hint.map_or(0, nanos), || common.chance.stream().unit());
+        let now = common.now();
+        let settle =
+            |machine: &mut Machine, _: &_| ((), machine.settle(now, pass, mark, self.slow, hint, draw));
+        let ((), news) = self.key.gate.with(now, &common.unwell, settle);
+        self.key.tell(news);
+    }
+}
+
+impl Drop for Guard {
+    #[inline]
+    fn drop(&mut self) {
+        if self.pass.ticket != 0 {
+            self.key.gate.release(self.pass);
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Stops asking a server that is down, and finds out when it is back: a circuit breaker per model.
+//!
+//! [`CircuitBreakerLayer`] counts how calls end. When most of them fail it opens: requests are turned away at once,
+//! without being sent, with the instant from which on it makes sense to come back. Then single probes ask whether the
+//! server is back, and when it is, those who waited are let through bit by bit.
+//!
+//! # When to use it, and where
+//!
+//! Where an outage would otherwise cost every request its attempts and its time. **Inside** the
+//! [retry layer](crate::retry), which waits for the circuit without spending an attempt, and so carries requests over an
+//! outage that their deadline outlasts; inside every layer that waits for quota or a permit, so that nobody waits with a
+//! probe's place in hand; **outside** the attempt timeout and the [classifier](crate::classify), so that it sees
+//! what they make of an answer. Without the classifier it judges by status, headers and error type.
+//!
+//! Not around a retry layer: it would see one outcome for many attempts. Not where one key stands for many servers
+//! of which some are well: see [`key_by`](CircuitBreakerBuilder::key_by).
+//!
+//! # What counts
+//!
+//! | [`Signal`](crate::verdict::Signal) | closed | of a probe |
+//! |---|---|---|
+//! | success | counts, ends a row of failures | counts towards closing |
+//! | failure, timeout | counts as failed, lengthens the row | opens the circuit again |
+//! | soft | counts as failed, leaves the row as it is | opens the circuit again |
+//! | neutral, or dropped by the caller | counts nothing | counts nothing; its place is free again |
+//!
+//! An answer is judged at the end of its body: a stream that dies half-way is a failure. An error's body is judged by its
+//! verdict at once. Whoever only reads heads and drops every body tells the circuit nothing of successes.
+//!
+//! **Timeouts** count like failures. They are first of all the business of a concurrency limit, which shrinks at the
+//! first of them; the circuit opens only when most of the calls of half a minute end so, or a dozen in a row. Then
+//! shrinking did not help, or there is nobody to shrink, or the server is gone without a word. To leave them out,
+//! see [`classify_with`](CircuitBreakerBuilder::classify_with).
+//!
+//! # Defaults
+//!
+//! | setting | default |
+//! |---|---|
+//! | [`failure_share`](CircuitBreakerBuilder::failure_share), [`min_calls`](CircuitBreakerBuilder::min_calls), [`window`](CircuitBreakerBuilder::window) | opens when clearly more than 0.5 of at least 20 calls in 30 s failed: 14 of 20, 31 of 50, 111 of 200 |
+//! | [`consecutive_failures`](CircuitBreakerBuilder::consecutive_failures) | or 12 in a row |
+//! | [`slow_calls`](CircuitBreakerBuilder::slow_calls) | do not matter |
+//! | [`open_time`](CircuitBreakerBuilder::open_time), [`open_time_factor`](CircuitBreakerBuilder::open_time_factor) | 2 s, × 1.5 after each failed probe, at most 15 s; spread by 20 % either way; one step back for each 30 s closed |
+//! | [`max_server_delay`](CircuitBreakerBuilder::max_server_delay) | a later instant that the server names counts, up to 300 s |
+//! | [`probes`](CircuitBreakerBuilder::probes), [`probe_lease`](CircuitBreakerBuilder::probe_lease) | one at a time, lost after 120 s |
+//! | [`probe_successes`](CircuitBreakerBuilder::probe_successes) | 2 close it, one failure opens it |
+//! | [`ramp`](CircuitBreakerBuilder::ramp) | 30 s: from 10 calls a second, or a quarter of those before the outage, doubling every 7.5 s |
+//! | [`key_by`](CircuitBreakerBuilder::key_by), [`max_keys`](CircuitBreakerBuilder::max_keys) | surface, model, project and location; 1024 |
+//!
+//! However many calls went well before, a full outage opens the circuit with its twelfth failure: old successes do not
+//! have to be outnumbered.
+//!
+//! # Errors
+//!
+//! A request that is turned away ends with [`CircuitOpen`], boxed, and was not sent; it is a
+//! [`Rejected`](crate::Rejected) to layers outside. All else passes through, errors boxed as a
+//! [`BoxError`](crate::BoxError) (a boxed error stays the same box).
+//!
+//! # Sharing and dropping
+//!
+//! Clones and all services of one layer share the circuits. A future or body that is dropped, in any state, counts
+//! nothing, and a probe's place is free again at once. A probe that is neither dropped nor ended loses its place when
+//! its lease ends, so half-open is left one way or the other. What was sent before a circuit changed counts
+//! nothing after it.
+//!
+//! While some circuit of the layer is not closed, this layer gives up backpressure: it is ready at once, and a request
+//! that may go waits in its future until a clone of the inner service is ready. It holds no place of the circuit's
+//! while it waits.
+//!
+//! # Cost
+//!
+//! While all is well a call takes no lock and allocates nothing, and every eighth reads the clock. A rejection takes no
+//! lock; it allocates the box of its error. The cost does not depend on the traffic in the window. A circuit takes
+//! about half a kilobyte.
+//!
+//! # Examples
+//!
+//! ```
+//! use tower::ServiceBuilder;
+//! use tower_gemini::circuit_breaker::CircuitBreakerLayer;
+//! use tower_gemini::classify::ClassifyLayer;
+//! use tower_gemini::retry::RetryLayer;
+//!
+//! # let client = tower::service_fn(async |_: http::Request<http_body_util::Full<bytes::Bytes>>|
+//! #     Ok::<_, std::io::Error>(http::Response::new(http_body_util::Full::<bytes::Bytes>::default())));
+//! let service = ServiceBuilder::new()
+//!     .layer(RetryLayer::default())
+//!     .layer(CircuitBreakerLayer::default())
+//!     .layer(ClassifyLayer::new())
+//!     .service(client);
+//! # let _ = service;
+//! ```
+//!
+//! A circuit that opens earlier, watched and held open by hand:
+//!
+//! ```
+//! use std::time::Duration;
+//! use tower_gemini::circuit_breaker::{CircuitBreakerLayer, CircuitState};
+//! use tower_gemini::target::TargetKey;
+//!
+//! # fn main() -> Result<(), tower_gemini::ConfigError> {
+//! let layer = CircuitBreakerLayer::builder()
+//!     .consecutive_failures(5)
+//!     .open_time(Duration::from_secs(5), Duration::from_secs(60))
+//!     .key_by(|_| TargetKey::named("all of it"))
+//!     .build()?;
+//! let circuits = layer.handle();
+//!
+//! let key = TargetKey::named("all of it");
+//! circuits.force_open(&key);
+//! assert_eq!(circuits.get(&key).map(|circuit| circuit.state), Some(CircuitState::Open));
+//! circuits.reset(&key);
+//! # Ok(()) }
+//! ```
+
+mod body;
+mod config;
+mod error;
+mod future;
+mod gate;
+mod handle;
+mod key;
+mod layer;
+mod ramp;
+mod service;
+mod state;
+mod sync;
+mod transition;
+mod window;
+
+use std::time::Duration;
+
+pub use self::body::CircuitBody;
+pub use self::config::CircuitBreakerBuilder;
+pub use self::error::{CircuitOpen, Why};
+pub use self::future::ResponseFuture;
+pub use self::handle::{Circuit, Circuits};
+pub use self::layer::CircuitBreakerLayer;
+pub use self::service::CircuitBreaker;
+pub use self::transition::{Cause, CircuitState, Mode, Transition};
+
+/// Nanoseconds: a duration, or an instant on the clock that begins when the layer is built. They last 584 years.
+type Nanos = u64;
+
+const SECOND: Nanos = 1_000_000_000;
+
+/// The places for probes, which are kept in line.
+const MAX_PROBES: usize = 8;
+
+const fn nanos(duration: Duration) -> Nanos {
+    let nanos = duration.as_nanos();
+    if nanos > Nanos::MAX as u128 { Nanos::MAX } else { nanos as Nanos }
+}

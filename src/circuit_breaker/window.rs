@@ -1,0 +1,120 @@
+//! Calls and failures of the last while, in time buckets. Pure: no clock, no lock, no allocation.
+//!
+//! Recording and reading cost the same whatever the traffic: the sums are kept, and a bucket is subtracted when it
+//! is taken for a new time. What is read covers the time since the oldest bucket began, which is the window's
+//! length less at most one bucket.
+
+use super::Nanos;
+
+/// A finer grain would cost memory per key; the window is then off by a tenth of its length at most.
+pub(super) const BUCKETS: usize = 10;
+
+/// What was counted, in one bucket or in all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) calls: u32,
+    pub(super) failures: u32,
+    pub(super) slow: u32,
+}
+
+impl Counts {
+    fn add(&mut self, other: Self) {
+        self.calls = self.calls.saturating_add(other.calls);
+        self.failures = self.failures.saturating_add(other.failures);
+        self.slow = self.slow.saturating_add(other.slow);
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Window {
+    buckets: [Counts; BUCKETS],
+    /// Invariant: the sum of all buckets, as long as no bucket is saturated.
+    sums: Counts,
+    /// The number, since time 0, of the bucket that is filled now. Never decreases.
+    current: u64,
+    /// Nanoseconds per bucket.
+    width: Nanos,
+}
+
+impl Window {
+    pub(super) fn new(length: Nanos) -> Self {
+        let width = (length / BUCKETS as u64).max(1);
+        Self { buckets: [Counts::default(); BUCKETS], sums: Counts::default(), current: 0, width }
+    }
+
+    pub(super) fn record(&mut self, now: Nanos, counts: Counts) {
+        self.advance(now);
+        self.buckets[slot(self.current)].add(counts);
+        self.sums.add(counts);
+    }
+
+    pub(super) fn read(&mut self, now: Nanos) -> Counts {
+        self.advance(now);
+        self.sums
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.buckets = [Counts::default(); BUCKETS];
+        self.sums = Counts::default();
+    }
+
+    /// Threads hand in their clock readings in any order: an earlier one counts into the current bucket.
+    fn advance(&mut self, now: Nanos) {
+        let bucket = now / self.width;
+        if bucket.saturating_sub(self.current) >= BUCKETS as u64 {
+            self.clear();
+            self.current = bucket;
+        }
+        while self.current < bucket {
+            self.current += 1;
+            let old = std::mem::take(&mut self.buckets[slot(self.current)]);
+            self.sums.calls = self.sums.calls.saturating_sub(old.calls);
+            self.sums.failures = self.sums.failures.saturating_sub(old.failures);
+            self.sums.slow = self.sums.slow.saturating_sub(old.slow);
+        }
+    }
+}
+
+fn slot(bucket: u64) -> usize {
+    (bucket % BUCKETS as u64) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FAILED: Counts = Counts { calls: 1, failures: 1, slow: 0 };
+    const GOOD: Counts = Counts { calls: 1, failures: 0, slow: 0 };
+
+    #[test]
+    fn what_is_older_than_the_window_is_forgotten() {
+        let mut window = Window::new(100);
+        window.record(5, FAILED);
+        window.record(95, GOOD);
+        assert_eq!(window.read(99), Counts { calls: 2, failures: 1, slow: 0 });
+        assert_eq!(window.read(100), GOOD, "its bucket is taken for a new time");
+        assert_eq!(window.read(189), GOOD);
+        assert_eq!(window.read(190), Counts::default());
+        window.record(1_000_000, FAILED);
+        assert_eq!(window.read(1_000_000), FAILED, "an idle gap empties it");
+    }
+
+    #[test]
+    fn an_earlier_reading_of_the_clock_counts_now() {
+        let mut window = Window::new(100);
+        window.record(500, GOOD);
+        window.record(3, FAILED);
+        assert_eq!(window.read(500), Counts { calls: 2, failures: 1, slow: 0 });
+    }
+
+    #[test]
+    fn it_is_small_and_survives_the_end_of_time() {
+        assert!(size_of::<Window>() <= 160, "{}", size_of::<Window>());
+        let mut window = Window::new(u64::MAX);
+        window.record(u64::MAX, FAILED);
+        assert_eq!(window.read(u64::MAX), FAILED);
+        let mut narrow = Window::new(0);
+        narrow.record(u64::MAX, GOOD);
+        assert_eq!(narrow.read(u64::MAX), GOOD);
+    }
+}
