@@ -21,6 +21,7 @@
 mod delay;
 mod kind;
 mod quota;
+mod signal;
 mod usage;
 
 use std::borrow::Cow;
@@ -35,6 +36,8 @@ pub use self::delay::{DelaySource, ServerDelay};
 pub use self::kind::Kind;
 pub(crate) use self::quota::Piece;
 pub use self::quota::{Dimension, Period, QuotaViolation};
+pub use self::signal::Signal;
+pub(crate) use self::signal::Signals;
 pub use self::usage::Usage;
 use crate::classify::redact;
 use crate::google_rpc::{Code, Status};

@@ -1,0 +1,218 @@
+//! What an outcome says of the server's health: the one table that every controller reads.
+
+use std::error::Error;
+use std::fmt;
+
+use http::StatusCode;
+
+use super::{End, Inner, Kind, Outcome, Retryability, Verdict};
+use crate::error::{Rejected, find};
+
+/// What one outcome says of the server's health.
+///
+/// [`Verdict::signal`] reads it off the verdict; the circuit breaker and the layers
+/// beside it act on it. It stands in one place so that each controller is driven by its own kind: a timeout says
+/// that the server queues, a fast failure that it sheds or is down, and one that answers "no" is well.
+///
+/// | signal | kinds |
+/// |---|---|
+/// | [`Success`](Self::Success) | none: the answer was good |
+/// | [`Failure`](Self::Failure) | `unavailable`, `overloaded`, `internal`, `transport`, `truncated`; `unknown` with a 5xx |
+/// | [`Timeout`](Self::Timeout) | `deadline_exceeded` |
+/// | [`Soft`](Self::Soft) | `rate_limited` without a quota that it names, `cancelled` |
+/// | [`Neutral`](Self::Neutral) | all others: the caller's mistakes, quotas, `content_blocked`, `empty_response`, `conflict` |
+///
+/// Neutral as well, whatever the kind: a request that a layer of this process turned away ([`Rejected`]), one that
+/// the client refused to send, and a call or a body that the caller dropped.
+///
+/// Prints as the lower-case name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Signal {
+    /// The server did what it was asked.
+    Success,
+    /// The server, or the way to it, is unwell, and said so or broke off.
+    Failure,
+    /// No answer in time: the server queues, or hangs.
+    Timeout,
+    /// Unwell perhaps: a 429 that names no quota may be a full model or a full purse, and a call that the server
+    /// cancelled may be load or policy.
+    Soft,
+    /// Says nothing of the server's health.
+    Neutral,
+}
+
+impl Signal {
+    /// The lower-case name, as printed.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Timeout => "timeout",
+            Self::Soft => "soft",
+            Self::Neutral => "neutral",
+        }
+    }
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl Verdict {
+    /// What this outcome says of the server's health; the table is on [`Signal`].
+    ///
+    /// A [`Rejected`] behind an error is not visible here: the verdict says `transport`, which is a
+    /// [`Failure`](Signal::Failure). The layers look for it first and take it for [`Neutral`](Signal::Neutral).
+    #[must_use]
+    pub fn signal(&self) -> Signal {
+        let Some(inner) = self.inner() else { return Signal::Success };
+        match inner.kind {
+            // The client would not send it, and will not the next time.
+            Kind::Transport if inner.retryability == Retryability::Never && !inner.after_output => {
+                Signal::Neutral
+            }
+            Kind::Unavailable | Kind::Overloaded | Kind::Internal | Kind::Transport | Kind::Truncated => {
+                Signal::Failure
+            }
+            Kind::Unknown if inner.http.is_some_and(|status| status.is_server_error()) => Signal::Failure,
+            Kind::DeadlineExceeded => Signal::Timeout,
+            Kind::RateLimited if inner.quota.is_empty() => Signal::Soft,
+            Kind::Cancelled => Signal::Soft,
+            _ => Signal::Neutral,
+        }
+    }
+}
+
+/// How a layer reads outcomes: the table of [`Signal`], or the caller's own.
+#[derive(Clone, Copy)]
+pub(crate) struct Signals(fn(&Verdict) -> Signal);
+
+impl Default for Signals {
+    fn default() -> Self {
+        Self(Verdict::signal)
+    }
+}
+
+impl Signals {
+    pub(crate) const fn by(table: fn(&Verdict) -> Signal) -> Self {
+        Self(table)
+    }
+
+    /// Of a response's head. A success may still turn out otherwise at its end.
+    pub(crate) fn of_verdict(self, verdict: &Verdict) -> Signal {
+        if verdict.is_success() { Signal::Success } else { (self.0)(verdict) }
+    }
+
+    pub(crate) fn of_error(self, error: &(dyn Error + 'static)) -> Signal {
+        match find::<Rejected>(error) {
+            Some(_) => Signal::Neutral,
+            None => (self.0)(&Verdict::from_error(error)),
+        }
+    }
+
+    /// Of the end of a body whose head was a success with this status.
+    pub(crate) fn of_end(self, end: End, status: StatusCode) -> Signal {
+        match end.outcome {
+            Outcome::Complete => Signal::Success,
+            Outcome::Dropped => Signal::Neutral,
+            Outcome::Failed(kind) => {
+                (self.0)(&Verdict::new(Inner { http: Some(status), after_output: true, ..Inner::new(kind) }))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Signals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Signals(_)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::BoxError;
+    use bytes::Bytes;
+    use http::HeaderMap;
+
+    // The table of `Signal`, the other way round: every kind there is, each once.
+    #[test]
+    fn each_kind_has_its_signal() {
+        use Kind::*;
+        for (signal, kinds) in [
+            (Signal::Failure, &[Unavailable, Overloaded, Internal, Truncated][..]),
+            (Signal::Timeout, &[DeadlineExceeded]),
+            (Signal::Soft, &[RateLimited, Cancelled]),
+            (
+                Signal::Neutral,
+                &[
+                    InvalidArgument,
+                    ApiKeyInvalid,
+                    FailedPrecondition,
+                    ContextTooLong,
+                    PayloadTooLarge,
+                    Unauthenticated,
+                    PermissionDenied,
+                    KeyLeaked,
+                    ServiceDisabled,
+                    NotFound,
+                    QuotaExhausted,
+                    Conflict,
+                    Unimplemented,
+                    ContentBlocked,
+                    EmptyResponse,
+                    Unknown,
+                    Transport,
+                ],
+            ),
+        ] {
+            for kind in kinds {
+                assert_eq!(Verdict::new(Inner::new(*kind)).signal(), signal, "{kind}");
+            }
+        }
+        assert_eq!(Verdict::default().signal(), Signal::Success);
+    }
+
+    #[test]
+    fn what_was_answered_decides_beyond_the_kind() {
+        let judge = |status, body: &'static str| {
+            let status = StatusCode::from_u16(status).unwrap();
+            Verdict::from_parts(status, &HeaderMap::new(), Bytes::from_static(body.as_bytes())).signal()
+        };
+        assert_eq!(judge(429, r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED"}}"#), Signal::Soft);
+        let named = r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","details":[
+            {"@type":"type.googleapis.com/google.rpc.QuotaFailure",
+             "violations":[{"quotaMetric":"m/requests","quotaId":"RequestsPerMinute","quotaValue":"5"}]}]}}"#;
+        assert_eq!(judge(429, named), Signal::Neutral);
+        assert_eq!(judge(503, "<html>busy</html>"), Signal::Failure);
+        assert_eq!(judge(418, ""), Signal::Neutral);
+    }
+
+    #[test]
+    fn an_error_is_read_along_its_sources() {
+        let signals = Signals::default();
+        let io = |kind: std::io::ErrorKind| signals.of_error(&std::io::Error::from(kind));
+        assert_eq!(io(std::io::ErrorKind::ConnectionRefused), Signal::Failure);
+        assert_eq!(io(std::io::ErrorKind::ConnectionReset), Signal::Failure);
+        assert_eq!(io(std::io::ErrorKind::TimedOut), Signal::Timeout);
+        let turned_away: BoxError = Box::new(std::io::Error::other(Rejected::new("closed")));
+        assert_eq!(signals.of_error(turned_away.as_ref()), Signal::Neutral);
+        let all = Signals::by(|_| Signal::Failure);
+        assert_eq!(all.of_error(turned_away.as_ref()), Signal::Neutral, "whatever the caller's table says");
+    }
+
+    #[test]
+    fn the_end_of_a_body_is_read_by_the_same_table() {
+        let end = |outcome| Signals::default().of_end(End { outcome, usage: None }, StatusCode::OK);
+        assert_eq!(end(Outcome::Complete), Signal::Success);
+        assert_eq!(end(Outcome::Dropped), Signal::Neutral);
+        assert_eq!(end(Outcome::Failed(Kind::Transport)), Signal::Failure);
+        assert_eq!(end(Outcome::Failed(Kind::Truncated)), Signal::Failure);
+        assert_eq!(end(Outcome::Failed(Kind::ContentBlocked)), Signal::Neutral);
+        assert_eq!(end(Outcome::Failed(Kind::DeadlineExceeded)), Signal::Timeout);
+    }
+}
