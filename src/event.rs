@@ -10,9 +10,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::target::TargetKey;
 use crate::verdict::Verdict;
 
-/// Something that happened to one request, which its number tells from others at work at the same time.
+/// Something that happened to one request, which its number tells from others at work at the same time; or to what
+/// the requests of a key share.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
@@ -57,6 +59,22 @@ pub enum Event<'a> {
         why: GaveUp,
         /// The failure.
         verdict: &'a Verdict,
+    },
+    /// A timeout cut the number of calls that may be in flight.
+    #[non_exhaustive]
+    ConcurrencyCut {
+        /// Whose.
+        key: &'a TargetKey,
+        /// Calls in flight at the cut, the one that timed out included.
+        in_flight: u32,
+        /// How many may be from now on; below 1, one at a time and a pace.
+        limit: f64,
+    },
+    /// The calls in flight have no limit any more.
+    #[non_exhaustive]
+    ConcurrencyLifted {
+        /// Whose.
+        key: &'a TargetKey,
     },
 }
 

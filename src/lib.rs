@@ -42,6 +42,7 @@
 //! |---|---|
 //! | [`Verdict`], [`Kind`] | what went wrong, whether and when to try again, what helps |
 //! | [`classify`] | the layer that reads error bodies |
+//! | [`concurrency`] | the layer that shrinks the calls in flight when they time out |
 //! | [`retry`] | the layer that tries again: policy, backoff, budget, bodies |
 //! | [`target`] | what a request asks for, without the key |
 //! | [`event`] | what the layers tell while they work |
@@ -81,6 +82,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod classify;
+pub mod concurrency;
 pub mod error;
 pub mod event;
 pub mod google_rpc;
