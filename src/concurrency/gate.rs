@@ -192,6 +192,9 @@ impl Gate {
         let left = {
             let mut inside = lock(&self.inside);
             let left = inside.waiting.remove(&ticket);
+            if let (Some(_), Some(limit)) = (&left, &mut inside.limit) {
+                limit.bound(now);
+            }
             if inside.granted.remove(&ticket).is_some() {
                 self.give_back(&mut inside);
             }
@@ -278,10 +281,11 @@ impl Gate {
 
     /// Gives free slots to those who wait, first come first served.
     fn grant(&self, inside: &mut Inside, now: Instant, wakes: &mut Wakes) {
-        while let (Some(limit), false) = (&inside.limit, inside.waiting.is_empty()) {
+        while let (Some(limit), false) = (&mut inside.limit, inside.waiting.is_empty()) {
             if limit.room(inside.in_flight, now, &self.settings.tuning) != Room::Now {
                 return;
             }
+            limit.bound(now);
             self.take(inside, now);
             self.grant_first(inside, wakes);
         }

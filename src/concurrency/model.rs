@@ -70,6 +70,7 @@ impl Rule {
 
     fn settle(&mut self, now: Instant) {
         while !self.queue.is_empty() && self.room(now) {
+            self.bound_at = now;
             self.start(now);
             self.called.extend(self.queue.pop_front().map(|name| (name, self.age)));
         }
@@ -237,6 +238,7 @@ impl Run {
             self.rule.inside -= 1;
         } else {
             self.rule.queue.retain(|name| *name != waiter.name);
+            self.rule.bound_at = time::now();
         }
         drop(waiter);
         self.rule.settle(time::now());
