@@ -42,9 +42,11 @@ impl ConcurrencyHandle {
     }
 
     /// Takes this key's limit away: all that wait go at once, and the next timeout of a call that starts from now on
-    /// makes a new one. Whether there was such a key.
-    pub fn reset(&self, key: &TargetKey) -> bool {
-        self.shared.gates.peek(key).map(|gate| gate.reset()).is_some()
+    /// makes a new one. A key that is not known has no limit to take away.
+    pub fn reset(&self, key: &TargetKey) {
+        if let Some(gate) = self.shared.gates.peek(key) {
+            gate.reset();
+        }
     }
 
     /// Takes all limits away, as [`reset`](Self::reset) does.
