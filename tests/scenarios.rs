@@ -171,10 +171,11 @@ fn s10_fifty_processes_recover_where_capacity_does_not_fall() {
     }
 }
 
+// The hardest one: fifty processes that know nothing of each other are over the edge before the first timeout says so.
 #[test]
-#[ignore = "an open question, not a promise: fifty processes push the server over the edge before they know"]
-fn s10_fifty_processes_where_capacity_falls() {
-    s10("retry, governor", 50, FALLING, HOUR, governed);
+fn s10_fifty_processes_find_back_where_capacity_falls() {
+    let served = s10("retry, governor", 50, FALLING, HOUR, governed);
+    assert!(served >= 0.85, "{served}");
 }
 
 #[test]

