@@ -37,6 +37,10 @@
 //! A call is **in flight** until the body of its answer has ended or was dropped: until then the server is at work
 //! on it. A failure has ended with its head.
 //!
+//! A timeout is late news: a server whose capacity falls with its queue may be over the edge before it comes. In
+//! virtual time, at 10 calls a second, a fleet finds back from there with an attempt timeout of 5 s; with one of 10 s
+//! a single process does, and ten often do not. Keep the attempt timeout as short as the answers allow.
+//!
 //! # Waiting
 //!
 //! First come, first served, until the request's [`Deadline`](crate::Deadline), or for
