@@ -23,6 +23,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use tower::{Layer, Service};
 use tower_gemini::circuit_breaker::CircuitBreakerLayer;
 use tower_gemini::classify::ClassifyLayer;
+use tower_gemini::concurrency::AdaptiveConcurrencyLayer;
 use tower_gemini::retry::{RetryLayer, RetryPolicy};
 use tower_gemini::{BoxError, Verdict};
 
@@ -54,6 +55,12 @@ fn main() {
     rows.push(Row::call(
         "retry + classify",
         RetryLayer::new(policy().build().unwrap()).layer(ClassifyLayer::new().layer(Bare)),
+    ));
+    rows.push(Row::call("adaptive concurrency, no limit", AdaptiveConcurrencyLayer::new().layer(Bare)));
+    rows.push(Row::call("adaptive concurrency, limited", limited().layer(Bare)));
+    rows.push(Row::call(
+        "tower's Concurrency limit",
+        tower::limit::ConcurrencyLimitLayer::new(64).layer(Bare),
     ));
     rows.push(Row::call(
         "tower's Retry, counting policy",
@@ -125,6 +132,18 @@ fn main() {
         "retry over the copy alone: {:.2} x (promised: at most 1.1)",
         over_bare(row("retry"), &rows[0]) / over_bare(row("a copy"), &rows[0])
     );
+}
+
+/// With room under a limit, which takes the lock and the clock.
+fn limited() -> AdaptiveConcurrencyLayer {
+    let layer = AdaptiveConcurrencyLayer::builder().floor(64.0).build().unwrap();
+    let late = tower::service_fn(|_: Request<Body>| {
+        ready(Ok::<_, BoxError>(Response::builder().status(504).body(Body::default()).unwrap()))
+    });
+    let mut late = layer.layer(late);
+    one(&mut late, request());
+    assert!(layer.handle().all()[0].1.limit().is_some());
+    layer
 }
 
 /// The median over passes of a row's time over bare: of one pass, so that both saw the same machine.

@@ -92,6 +92,22 @@ pub enum Event<'a> {
         /// What changed, when and why.
         transition: &'a Transition,
     },
+    /// A timeout cut the number of calls that may be in flight.
+    #[non_exhaustive]
+    ConcurrencyCut {
+        /// Whose.
+        key: &'a TargetKey,
+        /// Calls in flight at the cut, the one that timed out included.
+        in_flight: u32,
+        /// How many may be from now on; below 1, one at a time and a pace.
+        limit: f64,
+    },
+    /// The calls in flight have no limit any more.
+    #[non_exhaustive]
+    ConcurrencyLifted {
+        /// Whose.
+        key: &'a TargetKey,
+    },
 }
 
 /// Why a failure was handed on and not retried.

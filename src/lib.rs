@@ -42,6 +42,7 @@
 //! |---|---|
 //! | [`Verdict`], [`Kind`] | what went wrong, whether and when to try again, what helps |
 //! | [`classify`] | the layer that reads error bodies |
+//! | [`concurrency`] | the layer that shrinks the calls in flight when they time out |
 //! | [`retry`] | the layer that tries again: policy, backoff, budget, bodies |
 //! | [`circuit_breaker`] | the layer that stops asking a server that is down |
 //! | [`target`] | what a request asks for, without the key |
@@ -83,6 +84,7 @@
 
 pub mod circuit_breaker;
 pub mod classify;
+pub mod concurrency;
 pub mod error;
 pub mod event;
 pub mod google_rpc;

@@ -13,6 +13,7 @@ use tower::{Layer, Service};
 use tower_gemini::BoxError;
 use tower_gemini::circuit_breaker::CircuitBreakerLayer;
 use tower_gemini::classify::ClassifyLayer;
+use tower_gemini::concurrency::AdaptiveConcurrencyLayer;
 use tower_gemini::retry::{Budget, RetryLayer, RetryPolicy};
 
 #[path = "support/measured.rs"]
@@ -161,6 +162,20 @@ async fn the_retry_layer_copies_nothing_while_the_budget_is_empty() {
     use tower::ServiceExt;
     let layer = RetryLayer::new(policy().budget(Budget::new(1, 0.001).unwrap()).build().unwrap());
     let _ = layer.layer(Bare(503)).oneshot(request()).await;
+    assert_eq!(of_one_call(layer.layer(Bare(200))), 0);
+}
+
+#[test]
+fn the_concurrency_layer_allocates_nothing_without_a_limit() {
+    assert_eq!(of_one_call(AdaptiveConcurrencyLayer::new().layer(Bare(200))), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nor_under_a_limit_that_has_room() {
+    use tower::ServiceExt;
+    let layer = AdaptiveConcurrencyLayer::builder().floor(10.0).build().unwrap();
+    let _ = layer.layer(Bare(504)).oneshot(request()).await;
+    assert_eq!(layer.handle().all()[0].1.limit(), Some(10.0));
     assert_eq!(of_one_call(layer.layer(Bare(200))), 0);
 }
 

@@ -16,10 +16,22 @@ use tower_gemini::circuit_breaker::{
     CircuitBody, CircuitBreaker, CircuitBreakerLayer, CircuitOpen, Circuits,
 };
 use tower_gemini::classify::{Classify, ClassifyBody, ClassifyLayer};
+use tower_gemini::concurrency::{
+    AdaptiveConcurrency, AdaptiveConcurrencyLayer, ConcurrencyBody, ConcurrencyHandle, ConcurrencyLimited,
+};
 use tower_gemini::error::find;
 use tower_gemini::retry::{
     Attempts, Backoff, Budget, GaveUp, ReplayBody, ReplayLayer, Retry, RetryLayer, RetryPolicy,
 };
+
+/// Under a limit below one, so that every further call waits for its turn.
+async fn limited_layer() -> AdaptiveConcurrencyLayer {
+    let layer = AdaptiveConcurrencyLayer::new();
+    let late = error(504, "DEADLINE_EXCEEDED", "late");
+    let _ = layer.layer(Probe::always(late)).oneshot(request()).await;
+    assert!(layer.handle().all()[0].1.limit().is_some_and(|limit| limit < 1.0));
+    layer
+}
 
 /// At least three attempts, two clones, readiness polled twice, an inner service that is not ready at once.
 async fn keeps_the_contract<L, B>(layer: L, make: impl Fn() -> Request<B>)
@@ -57,6 +69,8 @@ async fn every_layer_calls_only_what_was_polled_ready() {
     // Two failures open it, so it is open between `poll_ready` and `call`, half-open, and closed again.
     let jumpy = CircuitBreakerLayer::builder().consecutive_failures(2).build().unwrap();
     keeps_the_contract(tower_layer::Stack::new(jumpy, RetryLayer::default()), request).await;
+    keeps_the_contract(AdaptiveConcurrencyLayer::new(), request).await;
+    keeps_the_contract(tower_layer::Stack::new(limited_layer().await, RetryLayer::default()), request).await;
     keeps_the_contract(
         tower_layer::Stack::new(ClassifyLayer::new(), tower::retry::RetryLayer::new(RetryPolicy::default())),
         request,
@@ -151,6 +165,10 @@ fn services_futures_and_errors_have_the_auto_traits_their_parameters_allow() {
     struct Plain;
     shared::<Classify<Plain>>();
     shared::<Retry<Plain>>();
+    shared::<AdaptiveConcurrency<Plain>>();
+    shared::<AdaptiveConcurrencyLayer>();
+    shared::<ConcurrencyHandle>();
+    shared::<ConcurrencyLimited>();
     shared::<ClassifyLayer>();
     shared::<CircuitBreaker<Plain>>();
     shared::<CircuitBreakerLayer>();
@@ -166,11 +184,14 @@ fn services_futures_and_errors_have_the_auto_traits_their_parameters_allow() {
     shared::<tower_gemini::ConfigError>();
     shared::<tower_gemini::google_rpc::Status>();
     sendable::<tower_gemini::retry::ResponseFuture<Plain, Body, std::future::Ready<()>>>();
+    sendable::<tower_gemini::concurrency::ResponseFuture<Plain, Body, std::future::Ready<()>>>();
     sendable::<tower_gemini::classify::ResponseFuture<std::future::Ready<()>, Body>>();
     sendable::<tower_gemini::retry::Wait>();
     sendable::<tower_gemini::circuit_breaker::ResponseFuture<Plain, Body, std::future::Ready<()>>>();
     unpin::<CircuitBody<Body>>();
     shared::<CircuitBody<Body>>();
+    unpin::<ConcurrencyBody<Body>>();
+    shared::<ConcurrencyBody<Body>>();
     unpin::<ClassifyBody<Body>>();
     shared::<ClassifyBody<Body>>();
     // A body that is `Send` only makes futures that are, as well.

@@ -1,0 +1,71 @@
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::{Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use super::gate::Slot;
+use crate::tail::{OnEnd, Tail};
+use crate::verdict::End;
+
+pin_project! {
+    /// A response's body that counts as in flight until it ends.
+    ///
+    /// Frames, trailers and errors pass through unchanged. Dropping it frees the call's place under the limit and
+    /// counts nothing.
+    pub struct ConcurrencyBody<B> {
+        #[pin]
+        tail: Tail<B, Ending>,
+    }
+}
+
+/// The slot of a call whose answer is on its way.
+pub(super) struct Ending {
+    slot: Slot,
+    status: StatusCode,
+}
+
+impl OnEnd for Ending {
+    #[inline]
+    fn on_end(self, end: End) {
+        let signal = self.slot.signals().of_end(end, self.status);
+        self.slot.end(signal);
+    }
+}
+
+impl<B: Body> ConcurrencyBody<B> {
+    /// With a slot, the body holds it until its end.
+    #[inline]
+    pub(super) fn watch(response: Response<B>, slot: Option<Slot>) -> Response<Self> {
+        let status = response.status();
+        Tail::watch(response, slot.map(|slot| Ending { slot, status })).map(|tail| Self { tail })
+    }
+}
+
+impl<B: Body> Body for ConcurrencyBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        self.project().tail.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.tail.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.tail.size_hint()
+    }
+}
+
+impl<B> fmt::Debug for ConcurrencyBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConcurrencyBody").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,77 @@
+use std::error::Error;
+use std::fmt;
+
+use tokio::time::Instant;
+
+use crate::error::Rejected;
+
+/// A request that was not sent because its turn did not come, or cannot come, in time.
+///
+/// Its [`source`](Error::source) is a [`Rejected`]: outer layers know by it that nothing was sent.
+#[derive(Clone, Debug)]
+pub struct ConcurrencyLimited {
+    why: Refusal,
+    rejected: Rejected,
+}
+
+/// Why a request was turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// As many requests wait as may.
+    QueueFull,
+    /// The request's [`Deadline`](crate::Deadline) came first, or is certain to.
+    Deadline,
+    /// It carries no deadline, and [`max_wait`](super::AdaptiveConcurrencyBuilder::max_wait) is over, or is certain to
+    /// be too short.
+    MaxWait,
+}
+
+impl Refusal {
+    /// The reason as a phrase.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::QueueFull => "too many requests wait for their turn under the concurrency limit",
+            Self::Deadline => "no turn under the concurrency limit before the deadline",
+            Self::MaxWait => "no turn under the concurrency limit within the longest wait",
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl ConcurrencyLimited {
+    pub(super) fn new(why: Refusal, until: Option<Instant>) -> Self {
+        let rejected = Rejected::new(why.as_str());
+        Self { why, rejected: until.into_iter().fold(rejected, Rejected::with_until) }
+    }
+
+    /// Why the request was turned away.
+    #[must_use]
+    pub const fn why(&self) -> Refusal {
+        self.why
+    }
+
+    /// Before this instant no further call is admitted. `None` when that depends on when the calls in flight end.
+    #[must_use]
+    pub const fn until(&self) -> Option<Instant> {
+        self.rejected.until()
+    }
+}
+
+impl fmt::Display for ConcurrencyLimited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("concurrency limited")
+    }
+}
+
+impl Error for ConcurrencyLimited {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.rejected)
+    }
+}

@@ -1,0 +1,106 @@
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::layer::Shared;
+use crate::target::TargetKey;
+
+/// Reads the limits of a layer, and resets them. Clones and the layer share the same state; dropping it changes
+/// nothing.
+///
+/// ```
+/// use tower_gemini::concurrency::AdaptiveConcurrencyLayer;
+///
+/// let layer = AdaptiveConcurrencyLayer::new();
+/// let handle = layer.handle();
+/// for (key, state) in handle.all() {
+///     println!("{key}: {} in flight, {} waiting", state.in_flight(), state.queued());
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct ConcurrencyHandle {
+    shared: Arc<Shared>,
+}
+
+impl ConcurrencyHandle {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Every key that the layer knows and its state, in no order. Keys beyond
+    /// [`max_keys`](super::AdaptiveConcurrencyBuilder::max_keys) are not among them.
+    #[must_use]
+    pub fn all(&self) -> Vec<(TargetKey, ConcurrencyState)> {
+        self.shared.gates.all().into_iter().map(|(key, gate)| (key, gate.state())).collect()
+    }
+
+    /// The state of one key; `None` when there was no request for it yet, or none for so long that it was
+    /// forgotten.
+    #[must_use]
+    pub fn get(&self, key: &TargetKey) -> Option<ConcurrencyState> {
+        self.shared.gates.peek(key).map(|gate| gate.state())
+    }
+
+    /// Takes this key's limit away: all that wait go at once, and the next timeout of a call that starts from now on
+    /// makes a new one. A key that is not known has no limit to take away.
+    pub fn reset(&self, key: &TargetKey) {
+        if let Some(gate) = self.shared.gates.peek(key) {
+            gate.reset();
+        }
+    }
+
+    /// Takes all limits away, as [`reset`](Self::reset) does.
+    pub fn reset_all(&self) {
+        for (_, gate) in self.shared.gates.all() {
+            gate.reset();
+        }
+    }
+
+    /// Forgets the keys that nobody uses and that have no limit. Done unasked when the map of keys is full.
+    pub fn evict_idle(&self) {
+        self.shared.gates.evict_idle();
+    }
+}
+
+/// One key at one moment. See [`ConcurrencyHandle`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ConcurrencyState {
+    pub(super) limit: Option<f64>,
+    pub(super) in_flight: u32,
+    pub(super) queued: usize,
+    pub(super) cuts: u64,
+    pub(super) last_cut: Option<Instant>,
+}
+
+impl ConcurrencyState {
+    /// How many calls may be in flight; below 1, one at a time and a pace. `None` is without a limit.
+    #[must_use]
+    pub const fn limit(&self) -> Option<f64> {
+        self.limit
+    }
+
+    /// Calls whose answer has not ended, and those that have their turn and are about to start.
+    #[must_use]
+    pub const fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
+    /// Requests that wait for their turn.
+    #[must_use]
+    pub const fn queued(&self) -> usize {
+        self.queued
+    }
+
+    /// How often a timeout has cut the limit, the first limit included.
+    #[must_use]
+    pub const fn cuts(&self) -> u64 {
+        self.cuts
+    }
+
+    /// When that was last, on tokio's clock.
+    #[must_use]
+    pub const fn last_cut(&self) -> Option<Instant> {
+        self.last_cut
+    }
+}

@@ -1,0 +1,68 @@
+use std::sync::Arc;
+
+use tower_layer::Layer;
+
+use super::gate::Gate;
+use super::settings::Settings;
+use super::{AdaptiveConcurrency, AdaptiveConcurrencyBuilder, ConcurrencyHandle};
+use crate::keyed::Keyed;
+use crate::target::{Target, TargetKey};
+
+/// Puts [`AdaptiveConcurrency`] around a service. See the [module documentation](super).
+///
+/// All services it makes, their clones, and its own clones share the limits.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct AdaptiveConcurrencyLayer {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) settings: Arc<Settings>,
+    pub(super) gates: Keyed<TargetKey, Gate>,
+}
+
+impl Shared {
+    pub(super) fn gate(&self, target: &Target<'_>) -> Arc<Gate> {
+        let make = |key: &TargetKey| Gate::new(key.clone(), Arc::clone(&self.settings));
+        self.gates.get(self.settings.key(target), make)
+    }
+}
+
+impl AdaptiveConcurrencyLayer {
+    /// A layer with the defaults of the [module documentation](super).
+    pub fn new() -> Self {
+        Self::of(Settings::default())
+    }
+
+    pub(super) fn of(settings: Settings) -> Self {
+        let gates = Keyed::new(settings.max_keys);
+        Self { shared: Arc::new(Shared { settings: Arc::new(settings), gates }) }
+    }
+
+    /// A builder that starts with the defaults.
+    pub fn builder() -> AdaptiveConcurrencyBuilder {
+        AdaptiveConcurrencyBuilder::default()
+    }
+
+    /// The way to read the limits, and to reset them.
+    #[must_use]
+    pub fn handle(&self) -> ConcurrencyHandle {
+        ConcurrencyHandle::new(Arc::clone(&self.shared))
+    }
+}
+
+impl Default for AdaptiveConcurrencyLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S> Layer<S> for AdaptiveConcurrencyLayer {
+    type Service = AdaptiveConcurrency<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        AdaptiveConcurrency::new(Arc::clone(&self.shared), inner)
+    }
+}

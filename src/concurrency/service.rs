@@ -1,0 +1,118 @@
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+use super::future::{State, Waiting};
+use super::gate::{Entry, Gate};
+use super::layer::Shared;
+use super::{ConcurrencyBody, ConcurrencyLimited, Refusal, ResponseFuture};
+use crate::error::BoxError;
+use crate::keyed::Memo;
+use crate::time;
+use crate::timeout::Deadline;
+
+/// Lets as many calls out at once as the server answers in time. Made by
+/// [`AdaptiveConcurrencyLayer`](super::AdaptiveConcurrencyLayer); see the [module documentation](super).
+///
+/// `poll_ready` is the inner service's own and holds no place under the limit.
+pub struct AdaptiveConcurrency<S> {
+    inner: S,
+    shared: Arc<Shared>,
+    memo: Memo<Gate>,
+}
+
+impl<S> AdaptiveConcurrency<S> {
+    pub(super) const fn new(shared: Arc<Shared>, inner: S) -> Self {
+        Self { inner, shared, memo: Memo::new() }
+    }
+
+    /// The inner service.
+    pub const fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service, to change it.
+    pub const fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The inner service, by value.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S: Clone> Clone for AdaptiveConcurrency<S> {
+    /// Whether readiness is cloned is the inner service's affair.
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), shared: Arc::clone(&self.shared), memo: self.memo.clone() }
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for AdaptiveConcurrency<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdaptiveConcurrency").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl<S, B, RB> Service<Request<B>> for AdaptiveConcurrency<S>
+where
+    S: Service<Request<B>, Response = Response<RB>> + Clone,
+    S::Error: Into<BoxError>,
+    RB: Body,
+{
+    type Response = Response<ConcurrencyBody<RB>>;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, B, S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    #[inline]
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let gate = self.memo.state(&request, |target| self.shared.gate(target));
+        if let Some(slot) = gate.try_enter() {
+            return ResponseFuture { state: State::called(self.inner.call(request), slot) };
+        }
+        let gate = Arc::clone(gate);
+        self.call_limited(request, &gate)
+    }
+}
+
+impl<S: Clone> AdaptiveConcurrency<S> {
+    #[cold]
+    fn call_limited<B, RB>(
+        &mut self,
+        request: Request<B>,
+        gate: &Arc<Gate>,
+    ) -> ResponseFuture<S, B, S::Future>
+    where
+        S: Service<Request<B>, Response = Response<RB>>,
+    {
+        let now = time::now();
+        let (deadline, late) = match Deadline::of(&request) {
+            Some(deadline) => (deadline.instant(), Refusal::Deadline),
+            None => (time::saturating_add(now, self.shared.settings.max_wait), Refusal::MaxWait),
+        };
+        let refused = |why, until| State::Refused { error: Some(ConcurrencyLimited::new(why, until)) };
+        let state = match gate.enter(now, deadline) {
+            Entry::Admitted(slot) => State::called(self.inner.call(request), slot),
+            Entry::Full(until) => refused(Refusal::QueueFull, until),
+            Entry::Late(until) => refused(late, until),
+            Entry::Queued(place) => {
+                // The instance that was polled ready is dropped, and with it its reservation: nobody below has to
+                // wait for one who waits here. The caller's next call polls a fresh one, and so does this call
+                // when its turn has come.
+                self.inner = self.inner.clone();
+                let service = self.inner.clone();
+                State::Waiting { waiting: Box::new(Waiting::new(place, service, request, deadline, late)) }
+            }
+        };
+        ResponseFuture { state }
+    }
+}
