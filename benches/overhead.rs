@@ -9,21 +9,25 @@
     reason = "a bench reads the real clock"
 )]
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::{Ready, ready};
 use std::hint::black_box;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use allocation_counter::measure;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
+use http_body::Body as _;
 use http_body_util::Full;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use tower::{Layer, Service};
 use tower_gemini::circuit_breaker::CircuitBreakerLayer;
 use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::concurrency::AdaptiveConcurrencyLayer;
+use tower_gemini::rate_limit::{Limits, RateLimitLayer};
 use tower_gemini::retry::{RetryLayer, RetryPolicy};
 use tower_gemini::{BoxError, Verdict};
 
@@ -66,6 +70,21 @@ fn main() {
         "tower's Retry, counting policy",
         tower::retry::RetryLayer::new(Counting(4)).layer(Bare),
     ));
+
+    let limits =
+        || Limits::new().requests_per_minute(1_000_000_000).input_tokens_per_minute(1_000_000_000_000);
+    let watched = RateLimitLayer::new(limits()).unwrap().layer(ClassifyLayer::new().watch().layer(Bare));
+    let limited = |limits| RateLimitLayer::new(limits).unwrap().layer(Bare);
+    rows.push(Row::call("one exact clock read", Clocked(Bare)));
+    rows.push(Row::call("floor: requests and tokens, no keys", Floor::new(Bare)));
+    rows.push(Row::call("rate limit, requests", limited(Limits::new().requests_per_minute(1_000_000_000))));
+    rows.push(Row::call("rate limit, requests and tokens", limited(limits())));
+    rows.push(Row::call(
+        "rate limit, requests, tokens and days",
+        limited(limits().requests_per_day(1_000_000_000)),
+    ));
+    rows.push(Row::call("rate limit, cloned per call", Cloning(limited(limits()))));
+    rows.push(Row::call("rate limit + classify, body read", Reading(watched)));
 
     rows.push(Row::call("bare service, body read", Reading(Bare)));
     rows.push(Row::call("breaker, closed, body read", Reading(CircuitBreakerLayer::default().layer(Bare))));
@@ -129,9 +148,75 @@ fn main() {
         row("Verdict::from_parts").times_median() / row("serde_json visitor").times_median()
     );
     println!(
+        "rate limit (three dimensions) over the hand-written floor of two: {:.2} x (promised: at most 110 / 82 = 1.34)",
+        over_bare(row("rate limit, requests, tokens"), &rows[0]) / over_bare(row("floor:"), &rows[0])
+    );
+    println!(
         "retry over the copy alone: {:.2} x (promised: at most 1.1)",
         over_bare(row("retry"), &rows[0]) / over_bare(row("a copy"), &rows[0])
     );
+}
+
+/// The bare service, after a look at the clock.
+#[derive(Clone)]
+struct Clocked(Bare);
+
+impl Service<Request<Body>> for Clocked {
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = <Bare as Service<Request<Body>>>::Future;
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.0.poll_ready(cx)
+    }
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        black_box(tokio::time::Instant::now());
+        self.0.call(request)
+    }
+}
+
+/// What a limit of requests and tokens costs at the least: an exact clock, one lock, a log of the last minute. It
+/// knows no keys, settles nothing, and cannot wait.
+#[derive(Clone)]
+struct Floor(Bare, Arc<Mutex<Log>>);
+
+#[derive(Default)]
+struct Log {
+    charges: VecDeque<(tokio::time::Instant, u32)>,
+    tokens: u64,
+}
+
+impl Floor {
+    fn new(inner: Bare) -> Self {
+        Self(inner, Arc::default())
+    }
+}
+
+impl Service<Request<Body>> for Floor {
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = <Bare as Service<Request<Body>>>::Future;
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.0.poll_ready(cx)
+    }
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let tokens = request.body().size_hint().exact().unwrap_or(0) / 4;
+        let now = tokio::time::Instant::now();
+        let mut log = self.1.lock().unwrap();
+        while log.charges.front().is_some_and(|charge| now - charge.0 >= std::time::Duration::from_secs(60)) {
+            let gone = log.charges.pop_front().unwrap();
+            log.tokens -= u64::from(gone.1);
+        }
+        assert!(log.charges.len() < 1_000_000_000 && log.tokens + tokens < 1_000_000_000_000);
+        // Kept short, so that it does not pay for memory that the layer does not touch.
+        if log.charges.len() > 8_192 {
+            log.charges.clear();
+            log.tokens = 0;
+        }
+        log.charges.push_back((now, tokens as u32));
+        log.tokens += tokens;
+        drop(log);
+        self.0.call(request)
+    }
 }
 
 /// With room under a limit, which takes the lock and the clock.

@@ -1,5 +1,5 @@
-//! State that layers keep per key: a bounded map that all clones share, and each service's memory of the last
-//! key it met.
+//! State that layers keep per key: a bounded map that all clones share, a small cache of targets before it, and each
+//! service's memory of the last target it met.
 //!
 //! **Sharing**: the map lives behind the layer's `Arc`; what it hands out are `Arc`s of the states. **Bounds**: when
 //! `max_keys` are in use, states that are idle and that nobody holds are dropped; if there are none, further keys
@@ -31,7 +31,11 @@ pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) struct Keyed<K, T> {
     states: Mutex<States<K, T>>,
     max_keys: usize,
+    recent: [Mutex<Option<Seen<T>>>; RECENT],
 }
+
+/// Targets that a layer remembers for services that were cloned for one call.
+const RECENT: usize = 16;
 
 struct States<K, T> {
     by_key: HashMap<K, Arc<T>>,
@@ -50,7 +54,7 @@ pub(crate) trait State {
 impl<K: Eq + Hash + Clone, T: State> Keyed<K, T> {
     pub(crate) fn new(max_keys: usize) -> Self {
         let states = States { by_key: HashMap::new(), overflow: None, turned_away: 0 };
-        Self { states: Mutex::new(states), max_keys }
+        Self { states: Mutex::new(states), max_keys, recent: std::array::from_fn(|_| Mutex::new(None)) }
     }
 
     /// The state of this key, made if there is none.
@@ -59,7 +63,7 @@ impl<K: Eq + Hash + Clone, T: State> Keyed<K, T> {
         if let Some(state) = states.by_key.get(&key) {
             return Arc::clone(state);
         }
-        if states.by_key.len() >= self.max_keys && !states.make_room(self.max_keys) {
+        if states.by_key.len() >= self.max_keys && !self.make_room(&mut states) {
             return Arc::clone(states.overflow.get_or_insert_with(|| Arc::new(make(&key))));
         }
         let state = Arc::new(make(&key));
@@ -79,25 +83,79 @@ impl<K: Eq + Hash + Clone, T: State> Keyed<K, T> {
 
     /// Drops the states that are idle and that nobody holds.
     pub(crate) fn evict_idle(&self) {
-        lock(&self.states).evict();
+        self.evict(&mut lock(&self.states));
     }
-}
 
-impl<K: Eq + Hash, T: State> States<K, T> {
     /// Looks for idle states, but not for each newcomer: a flood of new keys would search the whole map each time.
-    fn make_room(&mut self, max_keys: usize) -> bool {
-        if self.turned_away % (max_keys / 8).max(1) == 0 {
-            self.evict();
+    fn make_room(&self, states: &mut States<K, T>) -> bool {
+        if states.turned_away % (self.max_keys / 8).max(1) == 0 {
+            self.evict(states);
         }
-        let room = self.by_key.len() < max_keys;
-        self.turned_away = if room { 0 } else { self.turned_away + 1 };
+        let room = states.by_key.len() < self.max_keys;
+        states.turned_away = if room { 0 } else { states.turned_away + 1 };
         room
     }
 
-    fn evict(&mut self) {
+    fn evict(&self, states: &mut States<K, T>) {
+        // The cache holds states, too, which is no reason to keep them.
+        self.recent.iter().for_each(|slot| drop(lock(slot).take()));
         // A state whose only owner is the map can gain another one only through the map, whose lock is held here.
-        self.by_key.retain(|_, state| Arc::strong_count(state) > 1 || !state.is_idle());
+        states.by_key.retain(|_, state| Arc::strong_count(state) > 1 || !state.is_idle());
     }
+
+    /// The state of a request's target: what this service or this layer remembers, or what `find` finds.
+    #[inline]
+    pub(crate) fn of_request<B>(
+        &self,
+        memo: &mut Memo<T>,
+        request: &Request<B>,
+        find: impl FnOnce(&Target<'_>) -> Arc<T>,
+    ) -> Arc<T> {
+        match &memo.seen {
+            Some(seen) if seen.is_of(request) => Arc::clone(&seen.state),
+            _ => self.recall(memo, request, find),
+        }
+    }
+
+    #[inline(never)]
+    fn recall<B>(
+        &self,
+        memo: &mut Memo<T>,
+        request: &Request<B>,
+        find: impl FnOnce(&Target<'_>) -> Arc<T>,
+    ) -> Arc<T> {
+        let slot = &self.recent[slot_of(request) % RECENT];
+        let known =
+            lock(slot).as_ref().filter(|seen| seen.is_of(request)).map(|seen| Arc::clone(&seen.state));
+        let state = known.unwrap_or_else(|| {
+            let state = find(&Target::of(request));
+            let old = lock(slot).replace(Seen::new(request, Arc::clone(&state)));
+            drop(old);
+            state
+        });
+        // A service that is cloned for one call need not remember anything.
+        if std::mem::replace(&mut memo.called, true) {
+            memo.seen = Some(Seen::new(request, Arc::clone(&state)));
+        }
+        state
+    }
+}
+
+/// Where a target is looked for. Any function will do that is quick and spreads models and labels.
+fn slot_of<B>(request: &Request<B>) -> usize {
+    let mix = |hash: u64, bytes: &[u8]| {
+        bytes.chunks(8).fold(hash, |hash, chunk| {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            (hash.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x517C_C1B7_2722_0A95)
+        })
+    };
+    let mut hash = mix(0, request.uri().path().as_bytes());
+    if let Some(label) = request.extensions().get::<KeyLabel>() {
+        hash = mix(hash, label.as_str().as_bytes());
+    }
+    // The high bits are the mixed ones.
+    (hash >> 48) as usize
 }
 
 impl<K, T> fmt::Debug for Keyed<K, T> {
@@ -112,6 +170,7 @@ impl<K, T> fmt::Debug for Keyed<K, T> {
 /// It holds the request's path and query, which may contain an API key: nothing here is ever printed.
 pub(crate) struct Memo<T> {
     seen: Option<Seen<T>>,
+    called: bool,
 }
 
 /// All that a [`Target`] is read from, and the state that it led to.
@@ -125,26 +184,11 @@ struct Seen<T> {
 
 impl<T> Memo<T> {
     pub(crate) const fn new() -> Self {
-        Self { seen: None }
-    }
-
-    /// The state of this request's target: the one remembered, or what `find` finds.
-    #[inline]
-    pub(crate) fn state<B>(
-        &mut self,
-        request: &Request<B>,
-        find: impl FnOnce(&Target<'_>) -> Arc<T>,
-    ) -> &Arc<T> {
-        let known = self.seen.as_ref().is_some_and(|seen| seen.is_of(request));
-        if !known {
-            self.seen = Some(Seen::new(request, find(&Target::of(request))));
-        }
-        &self.seen.as_ref().expect("it was filled a line above").state
+        Self { seen: None, called: false }
     }
 }
 
 impl<T> Seen<T> {
-    #[cold]
     fn new<B>(request: &Request<B>, state: Arc<T>) -> Self {
         let path = request.uri().path_and_query().cloned();
         Self {
@@ -168,7 +212,7 @@ impl<T> Seen<T> {
 
 impl<T> Clone for Memo<T> {
     fn clone(&self) -> Self {
-        Self { seen: self.seen.clone() }
+        Self { seen: self.seen.clone(), called: false }
     }
 }
 
@@ -235,6 +279,7 @@ mod tests {
 
     #[test]
     fn a_memo_answers_for_the_same_target_only() {
+        let keyed: Keyed<u8, Busy> = Keyed::new(8);
         let mut memo = Memo::new();
         let found = AtomicU32::new(0);
         let request = |path: &str, label: Option<&str>| {
@@ -246,7 +291,7 @@ mod tests {
         };
         let mut ask = |request: &Request<()>| {
             let before = found.load(Ordering::Relaxed);
-            memo.state(request, |_| {
+            keyed.of_request(&mut memo, request, |_| {
                 found.fetch_add(1, Ordering::Relaxed);
                 Arc::new(Busy::default())
             });
@@ -265,5 +310,16 @@ mod tests {
         *hinted.method_mut() = http::Method::GET;
         assert!(ask(&hinted));
         assert!(!ask(&hinted));
+        assert!(!ask(&hinted));
+        // A service that was made for one call finds what another one has met.
+        memo = Memo::new();
+        keyed.of_request(&mut memo, &hinted, |_| panic!("the layer remembers it"));
+        keyed.evict_idle();
+        let found = std::cell::Cell::new(false);
+        keyed.of_request(&mut Memo::new(), &hinted, |_| {
+            found.set(true);
+            Arc::new(Busy::default())
+        });
+        assert!(found.get(), "what was dropped is not remembered");
     }
 }

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use allocation_counter::measure;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{Request, Response};
 use http_body::Body as _;
 use http_body_util::Full;
@@ -14,6 +15,7 @@ use tower_gemini::BoxError;
 use tower_gemini::circuit_breaker::CircuitBreakerLayer;
 use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::concurrency::AdaptiveConcurrencyLayer;
+use tower_gemini::rate_limit::{Limits, Mode, RateLimitLayer};
 use tower_gemini::retry::{Budget, RetryLayer, RetryPolicy};
 
 #[path = "support/measured.rs"]
@@ -120,6 +122,35 @@ fn reading_along_allocates_nothing_for_a_frame() {
         assert_eq!(verdict.outcome(), Some(tower_gemini::verdict::Outcome::Complete));
         assert_eq!(verdict.usage().unwrap().input_tokens, 7);
     }
+}
+
+#[test]
+fn the_rate_limit_allocates_nothing_for_a_grant() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let _in_runtime = runtime.enter();
+    let limits = Limits::new()
+        .requests_per_minute(1_000_000)
+        .input_tokens_per_minute(1_000_000_000)
+        .requests_per_day(1_000_000);
+    let service = RateLimitLayer::new(limits).unwrap().layer(Bare(200));
+    // The window's log doubles its room now and then until it holds a minute's worth: 8,192 entries.
+    (0..20_000).for_each(|_| drop(of_one_call(service.clone())));
+    let counts: Vec<_> = (0..100).map(|_| of_one_call(service.clone())).collect();
+    assert!(counts.iter().all(|count| *count == 0), "{counts:?}");
+    let mut one = service;
+    assert_eq!(of_one_call(&mut one), 0);
+}
+
+#[test]
+fn a_refusal_of_the_rate_limit_allocates_the_box_of_its_error() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let _in_runtime = runtime.enter();
+    let limits = Limits::new().requests_per_minute(1);
+    let layer = RateLimitLayer::builder().limits(limits).mode(Mode::Reject).build().unwrap();
+    let mut service = layer.layer(Bare(200));
+    drop(service.call(request()).poll_unpin(&mut Context::from_waker(Waker::noop())));
+    of_one_refusal(&mut service);
+    assert_eq!(of_one_refusal(&mut service), 1);
 }
 
 #[test]

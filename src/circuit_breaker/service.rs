@@ -111,15 +111,14 @@ where
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let shared = &*self.shared;
-        let key = self.memo.state(&request, |target| shared.of_target(target));
+        let key = shared.keyed.of_request(&mut self.memo, &request, |target| shared.of_target(target));
         if self.ready {
             if let Some(pass) = key.gate.admit_free() {
                 self.ready = false;
-                let guard = Some(Guard::new(Arc::clone(key), pass));
+                let guard = Some(Guard::new(key, pass));
                 return ResponseFuture { state: State::Called { future: self.inner.call(request), guard } };
             }
         }
-        let key = Arc::clone(key);
         self.ask(key, request)
     }
 }

@@ -101,16 +101,16 @@ impl Gate {
 
     /// Admits a call if there is no limit. No lock, no clock.
     #[inline]
-    pub(super) fn try_enter(self: &Arc<Self>) -> Option<Slot> {
+    pub(super) fn try_enter(self: Arc<Self>) -> Result<Slot, Arc<Self>> {
         let mut word = self.word.load(Relaxed);
         while word & LIMITED == 0 {
             // 2³² calls in flight would need more memory than there is.
             match self.word.compare_exchange_weak(word, word + 1, Relaxed, Relaxed) {
-                Ok(_) => return Some(Slot::new(Arc::clone(self), age_of(word))),
+                Ok(_) => return Ok(Slot::new(self, age_of(word))),
                 Err(changed) => word = changed,
             }
         }
-        None
+        Err(self)
     }
 
     /// Admits a call, gives it a place in the queue, or turns it away.
@@ -139,7 +139,8 @@ impl Gate {
         let tuning = &self.settings.tuning;
         let Some(limit) = inside.limit.as_mut() else {
             // No limit can come while the lock is held.
-            return Entry::Admitted(self.try_enter().expect("there is no limit"));
+            let slot = Arc::clone(self).try_enter().ok();
+            return Entry::Admitted(slot.expect("there is no limit"));
         };
         if inside.waiting.is_empty() && limit.room(inside.in_flight, now, tuning) == Room::Now {
             self.take(inside, now);

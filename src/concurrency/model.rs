@@ -193,9 +193,9 @@ impl Run {
     fn arrive(&mut self) {
         let now = time::now();
         let at_once = self.rule.arrive(now);
-        let entry = match self.gate.try_enter() {
-            Some(slot) => Entry::Admitted(slot),
-            None => self.gate.enter(now, now + Duration::from_secs(100_000)),
+        let entry = match Arc::clone(&self.gate).try_enter() {
+            Ok(slot) => Entry::Admitted(slot),
+            Err(_) => self.gate.enter(now, now + Duration::from_secs(100_000)),
         };
         match entry {
             Entry::Admitted(slot) => {
@@ -384,7 +384,10 @@ fn two_threads_leave_the_count_exact() {
                         draw if draw < 0.4 => {
                             let now = time::now();
                             let far = now + Duration::from_secs(1000);
-                            match gate.try_enter().map_or_else(|| gate.enter(now, far), Entry::Admitted) {
+                            match Arc::clone(&gate)
+                                .try_enter()
+                                .map_or_else(|_| gate.enter(now, far), Entry::Admitted)
+                            {
                                 Entry::Admitted(slot) => slots.push(slot),
                                 Entry::Queued(place) => places.push(place),
                                 entry => panic!("{entry:?}"),

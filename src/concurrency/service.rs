@@ -75,12 +75,12 @@ where
 
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let gate = self.memo.state(&request, |target| self.shared.gate(target));
-        if let Some(slot) = gate.try_enter() {
-            return ResponseFuture { state: State::called(self.inner.call(request), slot) };
+        let shared = &self.shared;
+        let gate = shared.gates.of_request(&mut self.memo, &request, |target| shared.gate(target));
+        match gate.try_enter() {
+            Ok(slot) => ResponseFuture { state: State::called(self.inner.call(request), slot) },
+            Err(gate) => self.call_limited(request, &gate),
         }
-        let gate = Arc::clone(gate);
-        self.call_limited(request, &gate)
     }
 }
 

@@ -13,20 +13,20 @@ pin_project! {
     /// The body of an admitted call's answer: the same frames as the inner body's.
     ///
     /// At its end, and when it is dropped before, the call is settled by what the answer says it has used.
-    pub struct ResponseBody<B> {
+    pub struct RateLimitBody<B> {
         #[pin]
         tail: Tail<B, Permit>,
     }
 }
 
-impl<B: Body> ResponseBody<B> {
+impl<B: Body> RateLimitBody<B> {
     #[inline]
     pub(super) fn watch(response: Response<B>, permit: Option<Permit>) -> Response<Self> {
         Tail::watch(response, permit).map(|tail| Self { tail })
     }
 }
 
-impl<B: Body> Body for ResponseBody<B> {
+impl<B: Body> Body for RateLimitBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -46,8 +46,8 @@ impl<B: Body> Body for ResponseBody<B> {
     }
 }
 
-impl<B> fmt::Debug for ResponseBody<B> {
+impl<B> fmt::Debug for RateLimitBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("rate_limit::ResponseBody").finish_non_exhaustive()
+        f.debug_struct("RateLimitBody").finish_non_exhaustive()
     }
 }

@@ -143,10 +143,10 @@ impl<W> Desk<W> {
         }
     }
 
-    /// A call is over.
+    /// A call is over. Returns whether the queue must [advance](Self::advance).
     #[inline]
-    pub(super) fn settle(&mut self, receipt: Receipt, how: Settlement) {
-        self.ledger.settle(receipt, how);
+    pub(super) fn settle(&mut self, receipt: Receipt, how: Settlement) -> bool {
+        self.ledger.settle(receipt, how) && self.is_queued()
     }
 
     /// Whether somebody may be waiting for what has just changed.

@@ -9,7 +9,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 use tower_service::Service;
 
-use super::ResponseBody;
+use super::RateLimitBody;
 use super::desk::Look;
 use super::permit::Permit;
 use super::queue::Place;
@@ -110,7 +110,7 @@ where
     E: Into<BoxError>,
     RB: Body,
 {
-    type Output = Result<Response<ResponseBody<RB>>, BoxError>;
+    type Output = Result<Response<RateLimitBody<RB>>, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
@@ -123,7 +123,7 @@ where
                     return Poll::Ready(match ready!(future.poll(cx)) {
                         Ok(response) => {
                             let permit = this.permit.take().and_then(|permit| permit.answered(&response));
-                            Ok(ResponseBody::watch(response, permit))
+                            Ok(RateLimitBody::watch(response, permit))
                         }
                         Err(error) => {
                             let error = error.into();

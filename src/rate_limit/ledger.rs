@@ -247,9 +247,9 @@ impl Ledger {
         }
     }
 
-    /// Corrects what was charged, now that the call is over.
+    /// Corrects what was charged, now that the call is over. Returns whether somebody who waits may go because of it.
     #[inline]
-    pub(super) fn settle(&mut self, receipt: Receipt, how: Settlement) {
+    pub(super) fn settle(&mut self, receipt: Receipt, how: Settlement) -> bool {
         let charged = receipt.charged;
         let (tokens, keep_request, keep_day) = match how {
             Settlement::NotSent => (0, false, false),
@@ -275,6 +275,7 @@ impl Ledger {
         if receipt.counted {
             self.in_flight -= 1;
         }
+        tokens != charged || !keep_request || !keep_day || self.ramp.is_some()
     }
 
     /// A 429: closes `dimension`, and learns its limit where the answer named one. `receipt` is that of the refused

@@ -146,7 +146,7 @@ mod shared;
 mod snapshot;
 mod window;
 
-pub use self::body::ResponseBody;
+pub use self::body::RateLimitBody;
 pub use self::estimate::{ByContent, BySize, Estimate, InputTokens};
 pub use self::future::ResponseFuture;
 pub use self::handle::{QuotaStatus, RateLimits};

@@ -324,8 +324,9 @@ impl Pair {
                         Settlement::Unknown => {}
                     }
                 }
-                self.desk.settle(receipt, how);
-                self.desk.advance(self.now);
+                if self.desk.settle(receipt, how) {
+                    self.desk.advance(self.now);
+                }
             }
             Op::Refuse { which, dimension, delay, limit } if !self.open.is_empty() => {
                 let (id, receipt) = self.open.swap_remove(which.index(self.open.len()));
@@ -407,8 +408,9 @@ impl Pair {
         while let Some((id, receipt)) = self.open.pop() {
             let charge = self.model.charges.iter_mut().find(|c| c.id == id).expect("it was admitted");
             charge.in_flight = false;
-            self.desk.settle(receipt, Settlement::Unknown);
-            self.desk.advance(self.now);
+            if self.desk.settle(receipt, Settlement::Unknown) {
+                self.desk.advance(self.now);
+            }
             self.look();
             self.model.settle_now();
         }

@@ -12,7 +12,7 @@ use super::future::{ResponseFuture, Ticket};
 use super::key::Pool;
 use super::permit::Permit;
 use super::shared::{Key, Shared};
-use super::{BySize, RateLimits, ResponseBody};
+use super::{BySize, RateLimitBody, RateLimits};
 use crate::error::BoxError;
 use crate::keyed::Memo;
 use crate::timeout::Deadline;
@@ -81,7 +81,7 @@ where
     B: Body,
     RB: Body,
 {
-    type Response = Response<ResponseBody<RB>>;
+    type Response = Response<RateLimitBody<RB>>;
     type Error = BoxError;
     type Future = ResponseFuture<S, B, S::Future>;
 
@@ -92,7 +92,8 @@ where
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let core = &self.core;
-        let key = self.memo.state(&request, |target| core.shared.key_of(target));
+        let keys = &core.shared.keys;
+        let key = keys.of_request(&mut self.memo, &request, |target| core.shared.key_of(target));
         let cost = match key.id().pool() {
             Pool::Unlimited => return ResponseFuture::called(self.inner.call(request), None),
             pool if pool.is_model_work() => Cost::of(&request, &core.estimate),
@@ -100,11 +101,11 @@ where
         };
         match key.arrive(cost, Deadline::of(&request).map(Deadline::instant)) {
             Arrival::Granted(receipt) => {
-                let permit = Permit::new(Arc::clone(key), receipt);
+                let permit = Permit::new(key, receipt);
                 ResponseFuture::called(self.inner.call(request), Some(permit))
             }
             Arrival::Queued(place) => {
-                let ticket = Ticket::new(Arc::clone(key), place);
+                let ticket = Ticket::new(key, place);
                 // The readiness that the caller obtained goes back while the request waits: others may need it.
                 // What waits asks a clone of its own when its turn has come.
                 let fresh = self.inner.clone();

@@ -213,10 +213,8 @@ impl Key {
 
     #[inline]
     pub(super) fn settle(&self, receipt: Receipt, how: Settlement) {
-        let mut desk = lock(&self.desk);
-        desk.settle(receipt, how);
-        if desk.is_queued() {
-            drop(desk);
+        let freed = lock(&self.desk).settle(receipt, how);
+        if freed {
             self.advance();
         }
     }
