@@ -53,22 +53,25 @@ pin_project! {
 }
 
 impl<B: Body, H: OnEnd> Tail<B, H> {
-    /// The response with its body watched for `told`; with `None` the body just passes through.
+    /// The response with its body watched for `told`, in a body type of the layer's own; with `None` the body just
+    /// passes through. The response is moved once.
     #[inline]
-    pub(crate) fn watch(response: Response<B>, told: Option<H>) -> Response<Self> {
+    pub(crate) fn watch<T>(
+        response: Response<B>,
+        told: Option<H>,
+        wrap: impl FnOnce(Self) -> T,
+    ) -> Response<T> {
         let cell = match &told {
             Some(_) => response.extensions().get::<Verdict>().and_then(Verdict::end_cell).cloned(),
             None => None,
         };
         response.map(|inner| {
-            let mut tail = Self { inner: Some(inner), cell, told, scanner: None };
             // A body that is over from the start may never be polled.
-            if tail.inner.as_ref().is_some_and(Body::is_end_stream) {
-                if let Some(told) = tail.told.take() {
-                    told.on_end(end(&tail.cell, &tail.scanner, Outcome::Complete));
-                }
+            let (told, over) = if inner.is_end_stream() { (None, told) } else { (told, None) };
+            if let Some(told) = over {
+                told.on_end(end(&cell, &None, Outcome::Complete));
             }
-            tail
+            wrap(Self { inner: Some(inner), cell, told, scanner: None })
         })
     }
 }
@@ -141,6 +144,10 @@ mod tests {
         }
     }
 
+    fn watched<B: Body>(response: Response<B>, log: &Log) -> Response<Tail<B, Log>> {
+        Tail::watch(response, Some(log.clone()), |tail| tail)
+    }
+
     fn frames(
         list: Vec<Result<&'static str, &'static str>>,
     ) -> StreamBody<impl futures_util::Stream<Item = Result<Frame<Bytes>, &'static str>>> {
@@ -150,17 +157,17 @@ mod tests {
     #[tokio::test]
     async fn each_end_is_told_once() {
         let log = Log::default();
-        let whole = Tail::watch(Response::new(frames(vec![Ok("a"), Ok("b")])), Some(log.clone()));
+        let whole = watched(Response::new(frames(vec![Ok("a"), Ok("b")])), &log);
         assert_eq!(whole.into_body().collect().await.unwrap().to_bytes(), "ab");
-        let known = Tail::watch(Response::new(Full::new(Bytes::from("x"))), Some(log.clone()));
+        let known = watched(Response::new(Full::new(Bytes::from("x"))), &log);
         let mut known = known.into_body();
         let _ = known.frame().await;
         assert_eq!(log.outcomes(), [Outcome::Complete, Outcome::Complete], "told with the last byte");
         drop(known);
-        let _ = Tail::watch(Response::new(Empty::<Bytes>::new()), Some(log.clone()));
-        let cut = Tail::watch(Response::new(frames(vec![Ok("a"), Err("cut")])), Some(log.clone()));
+        let _ = watched(Response::new(Empty::<Bytes>::new()), &log);
+        let cut = watched(Response::new(frames(vec![Ok("a"), Err("cut")])), &log);
         assert!(cut.into_body().collect().await.is_err());
-        let dropped = Tail::watch(Response::new(frames(vec![Ok("a"), Ok("b")])), Some(log.clone()));
+        let dropped = watched(Response::new(frames(vec![Ok("a"), Ok("b")])), &log);
         let mut dropped = Box::pin(dropped.into_body());
         let _ = dropped.frame().await;
         drop(dropped);
@@ -182,15 +189,16 @@ mod tests {
             }));
         let log = Log::default();
         let response = service.oneshot(http::Request::new(())).await.unwrap();
-        let _ = Tail::watch(response, Some(log.clone())).into_body().collect().await.unwrap();
+        let _ = watched(response, &log).into_body().collect().await.unwrap();
         let response = service.oneshot(http::Request::new(())).await.unwrap();
-        drop(Tail::watch(response, Some(log.clone())));
+        drop(watched(response, &log));
         assert_eq!(log.outcomes(), [Outcome::Failed(Kind::ContentBlocked), Outcome::Dropped]);
     }
 
     #[tokio::test]
     async fn nobody_to_tell_leaves_the_body_as_it_is() {
-        let body = Tail::<_, Log>::watch(Response::new(Full::new(Bytes::from("abc"))), None).into_body();
+        let body = Tail::<_, Log>::watch(Response::new(Full::new(Bytes::from("abc"))), None, |tail| tail)
+            .into_body();
         assert_eq!(body.size_hint().exact(), Some(3));
         assert!(!body.is_end_stream());
         assert_eq!(body.collect().await.unwrap().to_bytes(), "abc");

@@ -38,7 +38,7 @@ impl OnEnd for Watch {
 impl<B: Body> CircuitBody<B> {
     #[inline]
     pub(super) fn watch(response: Response<B>, watch: Option<Watch>) -> Response<Self> {
-        Tail::watch(response, watch).map(|tail| Self { tail })
+        Tail::watch(response, watch, |tail| Self { tail })
     }
 }
 

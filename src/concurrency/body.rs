@@ -40,7 +40,7 @@ impl<B: Body> ConcurrencyBody<B> {
     #[inline]
     pub(super) fn watch(response: Response<B>, slot: Option<Slot>) -> Response<Self> {
         let status = response.status();
-        Tail::watch(response, slot.map(|slot| Ending { slot, status })).map(|tail| Self { tail })
+        Tail::watch(response, slot.map(|slot| Ending { slot, status }), |tail| Self { tail })
     }
 }
 

@@ -22,7 +22,7 @@ pin_project! {
 impl<B: Body> RateLimitBody<B> {
     #[inline]
     pub(super) fn watch(response: Response<B>, permit: Option<Permit>) -> Response<Self> {
-        Tail::watch(response, permit).map(|tail| Self { tail })
+        Tail::watch(response, permit, |tail| Self { tail })
     }
 }
 

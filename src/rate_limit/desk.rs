@@ -70,18 +70,25 @@ impl<W> Desk<W> {
         }
     }
 
-    /// A request arrives. `deadline` is [`NEVER`] where there is none.
+    /// The usual case: nobody waits, and the request fits.
     #[inline]
-    pub(super) fn arrive(&mut self, now: Nanos, cost: Cost, deadline: Nanos) -> Arrival {
+    pub(super) fn grant(&mut self, now: Nanos, cost: Cost) -> Option<Receipt> {
         if self.queue.is_empty() {
             if let Admission::Granted(receipt) = self.ledger.admit(now, cost) {
-                return Arrival::Granted(receipt);
+                return Some(receipt);
             }
         }
-        self.arrive_late(now, cost, deadline)
+        None
     }
 
-    #[cold]
+    /// A request arrives. `deadline` is [`NEVER`] where there is none.
+    pub(super) fn arrive(&mut self, now: Nanos, cost: Cost, deadline: Nanos) -> Arrival {
+        match self.grant(now, cost) {
+            Some(receipt) => Arrival::Granted(receipt),
+            None => self.arrive_late(now, cost, deadline),
+        }
+    }
+
     fn arrive_late(&mut self, now: Nanos, cost: Cost, deadline: Nanos) -> Arrival {
         let now = self.ledger.look(now);
         let ahead = (self.queue.len() as u64, self.queue.tokens());

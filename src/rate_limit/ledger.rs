@@ -242,7 +242,7 @@ impl Ledger {
     pub(super) fn admit(&mut self, now: Nanos, cost: Cost) -> Admission {
         let now = self.tick(now);
         match self.check(now, cost) {
-            Ok(probe) => Admission::Granted(self.charge(now, cost, probe)),
+            Ok((tokens, probe)) => Admission::Granted(self.charge(now, cost.tokens, tokens, probe)),
             Err(refused) => refused,
         }
     }
@@ -329,17 +329,17 @@ impl Ledger {
         self.seen
     }
 
-    /// Whether this request fits now; if so, whether it is a probe.
+    /// Whether this request fits now; if so, what it is charged and whether it is a probe.
     #[inline]
-    fn check(&self, now: Nanos, cost: Cost) -> Result<bool, Admission> {
+    fn check(&self, now: Nanos, cost: Cost) -> Result<(u32, bool), Admission> {
         let tokens = self.fitted(cost)?;
         let fits = self.window.requests() < self.limits.rpm
             && self.window.tokens() + u64::from(tokens) <= self.limits.tpm
             && self.day.count < self.limits.rpd;
         if fits && now >= self.closed_until && self.ramp.is_none() {
-            return Ok(false);
+            return Ok((tokens, false));
         }
-        self.check_closely(now, tokens)
+        self.check_closely(now, tokens).map(|probe| (tokens, probe))
     }
 
     /// The tokens to charge: a guess may exceed the limit itself, and is then held to it.
@@ -469,8 +469,7 @@ impl Ledger {
     }
 
     #[inline]
-    fn charge(&mut self, now: Nanos, cost: Cost, probe: bool) -> Receipt {
-        let charged = self.fitted(cost).unwrap_or(0);
+    fn charge(&mut self, now: Nanos, raw: u32, charged: u32, probe: bool) -> Receipt {
         let entry = self.window.charge(now, charged);
         self.day.count += 1;
         self.in_flight += 1;
@@ -481,7 +480,7 @@ impl Ledger {
             }
         }
         let wants_usage = self.limits.tpm != NONE;
-        let (raw, day) = (cost.tokens, self.day.number);
+        let day = self.day.number;
         Receipt { entry, charged, raw, day, probe, counted: true, wants_usage }
     }
 

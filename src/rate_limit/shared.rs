@@ -187,6 +187,18 @@ impl Key {
     #[inline]
     pub(super) fn arrive(&self, cost: Cost, deadline: Option<Instant>) -> Arrival {
         let now = self.common.now();
+        let mut desk = lock(&self.desk);
+        if !desk.ledger.is_day_due(now) {
+            if let Some(receipt) = desk.grant(now, cost) {
+                return Arrival::Granted(receipt);
+            }
+        }
+        drop(desk);
+        self.arrive_late(now, cost, deadline)
+    }
+
+    #[cold]
+    fn arrive_late(&self, now: Nanos, cost: Cost, deadline: Option<Instant>) -> Arrival {
         let deadline = self.common.deadline(now, deadline);
         self.at_desk(now, |desk| desk.arrive(now, cost, deadline))
     }
