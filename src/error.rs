@@ -15,6 +15,8 @@ use std::fmt;
 
 use tokio::time::Instant;
 
+use crate::verdict::Kind;
+
 /// Any error, boxed. The same alias as `tower::BoxError`.
 pub type BoxError = Box<dyn Error + Send + Sync + 'static>;
 
@@ -73,13 +75,14 @@ fn next_link<'a>(link: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'st
 pub struct Rejected {
     why: &'static str,
     until: Option<Instant>,
+    kind: Option<Kind>,
 }
 
 impl Rejected {
     /// A rejection for `why` (a lower-case phrase without a full stop), with no known end.
     #[must_use]
     pub const fn new(why: &'static str) -> Self {
-        Self { why, until: None }
+        Self { why, until: None, kind: None }
     }
 
     /// Says when it makes sense to try again.
@@ -87,6 +90,20 @@ impl Rejected {
     pub const fn with_until(mut self, until: Instant) -> Self {
         self.until = Some(until);
         self
+    }
+
+    /// Says what kind of failure it stands for, in verdicts made of it: a spent quota is one, although no server said
+    /// so this time. Default [`Kind::Transport`].
+    #[must_use]
+    pub const fn with_kind(mut self, kind: Kind) -> Self {
+        self.kind = Some(kind);
+        self
+    }
+
+    /// What kind of failure it stands for.
+    #[must_use]
+    pub const fn kind(&self) -> Option<Kind> {
+        self.kind
     }
 
     /// Why the request was turned away.

@@ -64,6 +64,16 @@ pub enum Event<'a> {
         /// The failure.
         verdict: &'a Verdict,
     },
+    /// A request waits in the queue of the rate limit.
+    #[non_exhaustive]
+    Queued {
+        /// Whose quota.
+        key: &'a QuotaKey,
+        /// Which one is in the way; [`Other`](rate_limit::Dimension::Other) where only another call's end can tell.
+        dimension: rate_limit::Dimension,
+        /// When its turn comes, as far as can be told now.
+        until: Option<Instant>,
+    },
     /// The rate limit did not admit a request.
     #[non_exhaustive]
     RateLimited {

@@ -2,8 +2,9 @@
 //!
 //! Gemini writes what a failure means into its body: how long to wait, which quota was hit, whether a key is wrong
 //! or a model is full. A client that looks at the status alone retries what cannot succeed, too early, or not at all.
-//! Here a [classifier](classify) reads that body once and publishes a [`Verdict`], and a [retry layer](retry) acts on
-//! it.
+//! Here a [classifier](classify) reads that body once and publishes a [`Verdict`], and the other layers act on it: [retry]
+//! tries again, the [rate limit](rate_limit) keeps the quotas that it names, the [circuit breaker](circuit_breaker) and
+//! the [concurrency] limit spare a server that is not well.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -42,8 +43,9 @@
 //! |---|---|
 //! | [`Verdict`], [`Kind`] | what went wrong, whether and when to try again, what helps |
 //! | [`classify`] | the layer that reads error bodies |
-//! | [`concurrency`] | the layer that shrinks the calls in flight when they time out |
 //! | [`retry`] | the layer that tries again: policy, backoff, budget, bodies |
+//! | [`rate_limit`] | the layer that keeps quotas: requests, input tokens, days |
+//! | [`concurrency`] | the layer that shrinks the calls in flight when they time out |
 //! | [`circuit_breaker`] | the layer that stops asking a server that is down |
 //! | [`target`] | what a request asks for, without the key |
 //! | [`event`] | what the layers tell while they work |

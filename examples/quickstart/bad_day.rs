@@ -12,6 +12,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tower::ServiceBuilder;
 use tower_gemini::classify::{Classify, ClassifyLayer};
+use tower_gemini::error::find;
+use tower_gemini::rate_limit::{RateLimit, RateLimitLayer, RateLimited};
 use tower_gemini::reqwest::{ReqwestClient, ReqwestService};
 use tower_gemini::retry::{Attempts, Backoff, Retry, RetryLayer, RetryPolicy, Schedule};
 use tower_gemini::sim::{Call, Cause, Fault, Rule, Simulator};
@@ -31,19 +33,49 @@ const MALFORMED: u64 = 66;
 
 const INTRO: &str = "\
 A bad minute of the Gemini API, squeezed into 15 seconds: 120 requests, one each
-125 ms, from reqwest through RetryLayer and ClassifyLayer to a simulator on
-127.0.0.1. So that you need not wait, the layers' own backoff is scaled down
+125 ms, from reqwest through RetryLayer, RateLimitLayer and ClassifyLayer to a
+simulator on 127.0.0.1. So that you need not wait, the layers' own backoff is scaled down
 tenfold: from 0.1 s (0.2 s for 503 high demand), cap 2 s, where the defaults are
 1 s (2 s), cap 60 s. Delays that the server names are obeyed in full.
 ";
 
 const PHASES: [Phase; 6] = [
-    Phase { sign: '1', from: 2_500, to: 4_000, what: "503 high demand, 4 of 5 calls" },
-    Phase { sign: '2', from: 5_000, to: 6_000, what: "429 this minute's quota is spent, retry in 1.2 s" },
-    Phase { sign: '3', from: 6_500, to: 9_000, what: "500 at random, connections lost, a malformed request" },
-    Phase { sign: '4', from: 9_000, to: 10_500, what: "504, and error pages in HTML, in gzip, cut off" },
-    Phase { sign: '5', from: 10_500, to: 12_000, what: "500 at random, a stream that breaks off" },
-    Phase { sign: '6', from: 12_500, to: 15_000, what: "gemini-2.5-pro: this day's quota is spent" },
+    Phase { sign: '1', from: 2_500, to: 4_000, refuses: false, what: "503 high demand, 4 of 5 calls" },
+    Phase {
+        sign: '2',
+        from: 5_000,
+        to: 6_000,
+        refuses: true,
+        what: "429 this minute's quota is spent, retry in 1.2 s",
+    },
+    Phase {
+        sign: '3',
+        from: 6_500,
+        to: 9_000,
+        refuses: false,
+        what: "500 at random, connections lost, a malformed request",
+    },
+    Phase {
+        sign: '4',
+        from: 9_000,
+        to: 10_500,
+        refuses: false,
+        what: "504, and error pages in HTML, in gzip, cut off",
+    },
+    Phase {
+        sign: '5',
+        from: 10_500,
+        to: 12_000,
+        refuses: false,
+        what: "500 at random, a stream that breaks off",
+    },
+    Phase {
+        sign: '6',
+        from: 12_500,
+        to: 15_000,
+        refuses: true,
+        what: "gemini-2.5-pro: this day's quota is spent",
+    },
 ];
 
 /// The weather. Rules with a narrow aim come first, since the first that matches wins.
@@ -52,7 +84,8 @@ fn simulator() -> Result<Simulator, BoxError> {
     // Not `Fault::bad_gateway_html`: Google's page asks for 30 s of patience, which the layers would obey.
     let page = "<html><title>Error 502 (Server Error)!!1</title><b>502.</b> That\u{2019}s an error.</html>";
     let html = Fault::response(StatusCode::BAD_GATEWAY, "text/html; charset=UTF-8", page);
-    let per_minute = Fault::rate_limited().with_retry_in(Duration::from_millis(1_200));
+    // The limit is one that 15 s cannot reach: what the layer learns from this 429 is to wait, not to crawl.
+    let per_minute = Fault::rate_limited().with_limit(1_000).with_retry_in(Duration::from_millis(1_200));
     let simulator = Simulator::builder()
         .seed(8)
         .head_latency(Duration::from_millis(60))
@@ -83,12 +116,14 @@ fn simulator() -> Result<Simulator, BoxError> {
     Ok(simulator)
 }
 
-type Stack = Retry<Classify<ReqwestService>>;
+type Stack = Retry<RateLimit<Classify<ReqwestService>>>;
 
-/// The stack that everything is about. `ClassifyLayer` reads what went wrong, `RetryLayer` acts on it.
-fn stack(client: &reqwest::Client, policy: RetryPolicy) -> ReqwestClient<Stack> {
+/// The stack that everything is about. `ClassifyLayer` reads what went wrong, `RetryLayer` acts on it, and
+/// `RateLimitLayer` sees to it that one 429 teaches all.
+fn stack(client: &reqwest::Client, policy: RetryPolicy, limit: RateLimitLayer) -> ReqwestClient<Stack> {
     let stack = ServiceBuilder::new()
         .layer(RetryLayer::new(policy))
+        .layer(limit)
         // Watching follows good answers to their end: a stream may break off after a 200.
         .layer(ClassifyLayer::new().watch())
         .service(ReqwestService::new(client.clone()));
@@ -114,7 +149,10 @@ pub(crate) async fn run(err_is_tty: bool, err: &mut dyn Write) -> Result<Run, Bo
     let client = reqwest::Client::builder().no_proxy().build()?;
     let start = Instant::now();
     let recorder = Arc::new(Recorder::new(start));
-    let gemini = stack(&client, policy(Arc::clone(&recorder))?);
+    // No limits are set: the layer learns from the server's own 429s.
+    let observer: Arc<Recorder> = Arc::clone(&recorder);
+    let limit = RateLimitLayer::builder().observer(observer).build()?;
+    let gemini = stack(&client, policy(Arc::clone(&recorder))?, limit);
     let mut progress = Progress::new(err_is_tty);
     told(writeln!(err, "{INTRO}"))?;
 
@@ -184,7 +222,9 @@ async fn ask(gemini: ReqwestClient<Stack>, request: RequestBuilder, start: Insta
     let failure = match gemini.send(request).await {
         Err(error) => {
             let kind = Verdict::from_error(error.as_ref()).kind();
-            kind.map(|kind| Failed { kind, why: "all that may be repeated was", in_body: false })
+            let why = find::<RateLimited>(error.as_ref())
+                .map_or("all that may be repeated was", |limited| limited.why().as_str());
+            kind.map(|kind| Failed { kind, why, in_body: false })
         }
         Ok(response) => {
             // The layers' reports lie in the extensions, which `http` shows.

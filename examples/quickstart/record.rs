@@ -51,6 +51,16 @@ pub(crate) struct Wait {
 pub(crate) struct Seen {
     pub(crate) failures: Vec<Failure>,
     pub(crate) waits: Vec<Wait>,
+    /// When the rate limit held a request back, or turned it away: the calls that were not made.
+    pub(crate) spared: Vec<Spared>,
+}
+
+/// A call that the rate limit did not let out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spared {
+    pub(crate) at: Duration,
+    /// It waited; otherwise it was turned away.
+    pub(crate) waited: bool,
 }
 
 /// The observer: it is called inside the requests, so it only notes.
@@ -81,6 +91,8 @@ impl Observer for Recorder {
                 let named_by_server = verdict.retryability() == Retryability::AfterServerDelay;
                 self.with(|seen| seen.waits.push(Wait { at, wait: *wait, named_by_server }));
             }
+            Event::Queued { .. } => self.with(|seen| seen.spared.push(Spared { at, waited: true })),
+            Event::RateLimited { .. } => self.with(|seen| seen.spared.push(Spared { at, waited: false })),
             _ => {}
         }
     }
@@ -94,6 +106,8 @@ pub(crate) struct Phase {
     /// In milliseconds since the first request; the end is excluded.
     pub(crate) from: u64,
     pub(crate) to: u64,
+    /// Whether the upstream answers with 429.
+    pub(crate) refuses: bool,
     pub(crate) what: &'static str,
 }
 
@@ -119,9 +133,23 @@ impl Run {
         self.requests.iter().filter_map(|request| Some((request, request.failure?)))
     }
 
-    /// How many requests would have failed without the layers: those whose first attempt did.
+    /// Calls that would have met a 429 and were not made: those that waited, and those that were turned away, while
+    /// the upstream answered 429.
+    pub(crate) fn spared(&self) -> (usize, usize) {
+        let refuses = |at: Duration| {
+            let at = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
+            self.phases.iter().any(|phase| phase.refuses && (phase.from..phase.to).contains(&at))
+        };
+        let spared = || self.seen.spared.iter().filter(|spared| refuses(spared.at));
+        let waited = spared().filter(|spared| spared.waited).count();
+        (waited, spared().count() - waited)
+    }
+
+    /// How many requests would have failed without the layers: those whose first attempt did, or would have.
     pub(crate) fn failed_at_first(&self) -> usize {
-        let heads = self.seen.failures.iter().filter(|failure| failure.first).count();
+        let (waited, _) = self.spared();
+        // One that was turned away is a failed first attempt in the retry layer's eyes, too.
+        let heads = self.seen.failures.iter().filter(|failure| failure.first).count() + waited;
         // The retry layer has not seen these: their first answer looked good until it broke off.
         let bodies =
             self.failed().filter(|(request, failed)| failed.in_body && request.attempts == 1).count();

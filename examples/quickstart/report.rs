@@ -37,7 +37,7 @@ pub(crate) fn write(run: &Run, style: Style, out: &mut dyn Write) -> io::Result<
         writeln!(out, "  {row}")?;
     }
     let point = |ms: u64| ms as f64 / 1000.0;
-    for Phase { sign, from, to, what } in &run.phases {
+    for Phase { sign, from, to, what, .. } in &run.phases {
         writeln!(out, "  {sign} {:4.1} to {:4.1} s  {what}", point(*from), point(*to))?;
     }
     writeln!(out)?;
@@ -124,7 +124,13 @@ fn absorbed(run: &Run, style: Style, out: &mut dyn Write) -> io::Result<()> {
     let server = waits.iter().filter(|wait| wait.named_by_server).count();
     let (count, own) = (waits.len(), waits.len() - server);
     writeln!(out, "  {count} waits, {} in all, longest {}:", seconds(total), seconds(longest))?;
-    writeln!(out, "  {server} named by the server, {own} own backoff (scaled down tenfold for this demo)")
+    writeln!(out, "  {server} named by the server, {own} own backoff (scaled down tenfold for this demo)")?;
+    let (waited, refused) = run.spared();
+    let made = run.calls.iter().filter(|label| label.starts_with("429")).count();
+    writeln!(out, "\n{}", style.heading("THE 429s THAT DID NOT HAPPEN"))?;
+    writeln!(out, "  {made:3}  429 met: each closed the door for its model")?;
+    writeln!(out, "  {waited:3}  requests waited behind it, and went when the server had said")?;
+    writeln!(out, "  {refused:3}  failed at once, without a call: the day is spent until midnight Pacific")
 }
 
 /// One sentence for somebody who has read nothing else.

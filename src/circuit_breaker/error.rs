@@ -6,6 +6,7 @@ use tokio::time::Instant;
 use super::transition::Cause;
 use crate::error::Rejected;
 use crate::target::TargetKey;
+use crate::verdict::Kind;
 
 /// Why a circuit turned a request away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,7 +55,7 @@ pub struct CircuitOpen {
 
 impl CircuitOpen {
     pub(super) const fn new(key: TargetKey, since: Instant, until: Option<Instant>, why: Why) -> Self {
-        let rejected = Rejected::new(why.as_str());
+        let rejected = Rejected::new(why.as_str()).with_kind(Kind::Unavailable);
         let rejected = match until {
             Some(until) => rejected.with_until(until),
             None => rejected,

@@ -35,7 +35,12 @@ pub(crate) fn judge_error(error: &(dyn Error + 'static)) -> Verdict {
             Some(Sign::MaybeSent) | None => {}
         }
     }
+    // A layer of this process knows what its own refusal stands for.
+    let own = crate::error::find::<Rejected>(error).and_then(Rejected::kind);
     let (kind, sent, retryability) = match sign {
+        Sign::NotSent if own.is_some() => {
+            (own.unwrap_or(Kind::Transport), Sent::No, Retryability::WithBackoff)
+        }
         Sign::NotSent => (Kind::Transport, Sent::No, Retryability::WithBackoff),
         Sign::MaybeSent => (Kind::Transport, Sent::Maybe, Retryability::WithBackoff),
         Sign::TimedOut => (Kind::DeadlineExceeded, Sent::Maybe, Retryability::WithBackoff),

@@ -4,6 +4,7 @@ use std::fmt;
 use tokio::time::Instant;
 
 use crate::error::Rejected;
+use crate::verdict::Kind;
 
 /// A request that was not sent because its turn did not come, or cannot come, in time.
 ///
@@ -47,7 +48,7 @@ impl fmt::Display for Refusal {
 
 impl ConcurrencyLimited {
     pub(super) fn new(why: Refusal, until: Option<Instant>) -> Self {
-        let rejected = Rejected::new(why.as_str());
+        let rejected = Rejected::new(why.as_str()).with_kind(Kind::Overloaded);
         Self { why, rejected: until.into_iter().fold(rejected, Rejected::with_until) }
     }
 

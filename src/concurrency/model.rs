@@ -384,7 +384,7 @@ fn two_threads_leave_the_count_exact() {
                         draw if draw < 0.4 => {
                             let now = time::now();
                             let far = now + Duration::from_secs(1000);
-                            match Arc::clone(&gate)
+                            match Arc::clone(gate)
                                 .try_enter()
                                 .map_or_else(|_| gate.enter(now, far), Entry::Admitted)
                             {

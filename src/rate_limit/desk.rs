@@ -37,11 +37,18 @@ pub(super) struct Desk<W> {
     woken: Vec<W>,
 }
 
+/// What a request that queues waits for, as far as can be told when it comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) dimension: Dimension,
+    pub(super) until: Nanos,
+}
+
 /// What became of a request that arrived.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Arrival {
     Granted(Receipt),
-    Queued(Place),
+    Queued(Place, Held),
     Refused(Refusal),
 }
 
@@ -117,7 +124,7 @@ impl<W> Desk<W> {
         if self.queue.len() == 1 || (self.passing && self.queue.len() <= BACKFILL + 1) {
             self.advance(now);
         }
-        Arrival::Queued(place)
+        Arrival::Queued(place, Held { dimension: forecast.dimension, until: forecast.at })
     }
 
     /// A waiter looks whether it was answered, and leaves a way to wake it where it was not.

@@ -3,7 +3,7 @@
 use super::limits::Dimension;
 use super::queue::NEVER;
 use super::window::Nanos;
-use crate::verdict::{Dimension as Counted, Kind, Period, QuotaViolation, Verdict};
+use crate::verdict::{Dimension as Counted, Kind, Period, QuotaViolation, Sent, Verdict};
 
 /// A delay for a spent day is believed from here on. Shorter ones are the time to the next full minute, which Google
 /// sends with daily quotas as well.
@@ -26,6 +26,10 @@ pub(super) struct Lesson {
 /// The lessons of a verdict, one for each violation that it names; none if it does not speak of quotas.
 pub(super) fn lessons(verdict: &Verdict, now: Nanos, day_ends: Nanos) -> Vec<Lesson> {
     let Some(kind @ (Kind::RateLimited | Kind::QuotaExhausted)) = verdict.kind() else { return Vec::new() };
+    if verdict.sent() == Sent::No {
+        // Another layer's word, not the server's.
+        return Vec::new();
+    }
     let delay =
         verdict.server_delay().map(|delay| u64::try_from(delay.at_least().as_nanos()).unwrap_or(NEVER));
     let heard = Heard { exhausted: kind == Kind::QuotaExhausted, delay, now, day_ends };

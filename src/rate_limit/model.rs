@@ -293,7 +293,7 @@ impl Pair {
                         self.open.push((id, receipt));
                         self.model.queue.push((id, *tokens));
                     }
-                    Arrival::Queued(place) => {
+                    Arrival::Queued(place, _) => {
                         self.waiting.push((id, place));
                         self.model.queue.push((id, *tokens));
                     }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::Dimension;
 use super::window::Nanos;
 use crate::error::Rejected;
+use crate::verdict::Kind;
 
 /// Why a request was not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,7 +76,11 @@ pub struct RateLimited {
 
 impl RateLimited {
     pub(super) fn new(why: Why, dimension: Dimension, until: Option<Instant>) -> Self {
-        let rejected = Rejected::new(why.as_str());
+        let kind = match why {
+            Why::Spent | Why::Zero => Kind::QuotaExhausted,
+            _ => Kind::RateLimited,
+        };
+        let rejected = Rejected::new(why.as_str()).with_kind(kind);
         let rejected = match until {
             Some(until) => rejected.with_until(until),
             None => rejected,

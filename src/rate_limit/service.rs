@@ -104,7 +104,7 @@ where
                 let permit = Permit::new(key, receipt);
                 ResponseFuture::called(self.inner.call(request), Some(permit))
             }
-            Arrival::Queued(place) => {
+            Arrival::Queued(place, _) => {
                 let ticket = Ticket::new(key, place);
                 // The readiness that the caller obtained goes back while the request waits: others may need it.
                 // What waits asks a clone of its own when its turn has come.

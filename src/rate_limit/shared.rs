@@ -200,7 +200,12 @@ impl Key {
     #[cold]
     fn arrive_late(&self, now: Nanos, cost: Cost, deadline: Option<Instant>) -> Arrival {
         let deadline = self.common.deadline(now, deadline);
-        self.at_desk(now, |desk| desk.arrive(now, cost, deadline))
+        let arrival = self.at_desk(now, |desk| desk.arrive(now, cost, deadline));
+        if let Arrival::Queued(_, held) = &arrival {
+            let until = self.common.instant(held.until);
+            self.common.observer.tell(&Event::Queued { key: &self.id, dimension: held.dimension, until });
+        }
+        arrival
     }
 
     pub(super) fn look(&self, place: Place, waker: &Waker) -> Look {
@@ -327,7 +332,7 @@ mod tests {
         let status = &handle.status()[0];
         assert_eq!((status.requests, status.tokens, status.in_flight), (1, 7, 1));
         let Arrival::Granted(second) = key.arrive(cost, None) else { panic!("so is the second") };
-        let Arrival::Queued(place) = key.arrive(cost, None) else { panic!("the third waits") };
+        let Arrival::Queued(place, _) = key.arrive(cost, None) else { panic!("the third waits") };
         assert!(matches!(key.look(place, Waker::noop()), Look::Driving(_)));
         key.settle(first, Settlement::NotSent);
         let Look::Answered(Ok(third)) = key.look(place, Waker::noop()) else { panic!("it goes") };

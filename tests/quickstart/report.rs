@@ -33,9 +33,10 @@ fn a_run(planned: usize) -> Run {
         seen: Seen {
             failures: (0..planned / 3).map(failed).collect(),
             waits: (0..planned / 3).map(wait).collect(),
+            spared: Vec::new(),
         },
         calls: (0..planned).map(|n| format!("no answer {}", Kind::ALL[n % Kind::ALL.len()])).collect(),
-        phases: vec![Phase { sign: '1', from: 0, to: 5_000, what: "bad weather" }],
+        phases: vec![Phase { sign: '1', from: 0, to: 5_000, refuses: false, what: "bad weather" }],
         took: ms(planned as u64 * 13),
     }
 }

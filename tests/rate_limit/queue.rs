@@ -186,7 +186,7 @@ async fn a_large_prompt_is_not_starved_by_small_ones() {
     let large = tokio::spawn(service.clone().oneshot(tokens(100)));
     let small = tokio::spawn(async move {
         for _ in 0..200 {
-            let _ = tokio::spawn(service.clone().oneshot(tokens(10)));
+            drop(tokio::spawn(service.clone().oneshot(tokens(10))));
             tokio::time::sleep(secs(1)).await;
         }
     });
@@ -228,7 +228,7 @@ async fn what_cannot_go_before_its_deadline_fails_now() {
         "rate limited by requests per minute: it cannot be admitted before its deadline"
     );
     let verdict = Verdict::from_error(error.as_ref());
-    assert_eq!((verdict.kind(), verdict.sent()), (Some(Kind::Transport), tower_gemini::verdict::Sent::No));
+    assert_eq!((verdict.kind(), verdict.sent()), (Some(Kind::RateLimited), tower_gemini::verdict::Sent::No));
     // A turn in the third minute, behind one who waits, is too late for two minutes.
     let waiting = tokio::spawn(service.clone().oneshot(by(start + secs(61), ask())));
     tokio::task::yield_now().await;

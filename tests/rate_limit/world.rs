@@ -85,6 +85,7 @@ where
 
 /// What came of a crowd of callers.
 #[derive(Debug)]
+#[allow(dead_code, reason = "some are printed only")]
 pub(crate) struct Outcome {
     pub(crate) ok: usize,
     pub(crate) failed: usize,
