@@ -20,6 +20,7 @@ use tower_gemini::concurrency::{
     AdaptiveConcurrency, AdaptiveConcurrencyLayer, ConcurrencyBody, ConcurrencyHandle, ConcurrencyLimited,
 };
 use tower_gemini::error::find;
+use tower_gemini::rate_limit::{Limits, RateLimit, RateLimitBody, RateLimitLayer, RateLimited, RateLimits};
 use tower_gemini::retry::{
     Attempts, Backoff, Budget, GaveUp, ReplayBody, ReplayLayer, Retry, RetryLayer, RetryPolicy,
 };
@@ -69,6 +70,11 @@ async fn every_layer_calls_only_what_was_polled_ready() {
     // Two failures open it, so it is open between `poll_ready` and `call`, half-open, and closed again.
     let jumpy = CircuitBreakerLayer::builder().consecutive_failures(2).build().unwrap();
     keeps_the_contract(tower_layer::Stack::new(jumpy, RetryLayer::default()), request).await;
+    keeps_the_contract(RateLimitLayer::default(), request).await;
+    // Two a minute, so that every other call waits and asks a clone of its own for readiness.
+    let narrow = || RateLimitLayer::new(Limits::new().requests_per_minute(2)).unwrap();
+    keeps_the_contract(narrow(), request).await;
+    keeps_the_contract(tower_layer::Stack::new(narrow(), RetryLayer::default()), request).await;
     keeps_the_contract(AdaptiveConcurrencyLayer::new(), request).await;
     keeps_the_contract(tower_layer::Stack::new(limited_layer().await, RetryLayer::default()), request).await;
     keeps_the_contract(
@@ -165,6 +171,10 @@ fn services_futures_and_errors_have_the_auto_traits_their_parameters_allow() {
     struct Plain;
     shared::<Classify<Plain>>();
     shared::<Retry<Plain>>();
+    shared::<RateLimit<Plain>>();
+    shared::<RateLimitLayer>();
+    shared::<RateLimits>();
+    shared::<RateLimited>();
     shared::<AdaptiveConcurrency<Plain>>();
     shared::<AdaptiveConcurrencyLayer>();
     shared::<ConcurrencyHandle>();
@@ -190,6 +200,8 @@ fn services_futures_and_errors_have_the_auto_traits_their_parameters_allow() {
     sendable::<tower_gemini::circuit_breaker::ResponseFuture<Plain, Body, std::future::Ready<()>>>();
     unpin::<CircuitBody<Body>>();
     shared::<CircuitBody<Body>>();
+    unpin::<RateLimitBody<Body>>();
+    shared::<RateLimitBody<Body>>();
     unpin::<ConcurrencyBody<Body>>();
     shared::<ConcurrencyBody<Body>>();
     unpin::<ClassifyBody<Body>>();
@@ -210,11 +222,18 @@ async fn no_debug_output_shows_a_key() {
     *with_key.uri_mut() =
         format!("http://127.0.0.1/v1beta/models/m:generateContent?key={KEY}").parse().unwrap();
     let breaker = CircuitBreakerLayer::default();
-    let stack = breaker.layer(ClassifyLayer::new().layer(probe.clone()));
+    let limit = RateLimitLayer::new(Limits::new().requests_per_minute(1)).unwrap();
+    let stack = limit.layer(breaker.layer(ClassifyLayer::new().layer(probe.clone())));
     let mut service = RetryLayer::default().layer(stack);
+    let (copy, limited) = (with_key.clone(), service.get_ref().clone());
     let future = service.ready().await.unwrap().call(with_key);
     let mut seen = format!("{future:?} ");
     let response = future.await.unwrap();
+    // The second one waits in the queue, key and all.
+    let mut queued = limited.clone();
+    let queued = queued.ready().await.unwrap().call(copy);
+    seen += &format!("{queued:?} {limit:?} {:?} {:?}", limit.handle(), limit.handle().status());
+    assert_eq!(limit.handle().status()[0].queued, 1);
     let verdict = tower_gemini::Verdict::of(&response);
     seen +=
         &format!("{verdict:?} {} {:?} {:?}", verdict.message(), verdict.details(), Attempts::of(&response));

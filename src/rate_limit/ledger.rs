@@ -581,6 +581,9 @@ impl Ledger {
                 count.today = Some(day.date);
                 (count.count, count.restored) = (0, 0);
                 count.number = count.number.wrapping_add(1);
+                // The end of the day was predicted; here it is, also where the calendar has leapt.
+                let spent = &mut self.closed[Dimension::RequestsPerDay as usize];
+                *spent = spent.filter(|closed| closed.zero);
             }
             Some(today) if day.date < today => {
                 let earlier = count.before.take().filter(|(date, _)| *date == day.date);
@@ -659,7 +662,7 @@ impl Ledger {
         self.tick(now)
     }
 
-    /// Whether forgetting this key would lose nothing.
+    /// Whether forgetting this key would lose nothing but what one 429 teaches anew.
     pub(super) fn is_idle(&self, now: Nanos) -> bool {
         let day_counts = self.day.count > 0 && self.limits.rpd != NONE && now < self.day.ends_at;
         now >= self.window.empty_at() && now >= self.closed_until && self.in_flight == 0 && !day_counts

@@ -226,3 +226,25 @@ impl<W> Queue<W> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rate_limit::estimate::Trust;
+
+    #[test]
+    fn a_place_is_small_and_memory_goes_back() {
+        assert!(size_of::<Waiter<std::task::Waker>>() <= 96, "{}", size_of::<Waiter<std::task::Waker>>());
+        let mut queue: Queue<()> = Queue::new();
+        let cost = Cost { tokens: 1, trust: Trust::Exact };
+        let places: Vec<_> = (0..1_000).map(|n| queue.join(cost, 1, NEVER - n % 2)).collect();
+        assert_eq!((queue.len(), queue.tokens(), queue.deadlines.len()), (1_000, 1_000, 500));
+        for place in places {
+            assert!(queue.leave(place).is_none());
+        }
+        assert_eq!((queue.used(), queue.places.capacity(), queue.deadlines.len()), (0, 0, 0));
+        // And it works again.
+        let place = queue.join(cost, 1, NEVER);
+        assert_eq!(queue.head(), Some(place));
+    }
+}

@@ -12,8 +12,8 @@ use std::collections::VecDeque;
 /// Nanoseconds on the layer's own clock, which starts with the layer.
 pub(super) type Nanos = u64;
 
-/// Entries that are kept one by one. The bound is twice that: 128 KiB.
-const EXACT: usize = 4096;
+/// Entries that are kept one by one. There are never more than twice as many and one, for which 128 KiB are enough.
+const EXACT: usize = 4_000;
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
@@ -158,6 +158,7 @@ mod tests {
             window.charge(now, 1);
         }
         assert!(window.entries.len() <= 2 * EXACT + 1, "{}", window.entries.len());
+        assert!(window.entries.capacity() * size_of::<Entry>() <= 128 * 1024);
         // Sixty seconds hold 1,200,000 of them; joined entries keep theirs a little longer.
         assert!((1_200_000..1_201_000).contains(&window.requests()), "{}", window.requests());
     }

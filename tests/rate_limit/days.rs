@@ -148,6 +148,22 @@ async fn one_daily_429_teaches_all_and_a_probe_heals_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_machine_that_slept_through_midnight_begins_the_new_day() {
+    let sim = simulator(Quota::new().requests_per_day(1));
+    let wall = Wall::at("2026-07-02T01:00:00Z");
+    let clock = wall.clone();
+    let layer = RateLimitLayer::builder().wall_clock(move || clock.read()).build().unwrap();
+    assert_eq!(ask(&sim, &layer).await.unwrap(), 200);
+    assert_eq!(ask(&sim, &layer).await.unwrap(), 429);
+    assert_eq!(ask(&sim, &layer).await.unwrap_err().why(), Why::Spent);
+    // The steady clock stood still meanwhile; the calendar is looked at once a minute.
+    wall.set_by.store(8 * 3600, Ordering::Relaxed);
+    sim.set_quota(MODEL, None);
+    sleep(secs(61)).await;
+    assert_eq!(ask(&sim, &layer).await.unwrap(), 200);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_quota_of_zero_fails_fast_until_a_probe_is_welcome() {
     let sim = simulator(Quota::new().requests_per_minute(0));
     let layer = RateLimitLayer::builder().probe_every(secs(60)).build().unwrap();
