@@ -7,8 +7,9 @@
 //! One waiter, the *driver*, owns the timer for the next change. Everybody else is woken once, with their answer.
 //! When the driver leaves, another one is woken to take over.
 
+use super::admission::{Admission, Receipt, Settlement, Spent, TOO_LARGE};
 use super::estimate::Cost;
-use super::ledger::{Admission, Ledger, Receipt, Settlement, Spent, TOO_LARGE};
+use super::ledger::Ledger;
 use super::limits::Dimension;
 use super::queue::{NEVER, Place, Queue};
 use super::refusal::{Refusal, Why};

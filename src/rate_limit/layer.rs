@@ -50,7 +50,7 @@ impl RateLimitLayer {
 
     /// Settings, beginning with the defaults: no limit but those that Google's own 429s name.
     pub fn builder() -> RateLimitBuilder {
-        RateLimitBuilder {
+        let settings = Settings {
             limits: Limits::new(),
             by_model: Vec::new(),
             margin: 1.0,
@@ -64,8 +64,8 @@ impl RateLimitLayer {
             key_by: None,
             wall_clock: None,
             observer: Observed::default(),
-            estimate: BySize,
-        }
+        };
+        RateLimitBuilder { settings, estimate: BySize }
     }
 }
 
@@ -107,6 +107,12 @@ impl<S, E> Layer<S> for RateLimitLayer<E> {
 /// Settings of a [`RateLimitLayer`].
 #[must_use = "a builder does nothing until it is built"]
 pub struct RateLimitBuilder<E = BySize> {
+    settings: Settings,
+    estimate: E,
+}
+
+/// All of them but the estimate, which has a type of its own.
+struct Settings {
     limits: Limits,
     by_model: Vec<(Box<str>, Limits)>,
     margin: f64,
@@ -120,13 +126,12 @@ pub struct RateLimitBuilder<E = BySize> {
     key_by: Option<KeyBy>,
     wall_clock: Option<WallClock>,
     observer: Observed,
-    estimate: E,
 }
 
 impl<E> RateLimitBuilder<E> {
     /// The limits of each model that has none of its own. Default: none.
     pub const fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
+        self.settings.limits = limits;
         self
     }
 
@@ -134,7 +139,7 @@ impl<E> RateLimitBuilder<E> {
     ///
     /// With [`key_by`](Self::key_by), the name is that of the key.
     pub fn model_limits(mut self, model: impl Into<Box<str>>, limits: Limits) -> Self {
-        self.by_model.push((model.into(), limits));
+        self.settings.by_model.push((model.into(), limits));
         self
     }
 
@@ -142,7 +147,7 @@ impl<E> RateLimitBuilder<E> {
     ///
     /// 0.8 leaves a fifth to others who use the same project.
     pub const fn margin(mut self, share: f64) -> Self {
-        self.margin = share;
+        self.settings.margin = share;
         self
     }
 
@@ -151,34 +156,34 @@ impl<E> RateLimitBuilder<E> {
     /// Covers what the network does to the spacing of requests between here and the server: 500 ms cost 0.8 % of the
     /// throughput. The new day begins as much later than midnight.
     pub const fn guard(mut self, guard: Duration) -> Self {
-        self.guard = guard;
+        self.settings.guard = guard;
         self
     }
 
     /// What to do with a request that cannot be admitted at once. Default [`Mode::Wait`].
     pub const fn mode(mut self, mode: Mode) -> Self {
-        self.mode = mode;
+        self.settings.mode = mode;
         self
     }
 
     /// The longest wait, up to a year. Default: none, so that the request's [`Deadline`](crate::Deadline) alone
     /// decides, and one without a deadline waits as long as the queue takes.
     pub const fn max_wait(mut self, wait: Duration) -> Self {
-        self.max_wait = Some(wait);
+        self.settings.max_wait = Some(wait);
         self
     }
 
     /// How many requests of one key may wait, from 1 to 10,000,000. Default 100,000. One more fails with
     /// [`Why::Queue`](super::Why::Queue).
     pub const fn max_queue(mut self, requests: usize) -> Self {
-        self.max_queue = requests;
+        self.settings.max_queue = requests;
         self
     }
 
     /// How many keys are kept apart, from 1 to 1,000,000. Default 1,024. Beyond that idle ones are forgotten, and if
     /// none is idle, further keys share one state.
     pub const fn max_keys(mut self, keys: usize) -> Self {
-        self.max_keys = keys;
+        self.settings.max_keys = keys;
         self
     }
 
@@ -188,7 +193,7 @@ impl<E> RateLimitBuilder<E> {
     /// each hour that passes without another 429, so that a better tier is noticed. Doors are closed by 429s either
     /// way.
     pub const fn learn(mut self, learn: bool) -> Self {
-        self.learn = learn;
+        self.settings.learn = learn;
         self
     }
 
@@ -197,7 +202,7 @@ impl<E> RateLimitBuilder<E> {
     /// A spent day or a quota of zero may be a mistake of the server's, or be mended by a payment: the first probe
     /// that is answered opens the door.
     pub const fn probe_every(mut self, interval: Duration) -> Self {
-        self.probe_every = interval;
+        self.settings.probe_every = interval;
         self
     }
 
@@ -218,7 +223,7 @@ impl<E> RateLimitBuilder<E> {
     /// # let _ = layer; Ok(()) }
     /// ```
     pub fn key_by(mut self, key: impl Fn(&Target<'_>) -> TargetKey + Send + Sync + 'static) -> Self {
-        self.key_by = Some(Arc::new(key));
+        self.settings.key_by = Some(Arc::new(key));
         self
     }
 
@@ -226,50 +231,19 @@ impl<E> RateLimitBuilder<E> {
     ///
     /// Tests set a date with it, and may let it leap.
     pub fn wall_clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
-        self.wall_clock = Some(Arc::new(clock));
+        self.settings.wall_clock = Some(Arc::new(clock));
         self
     }
 
     /// Who is told of refusals and of what 429s taught. Default nobody.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
-        self.observer = Observed::by(observer);
+        self.settings.observer = Observed::by(observer);
         self
     }
 
     /// How input tokens are counted before the call. Default [`BySize`].
     pub fn estimate<F>(self, estimate: F) -> RateLimitBuilder<F> {
-        let Self {
-            limits,
-            by_model,
-            margin,
-            guard,
-            mode,
-            max_wait,
-            max_queue,
-            max_keys,
-            learn,
-            probe_every,
-            key_by,
-            wall_clock,
-            observer,
-            estimate: _,
-        } = self;
-        RateLimitBuilder {
-            limits,
-            by_model,
-            margin,
-            guard,
-            mode,
-            max_wait,
-            max_queue,
-            max_keys,
-            learn,
-            probe_every,
-            key_by,
-            wall_clock,
-            observer,
-            estimate,
-        }
+        RateLimitBuilder { settings: self.settings, estimate }
     }
 
     /// The layer.
@@ -278,52 +252,54 @@ impl<E> RateLimitBuilder<E> {
     ///
     /// Names the first setting that is out of its range, and the range.
     pub fn build(self) -> Result<RateLimitLayer<E>, ConfigError> {
-        self.limits.check()?;
-        self.by_model.iter().try_for_each(|(_, limits)| limits.check())?;
-        check_margin(self.margin)?;
-        check(self.guard <= WINDOW, "guard", "must be at most 60 s")?;
+        let Self { settings, estimate } = self;
+        settings.limits.check()?;
+        settings.by_model.iter().try_for_each(|(_, limits)| limits.check())?;
+        check_margin(settings.margin)?;
+        check(settings.guard <= WINDOW, "guard", "must be at most 60 s")?;
         const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
-        check(self.max_wait.is_none_or(|wait| wait <= YEAR), "max_wait", "must be at most a year")?;
-        check((1..=10_000_000).contains(&self.max_queue), "max_queue", "must be from 1 to 10,000,000")?;
-        check((1..=1_000_000).contains(&self.max_keys), "max_keys", "must be from 1 to 1,000,000")?;
+        check(settings.max_wait.is_none_or(|wait| wait <= YEAR), "max_wait", "must be at most a year")?;
+        check((1..=10_000_000).contains(&settings.max_queue), "max_queue", "must be from 1 to 10,000,000")?;
+        check((1..=1_000_000).contains(&settings.max_keys), "max_keys", "must be from 1 to 1,000,000")?;
         let interval = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
-        check(interval.contains(&self.probe_every), "probe_every", "must be from 1 s to a day")?;
+        check(interval.contains(&settings.probe_every), "probe_every", "must be from 1 s to a day")?;
 
         let rules = Rules {
-            span: nanos(WINDOW + self.guard),
-            margin: self.margin,
-            learn: self.learn,
-            probe_every: nanos(self.probe_every),
-            guard: nanos(self.guard),
+            span: nanos(WINDOW + settings.guard),
+            margin: settings.margin,
+            learn: settings.learn,
+            probe_every: nanos(settings.probe_every),
+            guard: nanos(settings.guard),
         };
-        let wall_clock = self.wall_clock.unwrap_or_else(|| Arc::new(time::wall_clock));
-        let queue = (self.max_queue, self.max_wait, self.mode == Mode::Wait);
+        let wall_clock = settings.wall_clock.unwrap_or_else(|| Arc::new(time::wall_clock));
+        let queue = (settings.max_queue, settings.max_wait, settings.mode == Mode::Wait);
         let shared = Shared {
-            common: Arc::new(Common::new(rules, queue, wall_clock, self.observer)),
-            keys: Keyed::new(self.max_keys),
+            common: Arc::new(Common::new(rules, queue, wall_clock, settings.observer)),
+            keys: Keyed::new(settings.max_keys),
             config: Mutex::new(Config {
-                limits: self.limits,
-                by_model: self.by_model.into_iter().collect(),
+                limits: settings.limits,
+                by_model: settings.by_model.into_iter().collect(),
                 ..Config::default()
             }),
-            key_by: self.key_by,
+            key_by: settings.key_by,
             id: Chance::default().stream().id(),
         };
-        Ok(RateLimitLayer { core: Arc::new(Core { shared: Arc::new(shared), estimate: self.estimate }) })
+        Ok(RateLimitLayer { core: Arc::new(Core { shared: Arc::new(shared), estimate }) })
     }
 }
 
 impl<E> fmt::Debug for RateLimitBuilder<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let settings = &self.settings;
         f.debug_struct("RateLimitBuilder")
-            .field("limits", &self.limits)
-            .field("by_model", &self.by_model)
-            .field("margin", &self.margin)
-            .field("guard", &self.guard)
-            .field("mode", &self.mode)
-            .field("max_wait", &self.max_wait)
-            .field("max_queue", &self.max_queue)
-            .field("learn", &self.learn)
+            .field("limits", &settings.limits)
+            .field("by_model", &settings.by_model)
+            .field("margin", &settings.margin)
+            .field("guard", &settings.guard)
+            .field("mode", &settings.mode)
+            .field("max_wait", &settings.max_wait)
+            .field("max_queue", &settings.max_queue)
+            .field("learn", &settings.learn)
             .finish_non_exhaustive()
     }
 }

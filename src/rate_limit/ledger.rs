@@ -4,19 +4,19 @@
 //! its dimensions at once: [`admit`](Ledger::admit), [`settle`](Ledger::settle) and
 //! [`close_until`](Ledger::close_until). The queue and the layer above know nothing of windows and days.
 
+use super::admission::{Admission, Forecast, Receipt, Settlement, Spent, TOO_LARGE};
 use super::day::Day;
 use super::estimate::{Cost, Ratio, Trust};
 use super::lesson::Lesson;
 use super::limits::{Dimension, Limits};
-use super::refusal::{Refusal, Why};
-use super::window::{EntryId, Freed, Nanos, Window};
+use super::refusal::Refusal;
+use super::tally::Tally;
+use super::window::{Freed, Nanos, Window};
 
 /// No limit.
 const NONE: u64 = u64::MAX;
 /// How long a limit that a 429 taught stands before a tenth more is tried.
 const TRUST_LEARNT: Nanos = 3600 * 1_000_000_000;
-/// How often the calendar is looked at.
-const LOOK: Nanos = 60 * 1_000_000_000;
 
 /// The settings of a key that do not change.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +41,7 @@ pub(super) struct Ledger {
     /// The earliest `raise_at` of them.
     next_raise: Nanos,
     limits: InForce,
-    day: DayCount,
+    day: Tally,
     closed: [Option<Closed>; Dimension::COUNT],
     /// The latest `until` of them: nothing is closed from then on.
     closed_until: Nanos,
@@ -91,22 +91,6 @@ struct Ramp {
     over_at: Nanos,
 }
 
-/// Requests of a Pacific day.
-#[derive(Clone, Copy, Debug)]
-struct DayCount {
-    today: Option<jiff::civil::Date>,
-    count: u64,
-    /// Of them, what a snapshot brought.
-    restored: u64,
-    /// The day before, in case the calendar is set back to it.
-    before: Option<(jiff::civil::Date, u64)>,
-    /// When the calendar must be looked at again.
-    look_at: Nanos,
-    ends_at: Nanos,
-    /// Tells receipts of another day.
-    number: u32,
-}
-
 /// Everything that was ever decided. `admitted` is the sum of the others and of what is in flight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
@@ -116,104 +100,9 @@ pub(super) struct Counts {
     pub(super) too_many: u64,
 }
 
-/// What was charged for one request. Given back to [`Ledger::settle`] exactly once.
-#[derive(Debug, PartialEq, Eq)]
-#[must_use = "an admission must be settled"]
-pub(super) struct Receipt {
-    entry: EntryId,
-    charged: u32,
-    raw: u32,
-    day: u32,
-    probe: bool,
-    counted: bool,
-    /// Input tokens are limited, so what the answer says of them matters.
-    wants_usage: bool,
-}
-
-impl Receipt {
-    pub(super) const fn is_probe(&self) -> bool {
-        self.probe
-    }
-
-    pub(super) const fn wants_usage(&self) -> bool {
-        self.wants_usage
-    }
-}
-
-/// How a call ended, as far as quotas are concerned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Settlement {
-    /// It never left: nothing was used.
-    NotSent,
-    /// It left, and nobody knows what it used: what was charged stands.
-    Unknown,
-    /// It was answered, and said what it used.
-    Used { input_tokens: u64 },
-    /// Refused before it was processed (4xx other than 429): a request, no tokens.
-    Refused,
-    /// 429: a request of the minute, no tokens, no request of the day.
-    TooMany,
-}
-
-/// The decision about one request.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Admission {
-    Granted(Receipt),
-    /// Not before `until`, or the end of another call.
-    Wait {
-        until: Nanos,
-        dimension: Dimension,
-        spent: Option<Spent>,
-    },
-    /// Larger than the limit itself.
-    TooLarge,
-}
-
-/// When a request that has to queue will be admitted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Forecast {
-    pub(super) at: Nanos,
-    /// What it waits for.
-    pub(super) dimension: Dimension,
-    /// What it will be charged.
-    pub(super) tokens: u32,
-    pub(super) spent: Option<Spent>,
-}
-
-impl Forecast {
-    fn not_before(&mut self, at: Nanos, dimension: Dimension) {
-        if at > self.at {
-            (self.at, self.dimension) = (at, dimension);
-        }
-    }
-
-    /// When it makes sense to ask again.
-    pub(super) const fn until(&self) -> Option<Nanos> {
-        match self.spent {
-            Some(Spent { reset: Some(reset) }) => Some(reset),
-            _ => Some(self.at),
-        }
-    }
-}
-
-/// Why waiting is not the thing to do, unless the caller's deadline lies behind it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Spent {
-    /// When the quota is there again; `None` where nobody knows.
-    pub(super) reset: Option<Nanos>,
-}
-
 impl Ledger {
     pub(super) fn new(rules: Rules, configured: Limits, now: Nanos) -> Self {
-        let day = DayCount {
-            today: None,
-            count: 0,
-            restored: 0,
-            before: None,
-            look_at: now,
-            ends_at: NONE,
-            number: 0,
-        };
+        let day = Tally::new(now);
         let mut ledger = Self {
             rules,
             window: Window::new(rules.span),
@@ -562,45 +451,18 @@ impl Ledger {
         now >= self.day.look_at
     }
 
-    /// What the calendar says. A new day begins at zero; a calendar that was set back to the day before gives that
-    /// day its count back, and keeps what was counted since.
+    /// What the calendar says.
     pub(super) fn set_day(&mut self, now: Nanos, day: Day) {
-        let ends_at = now.saturating_add(day.left).saturating_add(self.rules.guard);
-        let count = &mut self.day;
-        match count.today {
-            None => count.today = Some(day.date),
-            // The guard band still belongs to the old day.
-            Some(today)
-                if day.date > today && now < count.ends_at && count.ends_at - now <= self.rules.guard =>
-            {
-                count.look_at = count.ends_at;
-                return;
-            }
-            Some(today) if day.date > today => {
-                count.before = Some((today, count.count));
-                count.today = Some(day.date);
-                (count.count, count.restored) = (0, 0);
-                count.number = count.number.wrapping_add(1);
-                // The end of the day was predicted; here it is, also where the calendar has leapt.
-                let spent = &mut self.closed[Dimension::RequestsPerDay as usize];
-                *spent = spent.filter(|closed| closed.zero);
-            }
-            Some(today) if day.date < today => {
-                let earlier = count.before.take().filter(|(date, _)| *date == day.date);
-                count.count += earlier.map_or(0, |(_, earlier)| earlier);
-                count.today = Some(day.date);
-            }
-            Some(_) => {}
+        if self.day.set(now, day, self.rules.guard) {
+            // The end of the day was predicted; here it is, also where the calendar has leapt.
+            let spent = &mut self.closed[Dimension::RequestsPerDay as usize];
+            *spent = spent.filter(|closed| closed.zero);
         }
-        count.ends_at = ends_at;
-        count.look_at = ends_at.min(now.saturating_add(LOOK));
     }
 
     /// Adds what a snapshot counted today, once however often it is told.
     pub(super) fn restore(&mut self, count: u64) {
-        let more = count.saturating_sub(self.day.restored);
-        self.day.count = self.day.count.saturating_add(more);
-        self.day.restored += more;
+        self.day.restore(count);
     }
 
     /// When the new day begins, as far as the calendar was looked at.
@@ -609,10 +471,7 @@ impl Ledger {
     }
 
     pub(super) const fn today(&self) -> Option<(jiff::civil::Date, u64)> {
-        match self.day.today {
-            Some(date) => Some((date, self.day.count)),
-            None => None,
-        }
+        self.day.today()
     }
 
     // ===== by hand, and to look at =====
@@ -675,6 +534,3 @@ const DIMENSIONS: [Dimension; Dimension::COUNT] = [
     Dimension::InputTokensPerMinute,
     Dimension::RequestsPerMinute,
 ];
-
-pub(super) const TOO_LARGE: Refusal =
-    Refusal { why: Why::TooLarge, dimension: Dimension::InputTokensPerMinute, until: None };

@@ -125,6 +125,7 @@
 //! # let _ = layer; Ok(()) }
 //! ```
 
+mod admission;
 mod body;
 mod day;
 mod desk;
@@ -144,6 +145,7 @@ mod refusal;
 mod service;
 mod shared;
 mod snapshot;
+mod tally;
 mod window;
 
 pub use self::body::RateLimitBody;

@@ -3,9 +3,10 @@
 
 use proptest::prelude::*;
 
+use super::admission::{Receipt, Settlement};
 use super::desk::{Arrival, Desk, Look};
 use super::estimate::{Cost, Trust};
-use super::ledger::{Ledger, Receipt, Rules, Settlement};
+use super::ledger::{Ledger, Rules};
 use super::lesson::Lesson;
 use super::limits::{Dimension, Limits};
 use super::queue::{NEVER, Place};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::Response;
 
-use super::ledger::{Receipt, Settlement};
+use super::admission::{Receipt, Settlement};
 use super::shared::Key;
 use crate::error::BoxError;
 use crate::tail::OnEnd;

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use super::admission::Receipt;
 use super::estimate::Cost;
-use super::ledger::Receipt;
 use super::refusal::Refusal;
 use super::window::Nanos;
 

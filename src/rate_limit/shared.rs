@@ -9,11 +9,12 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+use super::admission::{Receipt, Settlement};
 use super::day::{Calendar, Day};
 use super::desk::{Arrival, Desk, Look};
 use super::estimate::Cost;
 use super::key::{Pool, QuotaKey};
-use super::ledger::{Ledger, Receipt, Rules, Settlement};
+use super::ledger::{Ledger, Rules};
 use super::lesson::lessons;
 use super::limits::Limits;
 use super::queue::{NEVER, Place};

@@ -1,0 +1,95 @@
+//! What the ledger is asked and what it answers. Pure.
+
+use super::limits::Dimension;
+use super::refusal::{Refusal, Why};
+use super::window::{EntryId, Nanos};
+
+/// What was charged for one request. Given back to [`Ledger::settle`] exactly once.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "an admission must be settled"]
+pub(super) struct Receipt {
+    pub(super) entry: EntryId,
+    pub(super) charged: u32,
+    pub(super) raw: u32,
+    pub(super) day: u32,
+    pub(super) probe: bool,
+    pub(super) counted: bool,
+    /// Input tokens are limited, so what the answer says of them matters.
+    pub(super) wants_usage: bool,
+}
+
+impl Receipt {
+    pub(super) const fn is_probe(&self) -> bool {
+        self.probe
+    }
+
+    pub(super) const fn wants_usage(&self) -> bool {
+        self.wants_usage
+    }
+}
+
+/// How a call ended, as far as quotas are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Settlement {
+    /// It never left: nothing was used.
+    NotSent,
+    /// It left, and nobody knows what it used: what was charged stands.
+    Unknown,
+    /// It was answered, and said what it used.
+    Used { input_tokens: u64 },
+    /// Refused before it was processed (4xx other than 429): a request, no tokens.
+    Refused,
+    /// 429: a request of the minute, no tokens, no request of the day.
+    TooMany,
+}
+
+/// The decision about one request.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    Granted(Receipt),
+    /// Not before `until`, or the end of another call.
+    Wait {
+        until: Nanos,
+        dimension: Dimension,
+        spent: Option<Spent>,
+    },
+    /// Larger than the limit itself.
+    TooLarge,
+}
+
+/// When a request that has to queue will be admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Forecast {
+    pub(super) at: Nanos,
+    /// What it waits for.
+    pub(super) dimension: Dimension,
+    /// What it will be charged.
+    pub(super) tokens: u32,
+    pub(super) spent: Option<Spent>,
+}
+
+impl Forecast {
+    pub(super) fn not_before(&mut self, at: Nanos, dimension: Dimension) {
+        if at > self.at {
+            (self.at, self.dimension) = (at, dimension);
+        }
+    }
+
+    /// When it makes sense to ask again.
+    pub(super) const fn until(&self) -> Option<Nanos> {
+        match self.spent {
+            Some(Spent { reset: Some(reset) }) => Some(reset),
+            _ => Some(self.at),
+        }
+    }
+}
+
+/// Why waiting is not the thing to do, unless the caller's deadline lies behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Spent {
+    /// When the quota is there again; `None` where nobody knows.
+    pub(super) reset: Option<Nanos>,
+}
+
+pub(super) const TOO_LARGE: Refusal =
+    Refusal { why: Why::TooLarge, dimension: Dimension::InputTokensPerMinute, until: None };
