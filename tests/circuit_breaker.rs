@@ -689,7 +689,7 @@ async fn observers_are_told_of_each_change_in_order() {
         fn on_event(&self, event: &Event<'_>) {
             if let Event::CircuitChanged { key, transition, .. } = event {
                 assert_eq!(key.model(), Some("gemini-9-flash"));
-                self.0.lock().unwrap().push((*transition).clone());
+                self.0.lock().unwrap().push(**transition);
             }
         }
     }

@@ -77,8 +77,8 @@ impl CircuitBreakerBuilder {
     }
 
     /// How many failures in a row open a circuit, whatever the window holds; from 1. Default 13, which a dead server
-    /// makes in 13 calls. With 30 % of independent errors, one call in 9 million completes such a row: at 28 calls a second,
-    /// one spell of ten minutes in 500 has one. A row of 12 would be in one of 160.
+    /// makes in 13 calls. With 30 % of independent errors one call in 9 million completes such a row: at 28 calls a
+    /// second, one spell of ten minutes in 500 has one. A row of 12 would be in one of 160.
     ///
     /// [`Signal::Soft`] neither lengthens nor ends a row.
     pub const fn consecutive_failures(mut self, failures: u32) -> Self {

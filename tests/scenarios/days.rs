@@ -133,8 +133,8 @@ impl fmt::Display for Cell {
         let each = |of: fn(&Moves) -> u32| self.sum(|day| of(&day.moves) as usize) / seeds;
         write!(
             f,
-            "{:>7.3} % (worst {:>7.3}), {:>5.2} calls each, peak {:>3}/s, well after {:>7}, p99 {:>5.1} s; in {:>5.1} % of \
-             seeds, opened {:.2} + {:.2}, closed {:.2}, cut {:.2}, lifted {:.2}",
+            "{:>7.3} % (worst {:>7.3}), {:>5.2} calls each, peak {:>3}/s, well after {:>7}, p99 {:>5.1} s; \
+             in {:>5.1} % of seeds, opened {:.2} + {:.2}, closed {:.2}, cut {:.2}, lifted {:.2}",
             100.0 * self.served(),
             100.0 * worst,
             self.calls_each(),
