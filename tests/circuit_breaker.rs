@@ -67,11 +67,14 @@ fn circuit(layer: &CircuitBreakerLayer) -> Circuit {
     layer.handle().get(&key()).expect("it was asked for")
 }
 
-/// A circuit that twelve failures have just opened, and its probe, which answers as told from now on.
+/// So many failures in a row open a circuit.
+const ROW: usize = 13;
+
+/// A circuit that a row of failures has just opened, and its probe, which answers as told from now on.
 async fn opened(layer: &CircuitBreakerLayer, then: Answer) -> (Stack, Probe) {
-    let probe = Probe::new(std::iter::repeat_n(down(), 12), then);
+    let probe = Probe::new(std::iter::repeat_n(down(), ROW), then);
     let mut service = stack(layer, &probe);
-    for _ in 0..12 {
+    for _ in 0..ROW {
         assert_eq!(ask(&mut service).await.unwrap(), 503);
     }
     assert_eq!(circuit(layer).state, CircuitState::Open);
@@ -88,7 +91,7 @@ fn calls(probe: &Probe) -> usize {
 // ===== opening =====
 
 #[tokio::test(start_paused = true)]
-async fn a_full_outage_opens_it_within_twelve_calls_whatever_went_well_before() {
+async fn a_full_outage_opens_it_within_thirteen_calls_whatever_went_well_before() {
     for healthy in [0, 1, 100, 10_000] {
         let layer = builder().build().unwrap();
         let probe = Probe::new(std::iter::repeat_n(Answer::Ok, healthy), down());
@@ -96,18 +99,18 @@ async fn a_full_outage_opens_it_within_twelve_calls_whatever_went_well_before() 
         for _ in 0..healthy {
             assert_eq!(ask(&mut service).await.unwrap(), 200);
         }
-        for _ in 0..12 {
+        for _ in 0..ROW {
             assert_eq!(ask(&mut service).await.unwrap(), 503);
         }
         let turned_away = ask(&mut service).await.unwrap_err();
         assert_eq!(turned_away.why(), Why::Opened(Cause::ConsecutiveFailures));
-        assert_eq!(calls(&probe), healthy + 12);
+        assert_eq!(calls(&probe), healthy + ROW);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_share_that_is_clearly_too_large_opens_it() {
-    // Two of three fail, never twelve in a row: 14 of 20 are the first that chance does not explain.
+    // Two of three fail, never thirteen in a row: 14 of 20 are the first that chance does not explain.
     let layer = builder().build().unwrap();
     let answers = (0..40).map(|n| if n % 3 == 0 { Answer::Ok } else { down() });
     let probe = Probe::new(answers, Answer::Ok);
@@ -154,7 +157,7 @@ async fn failures_of_every_form_open_it() {
     ] {
         let layer = builder().build().unwrap();
         let mut service = stack(&layer, &Probe::always(answer.clone()));
-        for _ in 0..12 {
+        for _ in 0..ROW {
             let _ = service.ready().await.unwrap().call(request()).await;
         }
         assert_eq!(circuit(&layer).state, CircuitState::Open, "{answer:?}");
@@ -218,7 +221,7 @@ async fn one_model_that_is_down_does_not_stop_another() {
     let layer = builder().key_by(|_| TargetKey::named("all")).build().unwrap();
     let probe = Probe::always(down());
     let mut service = stack(&layer, &probe);
-    for _ in 0..12 {
+    for _ in 0..ROW {
         ask(&mut service).await.unwrap();
     }
     assert!(service.ready().await.unwrap().call(other()).await.is_err());
@@ -239,7 +242,7 @@ async fn an_open_circuit_never_polls_or_calls_the_inner_service() {
         assert_eq!((turned_away.key(), turned_away.since()), (&key(), circuit(&layer).since));
     }
     assert!(ask(&mut service).await.is_err());
-    assert_eq!(calls(&probe), 12);
+    assert_eq!(calls(&probe), ROW);
     assert_eq!(probe.state().lock().unwrap().ready_polls, polls);
 }
 
@@ -288,14 +291,14 @@ async fn a_failed_probe_opens_it_for_longer() {
     for (wait, middle) in waits.iter().zip([2.0, 3.0, 4.5, 6.75, 10.125, 12.5, 12.5, 12.5]) {
         assert!((middle * 0.8..=middle * 1.2).contains(wait) && *wait <= 15.0, "{waits:?}");
     }
-    assert_eq!(calls(&probe), 12 + 8, "one call for each open time");
+    assert_eq!(calls(&probe), ROW + 8, "one call for each open time");
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_servers_own_instant_counts_if_it_is_later() {
     let layer = builder().build().unwrap();
     let mut service = stack(&layer, &Probe::always(Answer::Header(503, "retry-after", "40")));
-    for _ in 0..12 {
+    for _ in 0..ROW {
         ask(&mut service).await.unwrap();
     }
     let open = circuit(&layer);
@@ -319,7 +322,7 @@ async fn at_the_instant_of_half_open_the_permitted_number_gets_through() {
             })
             .collect();
         tokio::time::sleep(Duration::from_millis(1)).await;
-        assert_eq!(calls(&probe), 12 + probes);
+        assert_eq!(calls(&probe), ROW + probes);
         let turned_away = tasks.iter().filter(|task| task.is_finished()).count();
         assert_eq!(turned_away, 64 - probes);
         tasks.iter().for_each(tokio::task::JoinHandle::abort);
@@ -348,7 +351,7 @@ fn on_many_threads_one_probe_gets_through_as_well() {
         while tasks.iter().filter(|task| task.is_finished()).count() < 63 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(calls(&probe), 13);
+        assert_eq!(calls(&probe), ROW + 1);
         tasks.iter().for_each(tokio::task::JoinHandle::abort);
     });
 }
@@ -376,7 +379,7 @@ async fn results_from_another_age_move_nothing() {
     slow.headers_mut().insert("wait", "1".parse().unwrap());
     let mut old: Vec<_> = (0..3).map(|_| tokio::spawn(service.clone().oneshot(slow.clone()))).collect();
     tokio::task::yield_now().await;
-    for _ in 0..12 {
+    for _ in 0..ROW {
         ask(&mut service).await.unwrap();
     }
     tokio::time::sleep_until(circuit(&layer).until.unwrap()).await;
@@ -425,7 +428,7 @@ async fn a_hung_probe_loses_its_place_after_the_lease() {
     tokio::time::sleep(SECOND).await;
     let _next = tokio::spawn(service.oneshot(request()));
     tokio::task::yield_now().await;
-    assert_eq!(calls(&probe), 14);
+    assert_eq!(calls(&probe), ROW + 2);
 }
 
 // ===== streams =====
@@ -471,7 +474,7 @@ async fn a_stream_reports_when_its_body_ends() {
 async fn streams_that_die_half_way_open_it() {
     let layer = builder().build().unwrap();
     let mut service = layer.layer(answering(|| stream(Some(Err("cut")))));
-    for _ in 0..12 {
+    for _ in 0..ROW {
         let response = service.ready().await.unwrap().call(request()).await.unwrap();
         assert!(response.into_body().collect().await.is_err());
     }
@@ -521,7 +524,7 @@ async fn dropped_while_the_inner_service_is_not_ready_holds_no_place() {
     probe.state().lock().unwrap().not_ready = 0;
     let mut other = Box::pin(service.clone().oneshot(request()));
     assert!(poll(&mut other).is_pending());
-    assert_eq!(calls(&probe), 13);
+    assert_eq!(calls(&probe), ROW + 1);
     drop((waiting, other));
     assert_place_is_free(&layer, &service, &probe).await;
 }
@@ -578,7 +581,7 @@ async fn retry_waits_for_the_circuit_without_spending_an_attempt() {
     let retry = RetryLayer::new(policy).layer(service);
     let until = circuit(&layer).until.unwrap();
     let response = retry.clone().oneshot(request()).await.unwrap();
-    assert_eq!((response.status().as_u16(), calls(&probe)), (200, 13));
+    assert_eq!((response.status().as_u16(), calls(&probe)), (200, ROW + 1));
     assert!(Instant::now() >= until);
     assert_eq!(Attempts::of(&response).made(), 1, "it was never sent before");
 
@@ -665,7 +668,7 @@ async fn a_circuit_can_be_held_by_hand() {
     assert_eq!((circuit(&layer).mode, circuit(&layer).state), (Mode::ObserveOnly, CircuitState::Open));
     handle.reset(&key());
     assert_eq!((circuit(&layer).mode, circuit(&layer).state), (Mode::Automatic, CircuitState::Closed));
-    for _ in 0..12 {
+    for _ in 0..ROW {
         assert_eq!(ask(&mut service).await.unwrap(), 503);
     }
     assert!(ask(&mut service).await.is_err());
@@ -737,7 +740,7 @@ async fn idle_circuits_are_dropped_and_made_anew() {
 async fn a_layer_shares_its_circuits_with_all_services_and_clones() {
     let layer = builder().build().unwrap();
     let probe = Probe::always(down());
-    for service in 0..12 {
+    for service in 0..ROW {
         let one = if service % 2 == 0 { stack(&layer, &probe) } else { stack(&layer.clone(), &probe) };
         ask(&mut one.clone()).await.unwrap();
     }

@@ -223,7 +223,7 @@ impl Guard {
         let mark = match signal {
             Signal::Success => Mark::Success,
             // A timeout is the governor's business first. The circuit opens only when most calls end so, or all of a
-            // dozen: then shrinking did not help, nobody shrinks, or the server is gone without a word.
+            // row: then shrinking did not help, nobody shrinks, or the server is gone without a word.
             Signal::Failure | Signal::Timeout => Mark::Failure { hard: true },
             Signal::Soft => Mark::Failure { hard: false },
             Signal::Neutral => Mark::Neutral,

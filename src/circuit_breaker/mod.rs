@@ -28,7 +28,7 @@
 //! verdict at once. Whoever only reads heads and drops every body tells the circuit nothing of successes.
 //!
 //! **Timeouts** count like failures. They are first of all the business of a concurrency limit, which shrinks at the
-//! first of them; the circuit opens only when most of the calls of half a minute end so, or a dozen in a row. Then
+//! first of them; the circuit opens only when most of the calls of half a minute end so, or 13 in a row. Then
 //! shrinking did not help, or there is nobody to shrink, or the server is gone without a word. To leave them out,
 //! see [`classify_with`](CircuitBreakerBuilder::classify_with).
 //!
@@ -37,7 +37,7 @@
 //! | setting | default |
 //! |---|---|
 //! | [`failure_share`](CircuitBreakerBuilder::failure_share), [`min_calls`](CircuitBreakerBuilder::min_calls), [`window`](CircuitBreakerBuilder::window) | opens when clearly more than 0.5 of at least 20 calls in 30 s failed: 14 of 20, 31 of 50, 111 of 200 |
-//! | [`consecutive_failures`](CircuitBreakerBuilder::consecutive_failures) | or 12 in a row |
+//! | [`consecutive_failures`](CircuitBreakerBuilder::consecutive_failures) | or 13 in a row |
 //! | [`slow_calls`](CircuitBreakerBuilder::slow_calls) | do not matter |
 //! | [`open_time`](CircuitBreakerBuilder::open_time), [`open_time_factor`](CircuitBreakerBuilder::open_time_factor) | 2 s, × 1.5 after each failed probe, at most 15 s; spread by 20 % either way; one step back for each 30 s closed |
 //! | [`max_server_delay`](CircuitBreakerBuilder::max_server_delay) | a later instant that the server names counts, up to 300 s |
@@ -46,7 +46,7 @@
 //! | [`ramp`](CircuitBreakerBuilder::ramp) | 30 s: from 10 calls a second, or a quarter of those before the outage, doubling every 7.5 s |
 //! | [`key_by`](CircuitBreakerBuilder::key_by), [`max_keys`](CircuitBreakerBuilder::max_keys) | surface, model, project and location; 1024 |
 //!
-//! However many calls went well before, a full outage opens the circuit with its twelfth failure: old successes do not
+//! However many calls went well before, a full outage opens the circuit with its thirteenth failure: old successes do not
 //! have to be outnumbered.
 //!
 //! # Errors

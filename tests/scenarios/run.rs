@@ -1,18 +1,18 @@
 //! A day of a fleet in virtual time: Poisson arrivals over processes that share a server and nothing else.
 
-use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
 use http_body_util::BodyExt;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::Instant;
-use tower::{Service, ServiceExt};
-use tower_gemini::{BoxError, Deadline};
+use tower::ServiceExt;
+use tower_gemini::Deadline;
 
 use crate::server::{Model, Server};
-use crate::support::{Body, request};
+use crate::stack::{Client, Meter, Moves, Stack};
+use crate::support::request;
 
 /// What happens, whatever the clients are.
 #[derive(Clone, Debug)]
@@ -35,69 +35,39 @@ pub(crate) struct Figures {
     pub(crate) served: usize,
     /// Calls that the server saw in the counted time.
     pub(crate) calls: usize,
-    /// The most calls in one second after all could be well.
+    /// The most calls in any second after all could be well.
     pub(crate) peak: usize,
     /// From then until ten seconds' arrivals are served to 95 %; `None` is never.
     pub(crate) recovery: Option<Duration>,
     /// Of those served.
     pub(crate) p99: Duration,
+    /// Over the whole day.
+    pub(crate) moves: Moves,
 }
 
 impl Figures {
     pub(crate) fn share(&self) -> f64 {
         self.served as f64 / self.arrived as f64
     }
-    pub(crate) fn calls_each(&self) -> f64 {
-        self.calls as f64 / self.arrived as f64
-    }
-}
-
-impl fmt::Display for Figures {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let recovery = self.recovery.map_or("never".into(), |time| format!("{} s", time.as_secs()));
-        write!(
-            f,
-            "{:>7.2} % of {:>6}, {:>5.2} calls each, peak {:>4}/s, well after {:>7}, p99 {:>5.1} s",
-            100.0 * self.share(),
-            self.arrived,
-            self.calls_each(),
-            self.peak,
-            recovery,
-            self.p99.as_secs_f64()
-        )
-    }
 }
 
 impl Scenario {
-    /// Runs it with so many processes; `client` makes the stack of one over the server.
-    pub(crate) fn run<S, RB>(&self, processes: usize, seed: u64, client: impl Fn(Server, u64) -> S) -> Figures
-    where
-        S: Service<Request<Body>, Response = Response<RB>, Error = BoxError> + Clone + Send + 'static,
-        S::Future: Send,
-        RB: http_body::Body + Send + 'static,
-        RB::Data: Send,
-        RB::Error: Send,
-    {
+    /// Runs it with so many processes, each with a stack of its own over the one server.
+    pub(crate) fn run(&self, processes: usize, seed: u64, stack: &Stack) -> Figures {
         tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
             .build()
             .unwrap()
-            .block_on(self.play(processes, seed, client))
+            .block_on(self.play(processes, seed, stack))
     }
 
-    async fn play<S, RB>(&self, processes: usize, seed: u64, client: impl Fn(Server, u64) -> S) -> Figures
-    where
-        S: Service<Request<Body>, Response = Response<RB>, Error = BoxError> + Clone + Send + 'static,
-        S::Future: Send,
-        RB: http_body::Body + Send + 'static,
-        RB::Data: Send,
-        RB::Error: Send,
-    {
+    async fn play(&self, processes: usize, seed: u64, stack: &Stack) -> Figures {
         let start = Instant::now();
         let server = Server::start(self.model.clone(), seed);
-        let fleet: Vec<S> =
-            (0..processes as u64).map(|at| client(server.clone(), seed * 1000 + at)).collect();
+        let meter = Arc::new(Meter::default());
+        let process = |at| stack.client(server.clone(), seed * 1000 + at, &meter);
+        let fleet: Vec<Client> = (0..processes as u64).map(process).collect();
         // The same arrivals whatever the clients: common random numbers.
         let mut rng = StdRng::seed_from_u64(seed ^ 0x5EED);
         let mut requests = Vec::new();
@@ -127,18 +97,20 @@ impl Scenario {
         for (at, task) in requests {
             results.push((at, task.await.unwrap().map(|end| (end - start).saturating_sub(at))));
         }
-        self.figures(&results, &server.calls())
+        self.figures(&results, &server.calls(), meter.moves())
     }
 
-    fn figures(&self, results: &[(Duration, Option<Duration>)], calls: &[Duration]) -> Figures {
+    fn figures(&self, results: &[(Duration, Option<Duration>)], calls: &[Duration], moves: Moves) -> Figures {
         let (from, until) = self.counted;
         let counted: Vec<_> = results.iter().filter(|(at, _)| (from..until).contains(at)).collect();
         let mut times: Vec<_> = counted.iter().filter_map(|(_, time)| *time).collect();
         times.sort();
-        let mut by_second = vec![0; self.horizon.as_secs() as usize + 1000];
-        for call in calls.iter().filter(|call| **call >= self.well) {
-            by_second[call.as_secs() as usize] += 1;
-        }
+        let after = &calls[calls.partition_point(|call| *call < self.well)..];
+        let second = Duration::from_secs(1);
+        let in_second = |(at, first): (usize, &Duration)| {
+            after[at..].iter().take_while(|call| **call < *first + second).count()
+        };
+        let peak = after.iter().enumerate().map(in_second).max().unwrap_or(0);
         let window = Duration::from_secs(10);
         let well = |from: Duration| {
             let mut arrived = 0;
@@ -151,9 +123,10 @@ impl Scenario {
             arrived: counted.len(),
             served: times.len(),
             calls: calls.iter().filter(|call| (from..until).contains(call)).count(),
-            peak: by_second.into_iter().max().unwrap_or(0),
+            peak,
             recovery: starts.find(|from| well(*from)).map(|at| at - self.well),
             p99: times.get(times.len() * 99 / 100).copied().unwrap_or_default(),
+            moves,
         }
     }
 }
