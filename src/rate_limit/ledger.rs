@@ -279,7 +279,8 @@ impl Ledger {
             let until = self.window.freed(requests_over, tokens_over).map_or(now + 1, |freed| freed.at);
             return wait(until, dimension, None);
         }
-        if let Some(ramp) = self.ramp.filter(|ramp| now < ramp.over_at && self.in_flight >= ramp.most) {
+        let holds = |ramp: &Ramp| now < ramp.over_at && self.in_flight >= ramp.most;
+        if let Some(ramp) = self.ramp.filter(holds) {
             return wait(ramp.over_at, Dimension::Other, None);
         }
         Ok(probe)

@@ -58,7 +58,8 @@ impl Scratch {
         if self.len == 0 && self.escape == Escape::None {
             // Names are short, and most of them are here in one piece.
             let plain = find2(b'"', b'\\', bytes);
-            if let Some(n) = plain.filter(|n| *n < MAX && bytes[*n] == b'"') {
+            let ends = |n: &usize| *n < MAX && bytes[*n] == b'"';
+            if let Some(n) = plain.filter(ends) {
                 return Some((n + 1, &bytes[..n]));
             }
         }
