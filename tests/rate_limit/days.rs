@@ -377,3 +377,35 @@ async fn without_the_classifier_a_429_is_still_a_429() {
     assert_eq!((status.too_many, status.tokens, status.requests_today), (1, 0, 0));
     assert!(status.closed.is_empty());
 }
+
+// ===== what is learnt =====
+
+#[tokio::test(start_paused = true)]
+async fn a_learnt_limit_is_raised_by_a_tenth_each_hour_without_a_429() {
+    for (learn, learnt, later) in [(true, Some(20), Some(22)), (false, None, None)] {
+        let sim = simulator(Quota::new().requests_per_minute(20));
+        let layer = RateLimitLayer::builder().learn(learn).build().unwrap();
+        let answers = futures_util::future::join_all((0..21).map(|_| ask(&sim, &layer))).await;
+        assert_eq!(answers.iter().filter(|answer| matches!(answer, Ok(429))).count(), 1);
+        let limit = || layer.handle().status()[0].limits.of(Dimension::RequestsPerMinute);
+        assert_eq!(limit(), learnt);
+        sleep(secs(3590)).await;
+        assert_eq!(limit(), learnt);
+        sleep(secs(20)).await;
+        assert_eq!(limit(), later);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_429_that_is_a_surprise_calls_go_out_one_by_one_at_first() {
+    // A limit far above what was sent: somebody else uses it up.
+    let sim = simulator(Quota::new());
+    let refuse = Fault::rate_limited().with_limit(1_000).with_retry_in(secs(1));
+    sim.push(Rule::new(refuse).on_call(1)).unwrap();
+    let layer = RateLimitLayer::default();
+    assert_eq!(ask(&sim, &layer).await.unwrap(), 429);
+    futures_util::future::join_all((0..10).map(|_| ask(&sim, &layer))).await;
+    let at: Vec<_> = sim.calls().iter().map(|call| call.at().as_secs()).collect();
+    // The answer came at 2 s and said one second, cut off. Each answer takes two.
+    assert_eq!(at, [0, 4, 6, 6, 8, 8, 8, 8, 10, 10, 10]);
+}
