@@ -122,6 +122,40 @@ impl<B: Body, H: OnEnd> Body for Tail<B, H> {
     }
 }
 
+/// A layer's own body type, whose field `tail` does everything.
+macro_rules! passes_on {
+    ($body:ident) => {
+        impl<B: http_body::Body> http_body::Body for $body<B> {
+            type Data = B::Data;
+            type Error = B::Error;
+
+            #[inline]
+            fn poll_frame(
+                self: std::pin::Pin<&mut Self>,
+                cx: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
+                self.project().tail.poll_frame(cx)
+            }
+
+            fn is_end_stream(&self) -> bool {
+                self.tail.is_end_stream()
+            }
+
+            fn size_hint(&self) -> http_body::SizeHint {
+                self.tail.size_hint()
+            }
+        }
+
+        impl<B> std::fmt::Debug for $body<B> {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                // The bytes may hold an answer or an echoed key.
+                f.debug_struct(stringify!($body)).finish_non_exhaustive()
+            }
+        }
+    };
+}
+pub(crate) use passes_on;
+
 #[cfg(test)]
 mod tests {
     use super::*;

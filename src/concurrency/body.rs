@@ -1,13 +1,9 @@
-use std::fmt;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
 use http::{Response, StatusCode};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use pin_project_lite::pin_project;
 
 use super::gate::Slot;
-use crate::tail::{OnEnd, Tail};
+use crate::tail::{OnEnd, Tail, passes_on};
 use crate::verdict::End;
 
 pin_project! {
@@ -44,28 +40,4 @@ impl<B: Body> ConcurrencyBody<B> {
     }
 }
 
-impl<B: Body> Body for ConcurrencyBody<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        self.project().tail.poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.tail.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.tail.size_hint()
-    }
-}
-
-impl<B> fmt::Debug for ConcurrencyBody<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConcurrencyBody").finish_non_exhaustive()
-    }
-}
+passes_on!(ConcurrencyBody);
