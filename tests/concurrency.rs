@@ -389,6 +389,23 @@ async fn first_come_first_served_and_one_release_wakes_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_waker_is_dropped_under_the_lock() {
+    let (service, server, handle, _tasks) = busy(2).await;
+    server.answer(504);
+    settle().await;
+    let waker = || {
+        let handle = handle.clone();
+        support::curious(move || _ = handle.get(&key()))
+    };
+    let mut waiting = Box::pin(service.clone().oneshot(named("waiting")));
+    // Replaced by another one, then dropped with its waiter.
+    for _ in 0..2 {
+        assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker())).is_pending());
+    }
+    drop(waiting);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dropped_waiter_and_a_dropped_turn_pass_on() {
     let (service, server, handle, _tasks) = busy(2).await;
     server.answer(504);

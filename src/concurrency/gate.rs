@@ -163,28 +163,39 @@ impl Gate {
     /// The waiter with this ticket looks whether its turn has come.
     fn look(self: &Arc<Self>, ticket: u64, now: Instant, waker: &Waker) -> Turn {
         let mut wakes = Wakes::default();
-        let turn = {
+        let (turn, old) = {
             let mut inside = lock(&self.inside);
             self.grant(&mut inside, now, &mut wakes);
-            let turn = match inside.granted.remove(&ticket) {
-                Some(age) => Turn::Come(Slot::new(Arc::clone(self), age)),
-                None => Turn::Wait(self.wait(&mut inside, ticket, now, waker)),
+            let found = match inside.granted.remove(&ticket) {
+                Some(age) => (Turn::Come(Slot::new(Arc::clone(self), age)), None),
+                None => {
+                    let (timer, old) = self.wait(&mut inside, ticket, now, waker);
+                    (Turn::Wait(timer), old)
+                }
             };
             self.settle(&mut inside, now, &mut wakes);
-            turn
+            found
         };
         self.after(wakes);
+        // Dropping a waker may run the caller's code: not under the lock.
+        drop(old);
         turn
     }
 
-    fn wait(&self, inside: &mut Inside, ticket: u64, now: Instant, waker: &Waker) -> Option<Instant> {
+    /// The waiter's timer, and the waker that the new one has replaced.
+    fn wait(
+        &self,
+        inside: &mut Inside,
+        ticket: u64,
+        now: Instant,
+        waker: &Waker,
+    ) -> (Option<Instant>, Option<Waker>) {
         let timer = self.next_timer(inside, now).filter(|(first, _)| *first == ticket).map(|(_, at)| at);
         let waiter = inside.waiting.get_mut(&ticket).expect("it is granted, waiting, or gone");
-        if waiter.waker.as_ref().is_none_or(|known| !known.will_wake(waker)) {
-            waiter.waker = Some(waker.clone());
-        }
+        let known = waiter.waker.as_ref().is_some_and(|known| known.will_wake(waker));
+        let old = if known { None } else { waiter.waker.replace(waker.clone()) };
         waiter.timer = timer;
-        timer
+        (timer, old)
     }
 
     /// The waiter with this ticket is gone. A slot that it was given and did not come for passes on.

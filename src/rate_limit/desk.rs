@@ -141,8 +141,10 @@ impl<W> Desk<W> {
         Look::Waiting
     }
 
-    /// A waiter goes away, answered or not.
-    pub(super) fn cancel(&mut self, now: Nanos, place: Place) {
+    /// A waiter goes away, answered or not. Its waker comes back: dropping it may run a user's code, which is not to
+    /// happen under the lock.
+    pub(super) fn cancel(&mut self, now: Nanos, place: Place) -> Option<W> {
+        let waker = self.queue.waker(place).take();
         let was_head = self.queue.head() == Some(place);
         if self.driver == Some(place) {
             self.driver = None;
@@ -156,6 +158,7 @@ impl<W> Desk<W> {
         } else {
             self.appoint();
         }
+        waker
     }
 
     /// A call is over. Returns whether the queue must [advance](Self::advance).

@@ -286,8 +286,8 @@ impl Ledger {
         Ok(probe)
     }
 
-    /// When the last of so many requests and tokens can be admitted, if all behaves: the very instant as far as
-    /// requests go, and never too late as far as tokens do.
+    /// When a request can be admitted that comes after so many requests and tokens, if all of them go before it and
+    /// nothing else changes.
     pub(super) fn forecast(&self, now: Nanos, ahead: (u64, u64), cost: Cost) -> Result<Forecast, Refusal> {
         let Ok(tokens) = self.fitted(cost) else { return Err(TOO_LARGE) };
         let mut forecast = Forecast { at: now, dimension: Dimension::Other, tokens, spent: None };

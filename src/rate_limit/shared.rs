@@ -226,7 +226,7 @@ impl Key {
 
     pub(super) fn cancel(&self, place: Place) {
         let now = self.common.now();
-        self.at_desk(now, |desk| desk.cancel(now, place));
+        drop(self.at_desk(now, |desk| desk.cancel(now, place)));
     }
 
     #[inline]

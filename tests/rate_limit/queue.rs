@@ -16,7 +16,7 @@ use tower_gemini::rate_limit::{
 use tower_gemini::retry::{Attempts, RetryLayer};
 use tower_gemini::{Deadline, Kind, Rejected, Verdict};
 
-use crate::support::{Answer, Body, Probe, quota};
+use crate::support::{Answer, Body, Probe, curious, quota};
 use crate::world::{MODEL, prompt, secs};
 
 /// A layer of so many requests a minute.
@@ -530,6 +530,33 @@ async fn a_waiter_that_is_not_polled_does_not_hold_up_the_others() {
     second.await.unwrap();
     assert_eq!((Instant::now() - start).as_millis(), 121_000, "after the turn of the silent one");
     silent.now_or_never().expect("its turn was a minute ago").unwrap();
+}
+
+#[test]
+fn no_waker_is_dropped_under_the_lock() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let _in_runtime = runtime.enter();
+    let probe = Probe::always(Answer::Ok);
+    let layer = rpm(1);
+    let mut service = over(&layer, &probe);
+    let waker = || {
+        let handle = layer.handle();
+        curious(move || drop(handle.status()))
+    };
+    let mut call = || {
+        let mut noop = Context::from_waker(Waker::noop());
+        assert!(service.poll_ready(&mut noop).is_ready());
+        service.call(ask())
+    };
+    assert!(!pends(&mut call()));
+    // The first in the queue has a timer, which keeps its waker; the second has none.
+    let mut first = call();
+    assert!(pends(&mut first));
+    let mut waiting = call();
+    assert!(waiting.poll_unpin(&mut Context::from_waker(&waker())).is_pending());
+    // Replaced by another one, then dropped with its waiter.
+    assert!(waiting.poll_unpin(&mut Context::from_waker(&waker())).is_pending());
+    drop(waiting);
 }
 
 // ===== at run time =====

@@ -98,9 +98,10 @@ async fn an_estimator_that_is_always_wrong_is_right_after_its_first_window() {
     }
 }
 
-/// Not a test but a measurement: how near the bound it gets, over thirty draws of prompts.
+/// How near the bound it gets over thirty draws of prompts. Not run by default: it takes minutes without
+/// optimisation.
 #[tokio::test(start_paused = true)]
-#[ignore = "prints figures; run with --release --ignored --nocapture"]
+#[ignore = "long in debug; run with --release --ignored --nocapture"]
 async fn thirty_draws_of_long_prompts() {
     for share in [0.0, 0.7, 1.3] {
         let mut worst = Vec::new();
@@ -135,6 +136,8 @@ async fn thirty_draws_of_long_prompts() {
             ));
         }
         worst.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let most = if share == 0.0 { 1.02 } else { 1.05 };
+        assert!(worst.iter().all(|one| one.0 <= most && one.4 == 0), "{worst:?}");
         println!("estimates at {share}: median {:.4}, worst {:?}", worst[15].0, &worst[26..]);
     }
 }

@@ -195,3 +195,28 @@ pub(crate) fn quota(id: &str, delay: &str) -> Answer {
         ),
     )
 }
+
+/// A waker that asks something of a layer when it is dropped, which would never end under the layer's lock.
+pub(crate) fn curious(ask: impl Fn() + Send + Sync + 'static) -> std::task::Waker {
+    struct Curious(Arc<dyn Fn() + Send + Sync>);
+
+    impl std::task::Wake for Curious {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    impl Drop for Curious {
+        fn drop(&mut self) {
+            // Asked by another thread, so that a failure is a failed test and not one that hangs.
+            let ask = Arc::clone(&self.0);
+            let (told, tells) = std::sync::mpsc::channel();
+            std::thread::spawn(move || {
+                ask();
+                told.send(())
+            });
+            let answered = tells.recv_timeout(Duration::from_secs(5)).is_ok();
+            assert!(answered || std::thread::panicking(), "a waker was dropped under the lock");
+        }
+    }
+
+    std::task::Waker::from(Arc::new(Curious(Arc::new(ask))))
+}
