@@ -259,14 +259,82 @@ async fn a_rejected_request_costs_no_attempt_and_waits_until_it_may_go() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rejected_last_attempt_has_no_copy_and_is_handed_on() {
+async fn a_rejected_last_attempt_waits_from_the_second_on() {
     let down = || error(503, "UNAVAILABLE", "down");
-    let probe = Probe::new([down(), Answer::Rejected(Some(SECOND))], Answer::Ok);
+    let rejected = || Answer::Rejected(Some(SECOND));
+    // The first one could not be foreseen, and no copy is made for what may never happen.
+    let probe = Probe::new([down(), rejected(), down(), rejected(), rejected()], Answer::Ok);
     let log = Arc::new(Log::default());
     let policy = no_budget().attempts(2).observer(Arc::clone(&log) as Arc<dyn Observer>).build().unwrap();
-    let error = run(policy, &probe).await.expect_err("the rejection");
+    let service = RetryLayer::new(policy).layer(ClassifyLayer::new().layer(probe.clone()));
+    let error = service.clone().oneshot(request()).await.expect_err("the rejection");
     assert!(find::<Rejected>(error.as_ref()).is_some());
     assert_eq!(log.0.lock().unwrap().last().unwrap(), "gave up 1 Attempts");
+    let response = service.oneshot(request()).await.unwrap();
+    assert_eq!((response.status().as_u16(), Attempts::of(&response).made()), (200, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_budget_ends_no_wait_that_costs_nothing() {
+    let down = || error(503, "UNAVAILABLE", "down");
+    for free in [|| Answer::Rejected(Some(SECOND)), || quota("GenerateRequestsPerMinute", "2s")] {
+        // The token is spent by the first request, and the second brings the news without a copy.
+        let probe = Probe::new([down(), down(), free(), free(), free(), free(), down()], Answer::Ok);
+        let policy = RetryPolicy::builder().budget(Budget::new(1, 0.1).unwrap()).build().unwrap();
+        let service = RetryLayer::new(policy).layer(ClassifyLayer::new().layer(probe.clone()));
+        let mut ended = Vec::new();
+        for _ in 0..4 {
+            let result = service.clone().oneshot(request()).await;
+            ended.push(result.map(|response| response.status().as_u16()).unwrap_or(0));
+        }
+        assert!(matches!(ended[..], [503, 0 | 429, 503, 200]), "waited for, then refused a retry: {ended:?}");
+        assert_eq!(probe.state().lock().unwrap().calls.len(), 2 + 1 + 4 + 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_that_is_turned_away_keeps_its_token() {
+    let (budget, policy, _) = one_retry();
+    let down = || error(503, "UNAVAILABLE", "down");
+    let rejected = || Answer::Rejected(Some(SECOND));
+    let probe = Probe::new([down(), rejected(), rejected()], Answer::Ok);
+    let service = RetryLayer::new(policy).layer(ClassifyLayer::new().layer(probe.clone()));
+    assert_eq!(service.clone().oneshot(request()).await.unwrap().status(), 200);
+    assert_eq!(budget.keys_short(), 1, "it was sent in the end");
+
+    // One that is never let in costs nothing.
+    let (budget, policy, _) = one_retry();
+    let probe = Probe::new([down(), rejected()], Answer::Rejected(None));
+    let service = RetryLayer::new(policy).layer(ClassifyLayer::new().layer(probe.clone()));
+    assert!(service.clone().oneshot(request()).await.is_err());
+    assert_eq!(budget.keys_short(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropped_in_the_midst_of_a_retry_spends_the_token() {
+    let (budget, policy, _) = one_retry();
+    let down = error(503, "UNAVAILABLE", "down");
+    let calls = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let probe = Probe::always(down);
+    let inner = ClassifyLayer::new().layer(probe.clone());
+    let seen = Arc::clone(&calls);
+    let service = tower::service_fn(move |request| {
+        let (inner, n) = (inner.clone(), seen.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+        async move {
+            if n > 0 {
+                std::future::pending::<()>().await;
+            }
+            inner.oneshot(request).await
+        }
+    });
+    let mut service = RetryLayer::new(policy).layer(service);
+    let mut call = by_hand(service.ready().await.unwrap().call(request()));
+    assert!(call.poll().is_pending());
+    tokio::time::advance(2 * SECOND).await;
+    assert!(call.poll().is_pending());
+    assert_eq!(calls.load(std::sync::atomic::Ordering::Relaxed), 2);
+    drop(call);
+    assert_eq!(budget.keys_short(), 1, "nobody knows how far it got");
 }
 
 #[tokio::test(start_paused = true)]

@@ -23,7 +23,7 @@ pin_project! {
     /// The future of [`Retry`](super::Retry).
     ///
     /// Dropping it in any state drops the attempt or the wait, the kept copy of the request, and gives back the
-    /// budget's token of an attempt that was not sent yet.
+    /// budget's token of an attempt that was not begun yet.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S, B, F> {
         #[pin]
@@ -82,8 +82,27 @@ pub(super) struct Kept<S, B> {
 #[derive(Default)]
 pub(super) struct Failed {
     progress: Progress,
-    /// Paid for the attempt that comes next; dropping it refunds it.
+    /// Paid for the attempt that comes next, or is under way; dropped, it goes back.
     token: Option<Withdrawal>,
+    /// That attempt is under way: unless a layer of this process turns it away, it was sent.
+    is_called: bool,
+}
+
+impl Failed {
+    fn spend(&mut self) {
+        if let Some(token) = self.token.take() {
+            token.spend();
+        }
+    }
+}
+
+impl Drop for Failed {
+    fn drop(&mut self) {
+        // Dropped in the midst of an attempt, nobody knows how far it got.
+        if self.is_called {
+            self.spend();
+        }
+    }
 }
 
 impl<F> State<F> {
@@ -194,7 +213,11 @@ impl Refused {
         };
         let mut progress = Progress { attempts: 1, ..Progress::default() };
         progress.kinds.extend(verdict.kind());
-        let failure = Failure::Verdict(&verdict);
+        let failure = match &result {
+            Ok(_) => Failure::Verdict(&verdict),
+            Err(error) => Failure::of_error(error, &verdict),
+        };
+        self.settings.note_free_wait(&failure);
         self.settings.number(&mut progress);
         let before = Progress { request: progress.request, ..Progress::default() };
         self.settings.tell_failed(&before, &failure);
@@ -217,6 +240,11 @@ impl<S, B: Body + Clone> Kept<S, B> {
             Err(error) => Failure::of_error(error, &verdict),
         };
         let mut failed = self.failed.take().unwrap_or_default();
+        failed.is_called = false;
+        if let Failure::Verdict(_) = failure {
+            failed.spend();
+        }
+        self.settings.note_free_wait(&failure);
         self.settings.number(&mut failed.progress);
         self.settings.tell_failed(&failed.progress, &failure);
         match self.decide(&mut failed, &failure) {
@@ -255,7 +283,8 @@ impl<S, B: Body + Clone> Kept<S, B> {
             failed.progress.waits.pop();
             return Err(why);
         }
-        failed.token = again.token;
+        // One that was turned away keeps the token that it did not use.
+        failed.token = again.token.or(failed.token.take());
         Ok(again.wait)
     }
 
@@ -279,7 +308,8 @@ impl<S, B: Body + Clone> Kept<S, B> {
     fn next_request(&mut self) -> Request<B> {
         let failed = self.failed.get_or_insert_default();
         let attempt = failed.progress.attempts + 1;
-        let last = attempt >= self.settings.attempts;
+        // A layer of this process may turn the last one away, too, where such layers have shown themselves.
+        let last = attempt >= self.settings.attempts && !self.settings.has_free_waits();
         let replay = self.request.as_ref().and_then(|request| request.extensions().get::<Replay>());
         let mut request = match replay {
             None if last => self.request.take(),
@@ -293,10 +323,7 @@ impl<S, B: Body + Clone> Kept<S, B> {
         }
         .expect("a wait is begun only with a copy at hand");
         request.extensions_mut().insert(Attempt(attempt));
-        // From here on the retry is sent.
-        if let Some(token) = failed.token.take() {
-            token.spend();
-        }
+        failed.is_called = true;
         request
     }
 }

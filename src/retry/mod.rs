@@ -30,7 +30,7 @@
 //! and any wait that would not end before the deadline, is not begun: the last real answer is returned now.
 //!
 //! A request that a layer of this process turned away ([`Rejected`](crate::Rejected)) was not sent: waiting for
-//! it costs no attempt and no budget. (A last attempt has no copy: turned away, it is handed on.)
+//! it costs no attempt and no budget; a retry that was paid for keeps its token for when it may go.
 //!
 //! # Defaults
 //!
@@ -49,8 +49,13 @@
 //!
 //! A body that is `Clone` (`Full<Bytes>`, `Empty`) is cloned, which copies no bytes. Others go through a
 //! [`ReplayLayer`], put outside this one, which streams them through and keeps what it streamed. The copy for
-//! a retry is made before the attempt, since afterwards there is nothing left to copy; none is made for the
-//! last attempt, when the policy has one attempt, when the budget is empty, or when the body is too large.
+//! a retry is made before the attempt, since afterwards there is nothing left to copy; none is made when the policy
+//! has one attempt or when the body is too large.
+//!
+//! Nor is one made for the last attempt and while the budget is empty, as long as nothing could come of it: a wait
+//! that the server names, or that a layer of this process asks for, costs neither budget nor (of the latter) an
+//! attempt, and from the first one that the layer meets these copies are made, too. That first one is handed on if it
+//! falls on a request without a copy.
 //!
 //! # Errors
 //!

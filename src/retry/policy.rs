@@ -1,7 +1,7 @@
 //! Again, and when? The decision, its settings and their defaults.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -40,6 +40,8 @@ pub(super) struct Settings {
     pub(super) observer: Observed,
     /// Requests that had a failure, for their numbers.
     failed_requests: Arc<AtomicU64>,
+    /// See [`Settings::note_free_wait`].
+    free_waits: Arc<AtomicBool>,
 }
 
 /// How one kind of failure is retried.
@@ -120,6 +122,7 @@ impl RetryPolicy {
                 chance: Chance::default(),
                 observer: Observed::default(),
                 failed_requests: Arc::default(),
+                free_waits: Arc::default(),
             },
             never_retried: None,
         }
@@ -333,6 +336,24 @@ pub(super) struct Again {
 }
 
 impl Settings {
+    /// Remembers that failures occur after which a wait is neither charged to the budget nor, of a rejection, an
+    /// attempt. From the first one on a copy is kept also where only such a wait could need it: while the budget is
+    /// empty, and of the last attempt. Where there are none, neither copy is paid for.
+    pub(super) fn note_free_wait(&self, failure: &Failure<'_>) {
+        let is_free = match failure {
+            Failure::Rejected(rejected, _) => rejected.until().is_some(),
+            Failure::Verdict(verdict) => verdict.retryability() == Retryability::AfterServerDelay,
+        };
+        if is_free && !self.has_free_waits() {
+            self.free_waits.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Relaxed: a call that does not see it yet keeps no copy, as the ones before it.
+    pub(super) fn has_free_waits(&self) -> bool {
+        self.free_waits.load(Ordering::Relaxed)
+    }
+
     /// Gives a request its number, at its first failure.
     pub(super) fn number(&self, progress: &mut Progress) {
         if progress.request == 0 {

@@ -50,7 +50,8 @@ impl<S> Retry<S> {
         if let Some(budget) = self.settings.budget.as_ref().filter(|budget| !budget.is_full()) {
             let bucket = budget_key(request);
             key = Some(bucket);
-            if budget.is_empty(bucket) {
+            // Without a copy nothing can be waited for, also what costs no token.
+            if budget.is_empty(bucket) && !self.settings.has_free_waits() {
                 refused.get_or_insert(GaveUp::Budget);
             }
         }

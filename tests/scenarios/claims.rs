@@ -49,6 +49,21 @@ fn s6_bursts_of_refusals_are_waited_out() {
     }
 }
 
+// An empty budget ends retries that are charged, and not the waits for a circuit.
+#[test]
+fn s3_and_s6_an_empty_budget_loses_those_who_failed_and_not_those_who_wait() {
+    for (stack, least) in [(BOTH_BY_DEFAULT, 0.95), (BOTH_AND_BUDGET, 0.99)] {
+        let cell = Cell::of("S3", &outage(), 1, &stack, 2);
+        assert!(cell.served() >= least, "{cell}");
+        assert!(cell.calls_each() <= 0.2, "{cell}");
+        assert!(cell.peak() <= 100, "{cell}");
+    }
+    for (name, down) in PATTERNS {
+        let cell = Cell::of(&format!("S6 {name}"), &bursts(down), 1, &BOTH_BY_DEFAULT, 1);
+        assert!(cell.served() >= 0.97, "{name} {cell}");
+    }
+}
+
 // Refusals at once hold no place, so the governor alone changes nothing: they are the breaker's.
 #[test]
 fn s3_and_s6_refusals_leave_the_governor_at_rest() {

@@ -13,7 +13,7 @@ use tower_gemini::circuit_breaker::{CircuitBreakerLayer, CircuitState};
 use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::concurrency::AdaptiveConcurrencyLayer;
 use tower_gemini::event::{Event, Observer};
-use tower_gemini::retry::{Backoff, RetryLayer, RetryPolicy, RetryPolicyBuilder, Schedule};
+use tower_gemini::retry::{Backoff, Budget, RetryLayer, RetryPolicy, RetryPolicyBuilder, Schedule};
 use tower_gemini::{BoxError, Kind};
 
 use crate::pace::Pace;
@@ -72,6 +72,14 @@ pub(crate) const PACED_FIVE: Stack = Stack { name: "5 attempts, 4/s, both", retr
 pub(crate) const BREAKER: Stack = Stack { name: "retry, breaker", governor: false, ..BOTH };
 pub(crate) const BOTH_BY_DEFAULT: Stack =
     Stack { name: "all three by default", retry: RetryPolicy::builder, ..BOTH };
+
+/// The budget that belongs beside a breaker: its probes fail, too, and each takes a token.
+pub(crate) const BOTH_AND_BUDGET: Stack =
+    Stack { name: "all three, a budget of 100", retry: hundred, ..BOTH };
+
+fn hundred() -> RetryPolicyBuilder {
+    RetryPolicy::builder().budget(Budget::new(100, 0.5).unwrap())
+}
 
 impl Stack {
     /// One process over the server.
