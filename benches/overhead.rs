@@ -9,18 +9,15 @@
     reason = "a bench reads the real clock"
 )]
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::future::{Ready, ready};
 use std::hint::black_box;
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use allocation_counter::measure;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
-use http_body::Body as _;
 use http_body_util::Full;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use tower::{Layer, Service};
@@ -34,6 +31,9 @@ use tower_gemini::{BoxError, Verdict};
 #[path = "../tests/support/measured.rs"]
 mod measured;
 use measured::request;
+
+mod floors;
+use floors::{BreakerFloor, Floor};
 
 type Body = Full<Bytes>;
 
@@ -87,6 +87,8 @@ fn main() {
     rows.push(Row::call("rate limit + classify, body read", Reading(watched)));
 
     rows.push(Row::call("bare service, body read", Reading(Bare)));
+    rows.push(Row::call("floor: breaker, one key, head only", BreakerFloor::new(Bare)));
+    rows.push(Row::call("floor: breaker, open", BreakerFloor::open(Bare)));
     rows.push(Row::call("breaker, closed, body read", Reading(CircuitBreakerLayer::default().layer(Bare))));
     rows.push(Row::call("breaker, closed", CircuitBreakerLayer::default().layer(Bare)));
     let busy = CircuitBreakerLayer::default().layer(Bare);
@@ -142,7 +144,10 @@ fn main() {
             row.allocs.1
         );
     }
-    let row = |name: &str| rows.iter().find(|row| row.name.starts_with(name)).expect("a row of that name");
+    let row = |name: &str| {
+        let exact = rows.iter().find(|row| row.name == name);
+        exact.or_else(|| rows.iter().find(|row| row.name.starts_with(name))).expect("a row of that name")
+    };
     println!(
         "\nclassifying over a serde_json visitor: {:.2} x (promised: at most 1.5)",
         row("Verdict::from_parts").times_median() / row("serde_json visitor").times_median()
@@ -150,6 +155,11 @@ fn main() {
     println!(
         "rate limit (three dimensions) over the hand-written floor of two: {:.2} x (promised: at most 110 / 82 = 1.34)",
         over_bare(row("rate limit, requests, tokens"), &rows[0]) / over_bare(row("floor:"), &rows[0])
+    );
+    println!(
+        "breaker, closed, over the hand-written floor: {:.2} x; open: {:.2} x",
+        over_bare(row("breaker, closed"), &rows[0]) / over_bare(row("floor: breaker, one"), &rows[0]),
+        over_bare(row("breaker, open"), &rows[0]) / over_bare(row("floor: breaker, open"), &rows[0])
     );
     println!(
         "retry over the copy alone: {:.2} x (promised: at most 1.1)",
@@ -170,51 +180,6 @@ impl Service<Request<Body>> for Clocked {
     }
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         black_box(tokio::time::Instant::now());
-        self.0.call(request)
-    }
-}
-
-/// What a limit of requests and tokens costs at the least: an exact clock, one lock, a log of the last minute. It
-/// knows no keys, settles nothing, and cannot wait.
-#[derive(Clone)]
-struct Floor(Bare, Arc<Mutex<Log>>);
-
-#[derive(Default)]
-struct Log {
-    charges: VecDeque<(tokio::time::Instant, u32)>,
-    tokens: u64,
-}
-
-impl Floor {
-    fn new(inner: Bare) -> Self {
-        Self(inner, Arc::default())
-    }
-}
-
-impl Service<Request<Body>> for Floor {
-    type Response = Response<Body>;
-    type Error = BoxError;
-    type Future = <Bare as Service<Request<Body>>>::Future;
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.0.poll_ready(cx)
-    }
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let tokens = request.body().size_hint().exact().unwrap_or(0) / 4;
-        let now = tokio::time::Instant::now();
-        let mut log = self.1.lock().unwrap();
-        while log.charges.front().is_some_and(|charge| now - charge.0 >= std::time::Duration::from_secs(60)) {
-            let gone = log.charges.pop_front().unwrap();
-            log.tokens -= u64::from(gone.1);
-        }
-        assert!(log.charges.len() < 1_000_000_000 && log.tokens + tokens < 1_000_000_000_000);
-        // Kept short, so that it does not pay for memory that the layer does not touch.
-        if log.charges.len() > 8_192 {
-            log.charges.clear();
-            log.tokens = 0;
-        }
-        log.charges.push_back((now, tokens as u32));
-        log.tokens += tokens;
-        drop(log);
         self.0.call(request)
     }
 }

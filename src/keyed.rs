@@ -104,7 +104,7 @@ impl<K: Eq + Hash + Clone, T: State> Keyed<K, T> {
     }
 
     /// The state of a request's target: what this service or this layer remembers, or what `find` finds.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn of_request<B>(
         &self,
         memo: &mut Memo<T>,
@@ -200,7 +200,7 @@ impl<T> Seen<T> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn is_of<B>(&self, request: &Request<B>) -> bool {
         let extensions = request.extensions();
         request.uri().path_and_query().is_some_and(|path| path.as_str() == self.path.as_str())

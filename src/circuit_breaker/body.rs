@@ -3,7 +3,7 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 
 use super::key::Guard;
-use crate::tail::{OnEnd, Tail, passes_on};
+use crate::tail::{OnEnd, Tail, Told, passes_on};
 use crate::verdict::End;
 
 pin_project! {
@@ -32,9 +32,9 @@ impl OnEnd for Watch {
 }
 
 impl<B: Body> CircuitBody<B> {
-    #[inline]
-    pub(super) fn watch(response: Response<B>, watch: Option<Watch>) -> Response<Self> {
-        Tail::watch(response, watch, |tail| Self { tail })
+    #[inline(always)]
+    pub(super) fn watch(response: Response<B>, told: Told<Watch>) -> Response<Self> {
+        told.watch(response, |tail| Self { tail })
     }
 }
 

@@ -1,5 +1,6 @@
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -47,14 +48,15 @@ impl fmt::Display for Why {
 /// [`until`](Self::until) without spending an attempt if the deadline permits, and else hands this on at once.
 #[derive(Clone, Debug)]
 pub struct CircuitOpen {
-    key: TargetKey,
+    /// Shared with the circuit: a refusal copies no names.
+    key: Arc<TargetKey>,
     since: Instant,
     why: Why,
     rejected: Rejected,
 }
 
 impl CircuitOpen {
-    pub(super) const fn new(key: TargetKey, since: Instant, until: Option<Instant>, why: Why) -> Self {
+    pub(super) const fn new(key: Arc<TargetKey>, since: Instant, until: Option<Instant>, why: Why) -> Self {
         let rejected = Rejected::new(why.as_str()).with_kind(Kind::Unavailable);
         let rejected = match until {
             Some(until) => rejected.with_until(until),
@@ -65,7 +67,7 @@ impl CircuitOpen {
 
     /// Whose circuit it is.
     #[must_use]
-    pub const fn key(&self) -> &TargetKey {
+    pub fn key(&self) -> &TargetKey {
         &self.key
     }
 

@@ -12,6 +12,7 @@ use super::body::{CircuitBody, Watch};
 use super::error::CircuitOpen;
 use super::key::{Guard, Key};
 use crate::error::BoxError;
+use crate::tail::Told;
 use crate::verdict::Verdict;
 
 pin_project! {
@@ -68,7 +69,12 @@ where
             match state.as_mut().project() {
                 StateProj::Called { future, guard } => {
                     let result = ready!(future.poll(cx));
-                    return Poll::Ready(headed(result, guard.take()));
+                    let mut guard = guard.take();
+                    let told = headed(&result, &mut guard);
+                    return Poll::Ready(match result {
+                        Ok(response) => Ok(CircuitBody::watch(response, told)),
+                        Err(error) => Err(report_error(error.into(), guard)),
+                    });
                 }
                 StateProj::Refused { refusal } => {
                     let refusal = refusal.take().expect("polled after it was ready");
@@ -101,26 +107,18 @@ where
 }
 
 /// The head is here, or there will be none: what can be told now is told now, the rest at the end of the body.
-#[inline]
-fn headed<RB: Body, E: Into<BoxError>>(
-    result: Result<Response<RB>, E>,
-    guard: Option<Guard>,
-) -> Result<Response<CircuitBody<RB>>, BoxError> {
-    let Some(mut guard) = guard else {
-        return result.map(|response| CircuitBody::watch(response, None)).map_err(Into::into);
-    };
-    guard.headed();
-    match result {
-        Ok(response) if Verdict::is_good(&response) => {
-            let status = response.status();
-            Ok(CircuitBody::watch(response, Some(Watch { guard, status })))
-        }
-        Ok(response) => {
-            report_failure(&response, guard);
-            Ok(CircuitBody::watch(response, None))
-        }
-        Err(error) => Err(report_error(error.into(), guard)),
+#[inline(always)]
+fn headed<RB: Body, E>(result: &Result<Response<RB>, E>, guard: &mut Option<Guard>) -> Told<Watch> {
+    if let Some(guard) = guard {
+        guard.headed();
     }
+    let Ok(response) = result else { return Told::nobody() };
+    let Some(guard) = guard.take() else { return Told::nobody() };
+    if Verdict::is_good(response) {
+        return Told::of(response, Watch { guard, status: response.status() });
+    }
+    report_failure(response, guard);
+    Told::nobody()
 }
 
 #[cold]
@@ -132,7 +130,8 @@ fn report_failure<RB>(response: &Response<RB>, guard: Guard) {
 }
 
 #[cold]
-fn report_error(error: BoxError, guard: Guard) -> BoxError {
+fn report_error(error: BoxError, guard: Option<Guard>) -> BoxError {
+    let Some(guard) = guard else { return error };
     let signal = guard.signals().of_error(error.as_ref());
     guard.report(signal, None);
     error

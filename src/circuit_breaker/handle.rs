@@ -124,7 +124,7 @@ fn look(key: &Key) -> Circuit {
     let look = |machine: &mut Machine, history: &VecDeque<Change>| {
         let counts = machine.counts(now);
         let circuit = Circuit {
-            key: key.key.clone(),
+            key: TargetKey::clone(&key.key),
             state: machine.state(),
             mode: machine.mode(),
             since: common.instant(machine.since()),

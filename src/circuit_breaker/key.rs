@@ -98,7 +98,7 @@ impl fmt::Debug for Shared {
 
 /// One circuit.
 pub(super) struct Key {
-    pub(super) key: TargetKey,
+    pub(super) key: Arc<TargetKey>,
     pub(super) common: Arc<Common>,
     pub(super) gate: Gate,
 }
@@ -107,7 +107,7 @@ impl Key {
     fn new(key: TargetKey, common: Arc<Common>) -> Self {
         let machine = Machine::new(common.rules, common.now());
         let gate = Gate::new(machine, common.observer.is_some());
-        Self { key, common, gate }
+        Self { key: Arc::new(key), common, gate }
     }
 
     /// Decides about a call that is about to be sent. `None` goes through and counts nothing.
@@ -146,7 +146,7 @@ impl Key {
     fn turned_away(&self, denial: Denial) -> Box<CircuitOpen> {
         let until = (denial.until != NEVER).then(|| self.common.instant(denial.until));
         let since = self.common.instant(denial.since);
-        Box::new(CircuitOpen::new(self.key.clone(), since, until, denial.why))
+        Box::new(CircuitOpen::new(Arc::clone(&self.key), since, until, denial.why))
     }
 
     pub(super) fn tell(&self, news: bool) {

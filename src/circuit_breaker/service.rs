@@ -49,7 +49,6 @@ impl<S> CircuitBreaker<S> {
 
 impl<S: Clone> CircuitBreaker<S> {
     /// For a request that is turned away, or that must be decided about when it is sent.
-    #[cold]
     #[inline(never)]
     fn ask<B, F>(&mut self, key: Arc<Key>, request: Request<B>) -> ResponseFuture<S, B, F> {
         let ready = std::mem::take(&mut self.ready);

@@ -3,7 +3,7 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 
 use super::gate::Slot;
-use crate::tail::{OnEnd, Tail, passes_on};
+use crate::tail::{OnEnd, Tail, Told, passes_on};
 use crate::verdict::End;
 
 pin_project! {
@@ -19,8 +19,8 @@ pin_project! {
 
 /// The slot of a call whose answer is on its way.
 pub(super) struct Ending {
-    slot: Slot,
-    status: StatusCode,
+    pub(super) slot: Slot,
+    pub(super) status: StatusCode,
 }
 
 impl OnEnd for Ending {
@@ -32,11 +32,9 @@ impl OnEnd for Ending {
 }
 
 impl<B: Body> ConcurrencyBody<B> {
-    /// With a slot, the body holds it until its end.
-    #[inline]
-    pub(super) fn watch(response: Response<B>, slot: Option<Slot>) -> Response<Self> {
-        let status = response.status();
-        Tail::watch(response, slot.map(|slot| Ending { slot, status }), |tail| Self { tail })
+    #[inline(always)]
+    pub(super) fn watch(response: Response<B>, told: Told<Ending>) -> Response<Self> {
+        told.watch(response, |tail| Self { tail })
     }
 }
 

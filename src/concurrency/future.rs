@@ -8,9 +8,11 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 use tower_service::Service;
 
+use super::body::Ending;
 use super::gate::{Place, Slot, Turn};
 use super::{ConcurrencyBody, ConcurrencyLimited, Refusal};
 use crate::error::BoxError;
+use crate::tail::Told;
 use crate::time;
 use crate::verdict::Verdict;
 
@@ -107,7 +109,12 @@ where
             match this.state.as_mut().project() {
                 StateProj::Called { future, slot } => {
                     let result = ready!(future.poll(cx));
-                    return Poll::Ready(after(result, slot.take()));
+                    let mut slot = slot.take();
+                    let told = headed(&result, &mut slot);
+                    return Poll::Ready(match result {
+                        Ok(response) => Ok(ConcurrencyBody::watch(response, told)),
+                        Err(error) => Err(errored(error.into(), slot)),
+                    });
                 }
                 StateProj::Waiting { waiting } => {
                     ready!(waiting.poll_turn(cx))?;
@@ -128,30 +135,30 @@ where
 
 /// Learns from the head of an answer, and leaves the slot to the body of a good one: until that ends, the server is
 /// at work on it. What a failure has to say, it has said.
-#[inline]
-fn after<RB: Body, E: Into<BoxError>>(
-    result: Result<Response<RB>, E>,
-    mut slot: Option<Slot>,
-) -> Result<Response<ConcurrencyBody<RB>>, BoxError> {
-    match result {
-        Ok(response) => {
-            if !Verdict::is_good(&response) {
-                if let Some(slot) = slot.take() {
-                    let signal = slot.signals().of_verdict(&Verdict::of(&response));
-                    slot.end(signal);
-                }
-            }
-            Ok(ConcurrencyBody::watch(response, slot))
-        }
-        Err(error) => {
-            let error = error.into();
-            if let Some(slot) = slot {
-                let signal = slot.signals().of_error(error.as_ref());
-                slot.end(signal);
-            }
-            Err(error)
-        }
+#[inline(always)]
+fn headed<RB: Body, E>(result: &Result<Response<RB>, E>, slot: &mut Option<Slot>) -> Told<Ending> {
+    let Ok(response) = result else { return Told::nobody() };
+    let Some(slot) = slot.take() else { return Told::nobody() };
+    if Verdict::is_good(response) {
+        return Told::of(response, Ending { slot, status: response.status() });
     }
+    failed(&Verdict::of(response), slot);
+    Told::nobody()
+}
+
+#[cold]
+fn failed(verdict: &Verdict, slot: Slot) {
+    let signal = slot.signals().of_verdict(verdict);
+    slot.end(signal);
+}
+
+#[cold]
+fn errored(error: BoxError, slot: Option<Slot>) -> BoxError {
+    if let Some(slot) = slot {
+        let signal = slot.signals().of_error(error.as_ref());
+        slot.end(signal);
+    }
+    error
 }
 
 impl<S, B, F> fmt::Debug for ResponseFuture<S, B, F> {

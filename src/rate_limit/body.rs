@@ -3,7 +3,7 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 
 use super::permit::Permit;
-use crate::tail::{Tail, passes_on};
+use crate::tail::{Tail, Told, passes_on};
 
 pin_project! {
     /// The body of an admitted call's answer: the same frames as the inner body's.
@@ -16,9 +16,9 @@ pin_project! {
 }
 
 impl<B: Body> RateLimitBody<B> {
-    #[inline]
-    pub(super) fn watch(response: Response<B>, permit: Option<Permit>) -> Response<Self> {
-        Tail::watch(response, permit, |tail| Self { tail })
+    #[inline(always)]
+    pub(super) fn watch(response: Response<B>, told: Told<Permit>) -> Response<Self> {
+        told.watch(response, |tail| Self { tail })
     }
 }
 

@@ -16,6 +16,7 @@ use super::queue::Place;
 use super::refusal::RateLimited;
 use super::shared::Key;
 use crate::error::BoxError;
+use crate::tail::Told;
 
 pin_project! {
     /// The future of [`RateLimit`](super::RateLimit).
@@ -120,11 +121,13 @@ where
                     if let Some(permit) = this.permit {
                         permit.sent();
                     }
-                    return Poll::Ready(match ready!(future.poll(cx)) {
-                        Ok(response) => {
-                            let permit = this.permit.take().and_then(|permit| permit.answered(&response));
-                            Ok(RateLimitBody::watch(response, permit))
-                        }
+                    let result = ready!(future.poll(cx));
+                    let told = match &result {
+                        Ok(response) => answered(response, this.permit),
+                        Err(_) => Told::nobody(),
+                    };
+                    return Poll::Ready(match result {
+                        Ok(response) => Ok(RateLimitBody::watch(response, told)),
                         Err(error) => {
                             let error = error.into();
                             if let Some(permit) = this.permit.take() {
@@ -161,6 +164,15 @@ where
                 }
             }
         }
+    }
+}
+
+/// What a head has to say is learnt now, what its body has used when that ends.
+#[inline(always)]
+fn answered<RB: Body>(response: &Response<RB>, permit: &mut Option<Permit>) -> Told<Permit> {
+    match permit.take().and_then(|permit| permit.answered(response)) {
+        Some(permit) => Told::of(response, permit),
+        None => Told::nobody(),
     }
 }
 
