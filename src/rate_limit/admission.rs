@@ -12,7 +12,8 @@ pub(super) struct Receipt {
     pub(super) charged: u32,
     pub(super) raw: u32,
     pub(super) day: u32,
-    pub(super) probe: bool,
+    /// The number of the probe that it is; 0 for any other call.
+    pub(super) probe: u32,
     pub(super) counted: bool,
     /// Input tokens are limited, so what the answer says of them matters.
     pub(super) wants_usage: bool,
@@ -20,7 +21,7 @@ pub(super) struct Receipt {
 
 impl Receipt {
     pub(super) const fn is_probe(&self) -> bool {
-        self.probe
+        self.probe != 0
     }
 
     pub(super) const fn wants_usage(&self) -> bool {

@@ -52,6 +52,8 @@ pub(super) struct Ledger {
     /// Admitted, and not settled or answered yet.
     in_flight: u64,
     counts: Counts,
+    /// Probes that were let out.
+    probes: u32,
     /// The latest instant that this key has seen. Threads read the clock before they take the lock, so one of
     /// them may come with an older reading.
     seen: Nanos,
@@ -77,6 +79,8 @@ pub(super) struct Closed {
     pub(super) until: Nanos,
     /// From here on one call may try.
     pub(super) probe_at: Nanos,
+    /// Which call tried last, by its probe's number. It gives the turn back if it was not sent after all.
+    pub(super) asked: u32,
     /// Nobody waits for it who has no deadline behind it: a spent day, a quota of zero.
     pub(super) spent: bool,
     /// Nobody knows when it ends.
@@ -118,6 +122,7 @@ impl Ledger {
             oversize: None,
             in_flight: 0,
             counts: Counts::default(),
+            probes: 0,
             seen: now,
         };
         ledger.refresh();
@@ -151,7 +156,12 @@ impl Ledger {
             Settlement::TooMany => (0, true, false),
         };
         match how {
-            Settlement::NotSent => self.counts.not_sent += 1,
+            Settlement::NotSent => {
+                self.counts.not_sent += 1;
+                if receipt.is_probe() {
+                    self.return_probe(receipt.probe);
+                }
+            }
             Settlement::TooMany => self.counts.too_many += 1,
             _ => self.counts.settled += 1,
         }
@@ -198,7 +208,8 @@ impl Ledger {
         let every = self.rules.probe_every;
         let slot = &mut self.closed[dimension as usize];
         let until = slot.map_or(until, |closed| closed.until.max(until));
-        *slot = Some(Closed { until, probe_at: until.min(now.saturating_add(every)), spent, zero });
+        let probe_at = until.min(now.saturating_add(every));
+        *slot = Some(Closed { until, probe_at, asked: 0, spent, zero });
         self.closed_until = self.closed_until.max(until);
     }
 
@@ -364,14 +375,31 @@ impl Ledger {
         self.day.count += 1;
         self.in_flight += 1;
         self.counts.admitted += 1;
-        if probe {
-            for closed in self.closed.iter_mut().flatten() {
-                closed.probe_at = closed.until.min(now.saturating_add(self.rules.probe_every));
-            }
-        }
+        let probe = if probe { self.number_probe(now) } else { 0 };
         let wants_usage = self.limits.tpm != NONE;
         let day = self.day.number;
         Receipt { entry, charged, raw, day, probe, counted: true, wants_usage }
+    }
+
+    #[cold]
+    fn number_probe(&mut self, now: Nanos) -> u32 {
+        // Zero is no probe.
+        self.probes = self.probes.checked_add(1).unwrap_or(1);
+        for closed in self.closed.iter_mut().flatten() {
+            closed.probe_at = closed.until.min(now.saturating_add(self.rules.probe_every));
+            closed.asked = self.probes;
+        }
+        self.probes
+    }
+
+    /// A probe that was not sent gives its turn back, unless somebody else has had one, or the door was closed anew,
+    /// since then.
+    #[cold]
+    fn return_probe(&mut self, probe: u32) {
+        let seen = self.seen;
+        for closed in self.closed.iter_mut().flatten().filter(|closed| closed.asked == probe) {
+            closed.probe_at = closed.probe_at.min(seen);
+        }
     }
 
     /// Charges an admitted call anew, because it is sent only now.
@@ -390,7 +418,7 @@ impl Ledger {
         if let Some(ramp) = &mut self.ramp {
             ramp.most += 1;
         }
-        if std::mem::take(&mut receipt.probe) {
+        if std::mem::take(&mut receipt.probe) != 0 {
             // It was let through a closed door, and was welcome.
             self.reopen();
         }

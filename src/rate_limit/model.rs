@@ -37,8 +37,8 @@ struct Model {
     charges: Vec<Charge>,
     /// Who waits: number, tokens.
     queue: Vec<(usize, u64)>,
-    /// Until when, and from when a probe may go; by minute's requests, minute's tokens, other.
-    closed: [(Nanos, Nanos); 3],
+    /// Until when, from when a probe may go, and who went last; by minute's requests, minute's tokens, other.
+    closed: [(Nanos, Nanos, usize); 3],
     ramp: Option<(u64, Nanos)>,
     granted: Vec<(Nanos, usize)>,
     /// Charges that have left the window, and whose calls are over.
@@ -52,7 +52,7 @@ impl Model {
     }
 
     fn doors_open(&self, at: Nanos) -> bool {
-        self.closed.iter().all(|(until, probe)| at >= *until || at >= *probe)
+        self.closed.iter().all(|(until, probe, _)| at >= *until || at >= *probe)
     }
 
     /// By limits alone, at an instant of the future if nothing more is charged.
@@ -68,9 +68,10 @@ impl Model {
     }
 
     fn charge(&mut self, id: usize, tokens: u64) {
-        for (until, probe) in &mut self.closed {
+        for (until, probe, asked) in &mut self.closed {
             if self.now < *until {
                 *probe = (*until).min(self.now + RULES.probe_every);
+                *asked = id;
             }
         }
         self.charges.push(Charge { id, at: self.now, tokens, requests: 1, in_flight: true });
@@ -81,7 +82,7 @@ impl Model {
     fn changes(&self) -> Vec<Nanos> {
         let mut all: Vec<Nanos> =
             self.charges.iter().map(|c| c.at + SPAN).filter(|at| *at > self.now).collect();
-        all.extend(self.closed.iter().flat_map(|(until, probe)| [*until, *probe]));
+        all.extend(self.closed.iter().flat_map(|(until, probe, _)| [*until, *probe]));
         all.extend(self.ramp.map(|ramp| ramp.1));
         all.retain(|at| *at > self.now);
         all.sort_unstable();
@@ -230,7 +231,7 @@ impl Pair {
             learnt: (None, None),
             charges: Vec::new(),
             queue: Vec::new(),
-            closed: [(0, 0); 3],
+            closed: [(0, 0, usize::MAX); 3],
             ramp: None,
             granted: Vec::new(),
             left: Vec::new(),
@@ -317,6 +318,11 @@ impl Pair {
                     3 => Settlement::TooMany,
                     _ => Settlement::Used { input_tokens: *tokens },
                 };
+                if how == Settlement::NotSent {
+                    for (_, probe, _) in self.model.closed.iter_mut().filter(|door| door.2 == id) {
+                        *probe = (*probe).min(self.now);
+                    }
+                }
                 if !gone {
                     match how {
                         Settlement::NotSent => (charge.requests, charge.tokens) = (0, 0),
@@ -390,7 +396,7 @@ impl Pair {
             }
             if let Some(until) = until {
                 let until = until.max(if model.closed[door].0 > self.now { model.closed[door].0 } else { 0 });
-                model.closed[door] = (until, until.min(self.now + RULES.probe_every));
+                model.closed[door] = (until, until.min(self.now + RULES.probe_every), usize::MAX);
             }
         }
         let charge = model.charges.iter_mut().find(|c| c.id == id).expect("it was admitted");

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use http::Request;
 use tokio::time::{Instant, sleep, sleep_until};
-use tower::{BoxError, Layer, ServiceBuilder, ServiceExt};
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
 use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::error::find;
 use tower_gemini::event::{Event, Observer};
@@ -177,6 +177,20 @@ async fn a_quota_of_zero_fails_fast_until_a_probe_is_welcome() {
     sim.set_quota(MODEL, None);
     sleep(secs(60)).await;
     assert_eq!(ask(&sim, &layer).await.unwrap(), 200);
+    assert_eq!(ask(&sim, &layer).await.unwrap(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_was_never_sent_gives_its_turn_back() {
+    let sim = simulator(Quota::new().requests_per_minute(0));
+    let layer = RateLimitLayer::builder().probe_every(secs(60)).build().unwrap();
+    assert_eq!(ask(&sim, &layer).await.unwrap(), 429);
+    sim.set_quota(MODEL, None);
+    sleep(secs(60)).await;
+    let mut service = layer.layer(ClassifyLayer::new().layer(sim.clone()));
+    // The turn is taken in `call`, and the future is dropped before it is polled.
+    drop(ServiceExt::<Request<Body>>::ready(&mut service).await.unwrap().call(prompt(1)));
+    assert_eq!(ask(&sim, &layer).await.unwrap(), 200, "the next one has it");
     assert_eq!(ask(&sim, &layer).await.unwrap(), 200);
 }
 
