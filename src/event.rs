@@ -8,11 +8,13 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::circuit_breaker::Transition;
+pub use crate::order::Part;
 use crate::rate_limit::{self, QuotaKey, RateLimited};
 use crate::target::TargetKey;
 use crate::verdict::Verdict;
@@ -112,6 +114,17 @@ pub enum Event<'a> {
         /// How many may be from now on; below 1, one at a time and a pace.
         limit: f64,
     },
+    /// A layer stands outside of one that belongs outside of it. Told once by each layer, with the first failed answer
+    /// that shows it.
+    #[non_exhaustive]
+    Misplaced {
+        /// The layer that stands too far outside.
+        layer: Part,
+        /// What it has inside.
+        inside: Part,
+        /// What goes wrong so.
+        harm: &'static str,
+    },
     /// The calls in flight have no limit any more.
     #[non_exhaustive]
     ConcurrencyLifted {
@@ -195,11 +208,16 @@ const _: Option<&dyn Observer> = None;
 
 /// An observer, or none.
 #[derive(Clone, Default)]
-pub(crate) struct Observed(Option<Arc<dyn Observer>>);
+pub(crate) struct Observed(Option<Arc<Told>>);
+
+struct Told {
+    observer: Arc<dyn Observer>,
+    once: AtomicBool,
+}
 
 impl Observed {
     pub(crate) fn by(observer: Arc<dyn Observer>) -> Self {
-        Self(Some(observer))
+        Self(Some(Arc::new(Told { observer, once: AtomicBool::new(false) })))
     }
 
     pub(crate) const fn is_some(&self) -> bool {
@@ -207,8 +225,15 @@ impl Observed {
     }
 
     pub(crate) fn tell(&self, event: &Event<'_>) {
-        if let Some(observer) = &self.0 {
-            observer.on_event(event);
+        if let Some(told) = &self.0 {
+            told.observer.on_event(event);
+        }
+    }
+
+    /// Tells the first of its calls only.
+    pub(crate) fn tell_once(&self, event: &Event<'_>) {
+        if let Some(told) = self.0.as_ref().filter(|told| !told.once.swap(true, Ordering::Relaxed)) {
+            told.observer.on_event(event);
         }
     }
 }

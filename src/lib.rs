@@ -91,6 +91,7 @@ pub mod error;
 pub mod event;
 pub mod google_rpc;
 mod keyed;
+mod order;
 pub mod rate_limit;
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]

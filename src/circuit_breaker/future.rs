@@ -12,6 +12,7 @@ use super::body::{CircuitBody, Watch};
 use super::error::CircuitOpen;
 use super::key::{Guard, Key};
 use crate::error::BoxError;
+use crate::order::{self, Part};
 use crate::tail::Told;
 use crate::verdict::Verdict;
 
@@ -68,9 +69,9 @@ where
         loop {
             match state.as_mut().project() {
                 StateProj::Called { future, guard } => {
-                    let result = ready!(future.poll(cx));
+                    let mut result = ready!(future.poll(cx));
                     let mut guard = guard.take();
-                    let told = headed(&result, &mut guard);
+                    let told = headed(&mut result, &mut guard);
                     return Poll::Ready(match result {
                         Ok(response) => Ok(CircuitBody::watch(response, told)),
                         Err(error) => Err(report_error(error.into(), guard)),
@@ -108,7 +109,7 @@ where
 
 /// The head is here, or there will be none: what can be told now is told now, the rest at the end of the body.
 #[inline(always)]
-fn headed<RB: Body, E>(result: &Result<Response<RB>, E>, guard: &mut Option<Guard>) -> Told<Watch> {
+fn headed<RB: Body, E>(result: &mut Result<Response<RB>, E>, guard: &mut Option<Guard>) -> Told<Watch> {
     if let Some(guard) = guard {
         guard.headed();
     }
@@ -122,7 +123,8 @@ fn headed<RB: Body, E>(result: &Result<Response<RB>, E>, guard: &mut Option<Guar
 }
 
 #[cold]
-fn report_failure<RB>(response: &Response<RB>, guard: Guard) {
+fn report_failure<RB>(response: &mut Response<RB>, guard: Guard) {
+    order::passed(response, Part::CircuitBreaker, guard.observer());
     let verdict = Verdict::of(response);
     let hint = verdict.server_delay().map(|delay| delay.at_least());
     let signal = guard.signals().of_verdict(&verdict);

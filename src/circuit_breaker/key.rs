@@ -195,6 +195,10 @@ impl Guard {
         self.key.common.signals
     }
 
+    pub(super) fn observer(&self) -> &Observed {
+        &self.key.common.observer
+    }
+
     /// The first byte is here.
     #[inline]
     pub(super) fn headed(&mut self) {

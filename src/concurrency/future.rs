@@ -12,6 +12,7 @@ use super::body::Ending;
 use super::gate::{Place, Slot, Turn};
 use super::{ConcurrencyBody, ConcurrencyLimited, Refusal};
 use crate::error::BoxError;
+use crate::order::{self, Part};
 use crate::tail::Told;
 use crate::time;
 use crate::verdict::Verdict;
@@ -108,9 +109,9 @@ where
         loop {
             match this.state.as_mut().project() {
                 StateProj::Called { future, slot } => {
-                    let result = ready!(future.poll(cx));
+                    let mut result = ready!(future.poll(cx));
                     let mut slot = slot.take();
-                    let told = headed(&result, &mut slot);
+                    let told = headed(&mut result, &mut slot);
                     return Poll::Ready(match result {
                         Ok(response) => Ok(ConcurrencyBody::watch(response, told)),
                         Err(error) => Err(errored(error.into(), slot)),
@@ -136,19 +137,20 @@ where
 /// Learns from the head of an answer, and leaves the slot to the body of a good one: until that ends, the server is
 /// at work on it. What a failure has to say, it has said.
 #[inline(always)]
-fn headed<RB: Body, E>(result: &Result<Response<RB>, E>, slot: &mut Option<Slot>) -> Told<Ending> {
+fn headed<RB: Body, E>(result: &mut Result<Response<RB>, E>, slot: &mut Option<Slot>) -> Told<Ending> {
     let Ok(response) = result else { return Told::nobody() };
     let Some(slot) = slot.take() else { return Told::nobody() };
     if Verdict::is_good(response) {
         return Told::of(response, Ending { slot, status: response.status() });
     }
-    failed(&Verdict::of(response), slot);
+    failed(response, slot);
     Told::nobody()
 }
 
 #[cold]
-fn failed(verdict: &Verdict, slot: Slot) {
-    let signal = slot.signals().of_verdict(verdict);
+fn failed<RB>(response: &mut Response<RB>, slot: Slot) {
+    order::passed(response, Part::Concurrency, slot.observer());
+    let signal = slot.signals().of_verdict(&Verdict::of(response));
     slot.end(signal);
 }
 

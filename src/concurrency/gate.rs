@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::ConcurrencyState;
 use super::limit::{Limit, Room};
 use super::settings::Settings;
-use crate::event::Event;
+use crate::event::{Event, Observed};
 use crate::keyed::{State, lock};
 use crate::rng::Stream;
 use crate::target::TargetKey;
@@ -447,6 +447,10 @@ pub(super) struct Slot {
 impl Slot {
     const fn new(gate: Arc<Gate>, age: u32) -> Self {
         Self { gate, age, signal: Signal::Neutral }
+    }
+
+    pub(super) fn observer(&self) -> &Observed {
+        &self.gate.settings.observer
     }
 
     /// How its call's outcome is to be read.

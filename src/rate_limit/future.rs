@@ -121,8 +121,8 @@ where
                     if let Some(permit) = this.permit {
                         permit.sent();
                     }
-                    let result = ready!(future.poll(cx));
-                    let told = match &result {
+                    let mut result = ready!(future.poll(cx));
+                    let told = match &mut result {
                         Ok(response) => answered(response, this.permit),
                         Err(_) => Told::nobody(),
                     };
@@ -169,7 +169,7 @@ where
 
 /// What a head has to say is learnt now, what its body has used when that ends.
 #[inline(always)]
-fn answered<RB: Body>(response: &Response<RB>, permit: &mut Option<Permit>) -> Told<Permit> {
+fn answered<RB: Body>(response: &mut Response<RB>, permit: &mut Option<Permit>) -> Told<Permit> {
     match permit.take().and_then(|permit| permit.answered(response)) {
         Some(permit) => Told::of(response, permit),
         None => Told::nobody(),

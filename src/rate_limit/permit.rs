@@ -7,6 +7,7 @@ use http::Response;
 use super::admission::{Receipt, Settlement};
 use super::shared::Key;
 use crate::error::BoxError;
+use crate::order::{self, Part};
 use crate::tail::OnEnd;
 use crate::verdict::{End, Verdict};
 
@@ -40,11 +41,12 @@ impl Permit {
 
     /// The head has come. Whoever waits for the end of the body is returned, if the answer is a good one.
     #[inline]
-    pub(super) fn answered<B>(mut self, response: &Response<B>) -> Option<Self> {
+    pub(super) fn answered<B>(mut self, response: &mut Response<B>) -> Option<Self> {
         if Verdict::is_good(response) {
             self.key.welcomed(self.receipt.as_mut()?);
             return Some(self);
         }
+        order::passed(response, Part::RateLimit, &self.key.common().observer);
         self.failed(&Verdict::of(response));
         None
     }

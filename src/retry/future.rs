@@ -16,6 +16,7 @@ use super::report::{Attempt, Attempts};
 use super::{GaveUp, Replay, budget_key};
 use crate::error::BoxError;
 use crate::event::Event;
+use crate::order::{self, Part};
 use crate::time;
 use crate::verdict::Verdict;
 
@@ -224,6 +225,7 @@ impl Refused {
         // The refusal is the reason only if there would have been another attempt.
         let why = self.settings.schedule(&progress, &verdict, || 0.0).err().unwrap_or(self.why);
         self.settings.tell_gave_up(&progress, &failure, why);
+        self.settings.note_order(&mut result);
         progress.publish(result.as_mut().map_err(|_| ()), Some(why));
         result
     }
@@ -256,6 +258,7 @@ impl<S, B: Body + Clone> Kept<S, B> {
             }
             Err(why) => {
                 self.settings.tell_gave_up(&failed.progress, &failure, why);
+                self.settings.note_order(&mut result);
                 failed.progress.publish(result.as_mut().map_err(|_| ()), Some(why));
                 Next::Return(result)
             }
@@ -338,6 +341,12 @@ fn judge<RB>(result: &Result<Response<RB>, BoxError>) -> Option<Verdict> {
 }
 
 impl Settings {
+    fn note_order<RB>(&self, result: &mut Result<Response<RB>, BoxError>) {
+        if let Ok(response) = result {
+            order::passed(response, Part::Retry, &self.observer);
+        }
+    }
+
     pub(super) fn tell_failed(&self, progress: &Progress, failure: &Failure<'_>) {
         // The attempt is not counted yet.
         self.observer.tell(&Event::AttemptFailed {

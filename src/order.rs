@@ -1,0 +1,144 @@
+//! Notices layers that stand in a wrong order, where a failed answer shows it.
+//!
+//! Each layer leaves its mark on the failed answers that pass it, in their extensions. One that finds the mark of a
+//! layer that belongs outside of it says so, once, to its observer. A success carries no marks and costs nothing; a
+//! failure without a response cannot carry any.
+
+use std::fmt;
+
+use http::Response;
+
+use crate::event::{Event, Observed};
+
+/// A layer of this crate, in the order from the outside in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Part {
+    /// [`fallback`](crate::fallback).
+    Fallback,
+    /// [`retry`](crate::retry).
+    Retry,
+    /// [`rate_limit`](crate::rate_limit).
+    RateLimit,
+    /// [`concurrency`](crate::concurrency).
+    Concurrency,
+    /// [`circuit_breaker`](crate::circuit_breaker).
+    CircuitBreaker,
+}
+
+impl Part {
+    /// The name of its module.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fallback => "fallback",
+            Self::Retry => "retry",
+            Self::RateLimit => "rate_limit",
+            Self::Concurrency => "concurrency",
+            Self::CircuitBreaker => "circuit_breaker",
+        }
+    }
+
+    /// What goes wrong where this layer stands outside of `inner`, which belongs outside of it.
+    const fn harm(self, inner: Self) -> &'static str {
+        match (self, inner) {
+            (Self::Retry, Self::Retry) => "retries multiply: five attempts of five are 25 calls",
+            (_, Self::Fallback) => "one call here is several, of several models",
+            (Self::RateLimit, _) => {
+                "one permit pays for all attempts, and those after the first are not counted"
+            }
+            (Self::Concurrency, Self::Retry) => "a place is held while a retry waits",
+            (Self::CircuitBreaker, Self::Retry) => {
+                "failures that a retry mended are never seen, and an open circuit is not waited for"
+            }
+            (_, Self::RateLimit) => "what waits for its turn is counted as slow or in flight",
+            _ => "the circuit decides before the wait for a place and not after it",
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The marks of the layers that a failed answer has passed.
+#[derive(Clone, Copy, Default)]
+struct Trail(u8);
+
+impl Trail {
+    const fn bit(part: Part) -> u8 {
+        1 << part as u8
+    }
+
+    /// The outermost one that should not be inside `part`.
+    fn misplaced_in(self, part: Part) -> Option<Part> {
+        const ALL: [Part; 5] =
+            [Part::Fallback, Part::Retry, Part::RateLimit, Part::Concurrency, Part::CircuitBreaker];
+        // Two limits or two circuits with different keys are a way to use them; two retries are none.
+        let outside = |other: &Part| *other < part || (*other == part && part == Part::Retry);
+        ALL.into_iter().filter(outside).find(|other| self.0 & Self::bit(*other) != 0)
+    }
+}
+
+/// Leaves the mark of `part` on a failed answer, and tells if it stands outside of what belongs outside of it.
+#[cold]
+pub(crate) fn passed<B>(response: &mut Response<B>, part: Part, observer: &Observed) {
+    let extensions = response.extensions_mut();
+    let before = extensions.get::<Trail>().copied().unwrap_or_default();
+    if let Some(inside) = before.misplaced_in(part) {
+        observer.tell_once(&Event::Misplaced { layer: part, inside, harm: part.harm(inside) });
+    }
+    extensions.insert(Trail(before.0 | Trail::bit(part)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Default)]
+    struct Log(Mutex<Vec<(Part, Part)>>);
+    impl crate::event::Observer for Log {
+        fn on_event(&self, event: &Event<'_>) {
+            if let Event::Misplaced { layer, inside, .. } = event {
+                self.0.lock().unwrap().push((*layer, *inside));
+            }
+        }
+    }
+
+    fn told(inside_out: &[Part]) -> Vec<(Part, Part)> {
+        let log = Arc::new(Log::default());
+        let mut response = Response::new(());
+        for part in inside_out {
+            let observer = Observed::by(Arc::clone(&log) as Arc<dyn crate::event::Observer>);
+            passed(&mut response, *part, &observer);
+        }
+        let told = log.0.lock().unwrap();
+        told.clone()
+    }
+
+    #[test]
+    fn the_recommended_order_is_silent() {
+        use Part::{CircuitBreaker, Concurrency, Fallback, RateLimit, Retry};
+        assert_eq!(told(&[CircuitBreaker, Concurrency, RateLimit, Retry, Fallback]), []);
+        assert_eq!(told(&[CircuitBreaker, CircuitBreaker, RateLimit, RateLimit, Retry]), []);
+        assert_eq!(told(&[RateLimit]), []);
+    }
+
+    #[test]
+    fn each_wrong_pair_is_told_by_the_outer_one() {
+        use Part::{CircuitBreaker, Concurrency, Fallback, RateLimit, Retry};
+        assert_eq!(told(&[Retry, RateLimit]), [(RateLimit, Retry)]);
+        assert_eq!(told(&[Retry, Retry]), [(Retry, Retry)]);
+        assert_eq!(told(&[RateLimit, CircuitBreaker]), [(CircuitBreaker, RateLimit)]);
+        assert_eq!(told(&[Concurrency, CircuitBreaker, Retry]), [(CircuitBreaker, Concurrency)]);
+        assert_eq!(told(&[Fallback, Retry]), [(Retry, Fallback)]);
+        for outer in [Fallback, Retry, RateLimit, Concurrency, CircuitBreaker] {
+            for inner in [Fallback, Retry, RateLimit, Concurrency, CircuitBreaker] {
+                assert!(!outer.harm(inner).is_empty());
+            }
+        }
+    }
+}
