@@ -254,6 +254,20 @@ async fn a_request_whose_deadline_has_passed_is_not_sent() {
     assert_eq!(concurrency.handle().all()[0].1.limit(), None);
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_readiness_of_a_request_that_is_not_sent_is_left_for_the_next() {
+    let limit = tower::limit::ConcurrencyLimitLayer::new(1);
+    let probe = Probe::always(Answer::Ok);
+    let mut service = TimeoutLayer::new().layer(limit.layer(probe.clone()));
+    for _ in 0..2 {
+        assert!(service.ready().await.unwrap().call(within(Duration::ZERO)).await.is_err());
+        assert!(service.ready().await.unwrap().call(request()).await.is_ok());
+    }
+    let state = probe.state();
+    let state = state.lock().unwrap();
+    assert_eq!((state.violations, state.calls.len()), (0, 2));
+}
+
 // ===== pauses =====
 
 #[tokio::test(start_paused = true)]
@@ -655,7 +669,7 @@ async fn dropping_in_any_state_drops_the_call_and_counts_nothing() {
         .service(server.clone());
     let nothing_counted = |state: &str| {
         assert_eq!(server.open(), 0, "{state}");
-        let limit = concurrency.handle().all()[0].1.clone();
+        let limit = concurrency.handle().all()[0].1;
         assert_eq!((limit.limit(), limit.in_flight()), (None, 0), "{state}");
         let circuit = breaker.handle().all()[0].clone();
         assert_eq!((circuit.state, circuit.calls), (CircuitState::Closed, 0), "{state}");
