@@ -166,7 +166,7 @@ fn timed_out(error: &BoxError, since: Instant) -> (Phase, u64, Duration) {
 #[tokio::test(start_paused = true)]
 async fn no_head_in_time_is_a_timeout_at_the_exact_instant_and_ends_the_call() {
     let (server, start) = (Server::new(1000, &[]), Instant::now());
-    let mut call = Box::pin(ask(TimeoutLayer::new(), &server));
+    let mut call = Box::pin(TimeoutLayer::new().layer(server.clone()).call(request()));
     let error = (&mut call).await.unwrap_err();
     assert_eq!(timed_out(&error, start), (Phase::FirstByte, 120, 120 * SECOND));
     assert_eq!(server.open(), 0, "dropped although its future still lives");
@@ -355,12 +355,15 @@ async fn a_reader_who_takes_his_time_is_never_punished() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reader_who_asked_and_went_away_finds_what_came_meanwhile() {
-    let server = Server::new(0, &[(10, Data("a")), (0, Silence)]);
+    let server = Server::new(0, &[(10, Data("a")), (1900, Data("b")), (0, Silence)]);
     let mut body = body(&server).await;
     assert!(body.frame().now_or_never().is_none());
     sleep(1000 * SECOND).await;
     assert!(body.frame().await.unwrap().is_ok());
-    // Nothing has come this time: he was not there to see it, so it counts anew.
+    // "b" comes at 1910 s. Nothing is there when he comes back at 1900 s, so the pause begins anew; and the next one, too.
+    assert!(body.frame().now_or_never().is_none());
+    sleep(900 * SECOND).await;
+    assert!(body.frame().await.unwrap().is_ok());
     assert!(body.frame().now_or_never().is_none());
     sleep(1000 * SECOND).await;
     let start = Instant::now();
@@ -379,6 +382,22 @@ async fn a_reader_who_does_other_things_meanwhile_still_waits() {
         }
     };
     assert_eq!(timed_out(&error, start), (Phase::Idle, 60, 60 * SECOND));
+}
+
+// 7.3 s, so that no look falls into the second after the pause is over: at 65.7 s, which spares it, and at 131.4 s.
+#[tokio::test(start_paused = true)]
+async fn a_reader_who_looks_in_now_and_then_meets_the_end_of_the_pause_too() {
+    let (mut body, start) = (body(&Server::new(0, &[(0, Silence)])).await, Instant::now());
+    let mut seen = None;
+    for _ in 0..100 {
+        seen = seen.or(body.frame().now_or_never());
+        if seen.is_some() {
+            break;
+        }
+        sleep(Duration::from_millis(7_300)).await;
+    }
+    let error = seen.expect("it was cut").unwrap().unwrap_err();
+    assert_eq!(timed_out(&error, start), (Phase::Idle, 60, Duration::from_millis(131_400)));
 }
 
 // ===== the whole answer =====

@@ -42,6 +42,9 @@ struct Limits {
     idle: Option<Duration>,
     /// When the pause is over that the body makes now; `None` while nobody waits for it.
     pause: Option<Instant>,
+    /// This pause was begun anew for a reader who had been away. Once, so that one who looks in now and then meets
+    /// the end of it, too.
+    spared: bool,
     /// Made at the first wait, and boxed: a body that must be pinned could not be read frame by frame without
     /// ceremony. It may be set for an earlier pause, and is set anew only when it fires.
     timer: Option<Pin<Box<Sleep>>>,
@@ -55,7 +58,7 @@ impl<B> TimeoutBody<B> {
         } else {
             response.extensions().get::<Verdict>().and_then(Verdict::end_cell).cloned()
         };
-        let limits = Limits { total: plan.total, idle: plan.idle, pause: None, timer: None };
+        let limits = Limits { total: plan.total, idle: plan.idle, pause: None, spared: false, timer: None };
         response.map(|inner| Self { inner: Some(inner), limits, cell })
     }
 }
@@ -77,8 +80,8 @@ impl Limits {
             if timer.deadline() < cut.at {
                 // It was set for an earlier pause, which ended in time.
                 timer.as_mut().reset(cut.at);
-            } else if cut.what == Phase::Idle && time::now() > time::saturating_add(cut.at, AWAY) {
-                self.pause = None;
+            } else if cut.what == Phase::Idle && !self.spared && is_long_ago(cut.at) {
+                (self.pause, self.spared) = (None, true);
             } else {
                 return Poll::Ready(cut);
             }
@@ -89,6 +92,10 @@ impl Limits {
     fn is_over_time(&self) -> Option<Cut> {
         self.total.filter(|total| total.at <= time::now())
     }
+}
+
+fn is_long_ago(at: Instant) -> bool {
+    time::now() > time::saturating_add(at, AWAY)
 }
 
 impl<B> Body for TimeoutBody<B>
@@ -112,6 +119,7 @@ where
             None => match inner.poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     this.limits.pause = None;
+                    this.limits.spared = false;
                     return Poll::Ready(Some(Ok(frame)));
                 }
                 Poll::Ready(end) => {

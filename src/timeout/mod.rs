@@ -22,8 +22,8 @@
 //!   stays ready for the next call.
 //! - **Idle**: while the body makes a pause. Each frame ends it, comments and trailers too, whatever they hold. Only
 //!   the time in which somebody waits for a frame counts: a pause begins when the reader asks and nothing is there.
-//!   A reader who takes its time, or comes back more than 1 s after the pause was over, was not waiting: if there is
-//!   nothing for it then, a new pause begins. Backpressure is not the server's silence.
+//!   A reader who asked, went away, and comes back more than 1 s after the pause was over was not waiting: if there is
+//!   nothing for it then, the pause begins anew, once. Backpressure is not the server's silence.
 //! - **Total**: from `call` to the end of the body, the reader's own time included. Off, since nobody knows how long
 //!   a good answer may be.
 //!
