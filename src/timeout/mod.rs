@@ -30,16 +30,16 @@
 //! The deadline does not cut a body that has begun. Its head came in time, what has been generated is paid for, and a
 //! retry would pay again for what is arriving now. Whoever wants an end to it nevertheless sets a total.
 //!
-//! A limit that is over drops the call or the inner body at once, which closes its connection, and gives one
-//! [`TimedOut`], for a body followed by its end. The verdict of such an error is `deadline_exceeded`, maybe
-//! sent: the server may have done the work, and billed it.
+//! A limit that is over drops the call or the inner body at once, which closes its connection (of HTTP/2, its stream),
+//! and gives one [`TimedOut`], for a body followed by its end. The verdict of such an error is `deadline_exceeded`,
+//! maybe sent: the server may have done the work, and billed it.
 //!
 //! # What the other layers make of it
 //!
 //! The [retry layer](crate::retry) sends a request again that had no first byte, once by default, and not one whose
-//! answer broke off. An attempt that took too long once takes as long again, so with each of them, and with each 504
-//! of the server's, the next has [twice as long](TimeoutBuilder::max_first_byte), up to 600 s and as far as the
-//! deadline permits.
+//! answer broke off. What took too long once is likely to do so again: with each attempt that did, and with each 504
+//! of the server's, the next one's first byte has [twice as long](TimeoutBuilder::max_first_byte), up to 600 s and as
+//! far as the deadline permits.
 //!
 //! To the concurrency limit and the circuit breaker it is a [`Timeout`](crate::verdict::Signal::Timeout). Of a body
 //! they learn so where the classifier [watches](crate::classify::ClassifyLayer::watch): then the outcome
@@ -76,11 +76,11 @@
 //!
 //! # Cost
 //!
-//! One look at the clock for each call. One that is ready at once makes no timer and allocates nothing; one that waits has
-//! its timer inside the future. A body allocates the box of its timer when it has to wait for the first time; a frame that
-//! is there costs nothing (with a total, a look at the clock), a wait a look at the clock, and the timer is set anew once
-//! per idle limit, not per frame. The box keeps the body `Unpin`. The header allocates nothing up to 999 s, but what
-//! `http`'s map needs to grow. An error is a box.
+//! One look at the clock for each call. One that is ready at once makes no timer and allocates nothing; one that waits
+//! has its timer inside the future, which is 208 bytes larger than the inner one for it. A body is 104 bytes larger, and
+//! allocates the box of its timer when it has to wait for the first time. The box keeps it `Unpin`. A frame that is there
+//! costs nothing (with a total, a look at the clock), a wait a look at the clock, and the timer is set anew once per idle
+//! limit, not per frame. The header allocates nothing up to 999 s, but what `http`'s map needs to grow. An error is a box.
 //!
 //! # Examples
 //!

@@ -69,8 +69,8 @@ impl TimeoutBuilder {
     /// `first_byte` it does not grow at all.
     ///
     /// Under this crate's retry, `first_byte` is doubled for each earlier attempt at the same request that ended in
-    /// `deadline_exceeded`, this layer's own timeouts and the server's 504 alike: what took too long once takes as
-    /// long again. The deadline and `total` are limits as before.
+    /// `deadline_exceeded`, this layer's own timeouts and the server's 504 alike. The deadline and `total` are limits as
+    /// before.
     pub const fn max_first_byte(mut self, limit: Duration) -> Self {
         self.settings.max_first_byte = limit;
         self
