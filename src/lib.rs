@@ -47,6 +47,7 @@
 //! | [`rate_limit`] | the layer that keeps quotas: requests, input tokens, days |
 //! | [`concurrency`] | the layer that shrinks the calls in flight when they time out |
 //! | [`circuit_breaker`] | the layer that stops asking a server that is down |
+//! | [`timeout`] | the layers that end what takes too long: attempts, pauses of a stream, whole requests |
 //! | [`target`] | what a request asks for, without the key |
 //! | [`event`] | what the layers tell while they work |
 //! | [`error`] | boxed errors, and how to find the inner one again |
@@ -80,8 +81,8 @@
 //! # What it does not do
 //!
 //! It makes no requests of its own and knows no prompts. It does not look into a 200 before handing it on, so an error
-//! inside a stream is seen at the end of the body ([`watch`](classify::ClassifyLayer::watch)) and is not retried. It
-//! cuts no call under way: for that, put a timeout layer inside the retry layer.
+//! inside a stream is seen at the end of the body ([`watch`](classify::ClassifyLayer::watch)) and is not retried. Of
+//! its layers only [`timeout`]'s cuts a call that is under way.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod circuit_breaker;

@@ -93,7 +93,7 @@ impl<H: OnEnd> Told<H> {
 
 /// What the classifier published, or what is known without it.
 fn end(cell: &Option<EndCell>, scanner: &Option<Box<Scanner>>, own: Outcome) -> End {
-    let published = cell.as_ref().and_then(|cell| cell.get().copied());
+    let published = cell.as_ref().and_then(EndCell::get);
     published.unwrap_or_else(|| End { outcome: own, usage: scanner.as_ref().and_then(|s| s.usage()) })
 }
 

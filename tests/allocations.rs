@@ -17,6 +17,7 @@ use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::concurrency::AdaptiveConcurrencyLayer;
 use tower_gemini::rate_limit::{Limits, Mode, RateLimitLayer};
 use tower_gemini::retry::{Budget, RetryLayer, RetryPolicy};
+use tower_gemini::timeout::{DeadlineLayer, TimeoutLayer};
 
 #[path = "support/measured.rs"]
 mod measured;
@@ -210,6 +211,58 @@ async fn nor_under_a_limit_that_has_room() {
     let _ = layer.layer(Bare(504)).oneshot(request()).await;
     assert_eq!(layer.handle().all()[0].1.limit(), Some(10.0));
     assert_eq!(of_one_call(layer.layer(Bare(200))), 0);
+}
+
+#[test]
+fn the_timeout_layer_allocates_nothing_for_a_call_that_is_ready_at_once() {
+    // The header included: the request's map has room for it.
+    assert_eq!(of_one_call(TimeoutLayer::new().layer(Bare(200))), 0);
+    let total = TimeoutLayer::builder().total(std::time::Duration::from_secs(300)).build().unwrap();
+    assert_eq!(of_one_call(total.layer(Bare(200))), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_has_its_timer_in_place_and_a_body_that_waits_has_one_box() {
+    use tokio::sync::{mpsc, oneshot};
+    let (head, answer) = oneshot::channel();
+    let (sender, mut frames) = mpsc::channel::<Result<http_body::Frame<Bytes>, BoxError>>(32);
+    let stream = futures_util::stream::poll_fn(move |cx| frames.poll_recv(cx));
+    let mut inner = Some(async move {
+        answer.await.unwrap();
+        Ok::<_, BoxError>(Response::new(http_body_util::StreamBody::new(stream)))
+    });
+    let inner = tower::service_fn(move |_: Request<Body>| inner.take().unwrap());
+    let mut service = TimeoutLayer::new().layer(inner);
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut call = std::pin::pin!(service.call(request()));
+    let info = measure(|| assert!(call.as_mut().poll(&mut cx).is_pending()));
+    assert_eq!(info.count_total, 0, "the timer lies in the future");
+    head.send(()).unwrap();
+    let Poll::Ready(Ok(response)) = call.as_mut().poll(&mut cx) else { panic!("it was answered") };
+    let mut body = std::pin::pin!(response.into_body());
+    let frame = || Ok(http_body::Frame::data(Bytes::from_static(b"x")));
+    let mut counts = Vec::new();
+    for _ in 0..3 {
+        for _ in 0..10 {
+            sender.try_send(frame()).unwrap();
+        }
+        // What the channel itself allocates or frees is not counted: it is filled outside.
+        let info = measure(|| {
+            for _ in 0..10 {
+                assert!(body.as_mut().poll_frame(&mut cx).is_ready());
+            }
+        });
+        let pause = measure(|| assert!(body.as_mut().poll_frame(&mut cx).is_pending()));
+        counts.push((info.count_total, pause.count_total));
+    }
+    assert_eq!(counts, [(0, 1), (0, 0), (0, 0)]);
+}
+
+#[test]
+fn a_deadline_costs_the_request_its_place_in_the_extensions() {
+    assert_eq!(of_one_call(DeadlineLayer::default().layer(Bare(200))), 3);
+    // The header for what it leaves costs nothing.
+    assert_eq!(of_one_call(DeadlineLayer::default().layer(TimeoutLayer::new().layer(Bare(200)))), 3);
 }
 
 #[test]

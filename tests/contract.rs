@@ -24,6 +24,9 @@ use tower_gemini::rate_limit::{Limits, RateLimit, RateLimitBody, RateLimitLayer,
 use tower_gemini::retry::{
     Attempts, Backoff, Budget, GaveUp, ReplayBody, ReplayLayer, Retry, RetryLayer, RetryPolicy,
 };
+use tower_gemini::timeout::{
+    DeadlineLayer, SetDeadline, TimedOut, Timeout, TimeoutBody, TimeoutBuilder, TimeoutLayer,
+};
 
 /// Under a limit below one, so that every further call waits for its turn.
 async fn limited_layer() -> AdaptiveConcurrencyLayer {
@@ -77,6 +80,9 @@ async fn every_layer_calls_only_what_was_polled_ready() {
     keeps_the_contract(tower_layer::Stack::new(narrow(), RetryLayer::default()), request).await;
     keeps_the_contract(AdaptiveConcurrencyLayer::new(), request).await;
     keeps_the_contract(tower_layer::Stack::new(limited_layer().await, RetryLayer::default()), request).await;
+    keeps_the_contract(TimeoutLayer::new(), request).await;
+    keeps_the_contract(tower_layer::Stack::new(TimeoutLayer::new(), RetryLayer::default()), request).await;
+    keeps_the_contract(DeadlineLayer::default(), request).await;
     keeps_the_contract(
         tower_layer::Stack::new(ClassifyLayer::new(), tower::retry::RetryLayer::new(RetryPolicy::default())),
         request,
@@ -179,6 +185,12 @@ fn services_futures_and_errors_have_the_auto_traits_their_parameters_allow() {
     shared::<AdaptiveConcurrencyLayer>();
     shared::<ConcurrencyHandle>();
     shared::<ConcurrencyLimited>();
+    shared::<Timeout<Plain>>();
+    shared::<TimeoutLayer>();
+    shared::<TimeoutBuilder>();
+    shared::<SetDeadline<Plain>>();
+    shared::<DeadlineLayer>();
+    shared::<TimedOut>();
     shared::<ClassifyLayer>();
     shared::<CircuitBreaker<Plain>>();
     shared::<CircuitBreakerLayer>();
@@ -196,6 +208,7 @@ fn services_futures_and_errors_have_the_auto_traits_their_parameters_allow() {
     sendable::<tower_gemini::retry::ResponseFuture<Plain, Body, std::future::Ready<()>>>();
     sendable::<tower_gemini::concurrency::ResponseFuture<Plain, Body, std::future::Ready<()>>>();
     sendable::<tower_gemini::classify::ResponseFuture<std::future::Ready<()>, Body>>();
+    sendable::<tower_gemini::timeout::ResponseFuture<std::future::Ready<()>>>();
     sendable::<tower_gemini::retry::Wait>();
     sendable::<tower_gemini::circuit_breaker::ResponseFuture<Plain, Body, std::future::Ready<()>>>();
     unpin::<CircuitBody<Body>>();
@@ -204,6 +217,8 @@ fn services_futures_and_errors_have_the_auto_traits_their_parameters_allow() {
     shared::<RateLimitBody<Body>>();
     unpin::<ConcurrencyBody<Body>>();
     shared::<ConcurrencyBody<Body>>();
+    unpin::<TimeoutBody<Body>>();
+    shared::<TimeoutBody<Body>>();
     unpin::<ClassifyBody<Body>>();
     shared::<ClassifyBody<Body>>();
     // A body that is `Send` only makes futures that are, as well.

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 
 use crate::error::{Rejected, chain};
+use crate::timeout::TimedOut;
 use crate::verdict::{Alternative, Inner, Kind, Retryability, Sent, Verdict};
 
 /// What one link of the chain says.
@@ -55,6 +56,9 @@ fn read(link: &(dyn Error + 'static)) -> Option<Sign> {
     }
     if let Some(error) = link.downcast_ref::<io::Error>() {
         return Some(read_io(error));
+    }
+    if link.is::<TimedOut>() {
+        return Some(Sign::TimedOut);
     }
     if link.is::<tower::timeout::error::Elapsed>() || link.is::<tokio::time::error::Elapsed>() {
         return Some(Sign::TimedOut);

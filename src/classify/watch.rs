@@ -79,14 +79,14 @@ impl Watch {
     }
 
     fn publish(&self, outcome: Outcome) {
-        // The first word stands: a drop after the end says nothing.
-        let _ = self.end.set(End { outcome, usage: self.scanner.usage() });
+        self.end.publish(End { outcome, usage: self.scanner.usage() });
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.publish(Outcome::Dropped);
+        // After the end it says nothing: the first word stands.
+        self.publish(self.end.dropped());
     }
 }
 

@@ -18,7 +18,8 @@ use crate::error::BoxError;
 use crate::event::Event;
 use crate::order::{self, Part};
 use crate::time;
-use crate::verdict::Verdict;
+use crate::timeout::EarlierTimeouts;
+use crate::verdict::{Kind, Verdict};
 
 pin_project! {
     /// The future of [`Retry`](super::Retry).
@@ -310,9 +311,8 @@ impl<S, B: Body + Clone> Kept<S, B> {
     /// The request of the next attempt: a copy of the kept one, or for the last attempt itself.
     fn next_request(&mut self) -> Request<B> {
         let failed = self.failed.get_or_insert_default();
-        let attempt = failed.progress.attempts + 1;
         // A layer of this process may turn the last one away, too, where such layers have shown themselves.
-        let last = attempt >= self.settings.attempts && !self.settings.has_free_waits();
+        let last = failed.progress.attempts + 1 >= self.settings.attempts && !self.settings.has_free_waits();
         let replay = self.request.as_ref().and_then(|request| request.extensions().get::<Replay>());
         let mut request = match replay {
             None if last => self.request.take(),
@@ -325,7 +325,7 @@ impl<S, B: Body + Clone> Kept<S, B> {
             _ => self.request.clone(),
         }
         .expect("a wait is begun only with a copy at hand");
-        request.extensions_mut().insert(Attempt(attempt));
+        failed.progress.mark(&mut request);
         failed.is_called = true;
         request
     }
@@ -376,6 +376,16 @@ impl Settings {
 }
 
 impl Progress {
+    /// Tells the layers inside which attempt this request is, and how many before it took too long.
+    pub(super) fn mark<B>(&self, request: &mut Request<B>) {
+        let extensions = request.extensions_mut();
+        extensions.insert(Attempt(self.attempts + 1));
+        let late = self.kinds.iter().filter(|kind| **kind == Kind::DeadlineExceeded).count();
+        if late > 0 {
+            extensions.insert(EarlierTimeouts(u32::try_from(late).unwrap_or(u32::MAX)));
+        }
+    }
+
     /// Puts the report into the final response, where there is one.
     pub(super) fn publish<RB>(&mut self, response: Result<&mut Response<RB>, ()>, gave_up: Option<GaveUp>) {
         let Ok(response) = response else { return };

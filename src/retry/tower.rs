@@ -11,7 +11,6 @@ use tokio::time::Sleep;
 
 use super::budget::Withdrawal;
 use super::policy::{Failure, Progress, RetryPolicy};
-use super::report::Attempt;
 use super::{budget_key, replayable};
 use crate::error::BoxError;
 use crate::timeout::Deadline;
@@ -62,7 +61,7 @@ where
         match settings.decide(progress, &failure, now, deadline, || budget_key(request)) {
             Ok(again) => {
                 settings.tell_waiting(progress, &failure, again.wait);
-                request.extensions_mut().insert(Attempt(progress.attempts + 1));
+                progress.mark(request);
                 Some(Wait { sleep: tokio::time::sleep(again.wait), token: again.token })
             }
             Err(why) => {

@@ -103,7 +103,35 @@ pub(crate) struct End {
 }
 
 /// The shared cell in which the end of a body is published, once.
-pub(crate) type EndCell = Arc<OnceLock<End>>;
+#[derive(Clone, Default)]
+pub(crate) struct EndCell(Arc<Cell>);
+
+#[derive(Default)]
+struct Cell {
+    end: OnceLock<End>,
+    cut: OnceLock<Kind>,
+}
+
+impl EndCell {
+    pub(crate) fn get(&self) -> Option<End> {
+        self.0.end.get().copied()
+    }
+
+    /// The first word stands.
+    pub(crate) fn publish(&self, end: End) {
+        let _ = self.0.end.set(end);
+    }
+
+    /// Says of a body that is dropped right after this why it is: it failed in this way.
+    pub(crate) fn cut(&self, kind: Kind) {
+        let _ = self.0.cut.set(kind);
+    }
+
+    /// What the drop of the body means.
+    pub(crate) fn dropped(&self) -> Outcome {
+        self.0.cut.get().map_or(Outcome::Dropped, |kind| Outcome::Failed(*kind))
+    }
+}
 
 /// What one attempt's outcome means. See the [module documentation](self).
 ///
@@ -239,7 +267,7 @@ impl Verdict {
     /// Tells "not sent" (refused connections, unresolvable names, [`Rejected`](crate::Rejected)) from "maybe
     /// sent" (resets, broken pipes, timeouts). Errors of hyper and hyper-util are known with the feature
     /// `hyper` (on by default), reqwest's with `reqwest`, tower-http's timeouts with `tower-http-06` and
-    /// `tower-http-07`; `io::Error` and the timeouts of tower and tokio always. Anything unknown is a
+    /// `tower-http-07`; `io::Error` and the timeouts of this crate, tower and tokio always. Anything unknown is a
     /// transport failure that may have been sent.
     #[must_use]
     pub fn from_error(error: &(dyn Error + 'static)) -> Self {
@@ -276,7 +304,11 @@ impl Verdict {
     /// either side, a cancellation by the server, or a connection lost after the request may have left.
     #[must_use]
     pub fn maybe_processed(&self) -> bool {
-        self.sent() == Sent::Maybe || matches!(self.kind(), Some(Kind::DeadlineExceeded | Kind::Cancelled))
+        match self.sent() {
+            Sent::No => false,
+            Sent::Maybe => true,
+            Sent::Yes => matches!(self.kind(), Some(Kind::DeadlineExceeded | Kind::Cancelled)),
+        }
     }
 
     /// What else would help.

@@ -1,0 +1,52 @@
+//! The header that tells the server how long this attempt may take.
+
+use http::Request;
+use http::header::{HeaderName, HeaderValue};
+
+use super::plan::Plan;
+use crate::target::Target;
+
+static X_SERVER_TIMEOUT: HeaderName = HeaderName::from_static("x-server-timeout");
+
+/// Sets it, unless the caller did.
+pub(super) fn tell_server<B>(request: &mut Request<B>, plan: &Plan) {
+    if request.headers().contains_key(&X_SERVER_TIMEOUT) {
+        return;
+    }
+    if let Some(seconds) = plan.server_timeout(Target::of(request).is_streaming()) {
+        // A map that is full goes without.
+        let _ = request.headers_mut().try_insert(&X_SERVER_TIMEOUT, value(seconds));
+    }
+}
+
+/// The numbers up to 999, so that a header of the usual sizes allocates nothing.
+static DIGITS: [[u8; 3]; 1000] = {
+    let mut digits = [[b'0'; 3]; 1000];
+    let mut n = 0;
+    while n < digits.len() {
+        digits[n] = [b'0' + (n / 100) as u8, b'0' + (n / 10 % 10) as u8, b'0' + (n % 10) as u8];
+        n += 1;
+    }
+    digits
+};
+
+fn value(seconds: u64) -> HeaderValue {
+    let known = usize::try_from(seconds).ok().and_then(|seconds| DIGITS.get(seconds));
+    let text = known.and_then(|digits| std::str::from_utf8(digits).ok());
+    match text {
+        Some(text) => HeaderValue::from_static(&text[usize::from(seconds < 100)..]),
+        None => HeaderValue::from(seconds),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_seconds_from_ten_on_are_printed_as_they_are() {
+        for seconds in (10..1200).chain([86_400, u64::MAX]) {
+            assert_eq!(value(seconds).to_str().unwrap(), seconds.to_string());
+        }
+    }
+}

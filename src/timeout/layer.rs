@@ -1,0 +1,31 @@
+use tower_layer::Layer;
+
+use super::settings::Settings;
+use super::{Timeout, TimeoutBuilder};
+
+/// Puts [`Timeout`] around a service. See the [module documentation](super).
+#[derive(Clone, Copy, Debug, Default)]
+#[must_use]
+pub struct TimeoutLayer {
+    pub(super) settings: Settings,
+}
+
+impl TimeoutLayer {
+    /// A layer with the defaults of the [module documentation](super).
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A builder that starts with the defaults.
+    pub fn builder() -> TimeoutBuilder {
+        TimeoutBuilder::default()
+    }
+}
+
+impl<S> Layer<S> for TimeoutLayer {
+    type Service = Timeout<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Timeout::new(inner, self.settings)
+    }
+}

@@ -1,0 +1,114 @@
+//! When an attempt is cut, and what the server is told of it. Pure: instants and numbers in, decisions out.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Phase;
+use super::settings::Settings;
+use crate::time::saturating_add;
+
+/// Below this Google turns the call away: "Manually set deadline 5s is too short. Minimum allowed deadline is 10s."
+/// (a 400, seen in livekit/agents issue 3723, read 2026-11.)
+const LEAST_SERVER_TIMEOUT: u64 = 10;
+
+/// One limit of one attempt.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Cut {
+    pub(super) at: Instant,
+    pub(super) what: Phase,
+    /// After the call; of a pause, how long it lasted.
+    pub(super) after: Duration,
+}
+
+/// The limits of one attempt.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Plan {
+    /// By when the head must be here: the earliest of three.
+    pub(super) head: Option<Cut>,
+    /// By when the body must be over.
+    pub(super) total: Option<Cut>,
+    pub(super) idle: Option<Duration>,
+}
+
+impl Plan {
+    /// Of an attempt that begins `now`, after so many others that took too long.
+    pub(super) fn new(settings: &Settings, now: Instant, deadline: Option<Instant>, earlier: u32) -> Self {
+        let after = |after: Duration, what: Phase| Cut { at: saturating_add(now, after), what, after };
+        let total = settings.total.map(|limit| after(limit, Phase::Total));
+        // Of those that fall together the first counts: no other setting helps where the deadline is the limit.
+        let cuts = [
+            deadline.map(|at| Cut { at, what: Phase::Deadline, after: at.saturating_duration_since(now) }),
+            settings.first_byte_after(earlier).map(|limit| after(limit, Phase::FirstByte)),
+            total,
+        ];
+        Self { head: cuts.into_iter().flatten().min_by_key(|cut| cut.at), total, idle: settings.idle }
+    }
+
+    /// Whole seconds for the server, rounded up.
+    ///
+    /// The server's limit spans its whole answer. For a method that answers in one piece that is the head. A stream
+    /// may go on long after its first byte, and after the deadline: for it there is `total` alone.
+    pub(super) fn server_timeout(&self, streaming: bool) -> Option<u64> {
+        let cut = if streaming { self.total } else { self.head };
+        let after = cut?.after;
+        let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+        Some(seconds.max(LEAST_SERVER_TIMEOUT))
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.total.is_none() && self.idle.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn settings(first_byte: Option<u64>, total: Option<u64>) -> Settings {
+        Settings {
+            first_byte: first_byte.map(Duration::from_millis),
+            total: total.map(Duration::from_millis),
+            ..Settings::default()
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_head_is_due_at_the_earliest_limit_and_the_error_names_that_one(
+            first_byte in proptest::option::of(1_u64..400_000),
+            total in proptest::option::of(1_u64..400_000),
+            deadline in proptest::option::of(1_u64..400_000),
+            earlier in 0_u32..3,
+            streaming: bool,
+        ) {
+            let now = crate::time::now();
+            let at = deadline.map(|ms| now + Duration::from_millis(ms));
+            let plan = Plan::new(&settings(first_byte, total), now, at, earlier);
+            let grown = first_byte.map(|ms| (ms << earlier).min(ms.max(600_000)));
+            let earliest = [deadline, grown, total].into_iter().flatten().min();
+            prop_assert_eq!(plan.head.map(|cut| (cut.at - now).as_millis() as u64), earliest);
+            if let Some(cut) = plan.head {
+                let named = match cut.what {
+                    Phase::Deadline => deadline,
+                    Phase::FirstByte => grown,
+                    _ => total,
+                };
+                prop_assert_eq!(named, earliest);
+                prop_assert_eq!(now + cut.after, cut.at);
+            }
+            let told = plan.server_timeout(streaming);
+            let limit = if streaming { total } else { earliest };
+            prop_assert_eq!(told, limit.map(|ms| ms.div_ceil(1000).max(10)));
+        }
+    }
+
+    #[test]
+    fn each_earlier_timeout_doubles_the_first_byte_up_to_the_longest() {
+        let of = |first_byte: u64, earlier| settings(Some(first_byte), None).first_byte_after(earlier);
+        let limits = [0, 1, 2, 3, u32::MAX].map(|earlier| of(120_000, earlier).unwrap().as_secs());
+        assert_eq!(limits, [120, 240, 480, 600, 600]);
+        assert_eq!(of(900_000, 1), Some(Duration::from_secs(900)), "longer than the longest: it stays");
+    }
+}

@@ -1,0 +1,124 @@
+//! The layer that gives each request a deadline.
+
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Request;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::Deadline;
+use super::settings::MAX;
+use crate::error::ConfigError;
+
+/// Gives each request that carries no [`Deadline`] one. See the [module documentation](super).
+///
+/// It counts from `call`, so it belongs outermost: then it spans all attempts and waits. It adds no failure of its own,
+/// changes no body, and allocates only what `http`'s extensions need for the entry.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_gemini::timeout::DeadlineLayer;
+///
+/// # fn main() -> Result<(), tower_gemini::ConfigError> {
+/// // The callers' own deadlines count where they are earlier.
+/// let layer = DeadlineLayer::new(Duration::from_secs(30))?.cap_given();
+/// # let _ = layer; Ok(()) }
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct DeadlineLayer {
+    settings: Settings,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Settings {
+    within: Duration,
+    cap_given: bool,
+}
+
+impl DeadlineLayer {
+    /// A layer whose deadline is this long after `call`: above zero, at most 1 day. [`DeadlineLayer::default`] has
+    /// 120 s.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] when it is out of range.
+    pub fn new(within: Duration) -> Result<Self, ConfigError> {
+        if within.is_zero() || within > MAX {
+            return Err(ConfigError::new("deadline", "must be above zero and at most 1 day"));
+        }
+        Ok(Self { settings: Settings { within, cap_given: false } })
+    }
+
+    /// A deadline that the caller has given counts only where it is earlier than this layer's. Default: it counts
+    /// whatever it is.
+    pub const fn cap_given(mut self) -> Self {
+        self.settings.cap_given = true;
+        self
+    }
+}
+
+impl Default for DeadlineLayer {
+    fn default() -> Self {
+        Self::new(Duration::from_secs(120)).expect("the default is valid")
+    }
+}
+
+impl<S> Layer<S> for DeadlineLayer {
+    type Service = SetDeadline<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        SetDeadline { inner, settings: self.settings }
+    }
+}
+
+/// Gives requests a deadline. Made by [`DeadlineLayer`].
+///
+/// `poll_ready`, the future, its error and the response are the inner service's own.
+#[derive(Clone, Copy, Debug)]
+pub struct SetDeadline<S> {
+    inner: S,
+    settings: Settings,
+}
+
+impl<S> SetDeadline<S> {
+    /// The inner service.
+    pub const fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service, to change it.
+    pub const fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The inner service, by value.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S, B> Service<Request<B>> for SetDeadline<S>
+where
+    S: Service<Request<B>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let given = Deadline::of(&request);
+        if given.is_none() || self.settings.cap_given {
+            let own = Deadline::within(self.settings.within);
+            if given.is_none_or(|given| own < given) {
+                request.extensions_mut().insert(own);
+            }
+        }
+        self.inner.call(request)
+    }
+}

@@ -1,0 +1,159 @@
+use std::time::Duration;
+
+use super::TimeoutLayer;
+use crate::error::ConfigError;
+
+/// No setting of this room is longer: tokio's timers end somewhere above two years.
+pub(super) const MAX: Duration = Duration::from_secs(24 * 3600);
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    pub(super) first_byte: Option<Duration>,
+    pub(super) max_first_byte: Duration,
+    pub(super) idle: Option<Duration>,
+    pub(super) total: Option<Duration>,
+    pub(super) server_timeout: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            first_byte: Some(Duration::from_secs(120)),
+            max_first_byte: Duration::from_secs(600),
+            idle: Some(Duration::from_secs(60)),
+            total: None,
+            server_timeout: true,
+        }
+    }
+}
+
+impl Settings {
+    /// Doubled for each earlier attempt that took too long.
+    pub(super) fn first_byte_after(&self, earlier: u32) -> Option<Duration> {
+        let first_byte = self.first_byte?;
+        let grown = first_byte.saturating_mul(2_u32.saturating_pow(earlier));
+        Some(grown.min(self.max_first_byte.max(first_byte)))
+    }
+
+    /// Whether anything is measured from the call on, apart from the request's deadline.
+    pub(super) const fn count_from_the_call(&self) -> bool {
+        self.first_byte.is_some() || self.total.is_some()
+    }
+}
+
+/// Collects settings for a [`TimeoutLayer`]; [`build`](Self::build) checks them.
+#[derive(Clone, Copy, Debug, Default)]
+#[must_use]
+pub struct TimeoutBuilder {
+    settings: Settings,
+}
+
+impl TimeoutBuilder {
+    /// From `call` to the head of the answer: above zero, at most 1 day; default 120 s. The request's
+    /// [`Deadline`](crate::Deadline) counts where it is earlier, whether this is on or off.
+    ///
+    /// A classifier that reads an error's body, or waits for a stream's first event, does so before it hands the head
+    /// on: then that counts as well.
+    pub const fn first_byte(mut self, limit: Duration) -> Self {
+        self.settings.first_byte = Some(limit);
+        self
+    }
+
+    /// No limit for the head but the request's deadline, and `total`.
+    pub const fn without_first_byte(mut self) -> Self {
+        self.settings.first_byte = None;
+        self
+    }
+
+    /// How far [`first_byte`](Self::first_byte) grows: above zero, at most 1 day; default 600 s. At or below
+    /// `first_byte` it does not grow at all.
+    ///
+    /// Under this crate's retry, `first_byte` is doubled for each earlier attempt at the same request that ended in
+    /// `deadline_exceeded`, this layer's own timeouts and the server's 504 alike. The deadline and `total` are limits as
+    /// before.
+    pub const fn max_first_byte(mut self, limit: Duration) -> Self {
+        self.settings.max_first_byte = limit;
+        self
+    }
+
+    /// Between two frames of the body, and before the first: above zero, at most 1 day; default 60 s. Any frame
+    /// counts, whatever is in it: a comment that keeps a stream alive, or trailers.
+    ///
+    /// Only the server's silence counts, not the reader's; see the [module documentation](super).
+    pub const fn idle(mut self, limit: Duration) -> Self {
+        self.settings.idle = Some(limit);
+        self
+    }
+
+    /// No limit for pauses of the body.
+    pub const fn without_idle(mut self) -> Self {
+        self.settings.idle = None;
+        self
+    }
+
+    /// From `call` to the end of the body: above zero, at most 1 day; default none. The one limit that counts a slow
+    /// reader's time, too. It costs a look at the clock for each frame.
+    pub const fn total(mut self, limit: Duration) -> Self {
+        self.settings.total = Some(limit);
+        self
+    }
+
+    /// Does not tell the server how long the attempt may take. Default: the header `X-Server-Timeout` does; see
+    /// the [module documentation](super).
+    pub const fn without_server_timeout(mut self) -> Self {
+        self.settings.server_timeout = false;
+        self
+    }
+
+    /// The layer.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for the first setting that is out of its range.
+    pub fn build(self) -> Result<TimeoutLayer, ConfigError> {
+        let Settings { first_byte, max_first_byte, idle, total, server_timeout: _ } = self.settings;
+        let rules = [
+            (first_byte, "first_byte"),
+            (Some(max_first_byte), "max_first_byte"),
+            (idle, "idle"),
+            (total, "total"),
+        ];
+        let fits = |limit: Duration| !limit.is_zero() && limit <= MAX;
+        match rules.into_iter().find(|(limit, _)| !limit.is_none_or(fits)) {
+            Some((_, field)) => Err(ConfigError::new(field, "must be above zero and at most 1 day")),
+            None => Ok(TimeoutLayer { settings: self.settings }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::timeout::DeadlineLayer;
+
+    #[test]
+    fn bad_settings_name_the_field_and_the_rule() {
+        let b = TimeoutBuilder::default;
+        for bad in [Duration::ZERO, MAX + Duration::from_nanos(1), Duration::MAX] {
+            for (result, field) in [
+                (b().first_byte(bad).build().err(), "first_byte"),
+                (b().max_first_byte(bad).build().err(), "max_first_byte"),
+                (b().idle(bad).build().err(), "idle"),
+                (b().total(bad).build().err(), "total"),
+                (DeadlineLayer::new(bad).err(), "deadline"),
+            ] {
+                let error = result.expect(field);
+                assert_eq!(error.field(), field);
+                assert!(error.to_string().contains(error.rule()));
+            }
+        }
+    }
+
+    #[test]
+    fn the_defaults_and_the_longest_are_valid() {
+        assert!(TimeoutBuilder::default().build().is_ok());
+        let longest = TimeoutBuilder::default().first_byte(MAX).max_first_byte(MAX).idle(MAX).total(MAX);
+        assert!(longest.build().is_ok());
+        assert!(DeadlineLayer::new(MAX).is_ok());
+    }
+}
