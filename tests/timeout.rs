@@ -769,6 +769,59 @@ async fn a_deadline_that_is_given_is_kept_and_capped_where_that_is_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_deadline_is_carried_through_every_poll_and_no_further() {
+    let given = Given::default();
+    let log = Arc::clone(&given);
+    // Asks in the middle of its future, as a layer does that calls the next one late.
+    let late = tower::service_fn(move |request: Request<Body>| {
+        let log = Arc::clone(&log);
+        async move {
+            sleep(SECOND).await;
+            log.lock().unwrap().push(Deadline::of(&request).map(Deadline::instant));
+            Ok::<_, BoxError>(Response::new(Body::default()))
+        }
+    });
+    let start = Instant::now();
+    let service = |seconds| DeadlineLayer::new(seconds * SECOND).unwrap().layer(late.clone());
+    // Two at work in one task, polled in turn: each has its own.
+    let (short, long) = tokio::join!(service(5).oneshot(request()), service(50).oneshot(request()));
+    assert!(short.is_ok() && long.is_ok());
+    given.lock().unwrap().sort();
+    assert_eq!(*given.lock().unwrap(), [5, 50].map(|at| Some(start + at * SECOND)));
+    assert_eq!(Deadline::of(&request()), None, "outside of all of them there is none");
+
+    // A call in the course of another has that one's, and leaves it as it was.
+    given.lock().unwrap().clear();
+    let (inner, log) = (service(500), Arc::clone(&given));
+    let outer = tower::service_fn(move |request: Request<Body>| {
+        let (inner, log) = (inner.clone(), Arc::clone(&log));
+        async move {
+            inner.oneshot(self::request()).await?;
+            log.lock().unwrap().push(Deadline::of(&request).map(Deadline::instant));
+            Ok::<_, BoxError>(Response::new(Body::default()))
+        }
+    });
+    let start = Instant::now();
+    DeadlineLayer::new(9 * SECOND).unwrap().layer(outer).oneshot(request()).await.unwrap();
+    assert_eq!(*given.lock().unwrap(), [9, 9].map(|at| Some(start + at * SECOND)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_inside_takes_the_deadline_with_it() {
+    let panics = tower::service_fn(|_: Request<Body>| async {
+        assert_eq!(1, 2, "on purpose");
+        Ok::<_, BoxError>(Response::new(Body::default()))
+    });
+    let call = DeadlineLayer::default().layer(panics).call(request());
+    let mut call = Box::pin(call);
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let polled =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| call.as_mut().poll(&mut cx).is_ready()));
+    assert!(polled.is_err());
+    assert_eq!(Deadline::of(&request()), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn all_attempts_together_end_with_the_deadline() {
     let (server, start) = (Server::new(1000, &[]), Instant::now());
     let stack = ServiceBuilder::new()

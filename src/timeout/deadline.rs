@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::time::Duration;
 
 use http::Request;
@@ -5,8 +6,8 @@ use tokio::time::Instant;
 
 /// The instant by which a request must be answered, all attempts and waits together.
 ///
-/// A request extension: the caller puts it in, or a [`DeadlineLayer`](super::DeadlineLayer) does; every layer reads it,
-/// and none starts a wait that would end after it. A call that is under way is cut by a
+/// A request extension that the caller puts in, or what a [`DeadlineLayer`](super::DeadlineLayer) carries beside the
+/// request; every layer reads it, and none starts a wait that would end after it. A call that is under way is cut by a
 /// [`TimeoutLayer`](super::TimeoutLayer), and by it only. An absolute instant, so that layers and attempts cannot add
 /// up to more than was meant.
 ///
@@ -42,9 +43,38 @@ impl Deadline {
         self.0
     }
 
-    /// The deadline that this request carries.
+    /// The deadline of this request: the one in its extensions, else that of the [`DeadlineLayer`](super::DeadlineLayer)
+    /// inside of whose call this is asked.
     #[must_use]
     pub fn of<B>(request: &Request<B>) -> Option<Self> {
-        request.extensions().get().copied()
+        request.extensions().get().copied().or_else(|| CARRIED.get())
+    }
+
+    /// What a [`DeadlineLayer`](super::DeadlineLayer) around the work under way carries.
+    pub(super) fn carried() -> Option<Self> {
+        CARRIED.get()
+    }
+
+    /// Carries this deadline until the guard is dropped.
+    pub(super) fn carry(self) -> Carrying {
+        Carrying(CARRIED.replace(Some(self)))
+    }
+}
+
+thread_local! {
+    /// The deadline of the call that this thread is at work on. Set while a [`DeadlineLayer`](super::DeadlineLayer)
+    /// calls or polls what is inside of it, and at no other time.
+    ///
+    /// Not in the request's extensions, because the first entry there costs three allocations, and each copy of the
+    /// request as many again.
+    static CARRIED: Cell<Option<Deadline>> = const { Cell::new(None) };
+}
+
+/// While it lives, its deadline is carried. It goes back to what was carried before, also when what is inside panics.
+pub(super) struct Carrying(Option<Deadline>);
+
+impl Drop for Carrying {
+    fn drop(&mut self) {
+        CARRIED.set(self.0);
     }
 }

@@ -136,7 +136,7 @@ pub use self::error::{Phase, TimedOut};
 pub use self::future::ResponseFuture;
 pub use self::layer::TimeoutLayer;
 pub use self::service::Timeout;
-pub use self::set_deadline::{DeadlineLayer, SetDeadline};
+pub use self::set_deadline::{DeadlineFuture, DeadlineLayer, SetDeadline};
 pub use self::settings::TimeoutBuilder;
 
 /// How many attempts before this one ended in `deadline_exceeded`: an extension that the retry layer puts into a

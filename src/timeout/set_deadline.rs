@@ -1,9 +1,12 @@
 //! The layer that gives each request a deadline.
 
+use std::fmt;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Request;
+use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -14,7 +17,12 @@ use crate::error::ConfigError;
 /// Gives each request that carries no [`Deadline`] one. See the [module documentation](super).
 ///
 /// It counts from `call`, so it belongs outermost: then it spans all attempts and waits. It adds no failure of its own,
-/// changes no body, and allocates only what `http`'s extensions need for the entry.
+/// changes no body, and allocates nothing: it carries the deadline beside the request while what is inside is called and
+/// polled, where [`Deadline::of`] finds it. A layer inside that hands requests to another task, as tower's `Buffer`
+/// does, leaves it behind; before such a one put it into the extensions yourself.
+///
+/// A call that is made in the course of another one, inside of its `DeadlineLayer` (fetching a token, say), has that
+/// one's deadline, as if it had been given.
 ///
 /// ```
 /// use std::time::Duration;
@@ -75,7 +83,7 @@ impl<S> Layer<S> for DeadlineLayer {
 
 /// Gives requests a deadline. Made by [`DeadlineLayer`].
 ///
-/// `poll_ready`, the future, its error and the response are the inner service's own.
+/// `poll_ready`, the error and the response are the inner service's own.
 #[derive(Clone, Copy, Debug)]
 pub struct SetDeadline<S> {
     inner: S,
@@ -105,20 +113,56 @@ where
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = S::Future;
+    type Future = DeadlineFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let given = Deadline::of(&request);
-        if given.is_none() || self.settings.cap_given {
-            let own = Deadline::within(self.settings.within);
-            if given.is_none_or(|given| own < given) {
-                request.extensions_mut().insert(own);
-            }
+        let written = request.extensions().get::<Deadline>().copied();
+        let given = written.or_else(Deadline::carried);
+        let deadline = match given {
+            Some(given) if !self.settings.cap_given => given,
+            Some(given) => given.min(Deadline::within(self.settings.within)),
+            None => Deadline::within(self.settings.within),
+        };
+        // What is written in the request counts first, so there it is corrected.
+        if written.is_some_and(|written| written != deadline) {
+            request.extensions_mut().insert(deadline);
         }
-        self.inner.call(request)
+        let carrying = deadline.carry();
+        let inner = self.inner.call(request);
+        drop(carrying);
+        DeadlineFuture { inner, deadline }
+    }
+}
+
+pin_project! {
+    /// The future of [`SetDeadline`]: the inner service's, and the deadline that it is polled with.
+    ///
+    /// Dropping it drops the inner future.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct DeadlineFuture<F> {
+        #[pin]
+        inner: F,
+        deadline: Deadline,
+    }
+}
+
+impl<F: Future> Future for DeadlineFuture<F> {
+    type Output = F::Output;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let _carrying = this.deadline.carry();
+        this.inner.poll(cx)
+    }
+}
+
+impl<F> fmt::Debug for DeadlineFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeadlineFuture").field("deadline", &self.deadline).finish_non_exhaustive()
     }
 }
