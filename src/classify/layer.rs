@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use tower_layer::Layer;
 
-use super::{Classify, DEFAULT_LIMIT};
+use super::{Classify, DEFAULT_LIMIT, Peek};
 
 /// Puts [`Classify`] around a service. See the [module documentation](super).
 #[derive(Clone, Copy, Debug)]
@@ -16,22 +16,24 @@ pub(super) struct Settings {
     pub(super) max_error_bytes: usize,
     pub(super) read_timeout: Duration,
     pub(super) watch: bool,
+    pub(super) peek: Peek,
 }
 
 impl ClassifyLayer {
-    /// A layer with the defaults: 256 KiB, 5 s, not watching.
+    /// A layer with the defaults: 256 KiB, 5 s, not watching, peeking at the first event of a stream.
     pub const fn new() -> Self {
         Self {
             settings: Settings {
                 max_error_bytes: DEFAULT_LIMIT,
                 read_timeout: Duration::from_secs(5),
                 watch: false,
+                peek: Peek::FirstEvent,
             },
         }
     }
 
-    /// How much of an error body is read before it is judged, in bytes. Default 256 KiB; 0 reads nothing and
-    /// judges by status and headers.
+    /// How much of an error body is read before it is judged, and at most held of an answer that is
+    /// [peeked](Self::peek) at, in bytes. Default 256 KiB; 0 reads nothing and judges by status and headers.
     ///
     /// A longer body is judged by its first part and streams through whole.
     pub const fn max_error_bytes(mut self, bytes: usize) -> Self {
@@ -44,6 +46,12 @@ impl ClassifyLayer {
     /// When it is over, what has arrived is judged, and the rest streams through.
     pub const fn read_timeout(mut self, timeout: Duration) -> Self {
         self.settings.read_timeout = timeout;
+        self
+    }
+
+    /// How far an answer with a 2xx is looked at before it is handed on. Default [`Peek::FirstEvent`].
+    pub const fn peek(mut self, peek: Peek) -> Self {
+        self.settings.peek = peek;
         self
     }
 

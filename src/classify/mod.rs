@@ -72,13 +72,17 @@ mod fold;
 mod future;
 #[cfg(feature = "gzip")]
 mod gunzip;
+mod held;
 mod judge;
 mod layer;
+mod peek;
 mod prose;
 mod quota;
+mod reader;
 mod rules;
 mod scalar;
 mod service;
+mod strict;
 mod text;
 #[cfg(any(feature = "tower-http-06", feature = "tower-http-07"))]
 mod trace;
@@ -89,8 +93,10 @@ pub use self::body::ClassifyBody;
 pub use self::future::ResponseFuture;
 pub(crate) use self::judge::{judge, judge_scanned};
 pub use self::layer::ClassifyLayer;
+pub use self::peek::Peek;
 pub(crate) use self::prose::{holds_key, redact};
 pub use self::service::Classify;
+pub use self::strict::{AnswerFailed, StrictBodies, StrictBody, StrictBodyLayer, StrictFuture};
 #[cfg(any(feature = "tower-http-06", feature = "tower-http-07"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "tower-http-06", feature = "tower-http-07"))))]
 pub use self::trace::{GeminiClassifier, GeminiEos, GeminiFailure};

@@ -151,6 +151,8 @@ pub(crate) struct Inner {
     pub(crate) body: Bytes,
     /// The error came after output had been delivered.
     pub(crate) after_output: bool,
+    /// A 200 that holds no answer and no word why, so that the next one may.
+    pub(crate) no_answer: bool,
     /// A retry was due, and the request's body was too large to be kept for it.
     pub(crate) replay_refused: bool,
 }
@@ -173,6 +175,7 @@ impl Inner {
             model: None,
             body: Bytes::new(),
             after_output: false,
+            no_answer: false,
             replay_refused: false,
         }
     }
@@ -362,6 +365,12 @@ impl Verdict {
     #[must_use]
     pub fn after_output(&self) -> bool {
         self.inner().is_some_and(|inner| inner.after_output)
+    }
+
+    /// Whether this is a 200 without an answer where the next one may have one: empty, or broken off before there was
+    /// anything to see, and not for want of tokens.
+    pub(crate) fn is_no_answer(&self) -> bool {
+        self.inner().is_some_and(|inner| inner.no_answer)
     }
 
     /// Whether a retry was due and could not be made because the request's body was too large to be kept.
