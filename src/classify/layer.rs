@@ -58,7 +58,7 @@ impl ClassifyLayer {
     /// Reads along with successful bodies, of any length, and publishes at their end how they ended
     /// ([`Verdict::outcome`](crate::Verdict::outcome)): complete, broken off, blocked, empty, with an error in
     /// the stream, or dropped by the caller; and the tokens used ([`Verdict::usage`](crate::Verdict::usage)), as
-    /// far as the body was read. Default off.
+    /// far as the body was read. A stream without a byte is empty. Default off.
     ///
     /// Costs four allocations a response: the shared cell, and its place in the response's extensions. No byte
     /// is changed, delayed or copied, but for the text of an error and the beginning of a body that is no JSON,

@@ -28,7 +28,7 @@ use crate::target::{Method, Target};
 pub enum Peek {
     /// Nothing is held. Errors are seen at the end of the body, with [`watch`](super::ClassifyLayer::watch).
     Off,
-    /// A stream's head waits for its first event, which the caller would wait for as well: no byte gets later. A
+    /// A stream's head waits for its first event, which a reader of events would wait for as well: none gets later. A
     /// comment is no event.
     ///
     /// A stream is what says so (`content-type: text/event-stream`) or was asked for as one
@@ -63,8 +63,10 @@ pub(super) struct Asked {
 
 impl Asked {
     pub(super) fn of<B>(request: &Request<B>, peek: Peek) -> Self {
-        if peek == Peek::Off {
-            return Self::default();
+        match peek {
+            Peek::Off => return Self::default(),
+            Peek::FirstEvent if !may_stream(request.uri().path()) => return Self::default(),
+            Peek::FirstEvent | Peek::Output => {}
         }
         let target = Target::of(request);
         let method = target.method();
@@ -90,5 +92,46 @@ impl Asked {
         };
         let worth = response.status().is_success() && settings.max_error_bytes > 0;
         (worth && is_readable(response.headers())).then_some(until)
+    }
+}
+
+/// Whether the path may name a method that streams: a glance at its end, which spares all others the reading of their
+/// target.
+fn may_stream(path: &str) -> bool {
+    // The longest is `streamGenerateContent`, and a slash may follow.
+    let end = &path.as_bytes()[path.len().saturating_sub(32)..];
+    end.windows(6).any(|word| word == b"stream")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_request_asks_for_is_read_off_its_path() {
+        let asked = |path: &str, peek| {
+            let Asked { stream, generated } = Asked::of(
+                &Request::post(format!("http://127.0.0.1{path}")).body(()).expect("a request"),
+                peek,
+            );
+            (stream, generated)
+        };
+        let models = |method: &str| format!("/v1beta/models/gemini-9-flash:{method}");
+        let assist = "/v1internal:streamGenerateContent?alt=sse";
+        for (path, stream, generated) in [
+            (models("streamGenerateContent"), true, true),
+            (models("streamGenerateContent/"), true, true),
+            ("/v1/projects/p/locations/l/publishers/x/models/m:streamRawPredict".into(), true, true),
+            (assist.into(), true, true),
+            (models("generateContent"), false, true),
+            (models("countTokens"), false, false),
+            (models("predictLongRunning"), false, false),
+            ("/v1beta/openai/chat/completions".into(), false, true),
+            ("/upstream/v1beta/files".into(), false, false),
+        ] {
+            assert_eq!(asked(&path, Peek::Output), (stream, generated), "{path}");
+            assert_eq!(asked(&path, Peek::FirstEvent).0, stream, "{path}");
+            assert_eq!(asked(&path, Peek::Off), (false, false), "{path}");
+        }
     }
 }

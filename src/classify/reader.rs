@@ -83,7 +83,7 @@ impl Reader {
         let hopeless = !self.reads_on() || scanner.is_text() || scanner.is_broken();
         settled
             || hopeless
-            || scanner.events() > 0
+            || scanner.has_said()
                 && match until {
                     Until::Event => true,
                     Until::Output => !scanner.tells_output(),

@@ -11,6 +11,8 @@ pub(super) struct Found {
     pub(super) capture: Capture,
     /// Outermost objects that are complete.
     pub(super) complete: u32,
+    /// A text is complete, whatever it is.
+    pub(super) said: bool,
     /// JSON turned out to be none, or broke off.
     pub(super) broken: bool,
     usage: Usage,

@@ -205,6 +205,11 @@ impl Scanner {
         self.found.complete
     }
 
+    /// Whether there is anything complete: an event, whatever its data, an element of an array, or the one answer.
+    pub(crate) fn has_said(&self) -> bool {
+        self.found.said || self.events() > 0
+    }
+
     /// Whether anything has been delivered that a user would see, thoughts not counted.
     pub(crate) fn delivered(&self) -> bool {
         self.found.answer.delivered()
