@@ -93,6 +93,7 @@ mod rules;
 mod scalar;
 mod service;
 mod strict;
+mod strict_body;
 mod text;
 #[cfg(any(feature = "tower-http-06", feature = "tower-http-07"))]
 mod trace;
@@ -106,7 +107,8 @@ pub use self::layer::ClassifyLayer;
 pub use self::peek::Peek;
 pub(crate) use self::prose::{holds_key, redact};
 pub use self::service::Classify;
-pub use self::strict::{AnswerFailed, StrictBodies, StrictBody, StrictBodyLayer, StrictFuture};
+pub use self::strict::{StrictBodies, StrictBodyLayer, StrictFuture};
+pub use self::strict_body::{AnswerFailed, StrictBody};
 #[cfg(any(feature = "tower-http-06", feature = "tower-http-07"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "tower-http-06", feature = "tower-http-07"))))]
 pub use self::trace::{GeminiClassifier, GeminiEos, GeminiFailure};

@@ -95,12 +95,13 @@ impl Asked {
     }
 }
 
-/// Whether the path may name a method that streams: a glance at its end, which spares all others the reading of their
+/// Whether the path may name a method that streams: a glance at its verb, which spares all others the reading of their
 /// target.
+#[inline]
 fn may_stream(path: &str) -> bool {
-    // The longest is `streamGenerateContent`, and a slash may follow.
-    let end = &path.as_bytes()[path.len().saturating_sub(32)..];
-    end.windows(6).any(|word| word == b"stream")
+    // The colon may be written as `%3A`.
+    let verb = memchr::memrchr2(b':', b'%', path.as_bytes()).map_or("", |at| &path[at + 1..]);
+    verb.trim_start_matches(['3', 'A', 'a']).starts_with("stream")
 }
 
 #[cfg(test)]
@@ -121,6 +122,7 @@ mod tests {
         for (path, stream, generated) in [
             (models("streamGenerateContent"), true, true),
             (models("streamGenerateContent/"), true, true),
+            ("/v1/models/m%3AstreamGenerateContent".into(), true, true),
             ("/v1/projects/p/locations/l/publishers/x/models/m:streamRawPredict".into(), true, true),
             (assist.into(), true, true),
             (models("generateContent"), false, true),
