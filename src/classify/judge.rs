@@ -88,7 +88,8 @@ pub(super) fn judge_held(
             ..Inner::new(Kind::Transport)
         },
     };
-    (inner.kind != Kind::Unknown && !inner.after_output).then(|| Verdict::new(inner))
+    let is_failure = inner.kind != Kind::Unknown && !inner.after_output;
+    is_failure.then(|| Verdict::new(Inner { usage: scanner.usage(), ..inner }))
 }
 
 /// An answer with something wrong.

@@ -151,6 +151,8 @@ pub(crate) struct Inner {
     pub(crate) body: Bytes,
     /// The error came after output had been delivered.
     pub(crate) after_output: bool,
+    /// What an answer that failed under a 200 says it has used.
+    pub(crate) usage: Option<Usage>,
     /// A 200 that holds no answer and no word why, so that the next one may.
     pub(crate) no_answer: bool,
     /// A retry was due, and the request's body was too large to be kept for it.
@@ -175,6 +177,7 @@ impl Inner {
             model: None,
             body: Bytes::new(),
             after_output: false,
+            usage: None,
             no_answer: false,
             replay_refused: false,
         }
@@ -399,11 +402,16 @@ impl Verdict {
         }
     }
 
-    /// The tokens that a successful answer says it has used. `None` as long as [`outcome`](Self::outcome) is, and
-    /// where the answer did not say; of a body that was dropped, what had been read of it says.
+    /// The tokens that an answer says it has used. `None` as long as [`outcome`](Self::outcome) is, and where the
+    /// answer did not say; of a body that was dropped, what had been read of it says. Of failures, those that were
+    /// [peeked](crate::classify::Peek) at under a 200 may say.
     #[must_use]
     pub fn usage(&self) -> Option<Usage> {
-        self.end_cell()?.get()?.usage
+        match &self.0 {
+            Repr::Failure(inner) => inner.usage,
+            Repr::Watched(end) => end.get()?.usage,
+            Repr::Success => None,
+        }
     }
 
     /// Where the end of a watched body will be published.

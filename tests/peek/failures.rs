@@ -153,7 +153,8 @@ fn a_stream_that_is_over_without_output_is_a_failure() {
 #[tokio::test(start_paused = true)]
 async fn the_rate_limit_learns_from_a_429_in_the_first_event() {
     let upstream = Upstream::new([sse(&[LIMITED]), sse(&[STOP])]);
-    let layer = RateLimitLayer::new(Limits::new().requests_per_minute(100)).unwrap();
+    let limits = Limits::new().requests_per_minute(100).input_tokens_per_minute(10_000);
+    let layer = RateLimitLayer::new(limits).unwrap();
     let mut service = ServiceBuilder::new()
         .layer(layer.clone())
         .layer(ClassifyLayer::new().watch())
@@ -162,6 +163,9 @@ async fn the_rate_limit_learns_from_a_429_in_the_first_event() {
     let response = service.ready().await.unwrap().call(stream()).await.unwrap();
     assert_eq!(Verdict::of(&response).kind(), Some(Kind::RateLimited));
     drop(response);
+    let charged =
+        || layer.handle().status().into_iter().map(|key| (key.requests, key.tokens)).next().unwrap();
+    assert_eq!(charged(), (1, 0), "as under a 429");
     let response = service.ready().await.unwrap().call(stream()).await.unwrap();
     assert!(Verdict::of(&response).is_success());
     assert!(
@@ -181,4 +185,17 @@ async fn the_circuit_breaker_counts_a_503_in_the_first_event() {
     }
     assert!(service.oneshot(stream()).await.is_err(), "open");
     assert_eq!(upstream.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_rate_limit_settles_an_empty_answer_by_what_it_says() {
+    let empty = r#"{"candidates":[{"finishReason":"STOP"}],"usageMetadata":{"promptTokenCount":7}}"#;
+    let layer = RateLimitLayer::new(Limits::new().input_tokens_per_minute(10_000)).unwrap();
+    let classify = ClassifyLayer::new().peek(Peek::Output);
+    let service = layer.layer(classify.layer(Upstream::new([sse(&[empty])])));
+    let response = service.oneshot(stream()).await.unwrap();
+    let verdict = Verdict::of(&response);
+    assert_eq!(verdict.kind(), Some(Kind::EmptyResponse));
+    assert_eq!(verdict.usage().map(|usage| usage.input_tokens), Some(7));
+    assert_eq!(layer.handle().status()[0].tokens, 7);
 }
