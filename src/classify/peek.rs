@@ -22,7 +22,8 @@ use crate::target::{Method, Target};
 /// [`max_error_bytes`](super::ClassifyLayer::max_error_bytes) or 1,024 frames. There is no time limit: an attempt
 /// timeout outside covers the wait, as it covers the wait for a head.
 ///
-/// Costs one allocation for an answer that is peeked at, and nothing for others.
+/// Costs an answer that is peeked at one allocation, a list for what comes in more than one frame, and what a gzip
+/// coding takes; others nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Peek {
