@@ -42,7 +42,7 @@
 //! | | |
 //! |---|---|
 //! | [`Verdict`], [`Kind`] | what went wrong, whether and when to try again, what helps |
-//! | [`classify`] | the layer that reads error bodies |
+//! | [`classify`] | the layer that reads error bodies, and streams for the errors in them |
 //! | [`retry`] | the layer that tries again: policy, backoff, budget, bodies |
 //! | [`rate_limit`] | the layer that keeps quotas: requests, input tokens, days |
 //! | [`concurrency`] | the layer that shrinks the calls in flight when they time out |
@@ -58,7 +58,7 @@
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
-//! | `gzip` | ✓ | bodies under `content-encoding: gzip` are read: those of errors, and those that are watched |
+//! | `gzip` | ✓ | bodies under `content-encoding: gzip` are read: those of errors, and those that are watched or peeked at |
 //! | `hyper` | ✓ | errors of hyper and hyper-util are told apart exactly |
 //! | `reqwest` | | the adapters for reqwest 0.13 |
 //! | `sim` | | the simulator |
@@ -80,9 +80,10 @@
 //!
 //! # What it does not do
 //!
-//! It makes no requests of its own and knows no prompts. It does not look into a 200 before handing it on, so an error
-//! inside a stream is seen at the end of the body ([`watch`](classify::ClassifyLayer::watch)) and is not retried. Of
-//! its layers only [`timeout`]'s cuts a call that is under way.
+//! It makes no requests of its own and knows no prompts. It repeats nothing once a stream has begun: an error in its
+//! first event is retried as an error's status is ([`Peek`](classify::Peek)), a later one is seen at the end of the body
+//! ([`watch`](classify::ClassifyLayer::watch), [`StrictBodyLayer`](classify::StrictBodyLayer)). Of its layers only
+//! [`timeout`]'s cuts a call that is under way.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod circuit_breaker;

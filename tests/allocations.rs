@@ -13,7 +13,7 @@ use http_body_util::Full;
 use tower::{Layer, Service};
 use tower_gemini::BoxError;
 use tower_gemini::circuit_breaker::CircuitBreakerLayer;
-use tower_gemini::classify::ClassifyLayer;
+use tower_gemini::classify::{ClassifyLayer, Peek, StrictBodyLayer};
 use tower_gemini::concurrency::AdaptiveConcurrencyLayer;
 use tower_gemini::rate_limit::{Limits, Mode, RateLimitLayer};
 use tower_gemini::retry::{Budget, RetryLayer, RetryPolicy};
@@ -96,6 +96,55 @@ fn the_classifier_allocates_nothing_for_a_success() {
 #[test]
 fn watching_a_success_costs_the_cell_and_its_place_in_the_extensions() {
     assert_eq!(of_one_call(ClassifyLayer::new().watch().layer(Bare(200))), 4);
+}
+
+/// As [`Bare`], with one event of a stream in one frame, or in two.
+#[derive(Clone)]
+struct Streaming {
+    pieces: &'static [&'static [u8]],
+}
+
+type Stream = http_body_util::StreamBody<
+    futures_util::stream::Map<
+        futures_util::stream::Iter<std::slice::Iter<'static, &'static [u8]>>,
+        fn(&'static &'static [u8]) -> Result<http_body::Frame<Bytes>, BoxError>,
+    >,
+>;
+
+impl Service<Request<Body>> for Streaming {
+    type Response = Response<Stream>;
+    type Error = BoxError;
+    type Future = Ready<Result<Response<Stream>, BoxError>>;
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+    fn call(&mut self, _: Request<Body>) -> Self::Future {
+        let frame: fn(&'static &'static [u8]) -> Result<http_body::Frame<Bytes>, BoxError> =
+            |data| Ok(http_body::Frame::data(Bytes::from_static(data)));
+        let items = futures_util::stream::iter(self.pieces);
+        let body = http_body_util::StreamBody::new(futures_util::StreamExt::map(items, frame));
+        let mut response = Response::new(body);
+        let kind = http::HeaderValue::from_static("text/event-stream");
+        response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+        ready(Ok(response))
+    }
+}
+
+#[test]
+fn a_look_at_the_first_event_costs_the_box_that_it_is_held_in() {
+    let event: &[&[u8]] = &[b"data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"hi\"}]}}]}\n\n"];
+    let halves: &[&[u8]] =
+        &[b"data: {\"candidates\":[{\"content\":{\"parts\":[", b"{\"text\":\"hi\"}]}}]}\n\n"];
+    let bare = of_one_call(Streaming { pieces: event });
+    let peeked = |layer: ClassifyLayer, pieces| of_one_call(layer.layer(Streaming { pieces })) - bare;
+    assert_eq!(peeked(ClassifyLayer::new().peek(Peek::Off), event), 0);
+    assert_eq!(peeked(ClassifyLayer::new(), event), 1);
+    assert_eq!(peeked(ClassifyLayer::new(), halves), 2, "the list of further frames");
+    assert_eq!(peeked(ClassifyLayer::new().watch(), event), 5);
+    // An answer that is no stream is held only where its output is waited for.
+    assert_eq!(of_one_call(ClassifyLayer::new().peek(Peek::FirstEvent).layer(Bare(200))), 0);
+    assert_eq!(of_one_call(ClassifyLayer::new().peek(Peek::Output).layer(Bare(200))), 1);
+    assert_eq!(of_one_call(StrictBodyLayer::new().layer(Bare(200))), 0);
 }
 
 #[test]

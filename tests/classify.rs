@@ -411,4 +411,14 @@ fn nothing_is_asked_of_bodies_and_services_but_what_is_used() {
         panic!("it is ready at once")
     };
     assert_eq!(Verdict::of(&response).kind(), Some(Kind::Internal));
+
+    let service = service_fn(async |_: Request<()>| {
+        let odd = Odd(std::rc::Rc::default(), std::marker::PhantomPinned);
+        Ok::<_, BoxError>(Response::builder().header("content-type", "text/event-stream").body(odd).unwrap())
+    });
+    let mut call = Box::pin(ClassifyLayer::new().layer(service).oneshot(Request::new(())));
+    let Poll::Ready(Ok(response)) = call.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+        panic!("it is ready at once")
+    };
+    assert_eq!(Verdict::of(&response).kind(), Some(Kind::Transport), "peeked at");
 }

@@ -15,7 +15,10 @@ use tower_gemini::BoxError;
 use tower_gemini::circuit_breaker::{
     CircuitBody, CircuitBreaker, CircuitBreakerLayer, CircuitOpen, Circuits,
 };
-use tower_gemini::classify::{Classify, ClassifyBody, ClassifyLayer};
+use tower_gemini::classify::{
+    AnswerFailed, Classify, ClassifyBody, ClassifyLayer, Peek, StrictBodies, StrictBody, StrictBodyLayer,
+    StrictFuture,
+};
 use tower_gemini::concurrency::{
     AdaptiveConcurrency, AdaptiveConcurrencyLayer, ConcurrencyBody, ConcurrencyHandle, ConcurrencyLimited,
 };
@@ -67,6 +70,8 @@ where
 async fn every_layer_calls_only_what_was_polled_ready() {
     keeps_the_contract(ClassifyLayer::new(), request).await;
     keeps_the_contract(ClassifyLayer::new().watch(), request).await;
+    keeps_the_contract(ClassifyLayer::new().peek(Peek::Output), request).await;
+    keeps_the_contract(StrictBodyLayer::new(), request).await;
     keeps_the_contract(RetryLayer::default(), request).await;
     keeps_the_contract(tower_layer::Stack::new(ClassifyLayer::new(), RetryLayer::default()), request).await;
     keeps_the_contract(CircuitBreakerLayer::default(), request).await;
@@ -192,6 +197,9 @@ fn services_futures_and_errors_have_the_auto_traits_their_parameters_allow() {
     shared::<DeadlineLayer>();
     shared::<TimedOut>();
     shared::<ClassifyLayer>();
+    shared::<StrictBodyLayer>();
+    shared::<StrictBodies<Plain>>();
+    shared::<AnswerFailed>();
     shared::<CircuitBreaker<Plain>>();
     shared::<CircuitBreakerLayer>();
     shared::<Circuits>();
@@ -209,6 +217,7 @@ fn services_futures_and_errors_have_the_auto_traits_their_parameters_allow() {
     sendable::<tower_gemini::concurrency::ResponseFuture<Plain, Body, std::future::Ready<()>>>();
     sendable::<tower_gemini::classify::ResponseFuture<std::future::Ready<()>, Body>>();
     sendable::<tower_gemini::timeout::ResponseFuture<std::future::Ready<()>>>();
+    sendable::<StrictFuture<std::future::Ready<()>>>();
     sendable::<tower_gemini::retry::Wait>();
     sendable::<tower_gemini::circuit_breaker::ResponseFuture<Plain, Body, std::future::Ready<()>>>();
     unpin::<CircuitBody<Body>>();
@@ -221,6 +230,8 @@ fn services_futures_and_errors_have_the_auto_traits_their_parameters_allow() {
     shared::<TimeoutBody<Body>>();
     unpin::<ClassifyBody<Body>>();
     shared::<ClassifyBody<Body>>();
+    unpin::<StrictBody<Body>>();
+    shared::<StrictBody<Body>>();
     // A body that is `Send` only makes futures that are, as well.
     sendable::<ReplayBody<PhantomData<std::cell::Cell<()>>>>();
 }

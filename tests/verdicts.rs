@@ -857,6 +857,18 @@ fn every_200_that_is_no_answer_is_found() {
             br#"{"id":"c1","choices":[{"index":0,"message":{"role":"assistant"},"finish_reason":"content_filter"}]}"#
             => "content_blocked - never";
         "5" "a stream in OpenAI's form": 200, file("200-openai.sse") => "success";
+        "5" "a stream in OpenAI's form that breaks off": 200,
+            "data: {\"id\":\"c1\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hi\"},\"finish_reason\":null}]}\n\n"
+            => "truncated - never partly";
+        "5" "a completion in OpenAI's form that calls a tool": 200,
+            br#"{"choices":[{"message":{"content":null,"tool_calls":[{"id":"t1","type":"function"}]},"finish_reason":"tool_calls"}]}"#
+            => "success";
+        "5" "a completion in OpenAI's form without content": 200,
+            br#"{"choices":[{"message":{"role":"assistant","tool_calls":null},"finish_reason":"length"}]}"#
+            => "empty_response - never";
+        "5" "a stream in OpenAI's form, filtered after some text": 200,
+            "data: {\"choices\":[{\"delta\":{\"content\":\"Hi\"}}]}\n\ndata: {\"choices\":[{\"delta\":{},\"finish_reason\":\"content_filter\"}]}\n\n"
+            => "content_blocked - never partly";
         "5" "an empty object, as after a delete": 200, "{}\n" => "success";
         "5" "an empty body": 200, "" => "success";
         "5" "204": 204, "" => "success";

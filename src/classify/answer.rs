@@ -7,7 +7,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::scalar::{Key, Scalar, ScalarSeed, seed, skip_list, tolerant};
-use crate::scan::{Answer, Finish, Member, PartMember};
+use crate::scan::{Answer, Finish, Member, MessageMember, PartMember};
 
 /// Folds the members of an answer, at the level of its outermost object.
 pub(super) struct AnswerFold<'f, 'de> {
@@ -92,10 +92,11 @@ impl<'de> Visitor<'de> for Candidates<'_> {
                     let n = map.next_value_seed(ScalarSeed)?.integer();
                     index = n.and_then(|n| usize::try_from(n).ok()).unwrap_or(index);
                 }
-                "finishReason" => {
+                "finishReason" | "finish_reason" => {
                     finish = Finish::of(&map.next_value_seed(ScalarSeed)?.text().unwrap_or_default());
                 }
                 "content" => map.next_value_seed(Content { delivered: &mut delivered, in_parts: false })?,
+                "delta" | "message" => map.next_value_seed(Message { delivered: &mut delivered })?,
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }
@@ -146,6 +147,55 @@ impl<'de> Visitor<'de> for Content<'_> {
     }
 }
 
+/// A choice's `delta` or `message`.
+struct Message<'f> {
+    delivered: &'f mut bool,
+}
+seed!(Message<'_>);
+
+impl<'de> Visitor<'de> for Message<'_> {
+    type Value = ();
+    tolerant!();
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<(), A::Error> {
+        skip_list(seq)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key_seed(Key)? {
+            match MessageMember::of(key.as_bytes()) {
+                MessageMember::Text => *self.delivered |= map.next_value_seed(ScalarSeed)?.text().is_some(),
+                MessageMember::ToolCalls => {
+                    map.next_value_seed(ToolCalls { delivered: &mut *self.delivered })?;
+                }
+                MessageMember::Other => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(())
+    }
+}
+
+struct ToolCalls<'f> {
+    delivered: &'f mut bool,
+}
+seed!(ToolCalls<'_>);
+
+impl<'de> Visitor<'de> for ToolCalls<'_> {
+    type Value = ();
+    tolerant!();
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element_seed(ToolCalls { delivered: &mut *self.delivered })?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        *self.delivered = true;
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(())
+    }
+}
+
 struct Feedback<'f> {
     answer: &'f mut Answer,
 }
@@ -170,7 +220,7 @@ impl<'de> Visitor<'de> for Feedback<'_> {
     }
 }
 
-/// Imagen's `predictions` and the OpenAI-compatible `choices`: only a refusal is looked for.
+/// Imagen's `predictions`: only a refusal and an image are looked for.
 struct Predictions<'f> {
     answer: &'f mut Answer,
 }
@@ -190,10 +240,6 @@ impl<'de> Visitor<'de> for Predictions<'_> {
         while let Some(key) = map.next_key_seed(Key)? {
             match key.as_ref() {
                 "raiFilteredReason" => refused |= map.next_value_seed(ScalarSeed)?.text().is_some(),
-                "finish_reason" => {
-                    let reason = map.next_value_seed(ScalarSeed)?.text().unwrap_or_default();
-                    refused |= Finish::of(&reason) == Finish::Blocked;
-                }
                 "bytesBase64Encoded" | "gcsUri" => {
                     delivered = true;
                     map.next_value::<IgnoredAny>()?;

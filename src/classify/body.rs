@@ -6,13 +6,14 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
+use super::held::Held;
 use super::watch::Watch;
 
 pin_project! {
     /// The body of a judged response: the same bytes as the inner body's.
     ///
-    /// A success passes through frame by frame. A failure's body begins with what was read for the judgement,
-    /// in one frame, and goes on with the rest. Dropping it drops the inner body; where it was watched, the
+    /// A success passes through frame by frame, also where its first frames were held. The body of a failed status
+    /// begins with what was read for the judgement, in one frame, and goes on with the rest. Dropping it drops the inner body; where it was watched, the
     /// outcome "dropped" is published.
     pub struct ClassifyBody<B: Body> {
         #[pin]
@@ -25,6 +26,8 @@ pin_project! {
     enum Which<B: Body> {
         // A success. The watcher is there only when asked for.
         Plain { #[pin] inner: B, watch: Option<Watch> },
+        // An answer that was peeked at.
+        Held { held: Pin<Box<Held<B>>> },
         // A failure, of which the beginning has been read.
         Read { read: Box<Read<B>> },
     }
@@ -69,6 +72,10 @@ impl<B: Body<Data = Bytes>> ClassifyBody<B> {
         Self { kind: Which::Plain { inner, watch: Some(watch) } }
     }
 
+    pub(super) const fn held(held: Pin<Box<Held<B>>>) -> Self {
+        Self { kind: Which::Held { held } }
+    }
+
     pub(super) const fn read(read: Box<Read<B>>) -> Self {
         Self { kind: Which::Read { read } }
     }
@@ -90,6 +97,7 @@ impl<B: Body<Data = Bytes>> Body for ClassifyBody<B> {
                 }
                 Poll::Ready(frame)
             }
+            WhichProj::Held { held } => held.as_mut().poll_frame(cx),
             WhichProj::Read { read } => {
                 let front = std::mem::take(&mut read.front);
                 if !front.is_empty() {
@@ -114,6 +122,7 @@ impl<B: Body<Data = Bytes>> Body for ClassifyBody<B> {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Which::Plain { inner, .. } => inner.is_end_stream(),
+            Which::Held { held } => held.is_end_stream(),
             Which::Read { read } => {
                 read.front.is_empty()
                     && read.overflow.is_none()
@@ -126,18 +135,21 @@ impl<B: Body<Data = Bytes>> Body for ClassifyBody<B> {
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Which::Plain { inner, .. } => inner.size_hint(),
-            Which::Read { read } => {
-                let rest = if read.done { SizeHint::with_exact(0) } else { read.rest.size_hint() };
-                let kept = read.len() as u64;
-                let mut hint = SizeHint::new();
-                hint.set_lower(rest.lower().saturating_add(kept));
-                if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(kept)) {
-                    hint.set_upper(upper);
-                }
-                hint
-            }
+            Which::Held { held } => held.size_hint(),
+            Which::Read { read } => behind(read.len(), (!read.done).then(|| read.rest.size_hint())),
         }
     }
+}
+
+/// Of so many bytes, and the rest where there is one.
+pub(super) fn behind(kept: usize, rest: Option<SizeHint>) -> SizeHint {
+    let (rest, kept) = (rest.unwrap_or_else(|| SizeHint::with_exact(0)), kept as u64);
+    let mut hint = SizeHint::new();
+    hint.set_lower(rest.lower().saturating_add(kept));
+    if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(kept)) {
+        hint.set_upper(upper);
+    }
+    hint
 }
 
 impl<B: Body> fmt::Debug for ClassifyBody<B> {

@@ -10,19 +10,23 @@ use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
 use super::body::{ClassifyBody, Read};
+use super::held::Held;
 use super::judge;
 use super::layer::Settings;
+use super::peek::Asked;
+use super::reader::Reader;
 use super::watch::Watch;
 use crate::verdict::{EndCell, Verdict};
 
 pin_project! {
     /// The future of [`Classify`](super::Classify).
     ///
-    /// Dropping it drops the inner future, or the error body that is being read.
+    /// Dropping it drops the inner future, or the body that is being read or peeked at.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<F, B: Body> {
         #[pin]
         state: State<F, B>,
+        asked: Asked,
         settings: Settings,
     }
 }
@@ -35,12 +39,14 @@ pin_project! {
         // A failure: its body is being read, up to the limit and the time.
         // Boxed, so that the future of a success does not carry the room for it.
         Body { reading: Option<Box<Reading<B>>> },
+        // A success whose body is being peeked at, with the head beside it.
+        Peek { held: Option<Pin<Box<Held<B>>>> },
     }
 }
 
 impl<F, B: Body> ResponseFuture<F, B> {
-    pub(super) const fn new(future: F, settings: Settings) -> Self {
-        Self { state: State::Head { future }, settings }
+    pub(super) const fn new(future: F, asked: Asked, settings: Settings) -> Self {
+        Self { state: State::Head { future }, asked, settings }
     }
 }
 
@@ -64,7 +70,14 @@ where
                 StateProj::Head { future } => {
                     let response = ready!(future.poll(cx))?;
                     if response.status().as_u16() < 400 {
-                        return Poll::Ready(Ok(pass(response, *this.settings)));
+                        let Some(until) = this.asked.until(*this.settings, &response) else {
+                            return Poll::Ready(Ok(pass(response, *this.asked, *this.settings)));
+                        };
+                        let streams = this.asked.streams(&response);
+                        let (parts, body) = response.into_parts();
+                        let held = Box::pin(Held::new(parts, body, until, streams));
+                        this.state.set(State::Peek { held: Some(held) });
+                        continue;
                     }
                     let (parts, body) = response.into_parts();
                     this.state.set(State::Body { reading: Some(Box::new(Reading::new(parts, body))) });
@@ -75,21 +88,32 @@ where
                     let done = reading.take().expect("it was there a line above");
                     return Poll::Ready(Ok((*done).finish(this.settings.max_error_bytes)));
                 }
+                StateProj::Peek { held } => {
+                    let peeked = held.as_mut().expect("polled after it was ready");
+                    ready!(peeked.as_mut().poll_peek(this.settings.max_error_bytes, cx));
+                    let held = held.take().expect("it was there a line above");
+                    return Poll::Ready(Ok(Held::hand_on(held, this.settings.watch)));
+                }
             }
         }
     }
 }
 
 /// The happy path: nothing is read, and nothing allocated unless the body is watched.
-fn pass<B: Body<Data = Bytes>>(response: Response<B>, settings: Settings) -> Response<ClassifyBody<B>> {
+fn pass<B: Body<Data = Bytes>>(
+    response: Response<B>,
+    asked: Asked,
+    settings: Settings,
+) -> Response<ClassifyBody<B>> {
     // Only a success is watched: a redirect has no answer in it.
     if !settings.watch || !response.status().is_success() {
         return response.map(ClassifyBody::plain);
     }
     let end = EndCell::default();
+    let streams = asked.streams(&response);
     let (mut parts, body) = response.into_parts();
     parts.extensions.insert(Verdict::watched(EndCell::clone(&end)));
-    let body = ClassifyBody::watched(body, Watch::new(end, &parts));
+    let body = ClassifyBody::watched(body, Watch::new(end, Reader::new(&parts, streams)));
     Response::from_parts(parts, body)
 }
 

@@ -50,6 +50,11 @@ impl Gunzip {
         matches!(self.at, At::TooLong)
     }
 
+    /// Nothing more will be decoded.
+    pub(super) fn has_stopped(&self) -> bool {
+        matches!(self.at, At::Broken | At::TooLong)
+    }
+
     pub(super) fn feed(&mut self, bytes: &[u8], scanner: &mut Scanner) {
         let mut rest = bytes;
         while let Some((&byte, after)) = rest.split_first() {

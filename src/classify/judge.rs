@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::RETRY_AFTER;
+use http::response::Parts;
 use http::{HeaderMap, StatusCode};
 
 use super::facts::{Facts, embedded};
 use super::{prose, rules, text};
 use crate::scan::Scanner;
-use crate::verdict::{Alternative, Inner, Kind, Piece, Verdict};
+use crate::verdict::{Alternative, Inner, Kind, Piece, Retryability, Sent, Verdict};
 
 const GZIP: &[u8] = &[0x1f, 0x8b];
 
@@ -34,13 +35,73 @@ pub(crate) fn judge(status: StatusCode, headers: &HeaderMap, body: Bytes) -> Ver
 /// Agrees with [`judge`] about the same bytes, but for a body that is no answer of a model at all, such as a
 /// downloaded file: nobody asked for one.
 pub(crate) fn judge_scanned(status: StatusCode, scanner: &Scanner) -> Option<Kind> {
-    let error = scanner.error().and_then(|body| {
-        let text = String::from_utf8_lossy(&body);
-        let mut facts = Facts::default();
-        read(&mut facts, &text, status.as_u16());
-        facts.has_error.then(|| rules::error(status, None, &facts, &body).kind)
-    });
+    let error = error_of(status, None, scanner).map(|error| error.kind);
     error.or_else(|| scanner.fault()).filter(|kind| *kind != Kind::Unknown)
+}
+
+/// The error that stands in an answer, judged as a failed response's body is.
+fn error_of(status: StatusCode, header: Option<Duration>, scanner: &Scanner) -> Option<Inner> {
+    let body = scanner.error()?;
+    let readable = match String::from_utf8_lossy(&body) {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(text) => Some(Bytes::from(text)),
+    };
+    let body = readable.unwrap_or(body);
+    let text = String::from_utf8_lossy(&body);
+    let mut facts = Facts::default();
+    read(&mut facts, &text, status.as_u16());
+    facts.has_error.then(|| rules::error(status, header, &facts, &body))
+}
+
+/// How far an answer has come that was looked at before it is handed on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Seen {
+    /// There is more to come.
+    Part,
+    /// All of it.
+    Whole,
+    /// The transport has failed.
+    Lost,
+}
+
+/// The failure that an answer is of which nothing has been handed on; `None` where there is none, and where output
+/// came before it. `fault` is what is wrong with the answer as a whole, errors in it aside.
+///
+/// Agrees with [`judge`] about the same bytes, as [`judge_scanned`] does.
+pub(super) fn judge_held(
+    parts: &Parts,
+    scanner: &Scanner,
+    seen: Seen,
+    fault: Option<Kind>,
+) -> Option<Verdict> {
+    let error = error_of(parts.status, retry_after(&parts.headers), scanner);
+    let inner = match (error, seen) {
+        (Some(error), _) => Inner { after_output: scanner.error_after_output(), ..error },
+        (None, _) if scanner.delivered() => return None,
+        (None, Seen::Part) => return None,
+        (None, Seen::Whole) => fault_of(parts.status, fault?, false, scanner.is_spent()),
+        // The request was sent, and it may have been processed.
+        (None, Seen::Lost) => Inner {
+            http: Some(parts.status),
+            retryability: Retryability::WithBackoff,
+            sent: Sent::Maybe,
+            ..Inner::new(Kind::Transport)
+        },
+    };
+    let is_failure = inner.kind != Kind::Unknown && !inner.after_output;
+    is_failure.then(|| Verdict::new(Inner { usage: scanner.usage(), ..inner }))
+}
+
+/// An answer with something wrong.
+fn fault_of(status: StatusCode, kind: Kind, delivered: bool, spent: bool) -> Inner {
+    Inner {
+        http: Some(status),
+        // Whether the fault lies in the prompt or in chance cannot be read; another model may do.
+        alternative: if kind == Kind::Unknown { Alternative::None } else { Alternative::Model },
+        after_output: delivered,
+        no_answer: matches!(kind, Kind::EmptyResponse | Kind::Truncated) && !delivered && !spent,
+        ..Inner::new(kind)
+    }
 }
 
 /// `text` is `body`, read as UTF-8.
@@ -63,13 +124,9 @@ fn judge_text(status: StatusCode, headers: &HeaderMap, body: &Bytes, text: &str)
     match fault {
         None => Verdict::default(),
         Some(kind) => Verdict::new(Inner {
-            http: Some(status),
-            // Whether the fault lies in the prompt or in chance cannot be read; another model may do.
-            alternative: if kind == Kind::Unknown { Alternative::None } else { Alternative::Model },
             model: facts.model_version.as_deref().map(|text| Piece::of(body, text)),
-            after_output: facts.answer.delivered(),
             body: body.clone(),
-            ..Inner::new(kind)
+            ..fault_of(status, kind, facts.answer.delivered(), facts.answer.is_spent())
         }),
     }
 }

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use tower_layer::Layer;
 
-use super::{Classify, DEFAULT_LIMIT};
+use super::{Classify, DEFAULT_LIMIT, Peek};
 
 /// Puts [`Classify`] around a service. See the [module documentation](super).
 #[derive(Clone, Copy, Debug)]
@@ -16,22 +16,24 @@ pub(super) struct Settings {
     pub(super) max_error_bytes: usize,
     pub(super) read_timeout: Duration,
     pub(super) watch: bool,
+    pub(super) peek: Peek,
 }
 
 impl ClassifyLayer {
-    /// A layer with the defaults: 256 KiB, 5 s, not watching.
+    /// A layer with the defaults: 256 KiB, 5 s, not watching, peeking at the first event of a stream.
     pub const fn new() -> Self {
         Self {
             settings: Settings {
                 max_error_bytes: DEFAULT_LIMIT,
                 read_timeout: Duration::from_secs(5),
                 watch: false,
+                peek: Peek::FirstEvent,
             },
         }
     }
 
-    /// How much of an error body is read before it is judged, in bytes. Default 256 KiB; 0 reads nothing and
-    /// judges by status and headers.
+    /// How much of an error body is read before it is judged, and at most held of an answer that is
+    /// [peeked](Self::peek) at, in bytes. Default 256 KiB; 0 reads nothing and judges by status and headers.
     ///
     /// A longer body is judged by its first part and streams through whole.
     pub const fn max_error_bytes(mut self, bytes: usize) -> Self {
@@ -47,10 +49,16 @@ impl ClassifyLayer {
         self
     }
 
+    /// How far an answer with a 2xx is looked at before it is handed on. Default [`Peek::FirstEvent`].
+    pub const fn peek(mut self, peek: Peek) -> Self {
+        self.settings.peek = peek;
+        self
+    }
+
     /// Reads along with successful bodies, of any length, and publishes at their end how they ended
     /// ([`Verdict::outcome`](crate::Verdict::outcome)): complete, broken off, blocked, empty, with an error in
     /// the stream, or dropped by the caller; and the tokens used ([`Verdict::usage`](crate::Verdict::usage)), as
-    /// far as the body was read. Default off.
+    /// far as the body was read. A stream without a byte is empty. Default off.
     ///
     /// Costs four allocations a response: the shared cell, and its place in the response's extensions. No byte
     /// is changed, delayed or copied, but for the text of an error and the beginning of a body that is no JSON,

@@ -4,6 +4,11 @@
 //! [`Verdict`](crate::Verdict) of it, puts that into the response's extensions and hands the response on with
 //! the same bytes. Every other layer reads the verdict instead of guessing from the status.
 //!
+//! Failures come under a 200 as well: an overloaded model says so in the first event of a stream. So the head of a
+//! stream is held until its first event is there, and an answer that fails before it gets its verdict like any other
+//! failure ([`Peek`]). What comes after that is found by reading along ([`watch`](ClassifyLayer::watch)): it is published
+//! at the end of the body, and [`StrictBodyLayer`] makes an error of it, for readers who look at nothing else.
+//!
 //! # When to use it, and where
 //!
 //! Innermost, right around the HTTP client, so that each attempt is judged once and everything above sees the
@@ -12,22 +17,26 @@
 //!
 //! # What it does not do
 //!
-//! It changes no response and swallows no error: the inner service's error type passes through. It does not
-//! look into a 200 before handing it on; an error inside a stream that began with a 200 is seen at the end of
-//! the body, and only when [`watch`](ClassifyLayer::watch) is on. Watching keeps no body and reads no coding but
-//! gzip; text that is no JSON is looked at up to 8 KiB.
+//! It changes no response and swallows no error: the inner service's error type passes through, and an answer that
+//! failed under a 200 keeps that status. Held frames are handed on as they came, in their order, none joined or copied.
+//! An error that comes after output is the caller's to see: it is published at the end of the body when
+//! [`watch`](ClassifyLayer::watch) is on. An answer that is no stream is handed on unread but under [`Peek::Output`].
+//! Peeking has no time limit: an attempt timeout outside covers it. Neither it nor watching keeps a body, or reads a
+//! coding but gzip; text that is no JSON is looked at up to 8 KiB.
 //!
 //! # Sharing and dropping
 //!
-//! Nothing is shared between clones but settings. Dropping the future while the error body is being read drops
+//! Nothing is shared between clones but settings. Dropping the future while a body is being read or peeked at drops
 //! the body and with it the connection's claim; dropping a watched body publishes
-//! [`Outcome::Dropped`](crate::verdict::Outcome::Dropped), with the usage that was read until then. A success allocates nothing, unless it is watched.
+//! [`Outcome::Dropped`](crate::verdict::Outcome::Dropped), with the usage that was read until then. A success allocates
+//! nothing, unless it is watched (four times) or peeked at (once; twice if the first event comes in several frames).
 //!
 //! # Defaults
 //!
 //! | setting | default | meaning |
 //! |---|---|---|
-//! | [`max_error_bytes`](ClassifyLayer::max_error_bytes) | 256 KiB | of an error body that are read before judging; the rest streams through |
+//! | [`peek`](ClassifyLayer::peek) | first event | how far a 2xx is looked at before it is handed on |
+//! | [`max_error_bytes`](ClassifyLayer::max_error_bytes) | 256 KiB | of an error body that are read before judging, or held of an answer; the rest streams through |
 //! | [`read_timeout`](ClassifyLayer::read_timeout) | 5 s | for reading them; then what is there is judged, and the rest streams through |
 //! | [`watch`](ClassifyLayer::watch) | off | read along with successful bodies: how they end, and what they used |
 //!
@@ -52,15 +61,16 @@
 //! # Ok(()) }
 //! ```
 //!
-//! With other limits, and following good answers to their end:
+//! With other limits, holding answers back until there is something to see, and following them to their end:
 //!
 //! ```
 //! use std::time::Duration;
-//! use tower_gemini::classify::ClassifyLayer;
+//! use tower_gemini::classify::{ClassifyLayer, Peek};
 //!
 //! let layer = ClassifyLayer::new()
 //!     .max_error_bytes(64 * 1024)
 //!     .read_timeout(Duration::from_secs(2))
+//!     .peek(Peek::Output)
 //!     .watch();
 //! # let _ = layer;
 //! ```
@@ -72,13 +82,18 @@ mod fold;
 mod future;
 #[cfg(feature = "gzip")]
 mod gunzip;
+mod held;
 mod judge;
 mod layer;
+mod peek;
 mod prose;
 mod quota;
+mod reader;
 mod rules;
 mod scalar;
 mod service;
+mod strict;
+mod strict_body;
 mod text;
 #[cfg(any(feature = "tower-http-06", feature = "tower-http-07"))]
 mod trace;
@@ -89,8 +104,11 @@ pub use self::body::ClassifyBody;
 pub use self::future::ResponseFuture;
 pub(crate) use self::judge::{judge, judge_scanned};
 pub use self::layer::ClassifyLayer;
+pub use self::peek::Peek;
 pub(crate) use self::prose::{holds_key, redact};
 pub use self::service::Classify;
+pub use self::strict::{StrictBodies, StrictBodyLayer, StrictFuture};
+pub use self::strict_body::{AnswerFailed, StrictBody};
 #[cfg(any(feature = "tower-http-06", feature = "tower-http-07"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "tower-http-06", feature = "tower-http-07"))))]
 pub use self::trace::{GeminiClassifier, GeminiEos, GeminiFailure};

@@ -6,6 +6,7 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::layer::Settings;
+use super::peek::Asked;
 use super::{ClassifyBody, ResponseFuture};
 
 /// Judges each response. Made by [`ClassifyLayer`](super::ClassifyLayer); see the [module documentation](super).
@@ -50,6 +51,7 @@ where
     }
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
-        ResponseFuture::new(self.inner.call(request), self.settings)
+        let asked = Asked::of(&request, self.settings.peek);
+        ResponseFuture::new(self.inner.call(request), asked, self.settings)
     }
 }

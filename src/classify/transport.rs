@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 
+use super::AnswerFailed;
 use crate::error::{Rejected, chain};
 use crate::timeout::TimedOut;
 use crate::verdict::{Alternative, Inner, Kind, Retryability, Sent, Verdict};
@@ -23,6 +24,10 @@ enum Sign {
 
 /// Judges a failure. See [`Verdict::from_error`].
 pub(crate) fn judge_error(error: &(dyn Error + 'static)) -> Verdict {
+    // It was an answer, and it has been judged.
+    if let Some(failed) = crate::error::find::<AnswerFailed>(error) {
+        return failed.verdict().clone();
+    }
     // The strongest sign of the whole chain: "connect" beats the "timed out" below it, and any sign beats
     // the plain "maybe" that a wrapper gives.
     let mut sign = Sign::MaybeSent;

@@ -42,11 +42,11 @@
 //!
 //! | what became of it | requests of the minute | input tokens | requests of the day |
 //! |---|---|---|---|
-//! | a good answer that says what it used (`usageMetadata`, also of a stream) | 1 | as it says | 1 |
+//! | an answer under a 200 that says what it used (`usageMetadata`, also of a stream) | 1 | as it says | 1 |
 //! | a good answer that does not say; no answer; 5xx; dropped by the caller | 1 | as charged | 1 |
 //! | dropped, and the answer had said something by then | 1 | as it says | 1 |
 //! | 4xx other than 429 | 1 | 0 | 1 |
-//! | 429 | 1 | 0 | 0 |
+//! | 429, also inside a 200 whose beginning the classifier has [looked at](crate::classify::Peek) | 1 | 0 | 0 |
 //! | never sent: refused connections, layers inside that turn it away, a future dropped before its first poll or in the queue | 0 | 0 | 0 |
 //!
 //! A 5xx keeps what was charged because users report that 503s count against the day. A future is taken to have sent

@@ -297,10 +297,15 @@ fn settlement(verdict: &Verdict) -> Settlement {
         (_, Some(429)) => Settlement::TooMany,
         (_, Some(400..=498)) => Settlement::Refused,
         // A body may say what the status does not: gRPC's text, an error in a 200.
-        (_, None) if matches!(verdict.kind(), Some(Kind::RateLimited | Kind::QuotaExhausted)) => {
+        (_, None | Some(200..=299))
+            if matches!(verdict.kind(), Some(Kind::RateLimited | Kind::QuotaExhausted)) =>
+        {
             Settlement::TooMany
         }
-        _ => Settlement::Unknown,
+        // An answer that failed under a 200 may say.
+        _ => verdict
+            .usage()
+            .map_or(Settlement::Unknown, |usage| Settlement::Used { input_tokens: usage.input_tokens }),
     }
 }
 

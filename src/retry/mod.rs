@@ -21,7 +21,11 @@
 //! | `internal`, `conflict` | 3 | full jitter, 1 s · 2ⁿ, cap 60 s |
 //! | `deadline_exceeded`, `cancelled`, and `transport` that may have been sent | 2 | the same; see [`maybe_processed_retries`](RetryPolicyBuilder::maybe_processed_retries) |
 //! | `failed_precondition` | 5, only where it comes true by itself (a file still being processed) | the same |
+//! | an answer that is none (`empty_response`, `truncated` before any output) | 1; see [`empty_answers`](RetryPolicyBuilder::empty_answers) | full jitter, 1 s · 2ⁿ, cap 60 s |
 //! | everything else | 1 | |
+//!
+//! A failure inside a 200 is one of these as long as the classifier has held the answer back, by default until the first
+//! event of a stream ([`Peek`](crate::classify::Peek)). After output nothing is repeated.
 //!
 //! Attempts of all kinds count together: two `internal` after a `rate_limited` are three.
 //!
@@ -43,6 +47,7 @@
 //! | [`deadline`](RetryPolicyBuilder::deadline) | 120 s from the first call, or the request's [`Deadline`](crate::Deadline) |
 //! | [`budget`](RetryPolicyBuilder::budget) | 20 retries, half a token per success, per host, model and key label |
 //! | [`maybe_processed_retries`](RetryPolicyBuilder::maybe_processed_retries) | 1 |
+//! | [`empty_answers`](RetryPolicyBuilder::empty_answers) | 0 |
 //! | [`max_body_bytes`](RetryPolicyBuilder::max_body_bytes) | 32 MiB |
 //!
 //! # Request bodies

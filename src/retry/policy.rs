@@ -34,6 +34,9 @@ pub(super) struct Settings {
     server_delay_jitter: f64,
     pub(super) deadline: Option<Duration>,
     maybe_processed_retries: u32,
+    empty_answers: u32,
+    /// Of empty answers, which are of several kinds.
+    empty_backoff: Backoff,
     pub(super) budget: Option<Budget>,
     pub(super) max_body_bytes: usize,
     chance: Chance,
@@ -117,6 +120,8 @@ impl RetryPolicy {
                 server_delay_jitter: 0.2,
                 deadline: Some(second(120)),
                 maybe_processed_retries: 1,
+                empty_answers: 0,
+                empty_backoff: general,
                 budget: Some(Budget::default()),
                 max_body_bytes: super::DEFAULT_MAX_BODY_BYTES,
                 chance: Chance::default(),
@@ -162,6 +167,7 @@ impl RetryPolicyBuilder {
         for schedule in self.settings.schedules.iter_mut().flatten() {
             schedule.backoff = backoff;
         }
+        self.settings.empty_backoff = backoff;
         self
     }
 
@@ -210,6 +216,21 @@ impl RetryPolicyBuilder {
     /// timeout, or a connection lost in mid-request. Default 1; 0 never repeats one.
     pub const fn maybe_processed_retries(mut self, retries: u32) -> Self {
         self.settings.maybe_processed_retries = retries;
+        self
+    }
+
+    /// How often a request is repeated whose answer was none: a 200 that is empty, that has nothing but a malformed or
+    /// unexpected tool call, or that breaks off before there is anything to see. From 0 (never, the default) to 2.
+    ///
+    /// Off because each such answer is billed. Answers that were blocked, or whose thoughts have used up their tokens,
+    /// are not repeated: they end the same way again. The attempts, the budget and the deadline count as for other
+    /// failures; the wait is that of [`backoff`](Self::backoff).
+    ///
+    /// Needs a [`ClassifyLayer`](crate::classify::ClassifyLayer) inside with
+    /// [`Peek::Output`](crate::classify::Peek::Output), which says what that costs. Under another setting an answer is
+    /// handed on before it is known to be empty, and then nothing is repeated.
+    pub const fn empty_answers(mut self, retries: u32) -> Self {
+        self.settings.empty_answers = retries;
         self
     }
 
@@ -270,6 +291,9 @@ impl RetryPolicyBuilder {
         if !(0.0..=1.0).contains(&settings.server_delay_jitter) {
             return Err(ConfigError::new("server_delay_jitter", "must be from 0 to 1"));
         }
+        if settings.empty_answers > 2 {
+            return Err(ConfigError::new("empty_answers", "must be from 0 to 2"));
+        }
         if settings.max_server_delay > Duration::from_secs(86_400) {
             return Err(ConfigError::new("max_server_delay", "must be at most one day"));
         }
@@ -290,6 +314,8 @@ pub(super) struct Progress {
     /// When the first attempt began; read late, see `future.rs`.
     pub(super) started: Option<Instant>,
     pub(super) maybe_processed: u32,
+    /// Of the attempts, those whose answer was none.
+    pub(super) empty: u32,
     /// Rejections in a row, none of them sent.
     pub(super) rejections: u32,
     /// Drawn from at the first wait.
@@ -401,10 +427,11 @@ impl Settings {
                     return Err(GaveUp::Deadline);
                 }
                 progress.maybe_processed += u32::from(verdict.maybe_processed());
+                progress.empty += u32::from(verdict.is_no_answer());
                 // A server that names the time itself expects the retry: that is no load to be bounded, and
                 // waits for quota would starve the retries of real faults.
                 let token = match &self.budget {
-                    Some(budget) if verdict.retryability() == Retryability::WithBackoff => {
+                    Some(budget) if verdict.retryability() != Retryability::AfterServerDelay => {
                         Some(budget.withdraw(key()).ok_or(GaveUp::Budget)?)
                     }
                     _ => None,
@@ -428,10 +455,17 @@ impl Settings {
         if verdict.after_output() {
             return Err(GaveUp::AfterOutput);
         }
-        if verdict.retryability() == Retryability::Never {
-            return Err(GaveUp::NotRetryable);
-        }
-        let schedule = self.schedules[kind as usize].as_ref().ok_or(GaveUp::NotRetryable)?;
+        let of_empty = Schedule::waiting(self.empty_backoff);
+        let schedule = match verdict.retryability() {
+            Retryability::Never if verdict.is_no_answer() && self.empty_answers > 0 => {
+                if progress.empty >= self.empty_answers {
+                    return Err(GaveUp::Attempts);
+                }
+                &of_empty
+            }
+            Retryability::Never => return Err(GaveUp::NotRetryable),
+            _ => self.schedules[kind as usize].as_ref().ok_or(GaveUp::NotRetryable)?,
+        };
         if progress.attempts >= schedule.attempts.unwrap_or(self.attempts).min(self.attempts) {
             return Err(GaveUp::Attempts);
         }
@@ -469,6 +503,7 @@ mod tests {
             (b().server_delay_jitter(-0.1), "server_delay_jitter"),
             (b().max_server_delay(Duration::MAX), "max_server_delay"),
             (b().deadline(Duration::ZERO), "deadline"),
+            (b().empty_answers(3), "empty_answers"),
         ] {
             let error = builder.build().expect_err(field);
             assert_eq!(error.field(), field);

@@ -19,9 +19,9 @@ pub(crate) struct Answer {
     pub(crate) foreign: bool,
     /// `promptFeedback` says blocked, or an image was filtered.
     blocked: bool,
-    /// The body has members of a `generateContent` answer.
+    /// The body has members of a `generateContent` answer, or of a chat completion.
     generated: bool,
-    /// The body has members of some other known answer (a list, an embedding, a count, an OpenAI completion).
+    /// The body has members of some other known answer (a list, an embedding, a count).
     other_known: bool,
     candidates: [Candidate; MAX_CANDIDATES],
 }
@@ -39,6 +39,8 @@ pub(crate) enum Finish {
     #[default]
     None,
     Normal,
+    /// As far as the limit on tokens goes. Where nothing was delivered, all of them were thoughts.
+    Length,
     Blocked,
     /// The model's own mistake: nothing usable even where there is content.
     Malformed,
@@ -48,11 +50,12 @@ pub(crate) enum Finish {
 /// A member of the outermost object, and what to look for in it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Member {
+    /// `candidates`, and the `choices` of the OpenAI-compatible surface.
     Candidates,
     PromptFeedback,
     UsageMetadata,
     ModelVersion,
-    /// Imagen's `predictions` and the OpenAI-compatible `choices`.
+    /// Imagen's `predictions`.
     Predictions,
     /// Code Assist's envelope: the whole answer once more.
     Response,
@@ -70,11 +73,32 @@ pub(crate) enum PartMember {
     Other,
 }
 
+/// A member of a choice's `delta` or `message`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum MessageMember {
+    Text,
+    /// Something for the user where it is a list with an object in it.
+    ToolCalls,
+    Other,
+}
+
+impl MessageMember {
+    #[inline]
+    pub(crate) fn of(key: &[u8]) -> Self {
+        match key {
+            b"content" => Self::Text,
+            b"tool_calls" => Self::ToolCalls,
+            _ => Self::Other,
+        }
+    }
+}
+
 impl Finish {
     pub(crate) fn of(reason: &str) -> Self {
         match reason {
             "" | "FINISH_REASON_UNSPECIFIED" => Self::None,
-            "STOP" | "MAX_TOKENS" => Self::Normal,
+            "STOP" | "stop" | "tool_calls" | "function_call" => Self::Normal,
+            "MAX_TOKENS" | "length" => Self::Length,
             "MALFORMED_FUNCTION_CALL"
             | "UNEXPECTED_TOOL_CALL"
             | "TOO_MANY_TOOL_CALLS"
@@ -110,12 +134,12 @@ impl Answer {
     #[inline]
     pub(crate) fn member(&mut self, key: &[u8]) -> Member {
         let member = match key {
-            b"candidates" => Member::Candidates,
+            b"candidates" | b"choices" => Member::Candidates,
             b"promptFeedback" => Member::PromptFeedback,
             b"usageMetadata" => Member::UsageMetadata,
             b"modelVersion" => return Member::ModelVersion,
             b"response" => return Member::Response,
-            b"predictions" | b"generatedImages" | b"choices" => {
+            b"predictions" | b"generatedImages" => {
                 self.other_known = true;
                 return Member::Predictions;
             }
@@ -150,7 +174,7 @@ impl Answer {
         }
     }
 
-    /// One of the `predictions` or `choices`: only a refusal is looked for.
+    /// One of the `predictions`: only a refusal and an image are looked for.
     pub(crate) fn prediction(&mut self, refused: bool, delivered: bool) {
         self.candidates[0].delivered |= delivered;
         // Some images may pass while others are filtered; the caller then has what could be made.
@@ -160,6 +184,16 @@ impl Answer {
     /// Whether any candidate has delivered something a user would see.
     pub(crate) fn delivered(&self) -> bool {
         self.candidates.iter().any(|c| c.delivered)
+    }
+
+    /// Whether the body is of a form in which [`delivered`](Self::delivered) can be told.
+    pub(crate) fn is_generated(&self) -> bool {
+        self.generated
+    }
+
+    /// Whether the same request would end the same way: its thoughts have used up its tokens.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.candidates.iter().any(|c| c.seen && c.finish == Finish::Length && !c.delivered)
     }
 
     /// What is wrong with an answer whose JSON ends early.
@@ -196,7 +230,7 @@ impl Answer {
                 (Finish::None, true) if stream => Kind::Truncated,
                 (_, false) => Kind::EmptyResponse,
                 // One good candidate is what the caller asked for.
-                (Finish::Normal | Finish::None, true) => return None,
+                (Finish::Normal | Finish::Length | Finish::None, true) => return None,
             };
             worst = worst.or(Some(fault));
         }

@@ -150,13 +150,23 @@ impl Capture {
         }
     }
 
-    /// What has been kept, as a body.
-    pub(super) fn body(&self) -> Option<Bytes> {
-        // Of an envelope under way nothing is known yet.
-        let end = match self.state {
+    /// How much of what has been kept counts.
+    fn end(&self) -> usize {
+        match self.state {
+            // Of an envelope under way nothing is known yet.
             State::Open | State::Value => usize::from(self.envelope),
             State::Closed | State::Cut => self.text.len(),
-        };
+        }
+    }
+
+    /// Whether there is a [`body`](Self::body).
+    pub(super) fn is_kept(&self) -> bool {
+        self.end() > 0
+    }
+
+    /// What has been kept, as a body.
+    pub(super) fn body(&self) -> Option<Bytes> {
+        let end = self.end();
         if end == 0 {
             return None;
         }

@@ -1,6 +1,6 @@
 //! What has been found: the meaning of the members on the paths that are followed. Pure.
 
-use super::answer::{Answer, Finish, Member, PartMember};
+use super::answer::{Answer, Finish, Member, MessageMember, PartMember};
 use super::capture::Capture;
 use super::slot::Slot;
 use crate::verdict::Usage;
@@ -11,6 +11,8 @@ pub(super) struct Found {
     pub(super) capture: Capture,
     /// Outermost objects that are complete.
     pub(super) complete: u32,
+    /// A text is complete, whatever it is.
+    pub(super) said: bool,
     /// JSON turned out to be none, or broke off.
     pub(super) broken: bool,
     usage: Usage,
@@ -23,6 +25,7 @@ pub(super) struct Found {
     next: u8,
     finish: Finish,
     delivered: bool,
+    /// `content`, or a choice's message.
     content: Part,
     part: Part,
     /// The prediction being read.
@@ -50,8 +53,9 @@ impl Found {
             Slot::Wrapped => self.answered(key),
             Slot::Candidates => match key {
                 b"content" => Slot::Content,
-                b"finishReason" => Slot::FinishReason,
+                b"finishReason" | b"finish_reason" => Slot::FinishReason,
                 b"index" => Slot::Index,
+                b"delta" | b"message" => Slot::Message,
                 _ => Slot::Skip,
             },
             Slot::Content | Slot::Part => match PartMember::of(key) {
@@ -64,12 +68,16 @@ impl Found {
                 }
                 PartMember::Parts | PartMember::Other => Slot::Skip,
             },
+            Slot::Message => match MessageMember::of(key) {
+                MessageMember::Text => Slot::Text,
+                MessageMember::ToolCalls => Slot::ToolCalls,
+                MessageMember::Other => Slot::Skip,
+            },
             Slot::Feedback => match key {
                 b"blockReason" | b"blockReasonMessage" => Slot::BlockReason,
                 _ => Slot::Skip,
             },
             Slot::Predictions => match key {
-                b"finish_reason" => Slot::ChoiceFinish,
                 b"raiFilteredReason" => Slot::Refusal,
                 b"bytesBase64Encoded" | b"gcsUri" => {
                     self.made = true;
@@ -126,7 +134,8 @@ impl Found {
             Slot::Candidates => {
                 (self.index, self.finish, self.delivered) = (self.next, Finish::None, false);
             }
-            Slot::Content | Slot::Part => *self.part_of(object) = Part::default(),
+            Slot::Content | Slot::Part | Slot::Message => *self.part_of(object) = Part::default(),
+            Slot::ToolCalls => self.content.visible = true,
             Slot::Predictions => (self.refused, self.made) = (false, false),
             Slot::Usage => (self.usage_now, self.has_usage_now) = (Usage::default(), false),
             _ => {}
@@ -141,7 +150,7 @@ impl Found {
                 self.complete = self.complete.saturating_add(1);
             }
             Slot::Candidates => self.answer.candidate(self.index.into(), self.finish, self.delivered),
-            Slot::Content | Slot::Part => {
+            Slot::Content | Slot::Part | Slot::Message => {
                 let part = *self.part_of(object);
                 self.delivered |= part.visible && !part.thought;
             }
@@ -187,10 +196,6 @@ impl Found {
             }
             Slot::FinishReason => return self.finish = Finish::of(&String::from_utf8_lossy(reason)),
             Slot::BlockReason => return self.answer.block(&String::from_utf8_lossy(reason)),
-            Slot::ChoiceFinish => {
-                self.refused |= Finish::of(&String::from_utf8_lossy(reason)) == Finish::Blocked;
-                return;
-            }
             Slot::Thought => return self.part_of(object).thought = !quoted && text == b"true",
             Slot::Code => {
                 if number().is_some_and(|code| (400..=u64::from(u16::MAX)).contains(&code)) {

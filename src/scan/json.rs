@@ -311,6 +311,7 @@ impl Json {
     fn after_value(&mut self, found: &mut Found) {
         if self.depth == 0 {
             self.at = At::Done;
+            found.said = true;
             return;
         }
         self.at = At::Comma;

@@ -22,7 +22,7 @@ mod tests;
 
 use bytes::Bytes;
 
-pub(crate) use self::answer::{Answer, Finish, Member, PartMember};
+pub(crate) use self::answer::{Answer, Finish, Member, MessageMember, PartMember};
 use self::found::Found;
 use self::json::Json;
 use crate::verdict::{Kind, Usage};
@@ -198,15 +198,16 @@ impl Scanner {
     }
 }
 
-/// For those who look at a stream before it is over.
-#[cfg_attr(
-    not(test),
-    allow(dead_code, reason = "asked before a stream is handed on, which nothing does yet")
-)]
+/// For those who look at an answer before it is over.
 impl Scanner {
     /// Objects that are complete: events, elements of an array, or the one answer.
     pub(crate) fn events(&self) -> u32 {
         self.found.complete
+    }
+
+    /// Whether there is anything complete: an event, whatever its data, an element of an array, or the one answer.
+    pub(crate) fn has_said(&self) -> bool {
+        self.found.said || self.events() > 0
     }
 
     /// Whether anything has been delivered that a user would see, thoughts not counted.
@@ -222,5 +223,31 @@ impl Scanner {
     /// Whether JSON has turned out to be none, or to break off.
     pub(crate) fn is_broken(&self) -> bool {
         self.found.broken
+    }
+
+    /// Whether [`error`](Self::error) is there; without making it.
+    pub(crate) fn has_error(&self) -> bool {
+        self.found.capture.is_kept()
+    }
+
+    /// Nothing but blanks so far.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.form == Form::Start
+    }
+
+    /// The body is neither JSON nor an event stream.
+    pub(crate) fn is_text(&self) -> bool {
+        self.form == Form::Text
+    }
+
+    /// Whether the answer is of a form of which [`delivered`](Self::delivered) can be told: Gemini's, or a chat
+    /// completion's.
+    pub(crate) fn tells_output(&self) -> bool {
+        self.found.answer.is_generated()
+    }
+
+    /// Whether the same request would end the same way: its thoughts have used up its tokens.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.found.answer.is_spent()
     }
 }

@@ -17,6 +17,9 @@ pub(super) enum Slot {
     Candidates,
     Content,
     Part,
+    /// A choice's `delta` or `message`.
+    Message,
+    ToolCalls,
     Feedback,
     Predictions,
     Usage,
@@ -26,7 +29,6 @@ pub(super) enum Slot {
     Index,
     FinishReason,
     BlockReason,
-    ChoiceFinish,
     Thought,
     Input,
     ToolInput,
@@ -53,7 +55,15 @@ impl Slot {
 
     /// Whether a list stands for each of its elements.
     pub(super) fn is_list(self) -> bool {
-        matches!(self, Self::Envelope | Self::Candidates | Self::Content | Self::Part | Self::Predictions)
+        matches!(
+            self,
+            Self::Envelope
+                | Self::Candidates
+                | Self::Content
+                | Self::Part
+                | Self::ToolCalls
+                | Self::Predictions
+        )
     }
 
     pub(super) fn is_scalar(self) -> bool {

@@ -32,6 +32,7 @@ fn whole(body: &str) -> Scanner {
 fn findings(scanner: &Scanner) -> impl PartialEq + std::fmt::Debug + use<> {
     (
         (scanner.events(), scanner.delivered(), scanner.error_after_output(), scanner.is_broken()),
+        (scanner.has_said(), scanner.has_error(), scanner.tells_output(), scanner.is_spent()),
         (scanner.usage(), scanner.error(), scanner.fault(), outcome(scanner)),
     )
 }
@@ -60,6 +61,38 @@ fn what_is_known_can_be_asked_after_each_piece() {
     scanner.feed(b"}");
     assert_eq!(scanner.error().unwrap(), r#"[{"error":{"code": 503, "status": "UNAVAILABLE"}}]"#);
     assert!(scanner.error_after_output());
+}
+
+#[test]
+fn a_chat_completion_tells_its_output() {
+    let mut scanner = Scanner::new();
+    scanner.feed(b"data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n");
+    assert_eq!((scanner.events(), scanner.delivered(), scanner.tells_output()), (1, false, true));
+    scanner.feed(b"data: {\"choices\":[{\"delta\":{\"content\":\"hi\"}}]}\n\n");
+    assert!(scanner.delivered());
+    assert_eq!(
+        whole("data: {\"choices\":[{\"delta\":{\"content\":\"hi\"}}]}\n\n").fault(),
+        Some(Kind::Truncated)
+    );
+    let spent = whole("{\"choices\":[{\"message\":{},\"finish_reason\":\"length\"}]}");
+    assert_eq!((spent.fault(), spent.is_spent()), (Some(Kind::EmptyResponse), true));
+}
+
+#[test]
+fn any_data_says_that_an_event_is_complete() {
+    for (body, said, error) in [
+        (": ping\n\n", false, false),
+        ("data: \"a word\"", true, false),
+        ("data: 5\n", true, false),
+        ("data: {\"a\":", false, false),
+        ("[{}", true, false),
+        ("data: {\"error\":{\"code\":503}}", true, true),
+    ] {
+        let mut scanner = Scanner::new();
+        scanner.feed(body.as_bytes());
+        assert_eq!((scanner.has_said(), scanner.has_error()), (said, error), "{body}");
+        assert_eq!(scanner.has_error(), scanner.error().is_some());
+    }
 }
 
 #[test]

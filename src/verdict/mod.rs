@@ -179,6 +179,10 @@ pub(crate) struct Inner {
     pub(crate) body: Bytes,
     /// The error came after output had been delivered.
     pub(crate) after_output: bool,
+    /// What an answer that failed under a 200 says it has used.
+    pub(crate) usage: Option<Usage>,
+    /// A 200 that holds no answer and no word why, so that the next one may.
+    pub(crate) no_answer: bool,
     /// A retry was due, and the request's body was too large to be kept for it.
     pub(crate) replay_refused: bool,
 }
@@ -201,6 +205,8 @@ impl Inner {
             model: None,
             body: Bytes::new(),
             after_output: false,
+            usage: None,
+            no_answer: false,
             replay_refused: false,
         }
     }
@@ -396,6 +402,12 @@ impl Verdict {
         self.inner().is_some_and(|inner| inner.after_output)
     }
 
+    /// Whether this is a 200 without an answer where the next one may have one: empty, or broken off before there was
+    /// anything to see, and not for want of tokens.
+    pub(crate) fn is_no_answer(&self) -> bool {
+        self.inner().is_some_and(|inner| inner.no_answer)
+    }
+
     /// Whether a retry was due and could not be made because the request's body was too large to be kept.
     #[must_use]
     pub fn replay_refused(&self) -> bool {
@@ -422,11 +434,16 @@ impl Verdict {
         }
     }
 
-    /// The tokens that a successful answer says it has used. `None` as long as [`outcome`](Self::outcome) is, and
-    /// where the answer did not say; of a body that was dropped, what had been read of it says.
+    /// The tokens that an answer says it has used. `None` as long as [`outcome`](Self::outcome) is, and where the
+    /// answer did not say; of a body that was dropped, what had been read of it says. Of failures, those that were
+    /// [peeked](crate::classify::Peek) at under a 200 may say.
     #[must_use]
     pub fn usage(&self) -> Option<Usage> {
-        self.end_cell()?.get()?.usage
+        match &self.0 {
+            Repr::Failure(inner) => inner.usage,
+            Repr::Watched(end) => end.get()?.usage,
+            Repr::Success => None,
+        }
     }
 
     /// Where the end of a watched body will be published.

@@ -194,6 +194,12 @@ pub(super) fn event() -> BoxedStrategy<Object> {
                 json!([]),
                 json!([{"delta": {"content": "x"}, "finish_reason": null}]),
                 json!([{"finish_reason": "content_filter"}]),
+                json!([{"index": 1, "delta": {"role": "assistant", "content": ""}, "finish_reason": "length"}]),
+                json!([{"delta": {"content": null, "tool_calls": [{"index": 0, "function": {"name": "f"}}]},
+                    "finish_reason": "tool_calls"}]),
+                json!([{"message": {"tool_calls": null, "content": "x"}, "finish_reason": "stop"}]),
+                json!([{"delta": [{"content": "x"}]}, {"message": {"tool_calls": [[], [[{}]]]}}, {"delta": "x"}]),
+                json!([{"delta": {"tool_calls": []}}]),
             ]),
         ),
         (
