@@ -47,6 +47,7 @@
 //! | [`rate_limit`] | the layer that keeps quotas: requests, input tokens, days |
 //! | [`concurrency`] | the layer that shrinks the calls in flight when they time out |
 //! | [`circuit_breaker`] | the layer that stops asking a server that is down |
+//! | [`respond`] | the layer that turns errors into Google's own form, for gateways |
 //! | [`target`] | what a request asks for, without the key |
 //! | [`event`] | what the layers tell while they work |
 //! | [`error`] | boxed errors, and how to find the inner one again |
@@ -87,6 +88,7 @@
 pub mod circuit_breaker;
 pub mod classify;
 pub mod concurrency;
+mod either;
 pub mod error;
 pub mod event;
 pub mod google_rpc;
@@ -95,6 +97,7 @@ pub mod rate_limit;
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub mod reqwest;
+pub mod respond;
 pub mod retry;
 mod rng;
 mod scan;

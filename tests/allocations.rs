@@ -16,6 +16,7 @@ use tower_gemini::circuit_breaker::CircuitBreakerLayer;
 use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::concurrency::AdaptiveConcurrencyLayer;
 use tower_gemini::rate_limit::{Limits, Mode, RateLimitLayer};
+use tower_gemini::respond::RespondLayer;
 use tower_gemini::retry::{Budget, RetryLayer, RetryPolicy};
 
 #[path = "support/measured.rs"]
@@ -90,6 +91,12 @@ fn policy() -> tower_gemini::retry::RetryPolicyBuilder {
 fn the_classifier_allocates_nothing_for_a_success() {
     assert_eq!(of_one_call(Bare(200)), 0, "the yardstick");
     assert_eq!(of_one_call(ClassifyLayer::new().layer(Bare(200))), 0);
+}
+
+#[test]
+fn a_success_that_needs_no_answer_of_our_own_costs_nothing() {
+    assert_eq!(of_one_call(RespondLayer::new().layer(Bare(200))), 0);
+    assert_eq!(of_one_call(RespondLayer::new().layer(Bare(503))), 0);
 }
 
 #[test]

@@ -21,6 +21,7 @@ use tower_gemini::concurrency::{
 };
 use tower_gemini::error::find;
 use tower_gemini::rate_limit::{Limits, RateLimit, RateLimitBody, RateLimitLayer, RateLimited, RateLimits};
+use tower_gemini::respond::{Cause, Respond, RespondBody, RespondLayer};
 use tower_gemini::retry::{
     Attempts, Backoff, Budget, GaveUp, ReplayBody, ReplayLayer, Retry, RetryLayer, RetryPolicy,
 };
@@ -77,6 +78,7 @@ async fn every_layer_calls_only_what_was_polled_ready() {
     keeps_the_contract(tower_layer::Stack::new(narrow(), RetryLayer::default()), request).await;
     keeps_the_contract(AdaptiveConcurrencyLayer::new(), request).await;
     keeps_the_contract(tower_layer::Stack::new(limited_layer().await, RetryLayer::default()), request).await;
+    keeps_the_contract(RespondLayer::new(), request).await;
     keeps_the_contract(
         tower_layer::Stack::new(ClassifyLayer::new(), tower::retry::RetryLayer::new(RetryPolicy::default())),
         request,
@@ -185,6 +187,9 @@ fn services_futures_and_errors_have_the_auto_traits_their_parameters_allow() {
     shared::<Circuits>();
     shared::<CircuitOpen>();
     shared::<RetryLayer>();
+    shared::<Respond<Plain>>();
+    shared::<RespondLayer>();
+    shared::<Cause>();
     shared::<RetryPolicy>();
     shared::<Budget>();
     shared::<Backoff>();
@@ -197,6 +202,9 @@ fn services_futures_and_errors_have_the_auto_traits_their_parameters_allow() {
     sendable::<tower_gemini::concurrency::ResponseFuture<Plain, Body, std::future::Ready<()>>>();
     sendable::<tower_gemini::classify::ResponseFuture<std::future::Ready<()>, Body>>();
     sendable::<tower_gemini::retry::Wait>();
+    sendable::<tower_gemini::respond::ResponseFuture<std::future::Ready<()>>>();
+    unpin::<RespondBody<Body>>();
+    shared::<RespondBody<Body>>();
     sendable::<tower_gemini::circuit_breaker::ResponseFuture<Plain, Body, std::future::Ready<()>>>();
     unpin::<CircuitBody<Body>>();
     shared::<CircuitBody<Body>>();
