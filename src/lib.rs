@@ -47,6 +47,7 @@
 //! | [`rate_limit`] | the layer that keeps quotas: requests, input tokens, days |
 //! | [`concurrency`] | the layer that shrinks the calls in flight when they time out |
 //! | [`circuit_breaker`] | the layer that stops asking a server that is down |
+//! | [`fallback`] | the layer that asks another model |
 //! | [`respond`] | the layer that turns errors into Google's own form, for gateways |
 //! | [`target`] | what a request asks for, without the key |
 //! | [`event`] | what the layers tell while they work |
@@ -91,6 +92,7 @@ pub mod concurrency;
 mod either;
 pub mod error;
 pub mod event;
+pub mod fallback;
 pub mod google_rpc;
 mod keyed;
 pub mod rate_limit;
