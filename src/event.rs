@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::circuit_breaker::Transition;
+use crate::fallback::Refusal;
 pub use crate::order::Part;
 use crate::rate_limit::{self, QuotaKey, RateLimited};
 use crate::target::TargetKey;
@@ -130,6 +131,26 @@ pub enum Event<'a> {
     ConcurrencyLifted {
         /// Whose.
         key: &'a TargetKey,
+    },
+    /// A request goes on to another model.
+    #[non_exhaustive]
+    FellBack {
+        /// The model that failed, or that was passed over because its circuit is open or its quota spent.
+        from: &'a str,
+        /// The model that is called next; `None` where the last resort answered.
+        to: Option<&'a str>,
+        /// Why.
+        verdict: &'a Verdict,
+    },
+    /// Another model would have helped, and none was called.
+    #[non_exhaustive]
+    FallbackRefused {
+        /// The model that failed; `None` where the request's body names it, which is not at hand.
+        model: Option<&'a str>,
+        /// Why none was called.
+        why: Refusal,
+        /// The failure, which is handed on.
+        verdict: &'a Verdict,
     },
 }
 

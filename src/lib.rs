@@ -48,6 +48,8 @@
 //! | [`concurrency`] | the layer that shrinks the calls in flight when they time out |
 //! | [`circuit_breaker`] | the layer that stops asking a server that is down |
 //! | [`timeout`] | the layers that end what takes too long: attempts, pauses of a stream, whole requests |
+//! | [`fallback`] | the layer that asks another model |
+//! | [`respond`] | the layer that turns errors into Google's own form, for gateways |
 //! | [`target`] | what a request asks for, without the key |
 //! | [`event`] | what the layers tell while they work |
 //! | [`error`] | boxed errors, and how to find the inner one again |
@@ -89,8 +91,10 @@
 pub mod circuit_breaker;
 pub mod classify;
 pub mod concurrency;
+mod either;
 pub mod error;
 pub mod event;
+pub mod fallback;
 pub mod google_rpc;
 mod keyed;
 mod order;
@@ -98,6 +102,7 @@ pub mod rate_limit;
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub mod reqwest;
+pub mod respond;
 pub mod retry;
 mod rng;
 mod scan;

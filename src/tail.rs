@@ -139,8 +139,8 @@ impl<B: Body, H: OnEnd> Body for Tail<B, H> {
 
 /// A layer's own body type, whose field `tail` does everything.
 macro_rules! passes_on {
-    ($body:ident) => {
-        impl<B: http_body::Body> http_body::Body for $body<B> {
+    ($body:ident $(, $data:ty)?) => {
+        impl<B: http_body::Body$(<Data = $data>)?> http_body::Body for $body<B> {
             type Data = B::Data;
             type Error = B::Error;
 

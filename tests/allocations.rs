@@ -15,7 +15,9 @@ use tower_gemini::BoxError;
 use tower_gemini::circuit_breaker::CircuitBreakerLayer;
 use tower_gemini::classify::{ClassifyLayer, Peek, StrictBodyLayer};
 use tower_gemini::concurrency::AdaptiveConcurrencyLayer;
+use tower_gemini::fallback::ModelFallbackLayer;
 use tower_gemini::rate_limit::{Limits, Mode, RateLimitLayer};
+use tower_gemini::respond::RespondLayer;
 use tower_gemini::retry::{Budget, RetryLayer, RetryPolicy};
 use tower_gemini::timeout::{DeadlineLayer, TimeoutLayer};
 
@@ -91,6 +93,26 @@ fn policy() -> tower_gemini::retry::RetryPolicyBuilder {
 fn the_classifier_allocates_nothing_for_a_success() {
     assert_eq!(of_one_call(Bare(200)), 0, "the yardstick");
     assert_eq!(of_one_call(ClassifyLayer::new().layer(Bare(200))), 0);
+}
+
+/// The copy of the request, the box of the work, the shared attempts, and what they need in the extensions of a
+/// request that had none: three.
+const CHAINED: u64 = 5;
+
+#[test]
+fn a_fallback_costs_nothing_where_there_is_no_chain() {
+    let other = ModelFallbackLayer::builder().chain("another", ["b"]).build().unwrap();
+    assert_eq!(of_one_call(ModelFallbackLayer::default().layer(Bare(200))), 0);
+    assert_eq!(of_one_call(other.layer(Bare(200))), 0);
+    assert_eq!(of_one_call(other.layer(Bare(503))), 0);
+    let own = ModelFallbackLayer::builder().chain("gemini-9-flash", ["b", "c"]).build().unwrap();
+    assert_eq!(of_one_call(own.layer(Bare(200))), copy_of_a_request() + CHAINED);
+}
+
+#[test]
+fn a_success_that_needs_no_answer_of_our_own_costs_nothing() {
+    assert_eq!(of_one_call(RespondLayer::new().layer(Bare(200))), 0);
+    assert_eq!(of_one_call(RespondLayer::new().layer(Bare(503))), 0);
 }
 
 #[test]

@@ -23,7 +23,9 @@ use tower_gemini::concurrency::{
     AdaptiveConcurrency, AdaptiveConcurrencyLayer, ConcurrencyBody, ConcurrencyHandle, ConcurrencyLimited,
 };
 use tower_gemini::error::find;
+use tower_gemini::fallback::{FallbackBody, ModelFallback, ModelFallbackLayer};
 use tower_gemini::rate_limit::{Limits, RateLimit, RateLimitBody, RateLimitLayer, RateLimited, RateLimits};
+use tower_gemini::respond::{Cause, Respond, RespondBody, RespondLayer};
 use tower_gemini::retry::{
     Attempts, Backoff, Budget, GaveUp, ReplayBody, ReplayLayer, Retry, RetryLayer, RetryPolicy,
 };
@@ -38,6 +40,11 @@ async fn limited_layer() -> AdaptiveConcurrencyLayer {
     let _ = layer.layer(Probe::always(late)).oneshot(request()).await;
     assert!(layer.handle().all()[0].1.limit().is_some_and(|limit| limit < 1.0));
     layer
+}
+
+/// Two models stand in for the one of the requests.
+fn chain() -> ModelFallbackLayer {
+    ModelFallbackLayer::builder().chain("gemini-9-flash", ["b", "c"]).build().unwrap()
 }
 
 /// At least three attempts, two clones, readiness polled twice, an inner service that is not ready at once.
@@ -88,6 +95,11 @@ async fn every_layer_calls_only_what_was_polled_ready() {
     keeps_the_contract(TimeoutLayer::new(), request).await;
     keeps_the_contract(tower_layer::Stack::new(TimeoutLayer::new(), RetryLayer::default()), request).await;
     keeps_the_contract(DeadlineLayer::default(), request).await;
+    keeps_the_contract(ModelFallbackLayer::default(), request).await;
+    keeps_the_contract(chain(), request).await;
+    keeps_the_contract(tower_layer::Stack::new(RetryLayer::default(), chain()), request).await;
+    keeps_the_contract(RespondLayer::new(), request).await;
+    keeps_the_contract(tower_layer::Stack::new(chain(), RespondLayer::new()), request).await;
     keeps_the_contract(
         tower_layer::Stack::new(ClassifyLayer::new(), tower::retry::RetryLayer::new(RetryPolicy::default())),
         request,
@@ -205,6 +217,11 @@ fn services_futures_and_errors_have_the_auto_traits_their_parameters_allow() {
     shared::<Circuits>();
     shared::<CircuitOpen>();
     shared::<RetryLayer>();
+    shared::<ModelFallback<Plain>>();
+    shared::<ModelFallbackLayer>();
+    shared::<Respond<Plain>>();
+    shared::<RespondLayer>();
+    shared::<Cause>();
     shared::<RetryPolicy>();
     shared::<Budget>();
     shared::<Backoff>();
@@ -219,6 +236,12 @@ fn services_futures_and_errors_have_the_auto_traits_their_parameters_allow() {
     sendable::<tower_gemini::timeout::ResponseFuture<std::future::Ready<()>>>();
     sendable::<StrictFuture<std::future::Ready<()>>>();
     sendable::<tower_gemini::retry::Wait>();
+    sendable::<tower_gemini::fallback::ResponseFuture<Plain, Body, std::future::Ready<()>>>();
+    sendable::<tower_gemini::respond::ResponseFuture<std::future::Ready<()>>>();
+    unpin::<FallbackBody<Body>>();
+    shared::<FallbackBody<Body>>();
+    unpin::<RespondBody<Body>>();
+    shared::<RespondBody<Body>>();
     sendable::<tower_gemini::circuit_breaker::ResponseFuture<Plain, Body, std::future::Ready<()>>>();
     unpin::<CircuitBody<Body>>();
     shared::<CircuitBody<Body>>();

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::error::CircuitOpen;
 use super::key::{Key, Shared};
 use super::state::{Change, Machine};
 use super::transition::{CircuitState, Mode, Transition};
-use crate::target::TargetKey;
+use crate::target::{Target, TargetKey};
 
 /// The circuits of a layer, to look at and to act on. Made by
 /// [`CircuitBreakerLayer::handle`](super::CircuitBreakerLayer::handle).
@@ -69,6 +70,20 @@ impl Circuits {
     #[must_use]
     pub fn all(&self) -> Vec<Circuit> {
         self.shared.keyed.all().iter().map(|(_, key)| look(key)).collect()
+    }
+
+    /// Whether a request for this target would be turned away now, because its circuit is open or its probes are under
+    /// way. Takes no place, and makes no circuit where there is none.
+    pub(crate) fn turns_away(&self, target: &Target<'_>) -> Option<Box<CircuitOpen>> {
+        let key = self.shared.keyed.peek(&self.shared.key_of(target))?;
+        let now = key.common.now();
+        let look = |machine: &mut Machine, _: &_| {
+            // Behind a circuit that has closed a request waits for milliseconds.
+            let denial = if machine.is_ramping(now) { None } else { machine.refuse(now) };
+            (denial, None)
+        };
+        let (denial, _) = key.gate.with(now, &key.common.unwell, look);
+        denial.map(|denial| key.turned_away(denial))
     }
 
     /// Turns every request of this key away from now on, until somebody resets it.

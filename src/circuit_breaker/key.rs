@@ -74,12 +74,15 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn of_target(&self, target: &Target<'_>) -> Arc<Key> {
-        let key = match &self.key_by {
+        self.of_key(self.key_of(target))
+    }
+
+    pub(super) fn key_of(&self, target: &Target<'_>) -> TargetKey {
+        match &self.key_by {
             Some(key_by) => key_by(target),
             // Health is the server's and not the project's.
             None => target.key().without_label(),
-        };
-        self.of_key(key)
+        }
     }
 
     pub(super) fn of_key(&self, key: TargetKey) -> Arc<Key> {
@@ -143,7 +146,7 @@ impl Key {
         denial.map(|denial| self.turned_away(denial))
     }
 
-    fn turned_away(&self, denial: Denial) -> Box<CircuitOpen> {
+    pub(super) fn turned_away(&self, denial: Denial) -> Box<CircuitOpen> {
         let until = (denial.until != NEVER).then(|| self.common.instant(denial.until));
         let since = self.common.instant(denial.since);
         Box::new(CircuitOpen::new(Arc::clone(&self.key), since, until, denial.why))

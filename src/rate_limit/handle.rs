@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::admission::Spent;
 use super::key::QuotaKey;
 use super::limits::{Dimension, Limits};
+use super::refusal::{RateLimited, Why};
 use super::shared::{Key, Shared};
 use super::snapshot::{Restored, Snapshot, SnapshotError};
 use crate::error::ConfigError;
 use crate::keyed::lock;
+use crate::target::Target;
 
 /// A handle to the quotas of a [`RateLimitLayer`](super::RateLimitLayer). Cheap to clone; outlives the layer.
 ///
@@ -53,6 +56,16 @@ impl RateLimits {
     #[must_use]
     pub fn status_of(&self, key: &QuotaKey) -> Option<QuotaStatus> {
         self.shared.keys.peek(key).map(|key| QuotaStatus::of(&key))
+    }
+
+    /// The error of a request for this target whose quota is spent: of the day, of another long period, or zero.
+    /// `None` while it may go, also after a wait. Charges nothing.
+    pub(crate) fn turns_away(&self, target: &Target<'_>) -> Option<RateLimited> {
+        let key = self.shared.keys.peek(&self.shared.id_of(target))?;
+        let now = key.common().now();
+        let (dimension, Spent { reset }) = key.at_desk(now, |desk| desk.ledger.spent(now))?;
+        let why = if reset.is_none() { Why::Zero } else { Why::Spent };
+        Some(RateLimited::new(why, dimension, reset.and_then(|reset| key.common().instant(reset))))
     }
 
     /// Sets the limits of each model that has none of its own, also while requests wait: they go, or are refused, by

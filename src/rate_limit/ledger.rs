@@ -297,6 +297,15 @@ impl Ledger {
         Ok(probe)
     }
 
+    /// What is spent, where the next request would be turned away for it; a probe that is due would not be.
+    pub(super) fn spent(&mut self, now: Nanos) -> Option<(Dimension, Spent)> {
+        let now = self.tick(now);
+        match self.check_closely(now, 0) {
+            Err(Admission::Wait { dimension, spent: Some(spent), .. }) => Some((dimension, spent)),
+            _ => None,
+        }
+    }
+
     /// When a request can be admitted that comes after so many requests and tokens, if all of them go before it and
     /// nothing else changes.
     pub(super) fn forecast(&self, now: Nanos, ahead: (u64, u64), cost: Cost) -> Result<Forecast, Refusal> {

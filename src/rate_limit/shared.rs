@@ -115,15 +115,18 @@ impl Common {
 impl Shared {
     /// The state of a target's key.
     pub(super) fn key_of(&self, target: &Target<'_>) -> Arc<Key> {
-        let key = match &self.key_by {
-            None => QuotaKey::of(target),
-            Some(by) => QuotaKey::new(Pool::of(target.method()), by(target)),
-        };
-        self.keys.get(key, |key| {
+        self.keys.get(self.id_of(target), |key| {
             let config = lock(&self.config);
             let restored = config.restored.get(&key.to_string()).copied();
             Key::new(Arc::clone(&self.common), key.clone(), config.limits_of(key), restored)
         })
+    }
+
+    pub(super) fn id_of(&self, target: &Target<'_>) -> QuotaKey {
+        match &self.key_by {
+            None => QuotaKey::of(target),
+            Some(by) => QuotaKey::new(Pool::of(target.method()), by(target)),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::time::{Instant, Sleep};
 use tower_service::Service;
 
 use super::budget::{Budget, Withdrawal};
+use super::carry::Carry;
 use super::policy::{Failure, Progress, Settings};
 use super::report::{Attempt, Attempts};
 use super::{GaveUp, Replay, budget_key};
@@ -63,6 +64,9 @@ pub(super) struct Refused {
     pub(super) settings: Arc<Settings>,
     pub(super) why: GaveUp,
     pub(super) key: Option<u64>,
+    pub(super) carry: Option<Carry>,
+    /// From an earlier call.
+    pub(super) failed: Option<Box<Failed>>,
 }
 
 pub(super) struct Kept<S, B> {
@@ -78,6 +82,8 @@ pub(super) struct Kept<S, B> {
     pub(super) key: Option<u64>,
     /// Made at the first failure, so that a success does not carry the room for it.
     pub(super) failed: Option<Box<Failed>>,
+    /// Where another call of the same request may follow, or went before.
+    pub(super) carry: Option<Carry>,
 }
 
 /// What there is to remember once an attempt has failed.
@@ -103,6 +109,47 @@ impl Drop for Failed {
         // Dropped in the midst of an attempt, nobody knows how far it got.
         if self.is_called {
             self.spend();
+        }
+    }
+}
+
+impl Failed {
+    /// For a call that goes on where an earlier one ended: its request is told which attempt it is.
+    pub(super) fn resume<B>(carry: &Carry, request: &mut Request<B>) -> Option<Box<Self>> {
+        let progress = carry.take();
+        if progress.request == 0 {
+            return None;
+        }
+        if progress.attempts > 0 {
+            request.extensions_mut().insert(Attempt(progress.attempts + 1));
+        }
+        Some(Box::new(Self { progress, token: None, is_called: false }))
+    }
+
+    fn begin(carry: Option<&Carry>) -> Box<Self> {
+        let progress = carry.map(Carry::take).unwrap_or_default();
+        Box::new(Self { progress, token: None, is_called: false })
+    }
+
+    pub(super) const fn attempts(&self) -> u32 {
+        self.progress.attempts
+    }
+
+    pub(super) const fn started(&self) -> Option<Instant> {
+        self.progress.started
+    }
+
+    /// The end of this call, told in the response's extensions, and kept for another call where one may follow.
+    fn end<RB>(
+        mut self: Box<Self>,
+        result: &mut Result<Response<RB>, BoxError>,
+        gave_up: Option<GaveUp>,
+        carry: Option<&Carry>,
+    ) {
+        self.progress.publish(result.as_mut().map_err(|_| ()), gave_up);
+        if let Some(carry) = carry {
+            let report = result.as_ref().ok().and_then(|response| response.extensions().get());
+            carry.put(std::mem::take(&mut self.progress), report);
         }
     }
 }
@@ -206,28 +253,32 @@ impl<S, B: Body + Clone> Task<S, B> {
 }
 
 impl Refused {
-    fn after<RB>(&self, mut result: Result<Response<RB>, BoxError>) -> Result<Response<RB>, BoxError> {
+    fn after<RB>(&mut self, mut result: Result<Response<RB>, BoxError>) -> Result<Response<RB>, BoxError> {
         let Some(verdict) = judge(&result) else {
             if let (Some(budget), Some(key)) = (&self.settings.budget, self.key) {
                 budget.deposit(key);
             }
+            if let Some(failed) = self.failed.take() {
+                self.settings.recovered(failed, &mut result);
+            }
             return result;
         };
-        let mut progress = Progress { attempts: 1, ..Progress::default() };
-        progress.kinds.extend(verdict.kind());
         let failure = match &result {
             Ok(_) => Failure::Verdict(&verdict),
             Err(error) => Failure::of_error(error, &verdict),
         };
         self.settings.note_free_wait(&failure);
-        self.settings.number(&mut progress);
-        let before = Progress { request: progress.request, ..Progress::default() };
-        self.settings.tell_failed(&before, &failure);
+        let mut failed = self.failed.take().unwrap_or_else(|| Failed::begin(self.carry.as_ref()));
+        let progress = &mut failed.progress;
+        self.settings.number(progress);
+        self.settings.tell_failed(progress, &failure);
+        progress.attempts += 1;
+        progress.kinds.extend(verdict.kind());
         // The refusal is the reason only if there would have been another attempt.
-        let why = self.settings.schedule(&progress, &verdict, || 0.0).err().unwrap_or(self.why);
-        self.settings.tell_gave_up(&progress, &failure, why);
+        let why = self.settings.schedule(progress, &verdict, || 0.0).err().unwrap_or(self.why);
+        self.settings.tell_gave_up(progress, &failure, why);
         self.settings.note_order(&mut result);
-        progress.publish(result.as_mut().map_err(|_| ()), Some(why));
+        failed.end(&mut result, Some(why), self.carry.as_ref());
         result
     }
 }
@@ -242,7 +293,7 @@ impl<S, B: Body + Clone> Kept<S, B> {
             Ok(_) => Failure::Verdict(&verdict),
             Err(error) => Failure::of_error(error, &verdict),
         };
-        let mut failed = self.failed.take().unwrap_or_default();
+        let mut failed = self.failed.take().unwrap_or_else(|| Failed::begin(self.carry.as_ref()));
         failed.is_called = false;
         if let Failure::Verdict(_) = failure {
             failed.spend();
@@ -260,7 +311,8 @@ impl<S, B: Body + Clone> Kept<S, B> {
             Err(why) => {
                 self.settings.tell_gave_up(&failed.progress, &failure, why);
                 self.settings.note_order(&mut result);
-                failed.progress.publish(result.as_mut().map_err(|_| ()), Some(why));
+                failed.progress.started = self.started;
+                failed.end(&mut result, Some(why), self.carry.as_ref());
                 Next::Return(result)
             }
         }
@@ -298,27 +350,24 @@ impl<S, B: Body + Clone> Kept<S, B> {
                 budget.deposit(key);
             }
         }
-        if let Some(mut failed) = self.failed.take() {
-            failed.progress.attempts += 1;
-            self.settings.observer.tell(&Event::Recovered {
-                request: failed.progress.request,
-                attempts: failed.progress.attempts,
-            });
-            failed.progress.publish(result.as_mut().map_err(|_| ()), None);
+        if let Some(failed) = self.failed.take() {
+            self.settings.recovered(failed, result);
         }
     }
 
     /// The request of the next attempt: a copy of the kept one, or for the last attempt itself.
     fn next_request(&mut self) -> Request<B> {
         let failed = self.failed.get_or_insert_default();
+        let attempt = failed.progress.attempts + 1;
         // A layer of this process may turn the last one away, too, where such layers have shown themselves.
-        let last = failed.progress.attempts + 1 >= self.settings.attempts && !self.settings.has_free_waits();
+        let last = attempt >= self.settings.most(failed.progress.reserved) && !self.settings.has_free_waits();
+        let release = last && !self.carry.as_ref().is_some_and(Carry::goes_on);
         let replay = self.request.as_ref().and_then(|request| request.extensions().get::<Replay>());
         let mut request = match replay {
             None if last => self.request.take(),
             // NOTE: of a replayed body the newest copy is served, and the kept one is older than those that
             // were sent. The last one need not keep what it sends.
-            Some(replay) if last => {
+            Some(replay) if release => {
                 replay.release();
                 self.request.clone()
             }
@@ -345,6 +394,14 @@ impl Settings {
         if let Ok(response) = result {
             order::passed(response, Part::Retry, &self.observer);
         }
+    }
+
+    /// The attempt after at least one failure succeeded.
+    fn recovered<RB>(&self, mut failed: Box<Failed>, result: &mut Result<Response<RB>, BoxError>) {
+        failed.progress.attempts += 1;
+        let Progress { request, attempts, .. } = failed.progress;
+        self.observer.tell(&Event::Recovered { request, attempts });
+        failed.end(result, None, None);
     }
 
     pub(super) fn tell_failed(&self, progress: &Progress, failure: &Failure<'_>) {

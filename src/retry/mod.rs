@@ -28,6 +28,7 @@
 //! event of a stream ([`Peek`](crate::classify::Peek)). After output nothing is repeated.
 //!
 //! Attempts of all kinds count together: two `internal` after a `rate_limited` are three.
+//! Those of all models of a [fallback](crate::fallback) outside do, too, and one is left for each model to come.
 //!
 //! Where the server names a delay, that is waited out: never less than declared, one second more where the
 //! declared one is cut to whole seconds, and up to 20 % more to spread the herd. A declared delay above 60 s,
@@ -109,6 +110,7 @@
 
 mod backoff;
 mod budget;
+mod carry;
 mod future;
 mod layer;
 mod policy;
@@ -125,6 +127,7 @@ use http_body::Body;
 
 pub use self::backoff::{Backoff, Jitter};
 pub use self::budget::Budget;
+pub(crate) use self::carry::Carry;
 pub use self::future::ResponseFuture;
 pub use self::layer::RetryLayer;
 pub use self::policy::{RetryPolicy, RetryPolicyBuilder, Schedule};
@@ -159,6 +162,6 @@ fn budget_key<B>(request: &Request<B>) -> u64 {
 }
 
 /// Whether the body of this request is gone: it was streamed through and could not be kept.
-fn is_lost<B>(request: &Request<B>) -> bool {
+pub(crate) fn is_lost<B>(request: &Request<B>) -> bool {
     request.extensions().get::<Replay>().is_some_and(Replay::is_lost)
 }

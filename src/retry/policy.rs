@@ -318,6 +318,8 @@ pub(super) struct Progress {
     pub(super) empty: u32,
     /// Rejections in a row, none of them sent.
     pub(super) rejections: u32,
+    /// Attempts that are left to models which come after this one.
+    pub(super) reserved: u32,
     /// Drawn from at the first wait.
     pub(super) stream: Option<Stream>,
     pub(super) waits: Vec<Duration>,
@@ -386,6 +388,11 @@ impl Settings {
             // Relaxed: only distinct numbers are asked for.
             progress.request = self.failed_requests.fetch_add(1, Ordering::Relaxed) + 1;
         }
+    }
+
+    /// The attempts of a request in all, but for those that are left to models which come after this one.
+    pub(super) fn most(&self, reserved: u32) -> u32 {
+        self.attempts.saturating_sub(reserved).max(1)
     }
 
     /// Decides about one failed attempt, which `progress` does not count yet, and counts it.
@@ -466,7 +473,8 @@ impl Settings {
             Retryability::Never => return Err(GaveUp::NotRetryable),
             _ => self.schedules[kind as usize].as_ref().ok_or(GaveUp::NotRetryable)?,
         };
-        if progress.attempts >= schedule.attempts.unwrap_or(self.attempts).min(self.attempts) {
+        let most = self.most(progress.reserved);
+        if progress.attempts >= schedule.attempts.unwrap_or(most).min(most) {
             return Err(GaveUp::Attempts);
         }
         if verdict.maybe_processed() && progress.maybe_processed >= self.maybe_processed_retries {

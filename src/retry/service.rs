@@ -5,7 +5,8 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::future::{Kept, Refused, State, Task};
+use super::carry::Carry;
+use super::future::{Failed, Kept, Refused, State, Task};
 use super::policy::Settings;
 use super::{GaveUp, ResponseFuture, RetryPolicy, budget_key, replayable};
 use crate::error::BoxError;
@@ -59,6 +60,21 @@ impl<S> Retry<S> {
     }
 }
 
+impl<S> Retry<S> {
+    /// A copy for another attempt, unless this one is the last already.
+    #[inline]
+    fn keep<B: Clone>(
+        &self,
+        request: &Request<B>,
+        carry: Option<&Carry>,
+        failed: Option<&Failed>,
+    ) -> Option<Request<B>> {
+        let made = failed.map_or(0, Failed::attempts);
+        let reserved = carry.map_or(0, Carry::reserved);
+        (made + 1 < self.settings.most(reserved)).then(|| request.clone())
+    }
+}
+
 impl<S, B, RB> Service<Request<B>> for Retry<S>
 where
     S: Service<Request<B>, Response = Response<RB>> + Clone,
@@ -75,29 +91,33 @@ where
 
     // Each arm builds the future in place, the copy of the request included: it is moved nowhere else.
     #[inline]
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         if self.settings.attempts <= 1 {
             return ResponseFuture {
                 task: Task::PassThrough,
                 state: State::called(self.inner.call(request)),
             };
         }
+        let carry = Carry::of(&request).cloned();
+        let failed = carry.as_ref().and_then(|carry| Failed::resume(carry, &mut request));
         let (refused, key) = self.refuse(&request);
         if let Some(why) = refused {
-            let task = Task::Refused(Refused { settings: Arc::clone(&self.settings), why, key });
+            let settings = Arc::clone(&self.settings);
+            let task = Task::Refused(Refused { settings, why, key, carry, failed });
             return ResponseFuture { task, state: State::called(self.inner.call(request)) };
         }
         ResponseFuture {
             task: Task::Kept(Kept {
-                request: Some(request.clone()),
+                request: self.keep(&request, carry.as_ref(), failed.as_deref()),
                 // A clone that is polled ready before each further attempt: the readiness that the caller
                 // obtained is used up by the first.
                 service: self.inner.clone(),
                 settings: Arc::clone(&self.settings),
                 deadline: Deadline::of(&request).map(Deadline::instant),
-                started: None,
+                started: failed.as_ref().and_then(|failed| failed.started()),
                 key,
-                failed: None,
+                failed,
+                carry,
             }),
             state: State::called(self.inner.call(request)),
         }

@@ -315,6 +315,26 @@ impl<B: Body<Data = Bytes>> ReplayBody<B> {
 }
 
 impl<B> ReplayBody<B> {
+    /// All data of the body, where it was read to its end and all of it is kept.
+    pub(crate) fn whole(&self) -> Option<Bytes> {
+        let state = self.shared.lock();
+        matches!(state.source, Source::Ended).then(|| state.tape.data())?
+    }
+
+    /// A body of these bytes, which were read already, with the bound of this one.
+    pub(crate) fn with_data(&self, data: Bytes) -> Self {
+        let max_bytes = self.shared.control.max_bytes.max(data.len());
+        let mut tape = Tape::new(max_bytes, 0);
+        tape.record(&Kept::Data(data), &mut VecDeque::new());
+        let control = Control::new(max_bytes);
+        control.set_kept(tape.kept_bytes());
+        let state = State { tape, source: Source::Ended, live: 0, waker: None };
+        Self {
+            shared: Arc::new(Shared { control: Arc::new(control), state: Mutex::new(state) }),
+            place: Place { birth: 0, next: 0, sent: 0, done: false },
+        }
+    }
+
     /// The handle that tells whether this body can be repeated. All copies have the same.
     #[must_use]
     pub fn replay(&self) -> Replay {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::Frame;
 
@@ -92,6 +92,24 @@ impl Tape {
     /// whole stays below twice the limit.
     fn max_frames(&self) -> usize {
         FREE_FRAMES.saturating_add(self.max_bytes / 64)
+    }
+
+    /// The data of all frames there ever were, if all of them are here.
+    pub(super) fn data(&self) -> Option<Bytes> {
+        let mut frames = self.frames.iter().filter_map(|frame| match frame {
+            Kept::Data(data) => Some(data),
+            Kept::Trailers(_) => None,
+        });
+        match (self.gone, frames.next(), frames.next()) {
+            (1.., ..) => None,
+            (0, None, _) => Some(Bytes::new()),
+            (0, Some(only), None) => Some(only.clone()),
+            (0, Some(first), Some(second)) => {
+                let mut all = BytesMut::with_capacity(self.kept);
+                [first, second].into_iter().chain(frames).for_each(|data| all.extend_from_slice(data));
+                Some(all.freeze())
+            }
+        }
     }
 
     /// Frame number `next`, if it is here.

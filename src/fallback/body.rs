@@ -1,0 +1,118 @@
+//! Bodies: of requests, to be rewritten, and of responses.
+
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+use http::Request;
+use http_body::Body;
+use pin_project_lite::pin_project;
+
+use crate::either::Either;
+use crate::retry::ReplayBody;
+use crate::tail::passes_on;
+
+/// A request's body that can be looked at and replaced, for APIs that name the model in there.
+///
+/// Implemented for every body that is `Clone` and made of `Bytes` (`Full<Bytes>`), and for
+/// [`ReplayBody`](crate::retry::ReplayBody). Implement it for a body of your own, say an enum of several; where the
+/// bytes are not at hand say so, and such a request falls back only where its path names the model.
+///
+/// ```
+/// use bytes::Bytes;
+/// use http::Request;
+/// use http_body_util::Full;
+/// use tower_gemini::fallback::RewriteBody;
+///
+/// #[derive(Clone)]
+/// enum Mine {
+///     Json(Full<Bytes>),
+///     Upload,
+/// }
+///
+/// impl RewriteBody for Mine {
+///     fn whole(&self) -> Option<Bytes> {
+///         match self {
+///             Self::Json(body) => body.whole(),
+///             Self::Upload => None,
+///         }
+///     }
+///
+///     fn replace(request: &mut Request<Self>, bytes: Bytes) {
+///         *request.body_mut() = Self::Json(Full::new(bytes));
+///     }
+/// }
+/// ```
+pub trait RewriteBody: Clone {
+    /// All of its bytes, if they are at hand now. Asked before the request is sent, and again after it has failed.
+    /// Must not use the body up.
+    fn whole(&self) -> Option<Bytes>;
+
+    /// Puts a body of these bytes into the request. Its `content-length`, where it has one, is set by the layer.
+    fn replace(request: &mut Request<Self>, bytes: Bytes);
+}
+
+impl<B> RewriteBody for B
+where
+    B: Body<Data = Bytes> + Clone + From<Bytes>,
+{
+    /// Reads a copy, as far as that is ready at once.
+    fn whole(&self) -> Option<Bytes> {
+        let mut body = pin!(self.clone());
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut next = || match body.as_mut().poll_frame(&mut cx) {
+            Poll::Ready(Some(Ok(frame))) => Some(Some(frame.into_data().unwrap_or_default())),
+            Poll::Ready(None) => Some(None),
+            Poll::Ready(Some(Err(_))) | Poll::Pending => None,
+        };
+        let Some(first) = next()? else { return Some(Bytes::new()) };
+        let Some(second) = next()? else { return Some(first) };
+        let mut all = BytesMut::from(&*first);
+        all.extend_from_slice(&second);
+        while let Some(data) = next()? {
+            all.extend_from_slice(&data);
+        }
+        Some(all.freeze())
+    }
+
+    fn replace(request: &mut Request<Self>, bytes: Bytes) {
+        *request.body_mut() = Self::from(bytes);
+    }
+}
+
+impl<B> RewriteBody for ReplayBody<B> {
+    /// Once an attempt has read all of it and all of it was kept.
+    fn whole(&self) -> Option<Bytes> {
+        Self::whole(self)
+    }
+
+    fn replace(request: &mut Request<Self>, bytes: Bytes) {
+        let body = request.body().with_data(bytes);
+        // The retry layer asks the handle whether the body can be repeated.
+        request.extensions_mut().insert(body.replay());
+        *request.body_mut() = body;
+    }
+}
+
+pin_project! {
+    /// A response's body: the inner service's, or the last resort's.
+    ///
+    /// Frames, trailers and errors pass through unchanged. Dropping it drops the inner body.
+    pub struct FallbackBody<B> {
+        #[pin]
+        tail: Either<B>,
+    }
+}
+
+impl<B> FallbackBody<B> {
+    #[inline]
+    pub(super) const fn inner(body: B) -> Self {
+        Self { tail: Either::inner(body) }
+    }
+
+    pub(super) fn own(bytes: Bytes) -> Self {
+        Self { tail: Either::own(bytes) }
+    }
+}
+
+passes_on!(FallbackBody, bytes::Bytes);

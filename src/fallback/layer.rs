@@ -1,0 +1,170 @@
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderName, Request, Response};
+use tower_layer::Layer;
+
+use super::chain::Chains;
+use super::service::ModelFallback;
+use crate::circuit_breaker::Circuits;
+use crate::error::ConfigError;
+use crate::event::{Observed, Observer};
+use crate::rate_limit::RateLimits;
+use crate::target::Target;
+use crate::verdict::Verdict;
+
+/// Puts a [`ModelFallback`] around a service. See the [module documentation](super).
+///
+/// Clones and all services it makes share the settings; there is no other state. [`ModelFallbackLayer::default`] has
+/// no chain and passes everything on.
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct ModelFallbackLayer {
+    settings: Arc<Settings>,
+}
+
+impl ModelFallbackLayer {
+    /// A builder that starts without a chain.
+    pub fn builder() -> ModelFallbackBuilder {
+        ModelFallbackBuilder::default()
+    }
+}
+
+impl<S> Layer<S> for ModelFallbackLayer {
+    type Service = ModelFallback<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        ModelFallback::new(Arc::clone(&self.settings), inner)
+    }
+}
+
+type LastResort = Arc<dyn Fn(&Parts, &Verdict) -> Option<Response<Bytes>> + Send + Sync>;
+
+#[derive(Clone, Default)]
+pub(super) struct Settings {
+    pub(super) chains: Chains,
+    circuits: Option<Circuits>,
+    rate_limits: Option<RateLimits>,
+    pub(super) header: Option<HeaderName>,
+    pub(super) last_resort: Option<LastResort>,
+    pub(super) observer: Observed,
+}
+
+impl Settings {
+    pub(super) const fn looks_ahead(&self) -> bool {
+        self.circuits.is_some() || self.rate_limits.is_some()
+    }
+
+    /// Why this request would be turned away by a layer inside; `None` as far as it would not.
+    pub(super) fn turns_away<B>(&self, request: &Request<B>) -> Option<Verdict> {
+        if !self.looks_ahead() {
+            return None;
+        }
+        let target = Target::of(request);
+        if let Some(open) = self.circuits.as_ref().and_then(|circuits| circuits.turns_away(&target)) {
+            return Some(Verdict::from_error(&*open));
+        }
+        let spent = self.rate_limits.as_ref().and_then(|limits| limits.turns_away(&target));
+        spent.map(|spent| Verdict::from_error(&spent))
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("chains", &self.chains)
+            .field("header", &self.header)
+            .field("last_resort", &self.last_resort.as_ref().map(|_| ()))
+            .field("observer", &self.observer)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Collects settings for a [`ModelFallbackLayer`]; [`build`](Self::build) checks them.
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct ModelFallbackBuilder {
+    chains: Vec<Vec<Arc<str>>>,
+    larger: Vec<Box<str>>,
+    settings: Settings,
+}
+
+impl ModelFallbackBuilder {
+    /// The models that stand in for `model`, in the order in which they are asked: 1 to 15. Names are those of the
+    /// API without `models/`. Give one chain for each model; a model may stand in several.
+    ///
+    /// A model that stands in does not bring a chain of its own: only the chain of the model that was asked counts.
+    pub fn chain<T: Into<Arc<str>>>(
+        mut self,
+        model: impl Into<Arc<str>>,
+        others: impl IntoIterator<Item = T>,
+    ) -> Self {
+        self.chains.push(std::iter::once(model.into()).chain(others.into_iter().map(Into::into)).collect());
+        self
+    }
+
+    /// Marks a model that takes longer inputs than those before it in its chains. A request that is too long for a
+    /// model ([`ContextTooLong`](crate::Kind::ContextTooLong)) goes on to the next one that is marked. Default: none
+    /// is, and such a failure is handed on.
+    pub fn larger_context(mut self, model: impl Into<Box<str>>) -> Self {
+        self.larger.push(model.into());
+        self
+    }
+
+    /// Passes over a model whose circuit is open, instead of calling and leaving it to the retry layer to wait for
+    /// it. Give the [handle](crate::circuit_breaker::CircuitBreakerLayer::handle) of the circuit breaker that is
+    /// inside. Default none.
+    pub fn circuits(mut self, circuits: Circuits) -> Self {
+        self.settings.circuits = Some(circuits);
+        self
+    }
+
+    /// Passes over a model whose quota is spent, for the day or longer, or zero; a call that may test whether that
+    /// is still so goes through. Give the [handle](crate::rate_limit::RateLimitLayer::handle) of the rate limit that
+    /// is inside. Default none.
+    pub fn rate_limits(mut self, limits: RateLimits) -> Self {
+        self.settings.rate_limits = Some(limits);
+        self
+    }
+
+    /// A response header that names the model, where another one answered than was asked; `x-gemini-model` is a
+    /// good name for it. Default none: [`AnsweredBy`](super::AnsweredBy) in the extensions tells it.
+    pub fn header(mut self, name: HeaderName) -> Self {
+        self.settings.header = Some(name);
+        self
+    }
+
+    /// What answers when no model did: say, the last answer to the same question. Default none.
+    ///
+    /// It is asked for each failure of a model with a chain that is about to be handed on, whatever its kind, with the
+    /// request as it came and the failure; `None` hands the failure on. It runs inside the call, so it must not
+    /// block; what has to be waited for belongs into a layer outside. The request's headers may hold the key.
+    pub fn last_resort<F>(mut self, answer: F) -> Self
+    where
+        F: Fn(&Parts, &Verdict) -> Option<Response<Bytes>> + Send + Sync + 'static,
+    {
+        self.settings.last_resort = Some(Arc::new(answer));
+        self
+    }
+
+    /// Who is told when a request goes on to another model, or would have and could not.
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.settings.observer = Observed::by(observer);
+        self
+    }
+
+    /// The layer.
+    ///
+    /// # Errors
+    ///
+    /// The first chain that breaks a rule, and the rule: a name is empty, longer than 256 bytes or holds anything but
+    /// letters, digits, `-`, `.`, `_` and `@`; a model stands twice in one chain, or has two chains; a chain is empty
+    /// or too long; [`larger_context`](Self::larger_context) names a model of no chain.
+    pub fn build(self) -> Result<ModelFallbackLayer, ConfigError> {
+        let Self { chains, larger, mut settings } = self;
+        settings.chains = Chains::new(&chains, &larger)?;
+        Ok(ModelFallbackLayer { settings: Arc::new(settings) })
+    }
+}
