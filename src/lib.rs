@@ -50,6 +50,8 @@
 //! | [`timeout`] | the layers that end what takes too long: attempts, pauses of a stream, whole requests |
 //! | [`fallback`] | the layer that asks another model |
 //! | [`respond`] | the layer that turns errors into Google's own form, for gateways |
+//! | [`stack`] | all of them in the recommended order, in one line |
+//! | [`guide`] | choosing the order, recipes |
 //! | [`target`] | what a request asks for, without the key |
 //! | [`event`] | what the layers tell while they work |
 //! | [`error`] | boxed errors, and how to find the inner one again |
@@ -96,6 +98,7 @@ pub mod error;
 pub mod event;
 pub mod fallback;
 pub mod google_rpc;
+pub mod guide;
 mod keyed;
 mod order;
 pub mod rate_limit;
@@ -109,6 +112,7 @@ mod scan;
 #[cfg(feature = "sim")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
 pub mod sim;
+pub mod stack;
 mod tail;
 pub mod target;
 mod time;

@@ -13,6 +13,7 @@ use tower_gemini::circuit_breaker::CircuitBreakerLayer;
 use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::concurrency::AdaptiveConcurrencyLayer;
 use tower_gemini::event::{Event, Observer, Part};
+use tower_gemini::fallback::ModelFallbackLayer;
 use tower_gemini::rate_limit::RateLimitLayer;
 use tower_gemini::retry::{RetryLayer, RetryPolicy};
 
@@ -84,6 +85,15 @@ async fn retries_upon_retries_are_told() {
     let stack = retry(&log).layer(quiet.layer(ClassifyLayer::new().layer(down())));
     stack.oneshot(request()).await.unwrap();
     assert_eq!(log.told(), [(Part::Retry, Part::Retry)], "also where only the outer one is observed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fallback_inside_of_retry_is_told() {
+    let log = Arc::new(Log::default());
+    let fallback = ModelFallbackLayer::builder().chain("m", ["n"]).build().unwrap();
+    let stack = retry(&log).layer(fallback.layer(ClassifyLayer::new().layer(down())));
+    stack.oneshot(request()).await.unwrap();
+    assert_eq!(log.told(), [(Part::Retry, Part::Fallback)]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,6 +14,7 @@ use super::report::{AnsweredBy, Refusal};
 use super::{json, path};
 use crate::error::{BoxError, Rejected, find};
 use crate::event::Event;
+use crate::order::{self, Part};
 use crate::retry::{self, Attempts, Carry};
 use crate::target::ModelHint;
 use crate::time;
@@ -202,6 +203,9 @@ impl<S, B: RewriteBody> Work<S, B> {
         result: Result<Response<RB>, BoxError>,
     ) -> Result<Response<FallbackBody<RB>>, BoxError> {
         let mut response = result?;
+        if !Verdict::is_good(&response) {
+            order::passed(&mut response, Part::Fallback, &self.settings.observer);
+        }
         if let Some(chain) = self.plan.chain.as_ref().filter(|_| self.at > 0) {
             let model = chain.model(self.at);
             let by = AnsweredBy { model: Some(Arc::clone(&model.name)), position: self.at };

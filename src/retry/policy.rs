@@ -260,6 +260,13 @@ impl RetryPolicyBuilder {
         self
     }
 
+    /// Layers inside will turn requests away: copies are kept from the first one on. See
+    /// [`note_free_wait`](Settings::note_free_wait).
+    pub(crate) fn expecting_free_waits(self) -> Self {
+        self.settings.free_waits.store(true, Ordering::Relaxed);
+        self
+    }
+
     /// Who is told of failures, waits and surrenders.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.settings.observer = Observed::by(observer);

@@ -1,0 +1,166 @@
+//! Recipes, each compiled with the tests.
+//!
+//! # hyper-util
+//!
+//! The client is a `Service` already. `Full<Bytes>` bodies are `Clone`, so retries need nothing else.
+//!
+//! ```no_run
+//! use bytes::Bytes;
+//! use http::Request;
+//! use http_body_util::{BodyExt, Full};
+//! use hyper_util::client::legacy::Client;
+//! use hyper_util::rt::TokioExecutor;
+//! use tower::{Layer, Service, ServiceExt};
+//! use tower_gemini::stack::GeminiStack;
+//!
+//! # async fn ask() -> Result<(), tower_gemini::BoxError> {
+//! // With TLS, take the connector of hyper-rustls or hyper-tls.
+//! let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+//! let mut gemini = GeminiStack::new().layer(client);
+//!
+//! let request = Request::post("http://127.0.0.1:8080/v1beta/models/gemini-2.5-flash:generateContent")
+//!     .header("content-type", "application/json")
+//!     .body(Full::from(r#"{"contents":[{"parts":[{"text":"Why is the sky blue?"}]}]}"#))?;
+//! let response = gemini.ready().await?.call(request).await?;
+//! println!("{} {:?}", response.status(), response.into_body().collect().await?.to_bytes());
+//! # Ok(()) }
+//! ```
+//!
+//! # Streams
+//!
+//! A stream is read as it comes; frames are never merged or held back. An error in the first event is retried like any
+//! other. What comes later is the caller's to see: [`Verdict::outcome`](crate::Verdict::outcome) tells after the last frame, and
+//! [`StrictBodyLayer`](crate::classify::StrictBodyLayer) turns a bad end into an error of the body.
+//!
+//! ```
+//! use http_body_util::BodyExt;
+//! # use bytes::Bytes;
+//! # use http_body_util::Full;
+//! # use tower::{Layer, ServiceExt};
+//! use tower_gemini::Verdict;
+//! use tower_gemini::classify::StrictBodyLayer;
+//! use tower_gemini::stack::GeminiStack;
+//! use tower_gemini::verdict::Outcome;
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), tower_gemini::BoxError> {
+//! # let client = tower::service_fn(async |_: http::Request<Full<Bytes>>| {
+//! #     let events = "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"Hi\"}]},\"finishReason\":\"STOP\"}]}\r\n\r\n";
+//! #     let response = http::Response::builder().header("content-type", "text/event-stream");
+//! #     response.body(Full::<Bytes>::from(events))
+//! # });
+//! # let request = http::Request::post("http://127.0.0.1/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse")
+//! #     .body(Full::default())?;
+//! let gemini = StrictBodyLayer::new().layer(GeminiStack::new().layer(client));
+//! let response = gemini.oneshot(request).await?;
+//! let verdict = Verdict::of(&response);
+//! let mut body = response.into_body();
+//! while let Some(frame) = body.frame().await {
+//!     if let Ok(data) = frame?.into_data() {
+//!         print!("{}", String::from_utf8_lossy(&data));
+//!     }
+//! }
+//! assert_eq!(verdict.outcome(), Some(Outcome::Complete));
+//! # Ok(()) }
+//! ```
+#![cfg_attr(feature = "reqwest", doc = include_str!("reqwest.md"))]
+//!
+//! # axum: rejections as responses
+//!
+//! Behind a server every failure must become a response. [`RespondLayer`](crate::respond::RespondLayer) makes Google's own
+//! form of it, with the code, the status, `RetryInfo` and `Retry-After`, which every SDK understands. The gateway among
+//! the examples is this, grown up.
+//!
+//! ```no_run
+//! use axum::Router;
+//! use axum::body::Body;
+//! use hyper_util::client::legacy::Client;
+//! use hyper_util::rt::TokioExecutor;
+//! use tower::{Layer, ServiceBuilder};
+//! use tower_gemini::respond::RespondLayer;
+//! use tower_gemini::retry::ReplayLayer;
+//! use tower_gemini::stack::Preset;
+//!
+//! # async fn serve() -> Result<(), tower_gemini::BoxError> {
+//! let client = Client::builder(TokioExecutor::new()).build_http();
+//! let gemini = ServiceBuilder::new()
+//!     .layer(RespondLayer::new())
+//!     // An incoming body is not `Clone`: the replay layer keeps what it streams through.
+//!     .layer(Preset::gateway().stack().replay(ReplayLayer::new()))
+//!     .service(client);
+//! let app: Router = Router::new().fallback_service(gemini);
+//! axum::serve(tokio::net::TcpListener::bind("127.0.0.1:8080").await?, app).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! # Vertex AI
+//!
+//! The same API under another host and with an access token: paths of the form
+//! `/v1/projects/P/locations/L/publishers/google/models/M:generateContent` are read as such, and quotas and circuits are kept by
+//! project and location, too. Tokens expire, so the header is set for each attempt, inside of retry:
+//!
+//! ```
+//! use http::header::AUTHORIZATION;
+//! use http::{HeaderValue, Request};
+//! use tower::{Layer, ServiceBuilder};
+//! use tower_gemini::stack::GeminiStack;
+//! use tower_gemini::target::{Surface, Target};
+//!
+//! # fn token() -> HeaderValue { HeaderValue::from_static("Bearer x") }
+//! # let client = tower::service_fn(async |_: Request<http_body_util::Full<bytes::Bytes>>|
+//! #     Ok::<_, std::io::Error>(http::Response::new(http_body_util::Full::<bytes::Bytes>::default())));
+//! let signed = ServiceBuilder::new()
+//!     .map_request(|mut request: Request<_>| {
+//!         request.headers_mut().insert(AUTHORIZATION, token());
+//!         request
+//!     })
+//!     .service(client);
+//! let gemini = GeminiStack::new().layer(signed);
+//! # let _: &dyn std::any::Any = &gemini as &dyn std::any::Any;
+//!
+//! let path = "/v1/projects/p/locations/us-central1/publishers/google/models/gemini-2.5-flash:generateContent";
+//! let request = Request::post(format!("https://us-central1-aiplatform.googleapis.com{path}")).body(()).unwrap();
+//! assert_eq!(Target::of(&request).surface(), Surface::Vertex);
+//! ```
+//!
+//! # A service of your own
+//!
+//! Anything that takes `http::Request<B>` and gives `http::Response<RB>`, with bodies of `Bytes` and an error that converts
+//! into [`BoxError`](crate::BoxError). It must be `Clone`, because each retry makes one ready anew.
+//!
+//! Where its type names `BoxError` itself, as that of a closure or of a boxed service does, the compiler may say of
+//! `tokio::spawn(async move { gemini.oneshot(request).await })` that an "implementation of `From` is not general enough"
+//! ([rust-lang/rust#64552](https://github.com/rust-lang/rust/issues/64552), read 2026-11). Spawn `gemini.oneshot(request)`
+//! itself, or write `gemini.ready().await?.call(request).await`.
+//!
+//! ```
+//! use std::future::{Ready, ready};
+//! use std::task::{Context, Poll};
+//!
+//! use bytes::Bytes;
+//! use http::{Request, Response};
+//! use http_body_util::Full;
+//! use tower::{Layer, Service};
+//! use tower_gemini::stack::GeminiStack;
+//!
+//! #[derive(Clone)]
+//! struct Recorded(Bytes);
+//!
+//! impl Service<Request<Full<Bytes>>> for Recorded {
+//!     type Response = Response<Full<Bytes>>;
+//!     type Error = std::convert::Infallible;
+//!     type Future = Ready<Result<Self::Response, Self::Error>>;
+//!
+//!     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+//!         Poll::Ready(Ok(()))
+//!     }
+//!
+//!     fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+//!         ready(Ok(Response::new(Full::new(self.0.clone()))))
+//!     }
+//! }
+//!
+//! let gemini = GeminiStack::new().layer(Recorded(Bytes::from_static(b"{}")));
+//! # let _: &dyn std::any::Any = &gemini as &dyn std::any::Any;
+//! ```
+#![cfg_attr(feature = "sim", doc = include_str!("sim.md"))]

@@ -1,0 +1,243 @@
+//! All layers in the recommended order, in one line.
+//!
+//! ```
+//! use tower::Layer;
+//! use tower_gemini::stack::GeminiStack;
+//!
+//! # let client = tower::service_fn(async |_: http::Request<http_body_util::Full<bytes::Bytes>>|
+//! #     Ok::<_, std::io::Error>(http::Response::new(http_body_util::Full::<bytes::Bytes>::default())));
+//! let gemini = GeminiStack::new().layer(client);
+//! # let _: &dyn std::any::Any = &gemini as &dyn std::any::Any;
+//! ```
+//!
+//! [`GeminiStack`] is a [`Layer`]: around any `Service<http::Request<B>>` it puts, from the outside in,
+//!
+//! | place | layer | in [`GeminiStack::new`] |
+//! |---|---|---|
+//! | `deadline` | [`DeadlineLayer`] | 120 s for requests without one |
+//! | `replay` | [`ReplayLayer`](crate::retry::ReplayLayer) | left out: for bodies that are not `Clone` |
+//! | `fallback` | [`ModelFallbackLayer`](crate::fallback::ModelFallbackLayer) | left out: no chain of models is known |
+//! | `retry` | [`RetryLayer`] | 5 attempts; a budget of 100, half a token per success |
+//! | `rate_limit` | [`RateLimitLayer`] | no limits but those that a 429 names |
+//! | `concurrency` | [`AdaptiveConcurrencyLayer`] | no limit until a call times out |
+//! | `circuit_breaker` | [`CircuitBreakerLayer`] | half of at least 20 calls in 30 s, or 13 in a row |
+//! | `timeout` | [`TimeoutLayer`] | 120 s to the first byte, 60 s of silence |
+//! | `classify` | [`ClassifyLayer`] | with the first event looked at, and bodies watched |
+//!
+//! Each place has three methods: `retry(layer)` puts another layer there, one of your own configuration or any other
+//! that fits; `without_retry()` leaves it out; `get_retry()` looks at it, for its handle. The reasons for the order,
+//! and what goes wrong with others, stand in [the guide](crate::guide::order).
+//!
+//! # When to use it, and when not
+//!
+//! Whenever you would put three of these layers together. Put them together by hand, with tower's `ServiceBuilder`,
+//! when something of your own belongs between them; a layer that then stands too far outside says so to its observer
+//! ([`Event::Misplaced`](crate::event::Event::Misplaced)).
+//!
+//! # Sharing and dropping
+//!
+//! Clones of a stack, all services it makes, and their clones, share budgets, limits, circuits and counts. Dropping a
+//! future or a body drops what each layer holds for it; see their pages.
+//!
+//! # Errors
+//!
+//! The service's error is a [`BoxError`](crate::BoxError). Responses are the inner service's own, failures included;
+//! errors are its own, too, or one of [`RateLimited`](crate::rate_limit::RateLimited),
+//! [`ConcurrencyLimited`](crate::concurrency::ConcurrencyLimited), [`CircuitOpen`](crate::circuit_breaker::CircuitOpen)
+//! and [`TimedOut`](crate::timeout::TimedOut): [`error::find`](crate::error::find) finds them.
+//!
+//! # Examples
+//!
+//! Limits that are known, a breaker that gives up sooner, no governor, and a handle to watch the quotas:
+//!
+//! ```
+//! use std::time::Duration;
+//! use tower::Layer;
+//! use tower_gemini::circuit_breaker::CircuitBreakerLayer;
+//! use tower_gemini::rate_limit::{Limits, RateLimitLayer};
+//! use tower_gemini::stack::GeminiStack;
+//!
+//! # fn main() -> Result<(), tower_gemini::ConfigError> {
+//! # let client = tower::service_fn(async |_: http::Request<http_body_util::Full<bytes::Bytes>>|
+//! #     Ok::<_, std::io::Error>(http::Response::new(http_body_util::Full::<bytes::Bytes>::default())));
+//! let stack = GeminiStack::new()
+//!     .rate_limit(RateLimitLayer::new(Limits::new().requests_per_minute(1_000))?)
+//!     .circuit_breaker(CircuitBreakerLayer::builder().consecutive_failures(8).build()?)
+//!     .without_concurrency();
+//! let quotas = stack.get_rate_limit().handle();
+//! let gemini = stack.layer(client);
+//! assert!(quotas.status().is_empty(), "nobody has asked yet");
+//! # let _: &dyn std::any::Any = &gemini as &dyn std::any::Any; Ok(()) }
+//! ```
+//!
+//! For a job that has an hour, observed:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use tower_gemini::event::{Event, Observer};
+//! use tower_gemini::stack::Preset;
+//!
+//! struct Print;
+//! impl Observer for Print {
+//!     fn on_event(&self, event: &Event<'_>) {
+//!         eprintln!("{event:?}");
+//!     }
+//! }
+//!
+//! let stack = Preset::batch().observer(Arc::new(Print)).stack();
+//! # let _ = stack;
+//! ```
+
+mod preset;
+
+use std::fmt;
+
+use tower_layer::{Identity, Layer};
+
+pub use self::preset::Preset;
+use crate::circuit_breaker::CircuitBreakerLayer;
+use crate::classify::ClassifyLayer;
+use crate::concurrency::AdaptiveConcurrencyLayer;
+use crate::error::ConfigError;
+use crate::fallback::{ModelFallbackBuilder, ModelFallbackLayer};
+use crate::rate_limit::RateLimitLayer;
+use crate::retry::RetryLayer;
+use crate::timeout::{DeadlineLayer, TimeoutLayer};
+
+/// The layers of this crate around a service, in the recommended order. See the [module documentation](self).
+///
+/// One type parameter for each place, from the outside in; an empty place is [`Identity`].
+#[derive(Clone)]
+#[must_use = "a stack does nothing until it is put around a service"]
+pub struct GeminiStack<
+    D = DeadlineLayer,
+    P = Identity,
+    F = Identity,
+    R = RetryLayer,
+    L = RateLimitLayer,
+    C = AdaptiveConcurrencyLayer,
+    K = CircuitBreakerLayer,
+    T = TimeoutLayer,
+    J = ClassifyLayer,
+> {
+    deadline: D,
+    replay: P,
+    fallback: F,
+    retry: R,
+    rate_limit: L,
+    concurrency: C,
+    circuit_breaker: K,
+    timeout: T,
+    classify: J,
+}
+
+impl GeminiStack {
+    /// The defaults: [`Preset::new`].
+    pub fn new() -> Self {
+        Preset::new().stack()
+    }
+}
+
+impl Default for GeminiStack {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The three methods of a place: the type with that place replaced is written out once for each.
+macro_rules! place {
+    ($param:ident, $field:ident, $without:ident, $get:ident, $what:literal,
+     [$($before:ident $before_field:ident)*], [$($after:ident $after_field:ident)*]) => {
+        impl<D, P, F, R, L, C, K, T, J> GeminiStack<D, P, F, R, L, C, K, T, J> {
+            #[doc = concat!("Puts `layer` in the place of ", $what, ".")]
+            pub fn $field<New>(self, layer: New) -> GeminiStack<$($before,)* New, $($after,)*> {
+                GeminiStack {
+                    $($before_field: self.$before_field,)*
+                    $field: layer,
+                    $($after_field: self.$after_field,)*
+                }
+            }
+
+            #[doc = concat!("Leaves ", $what, " out.")]
+            pub fn $without(self) -> GeminiStack<$($before,)* Identity, $($after,)*> {
+                self.$field(Identity::new())
+            }
+
+            #[doc = concat!("The layer in the place of ", $what, ".")]
+            pub const fn $get(&self) -> &$param {
+                &self.$field
+            }
+        }
+    };
+}
+
+place!(D, deadline, without_deadline, get_deadline, "the deadline",
+    [], [P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify]);
+place!(P, replay, without_replay, get_replay, "the replay of request bodies",
+    [D deadline], [F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify]);
+place!(F, fallback, without_fallback, get_fallback, "the model fallback",
+    [D deadline P replay], [R retry L rate_limit C concurrency K circuit_breaker T timeout J classify]);
+place!(R, retry, without_retry, get_retry, "the retries",
+    [D deadline P replay F fallback], [L rate_limit C concurrency K circuit_breaker T timeout J classify]);
+place!(L, rate_limit, without_rate_limit, get_rate_limit, "the rate limit",
+    [D deadline P replay F fallback R retry], [C concurrency K circuit_breaker T timeout J classify]);
+place!(C, concurrency, without_concurrency, get_concurrency, "the adaptive concurrency limit",
+    [D deadline P replay F fallback R retry L rate_limit], [K circuit_breaker T timeout J classify]);
+place!(K, circuit_breaker, without_circuit_breaker, get_circuit_breaker, "the circuit breaker",
+    [D deadline P replay F fallback R retry L rate_limit C concurrency], [T timeout J classify]);
+place!(T, timeout, without_timeout, get_timeout, "the attempt's timeouts",
+    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker], [J classify]);
+place!(J, classify, without_classify, get_classify, "the classifier",
+    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout], []);
+
+/// A stack with a fallback that knows its circuits and its quotas.
+type FallingBack<D, P, R, E, C, T, J> =
+    GeminiStack<D, P, ModelFallbackLayer, R, RateLimitLayer<E>, C, CircuitBreakerLayer, T, J>;
+
+impl<D, P, F, R, E, C, T, J> GeminiStack<D, P, F, R, RateLimitLayer<E>, C, CircuitBreakerLayer, T, J> {
+    /// Falls back to other models, and asks this stack's own circuits and quotas before it calls one: a model whose
+    /// circuit is open or whose day is spent is passed over at once.
+    ///
+    /// Set circuit breaker and rate limit before.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ModelFallbackBuilder::build`].
+    pub fn falling_back(
+        self,
+        chains: ModelFallbackBuilder,
+    ) -> Result<FallingBack<D, P, R, E, C, T, J>, ConfigError> {
+        let (circuits, quotas) = (self.circuit_breaker.handle(), self.rate_limit.handle());
+        let layer = chains.circuits(circuits).rate_limits(quotas).build()?;
+        Ok(self.fallback(layer))
+    }
+}
+
+impl<S, D, P, F, R, L, C, K, T, J> Layer<S> for GeminiStack<D, P, F, R, L, C, K, T, J>
+where
+    J: Layer<S>,
+    T: Layer<J::Service>,
+    K: Layer<T::Service>,
+    C: Layer<K::Service>,
+    L: Layer<C::Service>,
+    R: Layer<L::Service>,
+    F: Layer<R::Service>,
+    P: Layer<F::Service>,
+    D: Layer<P::Service>,
+{
+    type Service = D::Service;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        let attempt = self.timeout.layer(self.classify.layer(inner));
+        let admitted = self.concurrency.layer(self.circuit_breaker.layer(attempt));
+        let retried = self.retry.layer(self.rate_limit.layer(admitted));
+        self.deadline.layer(self.replay.layer(self.fallback.layer(retried)))
+    }
+}
+
+impl<D, P, F, R, L, C, K, T, J> fmt::Debug for GeminiStack<D, P, F, R, L, C, K, T, J> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The places may hold any layer.
+        f.debug_struct("GeminiStack").finish_non_exhaustive()
+    }
+}
