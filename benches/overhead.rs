@@ -26,6 +26,8 @@ use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::concurrency::AdaptiveConcurrencyLayer;
 use tower_gemini::rate_limit::{Limits, RateLimitLayer};
 use tower_gemini::retry::{RetryLayer, RetryPolicy};
+use tower_gemini::stack::GeminiStack;
+use tower_gemini::timeout::{DeadlineLayer, TimeoutLayer};
 use tower_gemini::{BoxError, Verdict};
 
 #[path = "../tests/support/measured.rs"]
@@ -101,6 +103,28 @@ fn main() {
     rows.push(Row::call(
         "retry + breaker",
         RetryLayer::default().layer(CircuitBreakerLayer::default().layer(Bare)),
+    ));
+
+    let limited_stack = || {
+        RateLimitLayer::new(
+            Limits::new().requests_per_minute(1_000_000_000).input_tokens_per_minute(1_000_000_000_000),
+        )
+        .unwrap()
+    };
+    rows.push(Row::call("timeout", TimeoutLayer::new().layer(Bare)));
+    rows.push(Row::call(
+        "timeout, no header",
+        TimeoutLayer::builder().without_server_timeout().build().unwrap().layer(Bare),
+    ));
+    rows.push(Row::call("deadline", DeadlineLayer::default().layer(Bare)));
+    rows.push(Row::call(
+        "retry + limit + breaker",
+        RetryLayer::default().layer(limited_stack().layer(CircuitBreakerLayer::default().layer(Bare))),
+    ));
+    rows.push(Row::call("the whole stack", GeminiStack::new().rate_limit(limited_stack()).layer(Bare)));
+    rows.push(Row::call(
+        "the whole stack, body read",
+        Reading(GeminiStack::new().rate_limit(limited_stack()).layer(Bare)),
     ));
 
     let body = Bytes::from(quota_body());

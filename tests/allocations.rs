@@ -336,6 +336,17 @@ fn a_deadline_is_carried_without_allocating() {
     assert_eq!(of_one_call(DeadlineLayer::default().layer(TimeoutLayer::new().layer(Bare(200)))), 0);
 }
 
+/// Four of the request's copy, and four of the cell that carries the end of the body: itself, and its place in the
+/// response's extensions.
+#[test]
+fn the_whole_stack_allocates_the_copy_and_the_cell() {
+    let stack = tower_gemini::stack::GeminiStack::new();
+    assert_eq!(of_one_call(stack.layer(Bare(200))), 8);
+    // Nothing of it is the deadline's, the timeouts' or the limits'.
+    let bare = stack.without_retry();
+    assert_eq!(of_one_call(bare.layer(Bare(200))), 4);
+}
+
 #[test]
 fn a_target_and_its_key_are_read_without_allocating() {
     use tower_gemini::Target;
