@@ -20,6 +20,7 @@ use tower_gemini::concurrency::{
     AdaptiveConcurrency, AdaptiveConcurrencyLayer, ConcurrencyBody, ConcurrencyHandle, ConcurrencyLimited,
 };
 use tower_gemini::error::find;
+use tower_gemini::observe::{Call, JsonLines, Observe, ObserveBody, ObserveLayer};
 use tower_gemini::rate_limit::{Limits, RateLimit, RateLimitBody, RateLimitLayer, RateLimited, RateLimits};
 use tower_gemini::retry::{
     Attempts, Backoff, Budget, GaveUp, ReplayBody, ReplayLayer, Retry, RetryLayer, RetryPolicy,
@@ -77,6 +78,10 @@ async fn every_layer_calls_only_what_was_polled_ready() {
     keeps_the_contract(tower_layer::Stack::new(narrow(), RetryLayer::default()), request).await;
     keeps_the_contract(AdaptiveConcurrencyLayer::new(), request).await;
     keeps_the_contract(tower_layer::Stack::new(limited_layer().await, RetryLayer::default()), request).await;
+    let observe = || ObserveLayer::new(std::sync::Arc::new(JsonLines::new(std::io::sink())));
+    keeps_the_contract(observe(), request).await;
+    keeps_the_contract(tower_layer::Stack::new(observe(), RetryLayer::default()), request).await;
+    keeps_the_contract(tower_layer::Stack::new(RetryLayer::default(), observe()), request).await;
     keeps_the_contract(
         tower_layer::Stack::new(ClassifyLayer::new(), tower::retry::RetryLayer::new(RetryPolicy::default())),
         request,
@@ -184,6 +189,10 @@ fn services_futures_and_errors_have_the_auto_traits_their_parameters_allow() {
     shared::<CircuitBreakerLayer>();
     shared::<Circuits>();
     shared::<CircuitOpen>();
+    shared::<Observe<Plain>>();
+    shared::<ObserveLayer>();
+    shared::<Call>();
+    shared::<JsonLines<Vec<u8>>>();
     shared::<RetryLayer>();
     shared::<RetryPolicy>();
     shared::<Budget>();
@@ -204,6 +213,9 @@ fn services_futures_and_errors_have_the_auto_traits_their_parameters_allow() {
     shared::<RateLimitBody<Body>>();
     unpin::<ConcurrencyBody<Body>>();
     shared::<ConcurrencyBody<Body>>();
+    unpin::<ObserveBody<Body>>();
+    shared::<ObserveBody<Body>>();
+    sendable::<tower_gemini::observe::ResponseFuture<std::future::Ready<()>>>();
     unpin::<ClassifyBody<Body>>();
     shared::<ClassifyBody<Body>>();
     // A body that is `Send` only makes futures that are, as well.

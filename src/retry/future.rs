@@ -283,6 +283,9 @@ impl<S, B: Body + Clone> Kept<S, B> {
             failed.progress.waits.pop();
             return Err(why);
         }
+        if let Some(token) = &again.token {
+            settings.tell_charged(&failed.progress, token);
+        }
         // One that was turned away keeps the token that it did not use.
         failed.token = again.token.or(failed.token.take());
         Ok(again.wait)
@@ -322,7 +325,7 @@ impl<S, B: Body + Clone> Kept<S, B> {
             _ => self.request.clone(),
         }
         .expect("a wait is begun only with a copy at hand");
-        request.extensions_mut().insert(Attempt(attempt));
+        Attempt::mark(&mut request, attempt, &failed.progress.waits);
         failed.is_called = true;
         request
     }
@@ -345,6 +348,11 @@ impl Settings {
             attempt: progress.attempts + 1,
             verdict: failure.verdict(),
         });
+    }
+
+    pub(super) fn tell_charged(&self, progress: &Progress, token: &Withdrawal) {
+        let (request, attempt) = (progress.request, progress.attempts + 1);
+        self.observer.tell(&Event::BudgetCharged { request, attempt, left: token.left() });
     }
 
     pub(super) fn tell_waiting(&self, progress: &Progress, failure: &Failure<'_>, wait: Duration) {

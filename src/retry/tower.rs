@@ -61,8 +61,11 @@ where
         settings.tell_failed(progress, &failure);
         match settings.decide(progress, &failure, now, deadline, || budget_key(request)) {
             Ok(again) => {
+                if let Some(token) = &again.token {
+                    settings.tell_charged(progress, token);
+                }
                 settings.tell_waiting(progress, &failure, again.wait);
-                request.extensions_mut().insert(Attempt(progress.attempts + 1));
+                Attempt::mark(request, progress.attempts + 1, &progress.waits);
                 Some(Wait { sleep: tokio::time::sleep(again.wait), token: again.token })
             }
             Err(why) => {
