@@ -1,20 +1,26 @@
 //! What the layers tell while they work.
 //!
-//! An [`Observer`] is called on the path of a failure only: a call that succeeds at once costs it nothing. It
-//! runs inside the call, so it should be quick and must not panic; hand slow work to a channel.
+//! An [`Observer`] is called on the path of a failure only: a call that succeeds at once costs it nothing. Two events
+//! speak of good calls, too: [`Event::Settled`] of a [rate limit](crate::rate_limit) that has an observer, and
+//! [`Event::Finished`] of the [layer](crate::observe) whose only task that is. An observer runs inside the call, so it
+//! should be quick and must not panic; hand slow work to a channel.
 //!
 //! Events hold no request, no header and no body. What they show of an error message has keys and tokens
 //! replaced.
+//!
+//! Observers that are ready to use stand in [`observe`](crate::observe).
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::circuit_breaker::Transition;
 use crate::fallback::Refusal;
+use crate::observe::Call;
 pub use crate::order::Part;
 use crate::rate_limit::{self, QuotaKey, RateLimited};
 use crate::target::TargetKey;
@@ -34,6 +40,19 @@ pub enum Event<'a> {
         attempt: u32,
         /// Why.
         verdict: &'a Verdict,
+    },
+    /// The next attempt was paid for from the retry budget. A wait that the server named is not.
+    ///
+    /// Should the attempt not be sent after all, the token goes back, untold.
+    #[non_exhaustive]
+    BudgetCharged {
+        /// Which request.
+        request: u64,
+        /// The attempt that it pays for; the first is 1.
+        attempt: u32,
+        /// Tokens that are left to this host, model and key label; one pays for one attempt. A budget that has none is
+        /// told by [`GaveUp::Budget`].
+        left: f64,
     },
     /// The next attempt waits.
     #[non_exhaustive]
@@ -84,6 +103,18 @@ pub enum Event<'a> {
         key: &'a QuotaKey,
         /// Why, and until when.
         error: &'a RateLimited,
+    },
+    /// The rate limit corrected what it had charged for a call, now that the call is over. Told where input tokens
+    /// are limited, of good calls as well.
+    #[non_exhaustive]
+    Settled {
+        /// Whose quota.
+        key: &'a QuotaKey,
+        /// Input tokens that were charged when it was admitted.
+        charged: u64,
+        /// Input tokens that it used, by its own word; 0 where it was refused or not sent. `None` where nobody knows:
+        /// what was charged stands.
+        used: Option<u64>,
     },
     /// The rate limit learnt from a 429: one for each violation that it named.
     #[non_exhaustive]
@@ -151,6 +182,13 @@ pub enum Event<'a> {
         why: Refusal,
         /// The failure, which is handed on.
         verdict: &'a Verdict,
+    },
+    /// A call is over: its body ended, it failed, or its caller dropped it. Told by
+    /// [`ObserveLayer`](crate::observe::ObserveLayer), once for each call.
+    #[non_exhaustive]
+    Finished {
+        /// The call, from its start to its end.
+        call: &'a Call,
     },
 }
 
@@ -224,8 +262,40 @@ pub trait Observer: Send + Sync {
     fn on_event(&self, event: &Event<'_>);
 }
 
+/// Each of them in turn.
+impl Observer for Vec<Arc<dyn Observer>> {
+    fn on_event(&self, event: &Event<'_>) {
+        self.iter().for_each(|observer| observer.on_event(event));
+    }
+}
+
 // The trait is used as an object.
 const _: Option<&dyn Observer> = None;
+
+/// How far a request has come, where no response will tell: an extension that whoever watches the whole of it puts
+/// in, and that the retry layer writes to when it sends the request again.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Trail(Arc<Marks>);
+
+#[derive(Debug, Default)]
+struct Marks {
+    /// Attempts begun; 0 while there was no second one. Relaxed, as is the other: the two are numbers for a report.
+    attempts: AtomicU32,
+    waited_nanos: AtomicU64,
+}
+
+impl Trail {
+    pub(crate) fn note(&self, attempt: u32, waited: Duration) {
+        self.0.attempts.store(attempt, Relaxed);
+        self.0.waited_nanos.store(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// Attempts begun, and how long was waited between them.
+    pub(crate) fn read(&self) -> (u32, Duration) {
+        let waited = Duration::from_nanos(self.0.waited_nanos.load(Relaxed));
+        (self.0.attempts.load(Relaxed).max(1), waited)
+    }
+}
 
 /// An observer, or none.
 #[derive(Clone, Default)]
@@ -253,7 +323,7 @@ impl Observed {
 
     /// Tells the first of its calls only.
     pub(crate) fn tell_once(&self, event: &Event<'_>) {
-        if let Some(told) = self.0.as_ref().filter(|told| !told.once.swap(true, Ordering::Relaxed)) {
+        if let Some(told) = self.0.as_ref().filter(|told| !told.once.swap(true, Relaxed)) {
             told.observer.on_event(event);
         }
     }

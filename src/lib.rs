@@ -54,6 +54,7 @@
 //! | [`guide`] | choosing the order, recipes |
 //! | [`target`] | what a request asks for, without the key |
 //! | [`event`] | what the layers tell while they work |
+//! | [`observe`] | the layer that looks at whole calls, and observers to log and to count with |
 //! | [`error`] | boxed errors, and how to find the inner one again |
 #![cfg_attr(feature = "reqwest", doc = "| [`reqwest`] | reqwest's client as a service, and the way back |")]
 #![cfg_attr(feature = "sim", doc = "| [`sim`] | Gemini in a box, for tests |")]
@@ -64,9 +65,11 @@
 //! |---|---|---|
 //! | `gzip` | ✓ | bodies under `content-encoding: gzip` are read: those of errors, and those that are watched or peeked at |
 //! | `hyper` | ✓ | errors of hyper and hyper-util are told apart exactly |
+//! | `metrics` | | [`observe`]: counters, histograms and gauges of the `metrics` facade |
 //! | `reqwest` | | the adapters for reqwest 0.13 |
 //! | `sim` | | the simulator |
 //! | `tower-http-06`, `tower-http-07` | | `GeminiClassifier` for the `TraceLayer` of tower-http 0.6 and 0.7 |
+//! | `tracing` | | [`observe`]: events and spans of the `tracing` facade |
 //! | `full` | | all of them |
 //!
 //! The layers need none of them.
@@ -100,6 +103,7 @@ pub mod fallback;
 pub mod google_rpc;
 pub mod guide;
 mod keyed;
+pub mod observe;
 mod order;
 pub mod rate_limit;
 #[cfg(feature = "reqwest")]

@@ -28,6 +28,12 @@ pub(crate) trait OnEnd {
     fn wants_usage(&self) -> bool {
         false
     }
+
+    /// Where the inner body is polled and dropped, as long as its end was not told.
+    #[inline(always)]
+    fn in_scope<T>(&self, act: impl FnOnce() -> T) -> T {
+        act()
+    }
 }
 
 pin_project! {
@@ -45,7 +51,7 @@ pin_project! {
             let mut this = this.project();
             if let Some(told) = this.told.take() {
                 // The classifier's body publishes when it is dropped.
-                this.inner.set(None);
+                told.in_scope(|| this.inner.set(None));
                 told.on_end(end(this.cell, this.scanner, Outcome::Dropped));
             }
         }
@@ -107,7 +113,11 @@ impl<B: Body, H: OnEnd> Body for Tail<B, H> {
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = self.project();
         let mut inner = this.inner.as_pin_mut().expect("it is taken out when this is dropped");
-        let frame = ready!(inner.as_mut().poll_frame(cx));
+        let frame = match &*this.told {
+            Some(told) => told.in_scope(|| inner.as_mut().poll_frame(cx)),
+            None => inner.as_mut().poll_frame(cx),
+        };
+        let frame = ready!(frame);
         let over = match &frame {
             // A body of known length is over with its last byte; many readers never ask for the `None`.
             Some(Ok(_)) => inner.is_end_stream().then_some(Outcome::Complete),

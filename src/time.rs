@@ -1,7 +1,7 @@
 //! The only door to the clock.
 //!
 //! Delays and deadlines are measured on tokio's clock, so that tests which pause it stay in command. The
-//! calendar is read in one place, to turn an HTTP date into a duration.
+//! calendar is read in one place, for what has a date: HTTP's, a quota's day, a line of a log.
 
 use std::time::{Duration, SystemTime};
 
@@ -18,7 +18,7 @@ pub(crate) fn saturating_add(instant: Instant, duration: Duration) -> Instant {
     instant.checked_add(duration).or_else(|| instant.checked_add(FAR)).unwrap_or(instant)
 }
 
-/// The calendar, for HTTP dates only.
+/// The calendar. No delay is measured by it.
 #[allow(clippy::disallowed_methods, reason = "this is the door")]
 pub(crate) fn wall_clock() -> SystemTime {
     SystemTime::now()

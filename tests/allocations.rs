@@ -15,7 +15,9 @@ use tower_gemini::BoxError;
 use tower_gemini::circuit_breaker::CircuitBreakerLayer;
 use tower_gemini::classify::{ClassifyLayer, Peek, StrictBodyLayer};
 use tower_gemini::concurrency::AdaptiveConcurrencyLayer;
+use tower_gemini::event::{Event, Observer};
 use tower_gemini::fallback::ModelFallbackLayer;
+use tower_gemini::observe::{JsonLines, ObserveLayer};
 use tower_gemini::rate_limit::{Limits, Mode, RateLimitLayer};
 use tower_gemini::respond::RespondLayer;
 use tower_gemini::retry::{Budget, RetryLayer, RetryPolicy};
@@ -282,6 +284,69 @@ async fn nor_under_a_limit_that_has_room() {
     let _ = layer.layer(Bare(504)).oneshot(request()).await;
     assert_eq!(layer.handle().all()[0].1.limit(), Some(10.0));
     assert_eq!(of_one_call(layer.layer(Bare(200))), 0);
+}
+
+/// Listens, and does nothing.
+struct Deaf;
+
+impl Observer for Deaf {
+    fn on_event(&self, _: &Event<'_>) {}
+}
+
+/// As [`of_one_call`], with the end of the answer.
+fn of_one_whole_call<S, B>(mut service: S) -> u64
+where
+    S: Service<Request<Body>, Response = Response<B>>,
+    B: http_body::Body,
+{
+    let mut counts = (0..2).map(|_| {
+        let mut request = Some(request());
+        let info = measure(|| {
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(service.poll_ready(&mut cx).is_ready());
+            let mut call = std::pin::pin!(service.call(request.take().unwrap()));
+            let Poll::Ready(Ok(response)) = call.as_mut().poll(&mut cx) else { panic!("ready at once") };
+            let mut body = std::pin::pin!(response.into_body());
+            while let Poll::Ready(Some(_)) = body.as_mut().poll_frame(&mut cx) {}
+        });
+        info.count_total
+    });
+    counts.nth(1).unwrap()
+}
+
+#[test]
+fn observing_calls_costs_the_call_and_the_trail_of_its_retries() {
+    use std::sync::Arc;
+    assert_eq!(of_one_whole_call(Bare(200)), 0, "the yardstick");
+    let observe = ObserveLayer::new(Arc::new(Deaf));
+    // The call, the trail, and its place in the request's extensions; then the scanner that reads the tokens.
+    assert_eq!(of_one_call(observe.layer(Bare(200))), 5);
+    assert_eq!(of_one_whole_call(observe.layer(Bare(200))), 6);
+    let watched = ClassifyLayer::new().watch().layer(Bare(200));
+    assert_eq!(of_one_whole_call(watched.clone()), 4);
+    assert_eq!(of_one_whole_call(observe.layer(watched)), 9, "the classifier reads, and nobody else");
+    // A copy of the request copies the trail's place.
+    let retry = RetryLayer::new(policy().build().unwrap());
+    assert_eq!(of_one_whole_call(retry.layer(Bare(200))), 4);
+    assert_eq!(of_one_whole_call(observe.layer(retry.layer(Bare(200)))), 6 + 4 + 3);
+    let log = ObserveLayer::new(Arc::new(JsonLines::new(std::io::sink())));
+    assert_eq!(of_one_whole_call(log.layer(Bare(200))), 6 + 2, "the time as text, and the line");
+}
+
+#[test]
+fn an_observer_that_does_nothing_costs_a_success_nothing() {
+    use std::sync::Arc;
+    let deaf = || Arc::new(Deaf);
+    let retry = RetryLayer::new(policy().observer(deaf()).build().unwrap());
+    assert_eq!(of_one_whole_call(retry.layer(Bare(200))), copy_of_a_request());
+    let limits = Limits::new().input_tokens_per_minute(1_000_000_000);
+    let limit = RateLimitLayer::builder().limits(limits).observer(deaf()).build().unwrap().layer(Bare(200));
+    let quiet = RateLimitLayer::new(limits).unwrap().layer(Bare(200));
+    assert_eq!(of_one_whole_call(limit), of_one_whole_call(quiet));
+    let breaker = CircuitBreakerLayer::builder().observer(deaf()).build().unwrap();
+    assert_eq!(of_one_whole_call(breaker.layer(Bare(200))), 0);
+    let governor = AdaptiveConcurrencyLayer::builder().observer(deaf()).build().unwrap();
+    assert_eq!(of_one_whole_call(governor.layer(Bare(200))), 0);
 }
 
 #[test]

@@ -24,6 +24,7 @@ use tower_gemini::concurrency::{
 };
 use tower_gemini::error::find;
 use tower_gemini::fallback::{FallbackBody, ModelFallback, ModelFallbackLayer};
+use tower_gemini::observe::{Call, JsonLines, Observe, ObserveBody, ObserveLayer};
 use tower_gemini::rate_limit::{Limits, RateLimit, RateLimitBody, RateLimitLayer, RateLimited, RateLimits};
 use tower_gemini::respond::{Cause, Respond, RespondBody, RespondLayer};
 use tower_gemini::retry::{
@@ -100,6 +101,10 @@ async fn every_layer_calls_only_what_was_polled_ready() {
     keeps_the_contract(tower_layer::Stack::new(RetryLayer::default(), chain()), request).await;
     keeps_the_contract(RespondLayer::new(), request).await;
     keeps_the_contract(tower_layer::Stack::new(chain(), RespondLayer::new()), request).await;
+    let observe = || ObserveLayer::new(std::sync::Arc::new(JsonLines::new(std::io::sink())));
+    keeps_the_contract(observe(), request).await;
+    keeps_the_contract(tower_layer::Stack::new(observe(), RetryLayer::default()), request).await;
+    keeps_the_contract(tower_layer::Stack::new(RetryLayer::default(), observe()), request).await;
     keeps_the_contract(
         tower_layer::Stack::new(ClassifyLayer::new(), tower::retry::RetryLayer::new(RetryPolicy::default())),
         request,
@@ -216,6 +221,10 @@ fn services_futures_and_errors_have_the_auto_traits_their_parameters_allow() {
     shared::<CircuitBreakerLayer>();
     shared::<Circuits>();
     shared::<CircuitOpen>();
+    shared::<Observe<Plain>>();
+    shared::<ObserveLayer>();
+    shared::<Call>();
+    shared::<JsonLines<Vec<u8>>>();
     shared::<RetryLayer>();
     shared::<ModelFallback<Plain>>();
     shared::<ModelFallbackLayer>();
@@ -251,6 +260,9 @@ fn services_futures_and_errors_have_the_auto_traits_their_parameters_allow() {
     shared::<ConcurrencyBody<Body>>();
     unpin::<TimeoutBody<Body>>();
     shared::<TimeoutBody<Body>>();
+    unpin::<ObserveBody<Body>>();
+    shared::<ObserveBody<Body>>();
+    sendable::<tower_gemini::observe::ResponseFuture<std::future::Ready<()>>>();
     unpin::<ClassifyBody<Body>>();
     shared::<ClassifyBody<Body>>();
     unpin::<StrictBody<Body>>();

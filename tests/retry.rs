@@ -462,6 +462,7 @@ impl Observer for Log {
             Event::AttemptFailed { attempt, verdict, .. } => {
                 format!("failed {attempt} {}", verdict.kind().unwrap())
             }
+            Event::BudgetCharged { attempt, left, .. } => format!("charged for {attempt}, {left} left"),
             Event::Waiting { attempt, .. } => format!("waiting for {attempt}"),
             Event::Recovered { attempts, .. } => format!("recovered {attempts}"),
             Event::GaveUp { attempts, why, .. } => format!("gave up {attempts} {why:?}"),
@@ -480,7 +481,7 @@ async fn observers_are_told_in_order() {
     };
     let usual: fn(Arc<Log>) -> RetryPolicy = |log| RetryPolicy::builder().observer(log).build().unwrap();
     let told = run(vec![error(503, "UNAVAILABLE", "down")], Answer::Ok, usual).await;
-    assert_eq!(told, "failed 1 unavailable, waiting for 2, recovered 2");
+    assert_eq!(told, "failed 1 unavailable, charged for 2, 19 left, waiting for 2, recovered 2");
     let told = run(vec![], error(400, "INVALID_ARGUMENT", "bad"), usual).await;
     assert_eq!(told, "failed 1 invalid_argument, gave up 1 NotRetryable");
     let told = run(vec![], error(503, "UNAVAILABLE", "down"), |log| {

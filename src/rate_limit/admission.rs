@@ -44,6 +44,17 @@ pub(super) enum Settlement {
     TooMany,
 }
 
+impl Settlement {
+    /// Input tokens used; `None` where nobody knows.
+    pub(super) const fn used(self) -> Option<u64> {
+        match self {
+            Self::Unknown => None,
+            Self::Used { input_tokens } => Some(input_tokens),
+            Self::NotSent | Self::Refused | Self::TooMany => Some(0),
+        }
+    }
+}
+
 /// The decision about one request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Admission {

@@ -234,9 +234,21 @@ impl Key {
 
     #[inline]
     pub(super) fn settle(&self, receipt: Receipt, how: Settlement) {
+        let charged = receipt.wants_usage().then_some(receipt.charged);
         let freed = lock(&self.desk).settle(receipt, how);
         if freed {
             self.advance();
+        }
+        self.tell_settled(charged, how);
+    }
+
+    /// `charged` is `None` where input tokens are not limited.
+    #[inline]
+    fn tell_settled(&self, charged: Option<u32>, how: Settlement) {
+        let observer = &self.common.observer;
+        if let Some(charged) = charged.filter(|_| observer.is_some()) {
+            let (key, charged, used) = (&self.id, u64::from(charged), how.used());
+            observer.tell(&Event::Settled { key, charged, used });
         }
     }
 
@@ -266,16 +278,18 @@ impl Key {
         let now = self.common.now();
         let day_ends = lock(&self.desk).ledger.day_ends_at();
         let lessons = lessons(verdict, now, day_ends);
+        let (charged, how) = (receipt.wants_usage().then_some(receipt.charged), settlement(verdict));
         self.at_desk(now, |desk| {
             for lesson in &lessons {
                 desk.ledger.close_until(now, &receipt, *lesson);
             }
-            desk.settle(receipt, settlement(verdict));
+            desk.settle(receipt, how);
             self.attentive.store(desk.ledger.is_attentive(), Ordering::Relaxed);
             if desk.is_queued() {
                 desk.advance(now);
             }
         });
+        self.tell_settled(charged, how);
         for lesson in lessons {
             let until = lesson.until.and_then(|until| self.common.instant(until));
             let (key, dimension, limit) = (&self.id, lesson.dimension, lesson.limit);

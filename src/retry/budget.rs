@@ -148,7 +148,7 @@ impl Budget {
         lacking.insert(key, lack + TOKEN);
         self.shared.open.store(lacking.len(), Ordering::Relaxed);
         drop(lacking);
-        Some(Withdrawal { from: Some((self.clone(), key)) })
+        Some(Withdrawal { from: Some((self.clone(), key)), left: self.shared.cap - lack - TOKEN })
     }
 
     fn give(&self, key: u64, amount: Milli) {
@@ -190,9 +190,15 @@ impl fmt::Debug for Budget {
 #[derive(Debug)]
 pub(super) struct Withdrawal {
     from: Option<(Budget, u64)>,
+    left: Milli,
 }
 
 impl Withdrawal {
+    /// Tokens that it left in its bucket.
+    pub(super) fn left(&self) -> f64 {
+        f64::from(self.left) / f64::from(TOKEN)
+    }
+
     /// The retry goes out: the token is spent.
     pub(super) fn spend(mut self) {
         self.from = None;

@@ -121,7 +121,7 @@ impl Failed {
             return None;
         }
         if progress.attempts > 0 {
-            request.extensions_mut().insert(Attempt(progress.attempts + 1));
+            progress.mark(request);
         }
         Some(Box::new(Self { progress, token: None, is_called: false }))
     }
@@ -339,6 +339,9 @@ impl<S, B: Body + Clone> Kept<S, B> {
             failed.progress.waits.pop();
             return Err(why);
         }
+        if let Some(token) = &again.token {
+            settings.tell_charged(&failed.progress, token);
+        }
         // One that was turned away keeps the token that it did not use.
         failed.token = again.token.or(failed.token.take());
         Ok(again.wait)
@@ -413,6 +416,11 @@ impl Settings {
         });
     }
 
+    pub(super) fn tell_charged(&self, progress: &Progress, token: &Withdrawal) {
+        let (request, attempt) = (progress.request, progress.attempts + 1);
+        self.observer.tell(&Event::BudgetCharged { request, attempt, left: token.left() });
+    }
+
     pub(super) fn tell_waiting(&self, progress: &Progress, failure: &Failure<'_>, wait: Duration) {
         self.observer.tell(&Event::Waiting {
             request: progress.request,
@@ -435,11 +443,11 @@ impl Settings {
 impl Progress {
     /// Tells the layers inside which attempt this request is, and how many before it took too long.
     pub(super) fn mark<B>(&self, request: &mut Request<B>) {
-        let extensions = request.extensions_mut();
-        extensions.insert(Attempt(self.attempts + 1));
+        Attempt::mark(request, self.attempts + 1, &self.waits);
         let late = self.kinds.iter().filter(|kind| **kind == Kind::DeadlineExceeded).count();
         if late > 0 {
-            extensions.insert(EarlierTimeouts(u32::try_from(late).unwrap_or(u32::MAX)));
+            let earlier = EarlierTimeouts(u32::try_from(late).unwrap_or(u32::MAX));
+            request.extensions_mut().insert(earlier);
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{Request, Response};
 
-use crate::event::GaveUp;
+use crate::event::{GaveUp, Trail};
 use crate::verdict::Kind;
 
 /// Which attempt a request is: an extension of every request that the retry layer sends again.
@@ -15,9 +15,17 @@ use crate::verdict::Kind;
 /// assert_eq!(Attempt::of(&http::Request::new(())), 1);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attempt(pub(super) u32);
+pub struct Attempt(u32);
 
 impl Attempt {
+    /// Numbers a request that is sent again, and tells whoever watches the whole of it.
+    pub(super) fn mark<B>(request: &mut Request<B>, attempt: u32, waits: &[Duration]) {
+        request.extensions_mut().insert(Self(attempt));
+        if let Some(trail) = request.extensions().get::<Trail>() {
+            trail.note(attempt, waits.iter().sum());
+        }
+    }
+
     /// The number of this attempt. The first is 1 and carries no extension, so that it costs nothing.
     #[must_use]
     pub fn of<B>(request: &Request<B>) -> u32 {

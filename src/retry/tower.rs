@@ -60,6 +60,9 @@ where
         settings.tell_failed(progress, &failure);
         match settings.decide(progress, &failure, now, deadline, || budget_key(request)) {
             Ok(again) => {
+                if let Some(token) = &again.token {
+                    settings.tell_charged(progress, token);
+                }
                 settings.tell_waiting(progress, &failure, again.wait);
                 progress.mark(request);
                 Some(Wait { sleep: tokio::time::sleep(again.wait), token: again.token })

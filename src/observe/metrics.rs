@@ -1,0 +1,261 @@
+//! What the layers tell, as counters, histograms and gauges of the `metrics` facade.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use ::metrics::{Label, SharedString, Unit, counter, describe_counter, describe_gauge, describe_histogram};
+use ::metrics::{gauge, histogram};
+
+use super::Call;
+use super::names;
+use crate::circuit_breaker::CircuitState;
+use crate::event::{Event, Observer};
+use crate::keyed::{MAX_KEYS, lock};
+use crate::rate_limit::QuotaKey;
+use crate::target::TargetKey;
+use crate::verdict::Verdict;
+
+/// Counts each [`Event`] by the [`metrics`](https://docs.rs/metrics) facade, with the recorder that is installed or
+/// current.
+///
+/// Names begin with `tower_gemini_`. The labels `model` and `key` are bounded, see below; no label holds a path, a
+/// request or a message.
+///
+/// | name | type, unit | labels | of |
+/// |---|---|---|---|
+/// | `calls_total` | counter | `model`, `method`, `outcome`, `kind` | finished calls |
+/// | `call_duration_seconds` | histogram, s | `model`, `method`, `outcome` | from the call to its end |
+/// | `time_to_head_seconds` | histogram, s | `model`, `method` | from the call to the head of the answer |
+/// | `call_attempts_total` | counter | `model`, `method` | attempts made in finished calls |
+/// | `tokens_total` | counter | `model`, `type` | tokens used: `input`, `cached` (part of them), `output`, `thought` |
+/// | `failed_attempts_total` | counter | `kind` | attempts that failed |
+/// | `waits_total` | counter | `kind` | waits before a further attempt |
+/// | `wait_seconds` | histogram, s | `kind` | their lengths |
+/// | `budget_charged_total` | counter | | retries that the budget paid for |
+/// | `recovered_total` | counter | | requests that succeeded after a failure |
+/// | `gave_up_total` | counter | `kind`, `why` | failures that were not retried |
+/// | `queued_total` | counter | `model`, `pool`, `dimension` | requests that queued in the rate limit |
+/// | `rate_limited_total` | counter | `model`, `pool`, `why` | requests that it did not admit |
+/// | `quota_exceeded_total` | counter | `model`, `pool`, `dimension` | violations that a 429 named |
+/// | `settled_tokens_total` | counter | `model`, `pool`, `what` | input tokens `charged` and `used`, where both are known |
+/// | `circuit_changes_total` | counter | `model`, `to`, `cause` | changes of circuits |
+/// | `circuit_state` | gauge | `key` | 0 closed, 1 half-open, 2 open |
+/// | `concurrency_cuts_total` | counter | `model` | cuts of the calls in flight |
+/// | `concurrency_limit` | gauge | `key` | the limit at the last cut; +Inf once it was lifted |
+///
+/// `outcome` is `complete`, `failed` or `dropped`; `kind` a [`Kind`](crate::Kind), or `none`; `model` is `none` where
+/// nothing names it; the other words are the variants of their enums in snake case. `key` is a [`TargetKey`] as it prints: surface, model, place and label.
+///
+/// Models and keys are remembered up to [`max_models`](Self::max_models), 1,024 of each, and further ones are `other`:
+/// whoever invents names cannot fill the memory of the recorder.
+///
+/// ```
+/// use std::sync::Arc;
+/// use tower_gemini::circuit_breaker::CircuitBreakerLayer;
+/// use tower_gemini::observe::{Metrics, ObserveLayer};
+///
+/// # fn main() -> Result<(), tower_gemini::ConfigError> {
+/// let metrics = Arc::new(Metrics::new());
+/// let breaker = CircuitBreakerLayer::builder().observer(metrics.clone()).build()?;
+/// let calls = ObserveLayer::new(metrics);
+/// # let _ = (breaker, calls); Ok(()) }
+/// ```
+pub struct Metrics {
+    models: Names,
+    keys: Names,
+}
+
+impl Metrics {
+    /// An observer with the defaults. Describes the metrics to the recorder that is installed by now, if there is one.
+    #[must_use]
+    pub fn new() -> Self {
+        describe();
+        Self { models: Names::new(MAX_KEYS), keys: Names::new(MAX_KEYS) }
+    }
+
+    /// How many models, and how many keys, have a label of their own. Default 1,024 each.
+    #[must_use]
+    pub fn max_models(mut self, names: usize) -> Self {
+        (self.models, self.keys) = (Names::new(names), Names::new(names));
+        self
+    }
+
+    fn model(&self, model: Option<&str>) -> Label {
+        let name = model.map_or(SharedString::const_str("none"), |model| self.models.get(model));
+        Label::new("model", name)
+    }
+
+    fn key(&self, key: &TargetKey) -> Label {
+        Label::new("key", self.keys.get(&key.to_string()))
+    }
+
+    fn quota(&self, key: &QuotaKey) -> [Label; 2] {
+        [self.model(key.target().model()), Label::from_static_parts("pool", key.pool().as_str())]
+    }
+
+    fn finished(&self, call: &Call) {
+        let model = self.model(call.model());
+        let method = Label::from_static_parts("method", call.method().as_str());
+        let outcome = Label::from_static_parts("outcome", names::outcome(call.outcome()));
+        let kind = Label::from_static_parts("kind", call.kind().map_or("none", |kind| kind.as_str()));
+        let whose = vec![model.clone(), method.clone()];
+        let how = vec![model.clone(), method.clone(), outcome.clone()];
+        counter!("tower_gemini_calls_total", vec![model.clone(), method, outcome, kind]).increment(1);
+        histogram!("tower_gemini_call_duration_seconds", how).record(call.latency());
+        if let Some(head) = call.time_to_head() {
+            histogram!("tower_gemini_time_to_head_seconds", whose.clone()).record(head);
+        }
+        counter!("tower_gemini_call_attempts_total", whose).increment(u64::from(call.attempts()));
+        let Some(usage) = call.usage() else { return };
+        for (name, tokens) in [
+            ("input", usage.input_tokens),
+            ("cached", usage.cached_tokens),
+            ("output", usage.output_tokens),
+            ("thought", usage.thought_tokens),
+        ] {
+            let labels = vec![model.clone(), Label::from_static_parts("type", name)];
+            counter!("tower_gemini_tokens_total", labels).increment(tokens);
+        }
+    }
+
+    fn settled(&self, key: &QuotaKey, charged: u64, used: u64) {
+        for (what, tokens) in [("charged", charged), ("used", used)] {
+            let [model, pool] = self.quota(key);
+            let labels = vec![model, pool, Label::from_static_parts("what", what)];
+            counter!("tower_gemini_settled_tokens_total", labels).increment(tokens);
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Observer for Metrics {
+    fn on_event(&self, event: &Event<'_>) {
+        match *event {
+            Event::AttemptFailed { verdict, .. } => {
+                counter!("tower_gemini_failed_attempts_total", "kind" => kind_of(verdict)).increment(1);
+            }
+            Event::BudgetCharged { .. } => counter!("tower_gemini_budget_charged_total").increment(1),
+            Event::Waiting { wait, verdict, .. } => {
+                counter!("tower_gemini_waits_total", "kind" => kind_of(verdict)).increment(1);
+                histogram!("tower_gemini_wait_seconds", "kind" => kind_of(verdict)).record(wait);
+            }
+            Event::Recovered { .. } => counter!("tower_gemini_recovered_total").increment(1),
+            Event::GaveUp { why, verdict, .. } => {
+                let (kind, why) = (kind_of(verdict), names::gave_up(why));
+                counter!("tower_gemini_gave_up_total", "kind" => kind, "why" => why).increment(1);
+            }
+            Event::Queued { key, dimension, .. } => {
+                let [model, pool] = self.quota(key);
+                let labels =
+                    vec![model, pool, Label::from_static_parts("dimension", names::dimension(dimension))];
+                counter!("tower_gemini_queued_total", labels).increment(1);
+            }
+            Event::RateLimited { key, error } => {
+                let [model, pool] = self.quota(key);
+                let labels = vec![model, pool, Label::from_static_parts("why", names::why(error.why()))];
+                counter!("tower_gemini_rate_limited_total", labels).increment(1);
+            }
+            Event::QuotaExceeded { key, dimension, .. } => {
+                let [model, pool] = self.quota(key);
+                let labels =
+                    vec![model, pool, Label::from_static_parts("dimension", names::dimension(dimension))];
+                counter!("tower_gemini_quota_exceeded_total", labels).increment(1);
+            }
+            Event::Settled { key, charged, used: Some(used) } => self.settled(key, charged, used),
+            Event::CircuitChanged { key, transition } => {
+                let labels = vec![
+                    self.model(key.model()),
+                    Label::from_static_parts("to", names::state(transition.to)),
+                    Label::from_static_parts("cause", names::cause(transition.cause)),
+                ];
+                counter!("tower_gemini_circuit_changes_total", labels).increment(1);
+                let state = match transition.to {
+                    CircuitState::Closed => 0.0,
+                    CircuitState::HalfOpen => 1.0,
+                    CircuitState::Open => 2.0,
+                };
+                gauge!("tower_gemini_circuit_state", vec![self.key(key)]).set(state);
+            }
+            Event::ConcurrencyCut { key, limit, .. } => {
+                counter!("tower_gemini_concurrency_cuts_total", vec![self.model(key.model())]).increment(1);
+                gauge!("tower_gemini_concurrency_limit", vec![self.key(key)]).set(limit);
+            }
+            Event::ConcurrencyLifted { key } => {
+                gauge!("tower_gemini_concurrency_limit", vec![self.key(key)]).set(f64::INFINITY);
+            }
+            Event::Finished { call } => self.finished(call),
+            _ => {}
+        }
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").field("max_models", &self.models.max).finish_non_exhaustive()
+    }
+}
+
+fn kind_of(verdict: &Verdict) -> &'static str {
+    verdict.kind().map_or("none", |kind| kind.as_str())
+}
+
+/// Names that have become labels, so that there is an end to them, and one allocation for each.
+struct Names {
+    known: Mutex<HashSet<Arc<str>>>,
+    max: usize,
+}
+
+impl Names {
+    fn new(max: usize) -> Self {
+        Self { known: Mutex::default(), max }
+    }
+
+    fn get(&self, name: &str) -> SharedString {
+        let mut known = lock(&self.known);
+        if let Some(name) = known.get(name) {
+            return SharedString::from_shared(Arc::clone(name));
+        }
+        if known.len() >= self.max {
+            return SharedString::const_str("other");
+        }
+        let name: Arc<str> = name.into();
+        known.insert(Arc::clone(&name));
+        SharedString::from_shared(name)
+    }
+}
+
+fn describe() {
+    for (name, unit, text) in [
+        ("tower_gemini_calls_total", Unit::Count, "Finished calls"),
+        ("tower_gemini_call_attempts_total", Unit::Count, "Attempts made in finished calls"),
+        ("tower_gemini_tokens_total", Unit::Count, "Tokens used"),
+        ("tower_gemini_failed_attempts_total", Unit::Count, "Attempts that failed"),
+        ("tower_gemini_waits_total", Unit::Count, "Waits before a further attempt"),
+        ("tower_gemini_budget_charged_total", Unit::Count, "Retries that the budget paid for"),
+        ("tower_gemini_recovered_total", Unit::Count, "Requests that succeeded after a failure"),
+        ("tower_gemini_gave_up_total", Unit::Count, "Failures that were not retried"),
+        ("tower_gemini_queued_total", Unit::Count, "Requests that queued in the rate limit"),
+        ("tower_gemini_rate_limited_total", Unit::Count, "Requests that the rate limit did not admit"),
+        ("tower_gemini_quota_exceeded_total", Unit::Count, "Quota violations that a 429 named"),
+        ("tower_gemini_settled_tokens_total", Unit::Count, "Input tokens charged and used"),
+        ("tower_gemini_circuit_changes_total", Unit::Count, "Changes of circuits"),
+        ("tower_gemini_concurrency_cuts_total", Unit::Count, "Cuts of the calls in flight"),
+    ] {
+        describe_counter!(name, unit, text);
+    }
+    for (name, text) in [
+        ("tower_gemini_call_duration_seconds", "From the call to its end"),
+        ("tower_gemini_time_to_head_seconds", "From the call to the head of the answer"),
+        ("tower_gemini_wait_seconds", "Waits before a further attempt"),
+    ] {
+        describe_histogram!(name, Unit::Seconds, text);
+    }
+    describe_gauge!("tower_gemini_circuit_state", "0 closed, 1 half-open, 2 open");
+    describe_gauge!("tower_gemini_concurrency_limit", "Calls that may be in flight");
+}

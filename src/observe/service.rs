@@ -1,0 +1,69 @@
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+use super::layer::Settings;
+use super::report::Report;
+use super::span::CallSpan;
+use super::{Call, ObserveBody, ResponseFuture};
+use crate::error::BoxError;
+use crate::event::Trail;
+
+/// Looks at each call once. Made by [`ObserveLayer`](super::ObserveLayer); see the [module documentation](super).
+///
+/// `poll_ready` is the inner service's own.
+#[derive(Clone, Debug)]
+pub struct Observe<S> {
+    inner: S,
+    settings: Settings,
+}
+
+impl<S> Observe<S> {
+    pub(super) const fn new(inner: S, settings: Settings) -> Self {
+        Self { inner, settings }
+    }
+
+    /// The inner service.
+    pub const fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service, to change it.
+    pub const fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The inner service, by value.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S, B, RB> Service<Request<B>> for Observe<S>
+where
+    S: Service<Request<B>, Response = Response<RB>>,
+    S::Error: Into<BoxError>,
+    RB: Body,
+{
+    type Response = Response<ObserveBody<RB>>;
+    type Error = BoxError;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let trail = Trail::default();
+        let call = Box::new(Call::begin(&request, trail.clone()));
+        // One that is there belongs to a layer outside, and to the retries between: it stays.
+        if request.extensions().get::<Trail>().is_none() {
+            request.extensions_mut().insert(trail);
+        }
+        let span = CallSpan::open(&self.settings, &call);
+        let inner = span.in_scope(|| self.inner.call(request));
+        ResponseFuture::new(inner, Report::new(call, self.settings.observer.clone(), span))
+    }
+}

@@ -1,0 +1,178 @@
+//! What the layers tell, as events of the `tracing` facade.
+
+use ::tracing::{debug, info, trace, warn};
+
+use super::{Call, names};
+use crate::circuit_breaker::CircuitState;
+use crate::event::{Event, Observer};
+use crate::verdict::{Outcome, Verdict};
+
+/// Emits an event of [`tracing`](https://docs.rs/tracing) for each [`Event`], with the target `tower_gemini`.
+///
+/// | level | events |
+/// |---|---|
+/// | warn | a failure that was not retried, a failed call, an open circuit, a request over a limit, a quota exceeded, a cut |
+/// | info | a request that recovered, a circuit that closed, a limit lifted |
+/// | debug | failed attempts, waits, charges of the budget, queued requests, half-open circuits, good and dropped calls |
+/// | trace | what the rate limit settled |
+///
+/// Names of fields are OpenTelemetry's where it has one, as its conventions stand in version 1.42 for HTTP (stable)
+/// and beside it for generative AI (in development, in a repository of their own), read 2026-11:
+///
+/// | field | value |
+/// |---|---|
+/// | `gen_ai.operation.name` | [`Call::operation`] |
+/// | `gen_ai.provider.name` | [`Call::provider`] |
+/// | `gen_ai.request.model`, `gen_ai.request.stream` | where known; where asked for |
+/// | `gen_ai.usage.input_tokens`, `gen_ai.usage.cache_read.input_tokens` | all input tokens; those from a cache |
+/// | `gen_ai.usage.output_tokens`, `gen_ai.usage.reasoning.output_tokens` | output with thoughts; thoughts |
+/// | `http.request.method`, `http.response.status_code`, `http.request.resend_count` | the last where it was sent again |
+/// | `url.path`, `server.address`, `server.port` | the path has no query |
+/// | `error.type` | the [`Kind`](crate::Kind), as it prints |
+///
+/// `url.full`, which the conventions ask for, is left out: its query may hold the key. Fields that are not
+/// OpenTelemetry's are plain words: `request`, `attempt`, `wait_seconds`, `why`, `key`, `error_message`, and so on.
+///
+/// ```
+/// use std::sync::Arc;
+/// use tower_gemini::observe::{ObserveLayer, Tracing};
+/// use tower_gemini::retry::RetryPolicy;
+///
+/// # fn main() -> Result<(), tower_gemini::ConfigError> {
+/// let policy = RetryPolicy::builder().observer(Arc::new(Tracing::new())).build()?;
+/// let calls = ObserveLayer::new(Arc::new(Tracing::new())).spans();
+/// # let _ = (policy, calls); Ok(()) }
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct Tracing;
+
+impl Tracing {
+    /// An observer. It has no state.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self
+    }
+}
+
+/// The kind's name; a failure always has one.
+fn kind_of(verdict: &Verdict) -> &'static str {
+    verdict.kind().map_or("_OTHER", |kind| kind.as_str())
+}
+
+fn status_of(verdict: &Verdict) -> Option<u16> {
+    verdict.http_status().map(|status| status.as_u16())
+}
+
+impl Observer for Tracing {
+    fn on_event(&self, event: &Event<'_>) {
+        match *event {
+            Event::AttemptFailed { request, attempt, verdict } => debug!(
+                target: "tower_gemini",
+                request,
+                attempt,
+                error.type = kind_of(verdict),
+                http.response.status_code = status_of(verdict),
+                error_message = &*verdict.message(),
+                "attempt failed",
+            ),
+            Event::BudgetCharged { request, attempt, left } => {
+                debug!(target: "tower_gemini", request, attempt, left, "retry budget charged");
+            }
+            Event::Waiting { request, attempt, wait, verdict } => debug!(
+                target: "tower_gemini",
+                request,
+                attempt,
+                wait_seconds = wait.as_secs_f64(),
+                error.type = kind_of(verdict),
+                "waiting for the next attempt",
+            ),
+            Event::Recovered { request, attempts } => {
+                info!(target: "tower_gemini", request, attempts, "recovered");
+            }
+            Event::GaveUp { request, attempts, why, verdict } => warn!(
+                target: "tower_gemini",
+                request,
+                attempts,
+                why = names::gave_up(why),
+                error.type = kind_of(verdict),
+                http.response.status_code = status_of(verdict),
+                error_message = &*verdict.message(),
+                "gave up",
+            ),
+            Event::Queued { key, dimension, .. } => {
+                debug!(target: "tower_gemini", %key, dimension = names::dimension(dimension), "queued by the rate limit");
+            }
+            Event::RateLimited { key, error } => {
+                warn!(target: "tower_gemini", %key, why = names::why(error.why()), "not admitted by the rate limit");
+            }
+            Event::QuotaExceeded { key, dimension, limit, .. } => {
+                warn!(target: "tower_gemini", %key, dimension = names::dimension(dimension), limit, "quota exceeded");
+            }
+            Event::Settled { key, charged, used } => {
+                trace!(target: "tower_gemini", %key, charged, used, "settled");
+            }
+            Event::CircuitChanged { key, transition } => {
+                let (cause, generation) = (names::cause(transition.cause), transition.generation);
+                match transition.to {
+                    CircuitState::Open => {
+                        warn!(target: "tower_gemini", %key, cause, generation, "circuit opened");
+                    }
+                    CircuitState::HalfOpen => {
+                        debug!(target: "tower_gemini", %key, cause, generation, "circuit half-open");
+                    }
+                    CircuitState::Closed => {
+                        info!(target: "tower_gemini", %key, cause, generation, "circuit closed");
+                    }
+                }
+            }
+            Event::ConcurrencyCut { key, in_flight, limit } => {
+                warn!(target: "tower_gemini", %key, in_flight, limit, "calls in flight cut");
+            }
+            Event::ConcurrencyLifted { key } => {
+                info!(target: "tower_gemini", %key, "calls in flight have no limit any more");
+            }
+            Event::Finished { call } => finished(call),
+            // Kinds of events that are newer than this observer.
+            #[allow(unreachable_patterns, reason = "the enum grows")]
+            _ => {}
+        }
+    }
+}
+
+fn finished(call: &Call) {
+    // A macro, since the level of an event is part of the place that emits it.
+    macro_rules! emit {
+        ($level:ident, $text:literal) => {
+            $level!(
+                target: "tower_gemini",
+                // First, since the macros take no first name with a dot.
+                latency_seconds = call.latency().as_secs_f64(),
+                gen_ai.operation.name = call.operation(),
+                gen_ai.provider.name = call.provider(),
+                gen_ai.request.model = call.model(),
+                gen_ai.request.stream = call.is_streaming().then_some(true),
+                gen_ai.usage.input_tokens = call.usage().map(|usage| usage.input_tokens),
+                gen_ai.usage.cache_read.input_tokens = call.usage().map(|usage| usage.cached_tokens),
+                gen_ai.usage.output_tokens =
+                    call.usage().map(|usage| usage.output_tokens.saturating_add(usage.thought_tokens)),
+                gen_ai.usage.reasoning.output_tokens = call.usage().map(|usage| usage.thought_tokens),
+                http.request.method = call.http_method().as_str(),
+                http.request.resend_count = (call.resends() > 0).then(|| call.resends()),
+                http.response.status_code = call.status().map(|status| status.as_u16()),
+                url.path = &*call.path(),
+                server.address = call.host(),
+                server.port = call.port(),
+                error.type = call.kind().map(|kind| kind.as_str()),
+                error_message = call.kind().map(|_| display(call.message())),
+                waited_seconds = call.waited().as_secs_f64(),
+                $text,
+            )
+        };
+    }
+    match call.outcome() {
+        Outcome::Failed(_) => emit!(warn, "call failed"),
+        Outcome::Dropped => emit!(debug, "call dropped by its caller"),
+        _ => emit!(debug, "call finished"),
+    }
+}
