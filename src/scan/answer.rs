@@ -4,6 +4,7 @@
 //! read 2026-11, and some that are recorded but not listed there (`MODEL_ARMOR`). An unknown one is judged by
 //! whether anything was delivered.
 
+use super::scratch::MAX;
 use crate::verdict::Kind;
 
 /// Candidates told apart. The API allows eight.
@@ -107,6 +108,8 @@ impl Finish {
             | "NO_IMAGE" => Self::Malformed,
             "RECITATION" | "IMAGE_RECITATION" | "BLOCKLIST" | "SPII" | "LANGUAGE" | "MODEL_ARMOR"
             | "content_filter" => Self::Blocked,
+            // Of a text that comes in pieces so much is kept, and no reason is as long.
+            _ if reason.len() >= MAX => Self::Other,
             // SAFETY, IMAGE_SAFETY, PROHIBITED_CONTENT, IMAGE_PROHIBITED_CONTENT and whatever is added to them.
             _ if reason.contains("SAFETY") || reason.contains("PROHIBITED") => Self::Blocked,
             _ => Self::Other,

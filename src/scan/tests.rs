@@ -131,6 +131,18 @@ fn a_text_of_more_than_8_kib_is_a_download() {
     assert_eq!(whole(&format!("{text}{}", " ".repeat(9000))).error(), None);
 }
 
+#[test]
+fn a_reason_that_is_too_long_for_one_is_the_same_in_pieces() {
+    let body = |reason: &str| format!("data: {{\"candidates\":[{{\"finishReason\":\"{reason}\"}}]}}\n\n");
+    for reason in ["SAFETY_AND_MORE_THAN_ANY_NAME_IS_LONG", "0123456789012345678901234567 SAFETY", "SAFETY"] {
+        let text = body(reason);
+        let kind = if reason == "SAFETY" { Kind::ContentBlocked } else { Kind::EmptyResponse };
+        assert_eq!(outcome(&whole(&text)), Some(kind), "{reason}");
+        assert_eq!(outcome(&scan(frames(text.as_bytes(), &[1]))), Some(kind), "{reason}");
+        assert_eq!(judged(&text), Some(kind), "{reason}");
+    }
+}
+
 // ===== beside serde_json =====
 
 /// Frames of these sizes, over and over.
