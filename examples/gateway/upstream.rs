@@ -1,0 +1,114 @@
+//! The client, and the address that requests are sent to.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderValue, Uri};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+/// Where the upstream is.
+#[derive(Clone, Debug)]
+pub(crate) struct Base {
+    scheme: Scheme,
+    authority: Authority,
+    /// What stands before every path: empty, or `/a/b` without a slash at its end.
+    prefix: String,
+    /// The value of `host`.
+    host: HeaderValue,
+}
+
+impl Base {
+    /// The error says what the value must be. It does not repeat it: it may hold a password or a key.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let error = |what: &str| format!("must {what}, such as https://generativelanguage.googleapis.com");
+        let uri: Uri = text.parse().map_err(|_| error("be a URL"))?;
+        let parts = uri.into_parts();
+        let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else {
+            return Err(error("begin with http:// or https:// and a host"));
+        };
+        let default_port = match scheme.as_str() {
+            "http" => 80,
+            "https" => 443,
+            _ => return Err(error("begin with http:// or https://")),
+        };
+        if authority.host().is_empty() {
+            return Err(error("have a host"));
+        }
+        if authority.as_str().contains('@') {
+            return Err(error("have no user or password"));
+        }
+        // `host:` and `host:99999` are read as a host and some text.
+        if authority.as_str().len() > authority.host().len() && authority.port_u16().is_none() {
+            return Err(error("have a port from 0 to 65535 or none"));
+        }
+        let path = parts.path_and_query.as_ref().map_or("", PathAndQuery::as_str);
+        if path.contains('?') || text.contains('#') {
+            return Err(error("have no query and no fragment"));
+        }
+        let host = match authority.port_u16() {
+            Some(port) if port != default_port => HeaderValue::from_str(authority.as_str()),
+            _ => HeaderValue::from_str(authority.host()),
+        };
+        let host = host.map_err(|_| error("be a URL"))?;
+        Ok(Self { prefix: path.trim_end_matches('/').to_owned(), scheme, authority, host })
+    }
+
+    pub(crate) const fn host(&self) -> &HeaderValue {
+        &self.host
+    }
+
+    /// The same path and query at the upstream, byte for byte: nothing is decoded, encoded or resolved.
+    ///
+    /// `None` for what has no path: `*`, and the target of a `CONNECT`.
+    pub(crate) fn join(&self, uri: Uri) -> Option<Uri> {
+        let path = uri.into_parts().path_and_query.filter(|path| path.as_str().starts_with('/'))?;
+        let path = if self.prefix.is_empty() {
+            path
+        } else {
+            PathAndQuery::try_from(format!("{}{path}", self.prefix)).ok()?
+        };
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(self.scheme.clone());
+        parts.authority = Some(self.authority.clone());
+        parts.path_and_query = Some(path);
+        Uri::from_parts(parts).ok()
+    }
+}
+
+impl fmt::Display for Base {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}{}", self.scheme, self.authority, self.prefix)
+    }
+}
+
+/// hyper-util's client and not reqwest's, whose URLs are resolved and encoded anew: `/a/../b` would become `/b`.
+pub(crate) type Upstream<B> = Client<HttpsConnector<HttpConnector>, B>;
+
+/// HTTP/2 where TLS negotiates it, else HTTP/1.1; connections are kept for 90 s.
+pub(crate) fn client<B>() -> Result<Upstream<B>, String>
+where
+    B: http_body::Body + Send,
+    B::Data: Send,
+{
+    let mut http = HttpConnector::new();
+    http.enforce_http(false);
+    http.set_nodelay(true);
+    http.set_connect_timeout(Some(Duration::from_secs(10)));
+    http.set_keepalive(Some(Duration::from_secs(60)));
+    let tls = HttpsConnectorBuilder::new().try_with_platform_verifier();
+    let tls = tls.map_err(|error| format!("the certificates of this machine cannot be read: {error}"))?;
+    let connector = tls.https_or_http().enable_http1().enable_http2().wrap_connector(http);
+    Ok(Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(Duration::from_secs(90))
+        .http2_adaptive_window(true)
+        // A connection that died in silence is noticed, also while nothing but slow streams are on it.
+        .http2_keep_alive_interval(Duration::from_secs(30))
+        .http2_keep_alive_timeout(Duration::from_secs(20))
+        .build(connector))
+}
