@@ -43,7 +43,8 @@ const UPSTREAM: &str = "https://generativelanguage.googleapis.com";
 #[derive(Debug)]
 pub(crate) enum Command {
     Help,
-    Run(Settings),
+    /// Boxed, since the other one is nothing.
+    Run(Box<Settings>),
 }
 
 #[derive(Clone, Debug)]
@@ -138,7 +139,7 @@ pub(crate) fn parse(
             around.set(name, &variable, &value)?;
         }
     }
-    said.or(around).map(Command::Run)
+    said.or(around).map(|settings| Command::Run(Box::new(settings)))
 }
 
 impl Draft {

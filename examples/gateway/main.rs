@@ -18,7 +18,7 @@
 //! something that does, or on a loopback address.
 
 pub(crate) mod args;
-mod errors;
+pub(crate) mod errors;
 pub(crate) mod headers;
 mod log;
 mod metrics;

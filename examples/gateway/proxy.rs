@@ -8,17 +8,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::Body;
-use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderMap, Method, Request, Response, Version};
 use tokio::time::Instant;
 use tower::{Service, ServiceExt};
 use tower_gemini::target::ModelHint;
-use tower_gemini::{BoxError, KeyLabel, Target, Verdict};
+use tower_gemini::{KeyLabel, Target, Verdict};
 
 use super::log::Logger;
 use super::metrics::Metrics;
 use super::record::{Record, Recorded};
+use super::stack::Layered;
 use super::upstream::Base;
 use super::{errors, headers, model};
 
@@ -43,13 +43,7 @@ impl<S> Proxy<S> {
     }
 }
 
-impl<S, RB> Service<Request<Body>> for Proxy<S>
-where
-    S: Service<Request<Body>, Response = Response<RB>, Error = BoxError> + Clone + Send + 'static,
-    S::Future: Send,
-    RB: http_body::Body<Data = Bytes> + Send + 'static,
-    RB::Error: Into<BoxError>,
-{
+impl<S: Layered> Service<Request<Body>> for Proxy<S> {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
@@ -67,12 +61,7 @@ where
 }
 
 impl Shared {
-    async fn pass_on<S, RB>(&self, stack: S, request: Request<Body>) -> Response<Body>
-    where
-        S: Service<Request<Body>, Response = Response<RB>, Error = BoxError>,
-        RB: http_body::Body<Data = Bytes> + Send + 'static,
-        RB::Error: Into<BoxError>,
-    {
+    async fn pass_on(&self, stack: impl Layered, request: Request<Body>) -> Response<Body> {
         let logged = |text: &str| Box::from(if self.logger.is_on() { text } else { "" });
         let mut record = Record::begin(
             Arc::clone(&self.metrics),

@@ -36,6 +36,27 @@ pub(crate) struct Handles {
     pub(crate) budget: Budget,
 }
 
+/// What the layers make of a client.
+pub(crate) trait Layered:
+    Service<Request<Body>, Response = Response<Self::Answer>, Error = BoxError, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+    /// The body of an answer.
+    type Answer: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static;
+}
+
+impl<S, RB> Layered for S
+where
+    S: Service<Request<Body>, Response = Response<RB>, Error = BoxError, Future: Send>,
+    S: Clone + Send + Sync + 'static,
+    RB: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    type Answer = RB;
+}
+
 /// All layers around `client`.
 ///
 /// A request is repeated for any kind that is worth it; one that meets an open circuit is not kept waiting, since SDKs and
@@ -48,23 +69,7 @@ pub(crate) fn stack<C, RB>(
     settings: &Settings,
     client: C,
     observer: Arc<dyn Observer>,
-) -> Result<
-    (
-        impl Service<
-            Request<Body>,
-            Response = Response<
-                impl http_body::Body<Data = Bytes, Error = impl Into<BoxError>> + Send + 'static,
-            >,
-            Error = BoxError,
-            Future: Send,
-        > + Clone
-        + Send
-        + Sync
-        + 'static,
-        Handles,
-    ),
-    String,
->
+) -> Result<(impl Layered, Handles), String>
 where
     C: Service<Request<ReplayBody<Body>>, Response = Response<RB>> + Clone + Send + Sync + 'static,
     C::Error: Into<BoxError> + 'static,
