@@ -29,7 +29,7 @@ mod record;
 mod refusal;
 mod serve;
 pub(crate) mod stack;
-mod upstream;
+pub(crate) mod upstream;
 
 use std::ffi::OsString;
 use std::future::Future;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::gateway::args::{Chain, Command, HELP, Settings, Whither, parse};
 use crate::gateway::run;
+use crate::gateway::upstream::choose;
 use crate::world::{Written, soon};
 
 fn parsed(args: &[&str], env: &[(&str, &str)]) -> Result<Command, String> {
@@ -157,6 +158,24 @@ fn what_is_wrong_is_one_sentence_that_names_the_option() {
     assert!(sentence.starts_with("GATEWAY_ATTEMPTS "), "{sentence}");
     assert!(parsed(&["--help"], &[]).is_ok_and(|command| matches!(command, Command::Help)));
     assert!(HELP.lines().all(|line| line.chars().count() <= 80));
+}
+
+/// Google permits 100 streams on a connection.
+#[test]
+fn a_connection_is_filled_before_the_next_one_and_never_beyond_what_google_permits() {
+    let mut lanes = [0_usize; 16];
+    for _ in 0..16 * 90 {
+        lanes[choose(lanes.iter().copied())] += 1;
+        assert!(
+            lanes.is_sorted_by(|a, b| a >= b) && lanes.iter().filter(|n| !matches!(n, 0 | 90)).count() <= 1
+        );
+    }
+    assert_eq!(lanes, [90; 16]);
+    lanes[7] = 89;
+    assert_eq!(choose(lanes.iter().copied()), 7);
+    lanes = [120; 16];
+    lanes[3] = 110;
+    assert_eq!(choose(lanes.iter().copied()), 3, "the least full");
 }
 
 async fn shown(args: &[&str]) -> (u8, String, String) {
