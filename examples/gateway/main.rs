@@ -27,7 +27,7 @@ mod pages;
 mod proxy;
 mod record;
 mod refusal;
-mod serve;
+pub(crate) mod serve;
 pub(crate) mod stack;
 pub(crate) mod upstream;
 

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::Body;
+use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderMap, Method, Request, Response, Version};
 use tokio::time::Instant;
 use tower::{Service, ServiceExt};
 use tower_gemini::target::ModelHint;
-use tower_gemini::{KeyLabel, Target, Verdict};
+use tower_gemini::{BoxError, KeyLabel, Target, Verdict};
 
 use super::log::Logger;
 use super::metrics::Metrics;
@@ -80,23 +81,25 @@ impl Shared {
                 request.extensions_mut().insert(record.tries());
                 request
             }
-            Err(message) => return recorded(errors::bad_request(message), record),
+            Err(message) => {
+                let response = errors::bad_request(message);
+                let verdict = Verdict::of(&response);
+                return recorded(response, verdict, record);
+            }
         };
         match stack.oneshot(request).await {
             Ok(response) => {
-                record.answered(response.status(), Verdict::of(&response));
+                let verdict = Verdict::of(&response);
                 let (mut head, body) = response.into_parts();
                 headers::strip(&mut head.headers);
                 // It speaks of the connection to the upstream, and so do the extensions.
                 head.version = Version::HTTP_11;
                 head.extensions.clear();
-                Response::from_parts(head, Body::new(Recorded::new(body, record)))
+                recorded(Response::from_parts(head, body), verdict, record)
             }
             Err(error) => {
-                let response = errors::response(&error, Instant::now());
-                record.answered(response.status(), Verdict::from_error(error.as_ref()));
-                let body = |body| Body::new(Recorded::new(body, record));
-                response.map(body)
+                let verdict = Verdict::from_error(error.as_ref());
+                recorded(errors::response(&error, Instant::now()), verdict, record)
             }
         }
     }
@@ -118,18 +121,21 @@ impl Shared {
         head.version = Version::HTTP_11;
         // What the server put in speaks of its own connection.
         head.extensions.clear();
-        head.extensions.extend({
-            let mut told = http::Extensions::new();
-            label.into_iter().for_each(|label| drop(told.insert(label)));
-            hint.into_iter().for_each(|model| drop(told.insert(ModelHint::new(model))));
-            told
-        });
+        if let Some(label) = label {
+            head.extensions.insert(label);
+        }
+        if let Some(model) = hint {
+            head.extensions.insert(ModelHint::new(model));
+        }
         Ok(Request::from_parts(head, body))
     }
 }
 
-fn recorded(response: Response<Body>, mut record: Record) -> Response<Body> {
-    record.answered(response.status(), Verdict::of(&response));
+fn recorded<B>(response: Response<B>, verdict: Verdict, mut record: Record) -> Response<Body>
+where
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    record.answered(response.status(), verdict);
     response.map(|body| Body::new(Recorded::new(body, record)))
 }
 

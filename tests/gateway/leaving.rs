@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::gateway::serve::serve;
 use crate::world::{GENERATE, Gate, HELLO, Upstream, response, soon};
 
 fn request() -> String {
@@ -126,4 +128,22 @@ async fn a_stop_lets_calls_finish_and_takes_no_new_ones() {
     soon(client.read_to_end(&mut seen)).await.unwrap();
     assert!(seen.ends_with(b"5\r\nfirst\r\n4\r\nlast\r\n0\r\n\r\n"), "{}", String::from_utf8_lossy(&seen));
     assert_eq!(soon(stopped).await.unwrap(), 0, "none was cut");
+}
+
+#[tokio::test]
+async fn a_call_that_outlives_the_grace_is_cut() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let router = axum::Router::new().fallback(std::future::pending::<()>);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let grace = Duration::from_millis(100);
+    let serving = tokio::spawn(serve(listener, router, async move { drop(stopped.await) }, grace));
+    let mut client = TcpStream::connect(addr).await.unwrap();
+    client.write_all(request().as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    drop(stop);
+    assert_eq!(soon(serving).await.unwrap(), 1);
+    let mut seen = Vec::new();
+    let _ = soon(client.read_to_end(&mut seen)).await;
+    assert!(seen.is_empty());
 }
