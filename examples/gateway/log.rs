@@ -1,10 +1,10 @@
 //! One line for each request, written by a thread of its own.
 
 use std::fmt::{self, Write as _};
-use std::io::{self, BufWriter, Write};
-use std::sync::Arc;
+use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -19,19 +19,29 @@ pub(crate) enum Format {
     Off,
 }
 
-/// Lines that wait for the thread. Beyond them lines are lost: a reader of stdout that hangs must not hang the gateway.
-const WAITING: usize = 16_384;
+/// Bytes that wait for the thread. Beyond them lines are lost: a reader of stdout that hangs must not hang the gateway.
+const WAITING: usize = 4 * 1024 * 1024;
+/// How long a line may wait for others to be written with: a wake-up for each of them would cost more than the line.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// Where lines are written to. Clones write to the same place.
 #[derive(Clone)]
 pub(crate) struct Logger {
     format: Format,
-    sender: SyncSender<Message>,
-    lost: Arc<AtomicU64>,
+    lines: Arc<Lines>,
+    wakes: SyncSender<Wake>,
 }
 
-enum Message {
-    Line(String),
+#[derive(Default)]
+struct Lines {
+    waiting: Mutex<String>,
+    lost: AtomicU64,
+}
+
+enum Wake {
+    /// There are lines again.
+    Lines,
+    /// Everything shall be written now.
     Flush(oneshot::Sender<()>),
 }
 
@@ -52,10 +62,12 @@ pub(crate) struct Line<'a> {
 
 impl Logger {
     pub(crate) fn start(format: Format, out: Box<dyn Write + Send>) -> Self {
-        let (sender, receiver) = mpsc::sync_channel(WAITING);
+        let lines = Arc::<Lines>::default();
+        let (wakes, woken) = mpsc::sync_channel(4);
+        let written = Arc::clone(&lines);
         // Ends with the last sender.
-        std::thread::spawn(move || write_all(&receiver, out));
-        Self { format, sender, lost: Arc::default() }
+        std::thread::spawn(move || write_all(&written, &woken, out));
+        Self { format, lines, wakes }
     }
 
     pub(crate) const fn is_on(&self) -> bool {
@@ -69,49 +81,51 @@ impl Logger {
             Format::Text => line.to_string(now),
             Format::Off => return,
         };
-        if self.sender.try_send(Message::Line(text)).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+        let mut waiting = self.lines.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = waiting.is_empty();
+        if waiting.len() + text.len() > WAITING {
+            self.lines.lost.fetch_add(1, Ordering::Relaxed);
+        } else {
+            waiting.push_str(&text);
+        }
+        drop(waiting);
+        if first {
+            // Full: the thread has been woken already, and finds this line, too.
+            let _ = self.wakes.try_send(Wake::Lines);
         }
     }
 
     /// Lines that were not written.
     pub(crate) fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
+        self.lines.lost.load(Ordering::Relaxed)
     }
 
     /// Waits until what was said before is written, at most one second.
     pub(crate) async fn flush(&self) {
         let (done, written) = oneshot::channel();
-        if self.sender.try_send(Message::Flush(done)).is_ok() {
+        if self.wakes.try_send(Wake::Flush(done)).is_ok() {
             // Nobody to tell: stdout hangs or is gone.
             let _ = tokio::time::timeout(Duration::from_secs(1), written).await;
         }
     }
 }
 
-/// Writes until nobody can send any more, and flushes whenever nothing waits. A reader that is gone loses the lines.
-fn write_all(receiver: &Receiver<Message>, out: Box<dyn Write + Send>) {
-    let mut out = BufWriter::new(out);
-    let mut next = receiver.recv().ok();
-    while let Some(message) = next {
-        let _ = match message {
-            Message::Line(line) => out.write_all(line.as_bytes()),
-            Message::Flush(done) => {
-                let flushed = out.flush();
-                let _ = done.send(());
-                flushed
-            }
+/// Writes until nobody can send any more. A reader that is gone loses the lines.
+fn write_all(lines: &Lines, woken: &Receiver<Wake>, mut out: Box<dyn Write + Send>) {
+    while let Ok(wake) = woken.recv() {
+        let flush = match wake {
+            Wake::Flush(done) => Some(done),
+            Wake::Lines => match woken.recv_timeout(GATHER) {
+                Ok(Wake::Flush(done)) => Some(done),
+                Ok(Wake::Lines) | Err(_) => None,
+            },
         };
-        next = match receiver.try_recv() {
-            Ok(message) => Some(message),
-            Err(TryRecvError::Empty) => {
-                let _: io::Result<()> = out.flush();
-                receiver.recv().ok()
-            }
-            Err(TryRecvError::Disconnected) => None,
-        };
+        let text = std::mem::take(&mut *lines.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        if let Some(done) = flush {
+            let _ = done.send(());
+        }
     }
-    let _ = out.flush();
 }
 
 fn milliseconds(duration: Duration) -> f64 {
