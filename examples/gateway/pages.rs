@@ -1,0 +1,202 @@
+//! What the gateway says of itself: `/metrics` and `/status`.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use http::Response;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tower_gemini::circuit_breaker::CircuitState;
+use tower_gemini::rate_limit::{Dimension, QuotaStatus};
+
+use super::log::Logger;
+use super::metrics::{Metrics, counter, gauge, sample};
+use super::stack::Handles;
+
+pub(crate) struct Pages {
+    metrics: Arc<Metrics>,
+    handles: Handles,
+    logger: Logger,
+    started: Instant,
+}
+
+pub(crate) const fn state(state: CircuitState) -> &'static str {
+    match state {
+        CircuitState::Closed => "closed",
+        CircuitState::HalfOpen => "half_open",
+        _ => "open",
+    }
+}
+
+const DIMENSIONS: [(Dimension, &str); 3] = [
+    (Dimension::RequestsPerMinute, "requests_per_minute"),
+    (Dimension::InputTokensPerMinute, "input_tokens_per_minute"),
+    (Dimension::RequestsPerDay, "requests_per_day"),
+];
+
+fn used(quota: &QuotaStatus) -> [u64; 3] {
+    [quota.requests, quota.tokens, quota.requests_today]
+}
+
+impl Pages {
+    pub(crate) fn new(metrics: Arc<Metrics>, handles: Handles, logger: Logger) -> Self {
+        Self { metrics, handles, logger, started: Instant::now() }
+    }
+
+    /// Prometheus. Keys are the layers' own: a surface, a model, a place, a label; never a key of the API.
+    pub(crate) fn metrics(&self) -> Response<Body> {
+        let mut text = String::with_capacity(8192);
+        self.metrics.write(&mut text);
+        counter(&mut text, "gateway_log_lines_lost_total", "Lines that stdout did not take in time.");
+        sample(&mut text, "gateway_log_lines_lost_total", &[], self.logger.lost() as f64);
+        self.circuits(&mut text);
+        self.quotas(&mut text);
+        page("text/plain; version=0.0.4; charset=utf-8", text)
+    }
+
+    fn circuits(&self, text: &mut String) {
+        let circuits = self.handles.circuits.all();
+        gauge(text, "gateway_circuit_state", "Of each circuit: 0 closed, 1 half-open, 2 open.");
+        for circuit in &circuits {
+            let value = match circuit.state {
+                CircuitState::Closed => 0.0,
+                CircuitState::HalfOpen => 1.0,
+                _ => 2.0,
+            };
+            sample(text, "gateway_circuit_state", &[("key", &circuit.key.to_string())], value);
+        }
+        let calls = self.handles.concurrency.all();
+        gauge(text, "gateway_calls_in_flight", "Calls to the upstream whose answer has not ended.");
+        for (key, state) in &calls {
+            let labels = [("key", &*key.to_string())];
+            sample(text, "gateway_calls_in_flight", &labels, f64::from(state.in_flight()));
+        }
+        gauge(text, "gateway_concurrency_limit", "How many there may be, where timeouts have set a limit.");
+        for (key, state) in &calls {
+            if let Some(limit) = state.limit() {
+                sample(text, "gateway_concurrency_limit", &[("key", &key.to_string())], limit);
+            }
+        }
+    }
+
+    fn quotas(&self, text: &mut String) {
+        let quotas = self.handles.quotas.status();
+        gauge(text, "gateway_quota_used", "Of each quota, what is used of it now.");
+        for quota in &quotas {
+            for ((_, name), used) in DIMENSIONS.iter().zip(used(quota)) {
+                let labels = [("key", &*quota.key.to_string()), ("dimension", name)];
+                sample(text, "gateway_quota_used", &labels, used as f64);
+            }
+        }
+        gauge(text, "gateway_quota_limit", "Of each quota that is known, its limit.");
+        for quota in &quotas {
+            for (dimension, name) in DIMENSIONS {
+                if let Some(limit) = quota.limits.of(dimension) {
+                    let labels = [("key", &*quota.key.to_string()), ("dimension", name)];
+                    sample(text, "gateway_quota_limit", &labels, limit as f64);
+                }
+            }
+        }
+        gauge(text, "gateway_quota_queued", "Requests that wait for their quota.");
+        for quota in &quotas {
+            let key = quota.key.to_string();
+            sample(text, "gateway_quota_queued", &[("key", &key)], quota.queued as f64);
+        }
+    }
+
+    /// What the layers know, as JSON. Times are seconds from now.
+    pub(crate) fn status(&self) -> Response<Body> {
+        let now = Instant::now();
+        let circuits: Vec<Value> = self
+            .handles
+            .circuits
+            .all()
+            .iter()
+            .map(|circuit| {
+                json!({
+                    "key": circuit.key.to_string(),
+                    "state": state(circuit.state),
+                    "since": -seconds(now.saturating_duration_since(circuit.since)),
+                    "until": ahead(circuit.until, now),
+                    "ramping": circuit.ramping,
+                    "calls": circuit.calls,
+                    "failures": circuit.failures,
+                    "consecutive_failures": circuit.consecutive_failures,
+                    "last_cause": circuit.history.last().map(|change| change.cause.as_str()),
+                })
+            })
+            .collect();
+        let quotas: Vec<Value> =
+            self.handles.quotas.status().iter().map(|quota| of_quota(quota, now)).collect();
+        let concurrency: Vec<Value> = self
+            .handles
+            .concurrency
+            .all()
+            .iter()
+            .map(|(key, state)| {
+                json!({
+                    "key": key.to_string(),
+                    "in_flight": state.in_flight(),
+                    "limit": state.limit(),
+                    "queued": state.queued(),
+                    "cuts": state.cuts(),
+                })
+            })
+            .collect();
+        let budget = &self.handles.budget;
+        let status = json!({
+            "uptime": seconds(now.saturating_duration_since(self.started)),
+            "in_flight": self.metrics.in_flight(),
+            "quotas": quotas,
+            "circuits": circuits,
+            "concurrency": concurrency,
+            "retry_budget": {
+                "cap": budget.cap(),
+                "per_success": budget.per_success(),
+                "keys_short": budget.keys_short(),
+            },
+        });
+        page("application/json", format!("{status:#}\n"))
+    }
+}
+
+fn of_quota(quota: &QuotaStatus, now: Instant) -> Value {
+    let dimensions: serde_json::Map<String, Value> = DIMENSIONS
+        .iter()
+        .zip(used(quota))
+        .map(|((dimension, name), used)| {
+            ((*name).to_owned(), json!({ "used": used, "limit": quota.limits.of(*dimension) }))
+        })
+        .collect();
+    let closed: Vec<Value> = quota
+        .closed
+        .iter()
+        .map(|(dimension, until)| json!({ "dimension": dimension.to_string(), "until": ahead(*until, now) }))
+        .collect();
+    json!({
+        "key": quota.key.to_string(),
+        "dimensions": dimensions,
+        "closed": closed,
+        "in_flight": quota.in_flight,
+        "queued": quota.queued,
+        "next_admission": ahead(quota.next_admission, now),
+        "admitted": quota.admitted,
+        "refused_by_google": quota.too_many,
+        "not_sent": quota.not_sent,
+    })
+}
+
+fn ahead(at: Option<Instant>, now: Instant) -> Option<f64> {
+    at.map(|at| seconds(at.saturating_duration_since(now)))
+}
+
+fn seconds(duration: std::time::Duration) -> f64 {
+    (duration.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+fn page(content_type: &'static str, text: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(text));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
