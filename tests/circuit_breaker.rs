@@ -574,6 +574,24 @@ async fn dropped_refusals_and_ordinary_calls_leave_nothing() {
 // ===== with the retry layer outside =====
 
 #[tokio::test(start_paused = true)]
+async fn retry_does_not_wait_for_a_circuit_that_fails_fast() {
+    let layer = CircuitBreakerLayer::builder().fail_fast().consecutive_failures(1).build().unwrap();
+    let probe = Probe::always(error(503, "UNAVAILABLE", "down"));
+    let inner = layer.layer(ClassifyLayer::new().layer(probe.clone()));
+    let _ = inner.clone().oneshot(request()).await.unwrap();
+    let begun = Instant::now();
+    let error = RetryLayer::default().layer(inner).oneshot(request()).await.err().unwrap();
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    let open = find::<CircuitOpen>(error.as_ref()).unwrap();
+    let wait = open.until().unwrap() - begun;
+    assert!(wait > SECOND && wait < 3 * SECOND, "it says when all the same: {wait:?}");
+    let answer = tower_gemini::respond::from_error(error.as_ref());
+    let after: f64 = answer.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert_eq!(after, wait.as_secs_f64().ceil());
+    assert_eq!(probe.state().lock().unwrap().calls.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn retry_waits_for_the_circuit_without_spending_an_attempt() {
     let layer = builder().build().unwrap();
     let (service, probe) = opened(&layer, Answer::Ok).await;

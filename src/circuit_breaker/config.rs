@@ -20,6 +20,7 @@ use crate::verdict::{Signal, Signals, Verdict};
 pub struct CircuitBreakerBuilder {
     rules: Rules,
     slow: Option<(Duration, f64)>,
+    fail_fast: bool,
     signals: Signals,
     key_by: Option<KeyBy>,
     max_keys: usize,
@@ -47,6 +48,7 @@ impl CircuitBreakerBuilder {
                 ramp: 30 * SECOND,
             },
             slow: None,
+            fail_fast: false,
             signals: Signals::default(),
             key_by: None,
             max_keys: MAX_KEYS,
@@ -147,6 +149,15 @@ impl CircuitBreakerBuilder {
         self
     }
 
+    /// The retry layer outside does not wait for an open circuit: it hands [`CircuitOpen`](super::CircuitOpen) on at
+    /// once, which still says [until](super::CircuitOpen::until) when. For a server that would rather tell its callers
+    /// when to come back than keep them. The short waits of the ramp after closing are waited for all the same.
+    /// Default: it waits if the deadline permits.
+    pub const fn fail_fast(mut self) -> Self {
+        self.fail_fast = true;
+        self
+    }
+
     /// Every circuit begins in [`Mode::ObserveOnly`]: it tells what it would do, and turns nobody away.
     pub const fn observe_only(mut self) -> Self {
         self.rules.mode = Mode::ObserveOnly;
@@ -222,6 +233,7 @@ impl CircuitBreakerBuilder {
         let common = Arc::new(Common {
             rules,
             slow: self.slow.map(|(threshold, _)| threshold),
+            fail_fast: self.fail_fast,
             signals: self.signals,
             observer: self.observer,
             chance: self.chance,

@@ -45,24 +45,33 @@ impl fmt::Display for Why {
 /// The circuit of this request's target turned it away; it was **not sent**.
 ///
 /// Behind it, as `source()`, is the [`Rejected`] that layers outside look for: the retry layer waits for
-/// [`until`](Self::until) without spending an attempt if the deadline permits, and else hands this on at once.
+/// [`until`](Self::until) without spending an attempt if the deadline permits, and else, or where the breaker is to
+/// [fail fast](super::CircuitBreakerBuilder::fail_fast), hands this on at once.
 #[derive(Clone, Debug)]
 pub struct CircuitOpen {
     /// Shared with the circuit: a refusal copies no names.
     key: Arc<TargetKey>,
     since: Instant,
+    until: Option<Instant>,
     why: Why,
+    /// Without an instant where nobody is to wait for it.
     rejected: Rejected,
 }
 
 impl CircuitOpen {
-    pub(super) const fn new(key: Arc<TargetKey>, since: Instant, until: Option<Instant>, why: Why) -> Self {
+    pub(super) const fn new(
+        key: Arc<TargetKey>,
+        since: Instant,
+        until: Option<Instant>,
+        why: Why,
+        is_waited_for: bool,
+    ) -> Self {
         let rejected = Rejected::new(why.as_str()).with_kind(Kind::Unavailable);
         let rejected = match until {
-            Some(until) => rejected.with_until(until),
-            None => rejected,
+            Some(until) if is_waited_for => rejected.with_until(until),
+            _ => rejected,
         };
-        Self { key, since, why, rejected }
+        Self { key, since, until, why, rejected }
     }
 
     /// Whose circuit it is.
@@ -83,7 +92,7 @@ impl CircuitOpen {
     /// request's own, so that those who wait do not come back together.
     #[must_use]
     pub const fn until(&self) -> Option<Instant> {
-        self.rejected.until()
+        self.until
     }
 
     /// Why.

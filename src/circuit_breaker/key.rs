@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::error::CircuitOpen;
+use super::error::{CircuitOpen, Why};
 use super::gate::Gate;
 use super::state::{Change, Denial, Machine, Mark, NEVER, Pass, Rules};
 use super::sync::{AtomicUsize, Ordering};
@@ -26,6 +26,8 @@ pub(super) struct Common {
     pub(super) rules: Rules,
     /// Only where slow calls matter.
     pub(super) slow: Option<Duration>,
+    /// Nobody waits for an open circuit.
+    pub(super) fail_fast: bool,
     pub(super) signals: Signals,
     pub(super) observer: Observed,
     pub(super) chance: Chance,
@@ -149,7 +151,8 @@ impl Key {
     pub(super) fn turned_away(&self, denial: Denial) -> Box<CircuitOpen> {
         let until = (denial.until != NEVER).then(|| self.common.instant(denial.until));
         let since = self.common.instant(denial.since);
-        Box::new(CircuitOpen::new(Arc::clone(&self.key), since, until, denial.why))
+        let is_waited_for = !self.common.fail_fast || denial.why == Why::Ramping;
+        Box::new(CircuitOpen::new(Arc::clone(&self.key), since, until, denial.why, is_waited_for))
     }
 
     pub(super) fn tell(&self, news: bool) {

@@ -105,6 +105,8 @@ impl<'a> Fault<'a> {
                 reason: "CIRCUIT_OPEN",
                 message: "The circuit of this model is open after many failures, so the request was not sent.",
                 model: open.key().model(),
+                // Also where no layer of this process is to wait for it.
+                until: open.until(),
                 ..fault
             };
         }

@@ -20,6 +20,7 @@ use crate::verdict::Kind;
 /// | backoff, from 1 s (2 s if overloaded), doubling, at most | 60 s | 8 s | 120 s | 20 s |
 /// | longest delay of the server's that is waited for | 60 s | 15 s | 15 min | 15 s |
 /// | longest wait for quota and for a place | the deadline | 15 s | the deadline | 15 s |
+/// | an open circuit is waited for | yes | yes | yes | no |
 /// | first byte of an attempt | 120 s | 45 s | 300 s | 90 s |
 /// | silence of a body | 60 s | 30 s | 120 s | 60 s |
 ///
@@ -35,6 +36,7 @@ pub struct Preset {
     backoff_cap: Duration,
     max_server_delay: Duration,
     max_wait: Option<Duration>,
+    fail_fast: bool,
     first_byte: Duration,
     idle: Duration,
     observer: Option<Arc<dyn Observer>>,
@@ -54,6 +56,7 @@ impl Preset {
             backoff_cap: secs(60),
             max_server_delay: secs(60),
             max_wait: None,
+            fail_fast: false,
             first_byte: secs(120),
             idle: secs(60),
             observer: None,
@@ -96,6 +99,7 @@ impl Preset {
             backoff_cap: secs(20),
             max_server_delay: secs(15),
             max_wait: Some(secs(15)),
+            fail_fast: true,
             first_byte: secs(90),
             ..Self::new()
         }
@@ -133,6 +137,9 @@ impl Preset {
         if let Some(wait) = wait {
             rate_limit = rate_limit.max_wait(wait);
             concurrency = concurrency.max_wait(wait);
+        }
+        if self.fail_fast {
+            breaker = breaker.fail_fast();
         }
         if let Some(observer) = &self.observer {
             retry = retry.observer(Arc::clone(observer));
