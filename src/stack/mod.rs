@@ -203,6 +203,7 @@ impl<D, P, F, R, E, C, T, J> GeminiStack<D, P, F, R, RateLimitLayer<E>, C, Circu
     /// # Errors
     ///
     /// Those of [`ModelFallbackBuilder::build`].
+    #[allow(clippy::type_complexity, reason = "it is the stack's own type, with one place filled")]
     pub fn falling_back(
         self,
         chains: ModelFallbackBuilder,
