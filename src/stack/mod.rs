@@ -16,7 +16,7 @@
 //! |---|---|---|
 //! | `deadline` | [`DeadlineLayer`] | 120 s for requests without one |
 //! | `replay` | [`ReplayLayer`](crate::retry::ReplayLayer) | left out: for bodies that are not `Clone` |
-//! | `fallback` | [`ModelFallbackLayer`](crate::fallback::ModelFallbackLayer) | left out: no chain of models is known |
+//! | `fallback` | [`ModelFallbackLayer`] | left out: no chain of models is known |
 //! | `retry` | [`RetryLayer`] | 5 attempts; a budget of 100, half a token per success |
 //! | `rate_limit` | [`RateLimitLayer`] | no limits but those that a 429 names |
 //! | `concurrency` | [`AdaptiveConcurrencyLayer`] | no limit until a call times out |
