@@ -166,7 +166,8 @@ async fn answer(
     request.into_body().collect().await?;
     let response = Response::builder();
     Ok(if streams {
-        let frames = futures_util::stream::iter((0..CHUNKS).map(|n| Ok::<_, Infallible>(Frame::data(event(n)))));
+        let frames =
+            futures_util::stream::iter((0..CHUNKS).map(|n| Ok::<_, Infallible>(Frame::data(event(n)))));
         let response = response.header("content-type", "text/event-stream");
         response.body(Either::Left(StreamBody::new(frames))).unwrap()
     } else {

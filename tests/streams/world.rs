@@ -15,7 +15,7 @@ use tower::{Layer, ServiceExt};
 use tower_gemini::circuit_breaker::Circuit;
 use tower_gemini::classify::StrictBodyLayer;
 use tower_gemini::concurrency::ConcurrencyState;
-use tower_gemini::rate_limit::{Limits, QuotaStatus, RateLimitLayer};
+use tower_gemini::rate_limit::{InputTokens, Limits, QuotaStatus, RateLimitLayer};
 use tower_gemini::reqwest::{ReqwestClient, ReqwestService};
 use tower_gemini::retry::{Attempts, Backoff, RetryLayer, RetryPolicy};
 use tower_gemini::sim::{Rule, SimServer, Simulator};
@@ -23,8 +23,11 @@ use tower_gemini::stack::GeminiStack;
 use tower_gemini::timeout::TimeoutLayer;
 use tower_gemini::{BoxError, Verdict};
 
-pub(crate) const PATH: &str = "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse";
+const PATH: &str = "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse";
 const PROMPT: &str = r#"{"contents":[{"parts":[{"text":"Tell me of the sky, and of why it is blue."}]}]}"#;
+
+/// What the caller takes the prompt for, so that nobody can take a guess for the truth.
+pub(crate) const ESTIMATE: u64 = 1_000;
 
 pub(crate) fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -80,11 +83,11 @@ impl Gemini {
     }
 
     fn hyper(stack: &GeminiStack, bodies: Bodies, base: &str) -> Self {
-        let uri = format!("{base}{PATH}");
+        let base = base.to_owned();
         let service = stack.layer(Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>());
         let strict = StrictBodyLayer::new().layer(service.clone());
-        let send = move |number: usize| -> Sending {
-            let request = Request::post(&uri).header("x-stream", number).body(Full::from(PROMPT)).unwrap();
+        let send = move |number| -> Sending {
+            let request = request(&base, number).map(Full::from);
             if bodies == Bodies::Strict {
                 let call = strict.clone().oneshot(request);
                 Box::pin(async move { Ok(answer(call.await?)) })
@@ -97,23 +100,31 @@ impl Gemini {
     }
 
     fn reqwest(stack: &GeminiStack, bodies: Bodies, base: &str) -> Self {
-        let url = format!("{base}{PATH}");
+        let base = base.to_owned();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let service = stack.layer(ReqwestService::new(client.clone()));
+        let service = stack.layer(ReqwestService::new(client));
         let strict = ReqwestClient::new(StrictBodyLayer::new().layer(service.clone()));
         let plain = ReqwestClient::new(service);
-        let send = move |number: usize| -> Sending {
-            let request = client.post(&url).header("x-stream", number).body(PROMPT);
+        let send = move |number| -> Sending {
+            let request = reqwest::Request::try_from(request(&base, number)).unwrap();
             if bodies == Bodies::Strict {
-                let call = strict.send(request);
+                let call = strict.execute(request);
                 Box::pin(async move { Ok(answer(call.await?.into())) })
             } else {
-                let call = plain.send(request);
+                let call = plain.execute(request);
                 Box::pin(async move { Ok(answer(call.await?.into())) })
             }
         };
         Self { name: "reqwest", send: Arc::new(send) }
     }
+}
+
+fn request(base: &str, number: usize) -> Request<&'static str> {
+    Request::post(format!("{base}{PATH}"))
+        .header("x-stream", number)
+        .extension(InputTokens(ESTIMATE))
+        .body(PROMPT)
+        .unwrap()
 }
 
 fn answer<B>(response: http::Response<B>) -> Answer
@@ -191,7 +202,7 @@ impl World {
         assert_eq!((quota.in_flight, quota.queued), (0, 0), "{name}");
         assert_eq!((limit.in_flight(), limit.queued()), (0, 0), "{name}");
         let tokens: u64 = self.sim.calls().iter().map(|call| call.prompt_tokens()).sum();
-        assert!(tokens > 0);
+        assert!(tokens > 0 && tokens < ESTIMATE, "{tokens}");
         assert_eq!(quota.tokens, tokens, "{name}");
     }
 }
