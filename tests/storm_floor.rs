@@ -21,6 +21,7 @@ mod storm;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use storm::floor::Record;
 use storm::ideal::ideal;
@@ -36,18 +37,42 @@ fn floor() -> BTreeMap<String, Record> {
     serde_json::from_str(include_str!("../benches/storm/floor.json")).unwrap()
 }
 
+/// The longest of them, which the other cells of their kind stand for.
+fn is_long(cell: &Cell<'_>) -> bool {
+    let name = cell.name();
+    let metastable =
+        name.starts_with("s10-") && !name.ends_with("constant-p1") && !name.ends_with("bounded-p10");
+    metastable || name == "s07-day-known"
+}
+
 #[test]
 fn our_row_does_not_fall_below_its_record() {
     let scenarios = scenarios();
     let floor = floor();
-    let cells = Cell::all(&scenarios);
-    let names: Vec<_> = cells.iter().map(Cell::name).collect();
-    assert!(names.iter().eq(floor.keys()), "a cell for each record: {names:?}");
-    let next = std::sync::atomic::AtomicUsize::new(0);
+    let mut cells = Cell::all(&scenarios);
+    let mut names: Vec<_> = cells.iter().map(Cell::name).collect();
+    names.sort();
+    assert!(names.iter().eq(floor.keys()), "a cell for each record, a record for each cell");
+    cells.retain(|cell| !is_long(cell));
+    check_all(&cells, &floor);
+}
+
+#[test]
+#[ignore = "long in debug; run with --release --ignored"]
+fn our_row_does_not_fall_below_its_record_in_the_long_ones() {
+    let scenarios = scenarios();
+    let mut cells = Cell::all(&scenarios);
+    cells.retain(is_long);
+    check_all(&cells, &floor());
+}
+
+fn check_all(cells: &[Cell<'_>], floor: &BTreeMap<String, Record>) {
+    let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
-                while let Some(cell) = cells.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                // Relaxed: each number is given out once, and nothing else follows from it.
+                while let Some(cell) = cells.get(next.fetch_add(1, Ordering::Relaxed)) {
                     check(cell, &floor[&cell.name()]);
                 }
             });
@@ -74,16 +99,14 @@ fn check(cell: &Cell<'_>, record: &Record) {
 #[test]
 fn the_same_seed_gives_the_same_figures() {
     let scenarios = scenarios();
-    for name in ["s06-bursts-10-60", "s14-fairness"] {
-        let scenario = scenarios.iter().find(|scenario| scenario.name == name).unwrap();
-        let cell = Cell { scenario, processes: 1 };
-        for contender in Contender::all() {
-            let [one, two] = [cell.run(contender, 3), cell.run(contender, 3)];
-            let figures = |run: &storm::figures::Figures| {
-                (run.served, run.calls_by_second.clone(), run.answers_by_second.clone(), run.p99.to_bits())
-            };
-            assert_eq!(figures(&one), figures(&two), "{name} {}", contender.name());
-        }
+    let scenario = scenarios.iter().find(|scenario| scenario.name == "s14-fairness").unwrap();
+    let cell = Cell { scenario, processes: 1 };
+    for contender in Contender::all() {
+        let [one, two] = [cell.run(contender, 3), cell.run(contender, 3)];
+        let figures = |run: &storm::figures::Figures| {
+            (run.served, run.calls_by_second.clone(), run.answers_by_second.clone(), run.p99.to_bits())
+        };
+        assert_eq!(figures(&one), figures(&two), "{}", contender.name());
     }
 }
 
@@ -111,7 +134,7 @@ const GOOD: &str = r#"{"title": "t", "load": {"burst": 1}, "server": {}, "deadli
 fn a_bad_file_is_told_by_member_and_rule() {
     assert!(scenario::refusal(GOOD).is_none());
     for (from, to, member, rule) in [
-        ("}}", "", "the whole", "must be JSON"),
+        (r#""server": {}"#, r#""server": {"#, "the whole", "must be JSON"),
         (GOOD, "[]", "the whole", "must be an object"),
         (r#""title": "t""#, r#""titel": "t""#, "title", "is missing"),
         (r#""title": "t""#, r#""title": 7"#, "title", "is of the wrong type"),

@@ -72,7 +72,7 @@ pub(crate) fn process(policy: &'static Policy, scenario: &Scenario, server: &Ser
 impl Process {
     async fn request(&self, job: Job) -> bool {
         self.with(|controls| controls.budget.on_request());
-        let mut paid = 0.0;
+        let (mut paid, mut memory) = (0.0, 0.0);
         for retry in 0.. {
             let answer = match self.attempt(job).await {
                 Some(answer) => answer,
@@ -88,7 +88,7 @@ impl Process {
                 return false;
             }
             let delay = self.with(|controls| {
-                let delay = self.policy.delay(retry, answer.as_ref(), &mut controls.rng)?;
+                let delay = self.policy.delay(retry, &mut memory, answer.as_ref(), &mut controls.rng)?;
                 paid = controls.budget.withdraw(answer.as_ref().map(|answer| answer.status))?;
                 Some(delay)
             });

@@ -21,10 +21,11 @@ const CLIENTS: [usize; 6] = [10, 20, 50, 100, 150, 190];
 /// Calls and milliseconds, of the other implementation, by the number of clients.
 type Paper = [(f64, f64); 6];
 
-/// The wait before the n-th retry after the wait before, in milliseconds, by a draw from `[0, 1)`.
-type Wait = fn(u32, Option<f64>, f64) -> f64;
+/// The wait before the n-th retry in milliseconds, by a draw from `[0, 1)` and what the writer remembers, at first zero. The experiment counts
+/// from 1: its first wait is of twice the base.
+type Wait = fn(u32, &mut f64, f64) -> f64;
 
-const ROWS: [(&str, Wait, Paper); 6] = [
+const ROWS: [(&str, Wait, Paper); 8] = [
     (
         "none",
         |_, _, _| 0.0,
@@ -51,7 +52,7 @@ const ROWS: [(&str, Wait, Paper); 6] = [
     ),
     (
         "equal",
-        |n, b, d| ours(Jitter::Equal, n, b, d),
+        |n, _, d| ours(Jitter::Equal, n, d),
         [
             (42.0, 724.0),
             (109.0, 1693.0),
@@ -63,14 +64,15 @@ const ROWS: [(&str, Wait, Paper); 6] = [
     ),
     (
         "full (the default)",
-        |n, b, d| ours(Jitter::Full, n, b, d),
+        |n, _, d| ours(Jitter::Full, n, d),
         [(39.0, 473.0), (100.0, 984.0), (332.0, 2965.0), (796.0, 4973.0), (1318.0, 6366.0), (1771.0, 7448.0)],
     ),
     (
         "decorrelated",
-        |_, b, d| {
-            let before = b.unwrap_or(5.0);
-            (5.0 + (3.0 * before - 5.0) * d).min(2000.0)
+        |_, before, d| {
+            // Not this crate's form, which cuts the upper bound and not the draw.
+            *before = (5.0 + (3.0 * before.max(5.0) - 5.0) * d).min(2000.0);
+            *before
         },
         [(38.0, 448.0), (102.0, 811.0), (373.0, 2159.0), (996.0, 4507.0), (1764.0, 6412.0), (2434.0, 7972.0)],
     ),
@@ -86,6 +88,28 @@ const ROWS: [(&str, Wait, Paper); 6] = [
             (1822.0, 13222.0),
         ],
     ),
+    (
+        "Polly's second form",
+        |n, before, d| {
+            let t = f64::from(n) + d;
+            let point = 2.0_f64.powf(t) * (4.0 * t).sqrt().tanh();
+            let step = point - std::mem::replace(before, point);
+            (5.0 * step / 1.4).clamp(0.0, 2000.0)
+        },
+        [
+            (40.0, 513.0),
+            (104.0, 1152.0),
+            (339.0, 3198.0),
+            (800.0, 6178.0),
+            (1308.0, 9168.0),
+            (1743.0, 11223.0),
+        ],
+    ),
+    (
+        "×1.5, give or take 50 %",
+        |n, _, d| (10.0 * 1.5_f64.powi(n.min(60) as i32 - 1)).min(2000.0) * (0.5 + d),
+        [(42.0, 487.0), (109.0, 882.0), (377.0, 2161.0), (934.0, 4727.0), (1564.0, 6800.0), (2106.0, 8442.0)],
+    ),
 ];
 
 fn grown(n: u32) -> f64 {
@@ -93,16 +117,15 @@ fn grown(n: u32) -> f64 {
 }
 
 /// This crate's own.
-fn ours(jitter: Jitter, n: u32, before: Option<f64>, draw: f64) -> f64 {
+fn ours(jitter: Jitter, n: u32, draw: f64) -> f64 {
     let backoff = Backoff::new(Duration::from_millis(5), Duration::from_millis(2000)).jitter(jitter);
-    let before = before.map(|ms| Duration::from_secs_f64(ms / 1000.0));
-    backoff.delay(n, before, draw).as_secs_f64() * 1000.0
+    backoff.delay(n, None, draw).as_secs_f64() * 1000.0
 }
 
 /// Prints the table; whether all means are within three standard errors.
 pub(crate) fn table() -> bool {
     println!(
-        "{:<20} {:>7} {:>9} {:>9} {:>6} {:>10} {:>10} {:>6}",
+        "{:<24} {:>7} {:>9} {:>9} {:>6} {:>10} {:>10} {:>6}",
         "jitter", "clients", "calls", "other", "σ", "ms", "other", "σ"
     );
     let mut well = true;
@@ -120,7 +143,7 @@ pub(crate) fn table() -> bool {
             let ((calls, calls_off), (time, time_off)) = (off(&calls, other.0), off(&times, other.1));
             well &= calls_off.abs() <= 3.0 && time_off.abs() <= 3.0;
             println!(
-                "{name:<20} {clients:>7} {calls:>9.1} {:>9.0} {calls_off:>6.1} {time:>10.1} {:>10.0} {time_off:>6.1}",
+                "{name:<24} {clients:>7} {calls:>9.1} {:>9.0} {calls_off:>6.1} {time:>10.1} {:>10.0} {time_off:>6.1}",
                 other.0, other.1
             );
         }
@@ -148,7 +171,7 @@ enum Step {
 fn run(clients: usize, wait: Wait, seed: u64) -> (f64, f64) {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut heap: BinaryHeap<Message> = BinaryHeap::new();
-    let mut progress: Vec<(u32, Option<f64>)> = vec![(0, None); clients];
+    let mut progress: Vec<(u32, f64)> = vec![(0, 0.0); clients];
     let (mut version, mut calls, mut last) = (0, 0.0, 0);
     let nanos = |ms: f64| (ms * 1e6) as i64;
     let network = |rng: &mut StdRng| {
@@ -175,10 +198,9 @@ fn run(clients: usize, wait: Wait, seed: u64) -> (f64, f64) {
                 continue;
             }
             Step::Written(false) => {
-                let (n, before) = &mut progress[client];
-                let delay = wait(*n, *before, rng.random());
+                let (n, memory) = &mut progress[client];
                 *n += 1;
-                *before = Some(delay);
+                let delay = wait(*n, memory, rng.random());
                 (nanos(delay), Step::Read)
             }
         };

@@ -61,7 +61,8 @@ impl Backoff {
         Self { base, factor: 2.0, cap, jitter }
     }
 
-    fn delay(&self, n: u32, rng: &mut StdRng) -> f64 {
+    /// `memory` is the request's own, zero at first.
+    fn delay(&self, n: u32, memory: &mut f64, rng: &mut StdRng) -> f64 {
         let n = n.min(1000);
         let grown = (self.base * self.factor.powi(n as i32)).min(self.cap);
         let draw: f64 = rng.random();
@@ -72,10 +73,11 @@ impl Backoff {
             Jitter::PlusShare(share) => grown * (1.0 + share * draw),
             Jitter::Ratio(ratio) => grown * (1.0 + ratio * (2.0 * draw - 1.0)),
             Jitter::Polly => {
-                // The step between two points of a smooth curve, one of which was drawn before.
-                let curve = |t: f64| 2.0_f64.powf(t) * (4.0 * t).sqrt().tanh();
-                let (t, before) = (f64::from(n) + draw, f64::from(n) + draw - 1.0);
-                (self.base * (curve(t) - curve(before.max(0.0))) / 1.4).min(self.cap)
+                // The step from the point of a smooth curve that was drawn before to this one.
+                let t = f64::from(n) + draw;
+                let point = 2.0_f64.powf(t) * (4.0 * t).sqrt().tanh();
+                let step = point - std::mem::replace(memory, point);
+                (self.base * step / 1.4).min(self.cap)
             }
         }
     }
@@ -150,9 +152,15 @@ impl Policy {
     };
 
     /// How long to wait before the n-th retry, n from 0; `None` gives up. No answer is a timeout.
-    pub(crate) fn delay(&self, n: u32, answer: Option<&Answer>, rng: &mut StdRng) -> Option<Duration> {
+    pub(crate) fn delay(
+        &self,
+        n: u32,
+        memory: &mut f64,
+        answer: Option<&Answer>,
+        rng: &mut StdRng,
+    ) -> Option<Duration> {
         let overloaded = self.overloaded.filter(|_| answer.is_some_and(|answer| answer.status == 503));
-        let own = overloaded.unwrap_or(self.backoff).delay(n, rng);
+        let own = overloaded.unwrap_or(self.backoff).delay(n, memory, rng);
         let refusal = answer.and_then(|answer| answer.refusal.as_ref());
         if self.knows_days && refusal.is_some_and(|refusal| refusal.daily) {
             return None;
@@ -167,6 +175,6 @@ impl Policy {
                 Hint::Capped(cap) => hint.min(cap),
             }
         });
-        Some(Duration::from_secs_f64(seconds))
+        Some(Duration::from_secs_f64(seconds.max(0.0)))
     }
 }

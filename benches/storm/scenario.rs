@@ -134,7 +134,7 @@ impl Scenario {
             model: model(&mut file)?,
             deadline,
             attempt_timeout,
-            counted: counted.map_or((Duration::ZERO, load.horizon), |(from, until)| {
+            counted: counted.map_or((Duration::ZERO, Duration::MAX), |(from, until)| {
                 (Duration::from_secs_f64(from), Duration::from_secs_f64(until))
             }),
             well: file.seconds("well")?.unwrap_or_default(),
