@@ -19,6 +19,8 @@ use crate::server::{Answer, Server};
 pub(crate) struct Job {
     pub(crate) deadline: Instant,
     pub(crate) tokens: Option<u64>,
+    /// The tokens, where the caller has counted them.
+    pub(crate) known: Option<u64>,
     pub(crate) bytes: usize,
 }
 

@@ -41,7 +41,7 @@ pub(crate) struct Figures {
     /// Calls and answers in each second.
     pub(crate) calls_by_second: Vec<u32>,
     pub(crate) answers_by_second: Vec<u32>,
-    /// Real time.
+    /// Real time: what the thread worked, others on the machine left out.
     pub(crate) took: Duration,
 }
 

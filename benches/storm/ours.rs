@@ -12,7 +12,7 @@ use tower_gemini::circuit_breaker::{CircuitBreakerLayer, Circuits};
 use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::concurrency::{AdaptiveConcurrencyLayer, ConcurrencyHandle};
 use tower_gemini::event::Observer;
-use tower_gemini::rate_limit::{Limits, RateLimitLayer, RateLimits};
+use tower_gemini::rate_limit::{InputTokens, Limits, RateLimitLayer, RateLimits};
 use tower_gemini::retry::{Budget, RetryLayer, RetryPolicy};
 use tower_gemini::{Deadline, Verdict};
 
@@ -68,6 +68,9 @@ impl Stack {
         let send: Sender = Rc::new(move |job| {
             let mut request = request(job);
             request.extensions_mut().insert(Deadline::at(job.deadline));
+            if let Some(tokens) = job.known {
+                request.extensions_mut().insert(InputTokens(tokens));
+            }
             let call = service.clone().oneshot(request);
             Box::pin(async move {
                 let Ok((good, body)) = call.await else { return false };

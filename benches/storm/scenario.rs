@@ -62,6 +62,8 @@ pub(crate) struct Prompts {
     pub(crate) most: u64,
     /// How far, as a share, the size of a request misleads about its tokens, either way.
     pub(crate) noise: f64,
+    /// Whether callers have counted their tokens, and tell a contender that can be told.
+    pub(crate) known: bool,
 }
 
 /// Callers who go away.
@@ -185,6 +187,7 @@ fn load(file: &mut Members) -> Taken<Load> {
             sigma: need(sigma, &inner, "sigma")?,
             most: inner.count("most_tokens", 1, 10_000_000)?.unwrap_or(10_000_000),
             noise: inner.number("noise", 0.0, 0.9)?.unwrap_or(0.0),
+            known: inner.maybe("known")?.unwrap_or(false),
         });
         inner.done()?;
     }

@@ -67,13 +67,14 @@ impl Watch {
         let quota = scenario.model.quota.as_ref().filter(|_| processes == 1);
         let exact =
             |told: Option<u64>, limit: Option<u64>| told.filter(|told| limit.is_some_and(|l| *told <= l));
-        let misleads = scenario.load.prompts.is_some_and(|prompts| prompts.noise > 0.0);
+        // What is guessed from a size is no promise.
+        let known = scenario.load.prompts.is_some_and(|prompts| prompts.known);
         let promises = Promises {
             attempts,
             budget: f64::from(budget),
             deadline: scenario.deadline,
             rpm: exact(scenario.told.rpm, quota.and_then(|quota| quota.rpm)),
-            tpm: exact(scenario.told.tpm, quota.and_then(|quota| quota.tpm)).filter(|_| !misleads),
+            tpm: exact(scenario.told.tpm, quota.and_then(|quota| quota.tpm)).filter(|_| known),
         };
         Self(Arc::new(Mutex::new(Watched {
             promises,

@@ -22,6 +22,7 @@ pub(crate) struct Quota {
 }
 
 /// How the minutes are counted.
+#[allow(dead_code, reason = "the storm alone has them all")]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Counting {
     /// No 60 seconds ever hold more than the limit.

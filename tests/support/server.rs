@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -155,6 +155,12 @@ struct State {
     calls: Vec<Duration>,
 }
 
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nobody panics under it")
+    }
+}
+
 type Answering<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
 impl Server {
@@ -181,7 +187,7 @@ impl Server {
 
     /// When each call came, since the start.
     pub(crate) fn calls(&self) -> Vec<Duration> {
-        self.0.state.lock().unwrap().calls.clone()
+        self.0.lock().calls.clone()
     }
 
     /// One after the other, for ever. The end of a call is counted from the end of the one before it, so that the
@@ -190,13 +196,13 @@ impl Server {
         let shared = &*self.0;
         let mut free = shared.start;
         loop {
-            let next = shared.state.lock().unwrap().queue.pop_front();
+            let next = shared.lock().queue.pop_front();
             let Some(caller) = next else {
                 shared.arrived.notified().await;
                 free = free.max(Instant::now());
                 continue;
             };
-            let waiting = shared.state.lock().unwrap().queue.len();
+            let waiting = shared.lock().queue.len();
             let since = free - shared.start;
             let slower = match shared.model.slow {
                 Some((from, until, factor)) if (from..until).contains(&since) => factor,
@@ -213,7 +219,7 @@ impl Server {
         let shared = &*self.0;
         let model = &shared.model;
         let now = Instant::now() - shared.start;
-        let mut state = shared.state.lock().unwrap();
+        let mut state = shared.lock();
         state.calls.push(now);
         if model.down.holds(now) || state.queue.len() >= model.queue {
             return Box::pin(async { Ok(Answer::of(503)) });
