@@ -22,6 +22,9 @@ use super::scenario::Scenario;
 use crate::quota::MINUTE;
 use crate::server::Tokens;
 
+/// The timer's: what ends a wait may come so much late.
+const TICK: Duration = Duration::from_millis(1);
+
 /// What is promised in this scenario.
 #[derive(Clone, Copy, Debug)]
 struct Promises {
@@ -129,8 +132,9 @@ impl Watched {
         self.sends += 1;
         let attempt = Attempt::of(request);
         self.holds(attempt <= self.promises.attempts, || format!("attempt {attempt}"));
-        let late = Deadline::of(request).is_none_or(|deadline| deadline.instant() < now);
-        self.holds(!late, || "sent after its deadline".to_owned());
+        let deadline = Deadline::of(request).map(Deadline::instant);
+        let late = deadline.map(|deadline| now.saturating_duration_since(deadline));
+        self.holds(late.is_some_and(|late| late <= TICK), || format!("sent after its deadline: {late:?}"));
         let open = self.open_until.is_some_and(|until| now < until);
         self.holds(!open, || "sent while the circuit was open".to_owned());
         let closed = self.closed.is_some_and(|(since, until)| since < now && now < until);
