@@ -18,15 +18,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
 
+#[path = "support/arrivals.rs"]
+mod arrivals;
 #[path = "scenarios/claims.rs"]
 mod claims;
 #[path = "scenarios/days.rs"]
 mod days;
 #[path = "scenarios/pace.rs"]
 mod pace;
+#[path = "support/quota.rs"]
+mod quota;
 #[path = "scenarios/run.rs"]
 mod run;
-#[path = "scenarios/server.rs"]
+#[path = "support/server.rs"]
 mod server;
 #[path = "scenarios/stack.rs"]
 mod stack;

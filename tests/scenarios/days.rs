@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::run::{Figures, Scenario};
-use crate::server::Model;
+use crate::server::{Down, Model};
 use crate::stack::{Moves, Stack};
 
 pub(crate) const fn seconds(seconds: u64) -> Duration {
@@ -15,7 +15,7 @@ pub(crate) const fn seconds(seconds: u64) -> Duration {
 /// the arrivals and calls of the outage.
 pub(crate) fn outage() -> Scenario {
     Scenario {
-        model: Model { down: |at| (seconds(300)..seconds(600)).contains(&at), ..Model::default() },
+        model: Model { down: Down::once(300, 600), ..Model::default() },
         rate: 2.0,
         horizon: seconds(1500),
         deadline: seconds(600),
@@ -43,16 +43,13 @@ pub(crate) fn served_in_brown_out(attempts: i32) -> f64 {
 }
 
 /// How long it is down, and of how long.
-pub(crate) type Pattern = (&'static str, fn(Duration) -> bool);
+pub(crate) type Pattern = (&'static str, Down);
 
-pub(crate) const PATTERNS: [Pattern; 3] = [
-    ("10/60", |at| at.as_secs() % 60 < 10),
-    ("20/60", |at| at.as_secs() % 60 < 20),
-    ("45/120", |at| at.as_secs() % 120 < 45),
-];
+pub(crate) const PATTERNS: [Pattern; 3] =
+    [("10/60", Down::first(10, 60)), ("20/60", Down::first(20, 60)), ("45/120", Down::first(45, 120))];
 
 /// S6: bursts of 503, again and again for ten minutes, at 5 requests a second of 2 s each.
-pub(crate) fn bursts(down: fn(Duration) -> bool) -> Scenario {
+pub(crate) fn bursts(down: Down) -> Scenario {
     Scenario {
         model: Model { down, latency: seconds(2), ..Model::default() },
         rate: 5.0,

@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use tokio::time::Instant;
 use tower::ServiceExt;
 use tower_gemini::Deadline;
 
+use crate::arrivals::Arrivals;
 use crate::server::{Model, Server};
 use crate::stack::{Client, Meter, Moves, Stack};
 use crate::support::request;
@@ -68,16 +67,9 @@ impl Scenario {
         let meter = Arc::new(Meter::default());
         let process = |at| stack.client(server.clone(), seed * 1000 + at, &meter);
         let fleet: Vec<Client> = (0..processes as u64).map(process).collect();
-        // The same arrivals whatever the clients: common random numbers.
-        let mut rng = StdRng::seed_from_u64(seed ^ 0x5EED);
         let mut requests = Vec::new();
-        let mut at = Duration::ZERO;
-        loop {
-            at += Duration::from_secs_f64(-(1.0 - rng.random::<f64>()).ln() / self.rate);
-            if at >= self.horizon {
-                break;
-            }
-            let service = fleet[rng.random_range(0..processes)].clone();
+        for (at, process) in Arrivals::new(self.rate, self.horizon, processes, seed) {
+            let service = fleet[process].clone();
             tokio::time::sleep_until(start + at).await;
             let mut request = request();
             request.extensions_mut().insert(Deadline::at(start + at + self.deadline));

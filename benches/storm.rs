@@ -1,0 +1,147 @@
+//! What each client makes of bad days: resilience in virtual time.
+//!
+//! ```text
+//! cargo bench --bench storm -- [--scenario FILE|NAME|all] [--contender NAME|all] [--seeds N] [--json]
+//!                              [--threads N] [--out FOLDER] [--record FILE]
+//! cargo bench --bench storm -- --jitter
+//! ```
+//!
+//! Scenarios are data: `benches/storm/scenarios`, and its README says what each member means. Every contender meets the
+//! same arrivals and the same server, and the same limit for one attempt; `benches/storm/policies.rs` has the
+//! defaults of those that are policies, and what each of them is. This crate's row is the real layers in the
+//! recommended order, with default settings.
+//!
+//! Printed is a table for each scenario: the share that was answered in time; the calls in the time that counts, for
+//! each request of it; all calls for each answer; the most calls in any second after the trouble; the time that counts
+//! (the 99th percentile, or the time to the last answer), and how many times the best possible it is; how long after
+//! the trouble ten seconds' arrivals are served to 95 %; and the score. Where this crate is neither first nor
+//! within 2 % of the first, its row says LOST.
+//!
+//! The score is the geometric mean of four ratios of the best possible to the measured: the time, the calls for each
+//! answer, the requests left over and one, the seconds to recover and one; over seeds and over scenarios it is the
+//! geometric mean again. The best possible is what a client could do that knows everything: `benches/storm/ideal.rs`.
+//!
+//! `storm.csv` and a plot for each scenario go to `target/storm`. `--record` writes this crate's figures for
+//! `tests/storm_floor.rs`.
+
+#[path = "../tests/support/arrivals.rs"]
+mod arrivals;
+#[path = "storm/jitter.rs"]
+mod jitter;
+#[path = "storm/plot.rs"]
+mod plot;
+#[path = "../tests/support/quota.rs"]
+mod quota;
+#[path = "storm/report.rs"]
+mod report;
+#[path = "../tests/support/server.rs"]
+mod server;
+#[path = "storm/mod.rs"]
+mod storm;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use lexopt::prelude::*;
+
+use storm::run::{Cell, Contender};
+use storm::scenario;
+
+/// What is asked for on the command line.
+struct Options {
+    scenario: String,
+    contender: String,
+    seeds: u64,
+    threads: usize,
+    json: bool,
+    jitter: bool,
+    out: PathBuf,
+    record: Option<PathBuf>,
+}
+
+fn options() -> Result<Options, lexopt::Error> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut options = Options {
+        scenario: "all".to_owned(),
+        contender: "all".to_owned(),
+        seeds: 10,
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        json: false,
+        jitter: false,
+        out: here.join("target/storm"),
+        record: None,
+    };
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("scenario") => options.scenario = parser.value()?.string()?,
+            Long("contender") => options.contender = parser.value()?.string()?,
+            Long("seeds") => options.seeds = parser.value()?.parse()?,
+            Long("threads") => options.threads = parser.value()?.parse()?,
+            Long("json") => options.json = true,
+            Long("jitter") => options.jitter = true,
+            Long("out") => options.out = parser.value()?.into(),
+            Long("record") => options.record = Some(parser.value()?.into()),
+            // What cargo adds.
+            Long("bench") => {}
+            other => return Err(other.unexpected()),
+        }
+    }
+    if options.seeds == 0 || options.threads == 0 {
+        return Err("`--seeds` and `--threads` must be at least 1".into());
+    }
+    Ok(options)
+}
+
+fn main() -> ExitCode {
+    match options().map_err(|error| error.to_string()).and_then(|options| work(&options)) {
+        Ok(well) if well => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("storm: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Whether every promise was kept.
+fn work(options: &Options) -> Result<bool, String> {
+    if options.jitter {
+        return Ok(jitter::table());
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/storm/scenarios");
+    let mut scenarios = if Path::new(&options.scenario).is_file() {
+        vec![scenario::read(Path::new(&options.scenario))?]
+    } else {
+        scenario::all(&folder)?
+    };
+    let name = options.scenario.as_str();
+    if name != "all" && !Path::new(name).is_file() {
+        scenarios.retain(|scenario| scenario.name == name || scenario.name.starts_with(&format!("{name}-")));
+    }
+    if scenarios.is_empty() {
+        return Err(format!("no file and no scenario is called {name}"));
+    }
+    let mut contenders = Contender::all();
+    if options.contender != "all" {
+        contenders.retain(|contender| contender.name() == options.contender);
+    }
+    if contenders.is_empty() {
+        let known: Vec<_> = Contender::all().iter().map(|contender| contender.name()).collect();
+        return Err(format!("no contender is called {}: there are {}", options.contender, known.join(", ")));
+    }
+    let cells = Cell::all(&scenarios);
+    let mut report = report::Report::new(options.json);
+    for cell in &cells {
+        let table = report::Table::of(cell, &contenders, options.seeds, options.threads);
+        report.print(&table);
+        plot::write(&options.out, &table)?;
+        report.keep(table);
+    }
+    report.end();
+    report.write_csv(&options.out)?;
+    if let Some(file) = &options.record {
+        report.record(file)?;
+    }
+    Ok(report.violated() == 0)
+}
