@@ -244,7 +244,28 @@ impl<W: Write> JsonLines<W> {
                 line
             }
             Event::ConcurrencyLifted { key } => self.of_key("concurrency_lifted", key),
-            _ => return,
+            Event::FellBack { from, to, verdict } => {
+                let mut line = self.begin("fell_back");
+                line.member("from", from);
+                line.maybe("to", to);
+                failure(&mut line, verdict);
+                line
+            }
+            Event::FallbackRefused { model, why, verdict } => {
+                let mut line = self.begin("fallback_refused");
+                line.maybe("model", model);
+                line.member("why", names::refusal(why));
+                failure(&mut line, verdict);
+                line
+            }
+            Event::Misplaced { layer, inside, harm } => {
+                let mut line = self.begin("misplaced");
+                line.member("layer", layer.as_str());
+                line.member("inside", inside.as_str());
+                line.member("harm", harm);
+                line
+            }
+            Event::Finished { .. } => return,
         };
         self.write(line);
     }

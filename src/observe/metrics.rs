@@ -39,6 +39,8 @@ use crate::verdict::Verdict;
 /// | `rate_limited_total` | counter | `model`, `pool`, `why` | requests that it did not admit |
 /// | `quota_exceeded_total` | counter | `model`, `pool`, `dimension` | violations that a 429 named |
 /// | `settled_tokens_total` | counter | `model`, `pool`, `what` | input tokens `charged` and `used`, where both are known |
+/// | `fell_back_total` | counter | `model`, `kind` | steps to another model, by the one that was left and why |
+/// | `fallback_refused_total` | counter | `why` | failures that another model might have mended, where none was asked |
 /// | `circuit_changes_total` | counter | `model`, `to`, `cause` | changes of circuits |
 /// | `circuit_state` | gauge | `key` | 0 closed, 1 half-open, 2 open |
 /// | `concurrency_cuts_total` | counter | `model` | cuts of the calls in flight |
@@ -189,8 +191,16 @@ impl Observer for Metrics {
             Event::ConcurrencyLifted { key } => {
                 gauge!("tower_gemini_concurrency_limit", vec![self.key(key)]).set(f64::INFINITY);
             }
+            Event::FellBack { from, verdict, .. } => {
+                let kind = Label::from_static_parts("kind", kind_of(verdict));
+                counter!("tower_gemini_fell_back_total", vec![self.model(Some(from)), kind]).increment(1);
+            }
+            Event::FallbackRefused { why, .. } => {
+                counter!("tower_gemini_fallback_refused_total", "why" => names::refusal(why)).increment(1);
+            }
+            // Misplaced is told once, to who writes the program.
+            Event::Settled { used: None, .. } | Event::Misplaced { .. } => {}
             Event::Finished { call } => self.finished(call),
-            _ => {}
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::circuit_breaker::{Cause, CircuitState};
 use crate::event::GaveUp;
+use crate::fallback::Refusal;
 use crate::rate_limit::{Dimension, Why};
 use crate::verdict::Outcome;
 
@@ -50,6 +51,15 @@ pub(super) const fn why(why: Why) -> &'static str {
         Why::TooLarge => "too_large",
         Why::Spent => "spent",
         Why::Zero => "zero",
+    }
+}
+
+pub(super) const fn refusal(why: Refusal) -> &'static str {
+    match why {
+        Refusal::Deadline => "deadline",
+        Refusal::BodyLost => "body_lost",
+        Refusal::NotRewritable => "not_rewritable",
+        Refusal::Unavailable => "unavailable",
     }
 }
 

@@ -132,10 +132,21 @@ impl Observer for Tracing {
             Event::ConcurrencyLifted { key } => {
                 info!(target: "tower_gemini", %key, "calls in flight have no limit any more");
             }
+            Event::FellBack { from, to, verdict } => {
+                warn!(target: "tower_gemini", from, to, error.type = kind_of(verdict), "fell back to another model");
+            }
+            Event::FallbackRefused { model, why, verdict } => warn!(
+                target: "tower_gemini",
+                from = model,
+                why = names::refusal(why),
+                error.type = kind_of(verdict),
+                "no other model was asked",
+            ),
+            // A fault of the program and not of the day: for who writes it.
+            Event::Misplaced { layer, inside, harm } => {
+                debug!(target: "tower_gemini", layer = layer.as_str(), inside = inside.as_str(), harm, "layer misplaced");
+            }
             Event::Finished { call } => finished(call),
-            // Kinds of events that are newer than this observer.
-            #[allow(unreachable_patterns, reason = "the enum grows")]
-            _ => {}
         }
     }
 }

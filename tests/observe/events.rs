@@ -61,3 +61,49 @@ fn several_observers_are_told_in_turn() {
     layer.handle().force_open(&tower_gemini::target::TargetKey::named("x"));
     assert_eq!((first.seen().len(), second.seen().len()), (1, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_fallback_and_a_wrong_order_have_lines_of_their_own() {
+    use std::sync::{Arc, Mutex};
+    use tower::{Layer, ServiceExt};
+    use tower_gemini::event::Observer;
+    use tower_gemini::fallback::ModelFallbackLayer;
+    use tower_gemini::observe::JsonLines;
+    use tower_gemini::retry::{RetryLayer, RetryPolicy};
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+    impl std::io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let written = Written::default();
+    let log: Arc<dyn Observer> = Arc::new(JsonLines::new(written.clone()).with_events());
+    let down = Answer::Status(503, super::OVERLOADED.to_owned());
+    // Inside of retry, where it does not belong.
+    let fallback = ModelFallbackLayer::builder()
+        .chain("gemini-9-flash", ["gemini-9-lite"])
+        .observer(Arc::clone(&log))
+        .build()
+        .unwrap();
+    let inner = fallback.layer(tower_gemini::classify::ClassifyLayer::new().layer(Probe::always(down)));
+    let retry = RetryLayer::new(RetryPolicy::builder().attempts(2).observer(log).build().unwrap());
+    retry.layer(inner).oneshot(super::streamed()).await.unwrap();
+    let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+    let of = |event: &str| -> serde_json::Value {
+        let line = text
+            .lines()
+            .find(|line| line.contains(&format!("\"{event}\"")))
+            .unwrap_or_else(|| panic!("{text}"));
+        serde_json::from_str(line).unwrap()
+    };
+    let fell_back = of("fell_back");
+    assert_eq!((&fell_back["from"], &fell_back["to"]), (&"gemini-9-flash".into(), &"gemini-9-lite".into()));
+    assert_eq!(fell_back["error"], "overloaded");
+    let misplaced = of("misplaced");
+    assert_eq!((&misplaced["layer"], &misplaced["inside"]), (&"retry".into(), &"fallback".into()));
+}
