@@ -133,6 +133,21 @@ impl RetryPolicy {
         }
     }
 
+    /// A builder that starts with this policy's settings, to change some of them. What it builds shares this one's
+    /// budget, unless it is given another.
+    ///
+    /// ```
+    /// use tower_gemini::stack::Preset;
+    ///
+    /// # fn main() -> Result<(), tower_gemini::ConfigError> {
+    /// let preset = Preset::gateway().stack();
+    /// let policy = preset.get_retry().policy().to_builder().attempts(5).build()?;
+    /// # let _ = policy; Ok(()) }
+    /// ```
+    pub fn to_builder(&self) -> RetryPolicyBuilder {
+        RetryPolicyBuilder { settings: Settings::clone(&self.settings), never_retried: None }
+    }
+
     /// Whether, and after which wait at least, this policy would send a request again whose first attempt just
     /// ended with this verdict, with its whole deadline ahead and a full budget.
     ///
