@@ -63,8 +63,8 @@ fn text(call: &Call, now: Timestamp) -> String {
     if let Some(model) = call.model() {
         add(format_args!(" model={model}"));
     }
-    let milliseconds = call.latency().as_secs_f64() * 1000.0;
-    add(format_args!(" {milliseconds:.1}ms attempts={}\n", call.attempts()));
+    let tenths = call.latency().as_micros() / 100;
+    add(format_args!(" {}.{}ms attempts={}\n", tenths / 10, tenths % 10, call.attempts()));
     line
 }
 

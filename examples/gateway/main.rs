@@ -146,7 +146,7 @@ impl Gateway {
     /// Answers until `stop`, then finishes what is under way. How many connections had to be cut.
     pub(crate) async fn run(self, stop: impl Future<Output = ()>) -> usize {
         let Self { listener, proxy, lines, .. } = self;
-        let answer = move |request| proxy.clone().answer(request);
+        let answer = move |request| proxy.answer(request);
         let unfinished = serve::serve(listener, answer, stop, GRACE).await;
         lines.flushed().await;
         unfinished

@@ -1,15 +1,18 @@
 //! The way of one request: from the client through the layers to the upstream, and back.
 
+use std::future::{Future, ready};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::Either;
 use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderMap, Method, Request, Response, Version};
-use http_body::Body;
-use http_body_util::{Either, Full};
+use http_body_util::Full;
 use hyper::body::Incoming;
-use tower::{Layer, ServiceBuilder, ServiceExt};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_gemini::event::Observer;
 use tower_gemini::observe::{Observe, ObserveLayer};
 use tower_gemini::respond::{self, Respond, RespondLayer};
@@ -26,18 +29,44 @@ use super::upstream::{Base, Upstream};
 type Layered = Observe<Respond<<Stack as Layer<Client>>::Service>>;
 type Client = Upstream<Asked>;
 
-/// Passes every request on, but for those for the gateway's pages. Clones share everything.
-#[derive(Clone)]
+/// A page or an error of the gateway's own, or what came through the layers.
+pub(crate) type Body = http_body_util::Either<Full<Bytes>, Passed>;
+type Passed = <<Layered as Service<Request<Asked>>>::Response as Has>::Body;
+
+/// Names the body of a response.
+pub(crate) trait Has {
+    type Body;
+}
+
+impl<B> Has for Response<B> {
+    type Body = B;
+}
+
+/// Passes every request on, but for those for the gateway's pages. Each connection has one of its own; they share
+/// everything but what saves a request a clone.
 pub(crate) struct Proxy {
-    layered: Layered,
+    own: Mutex<Own>,
     shared: Arc<Shared>,
+}
+
+struct Own {
+    layered: Layered,
+    /// Of the key that was used last, by its hash.
+    label: Option<(u64, KeyLabel)>,
 }
 
 struct Shared {
     base: Base,
     metrics: Arc<Metrics>,
     pages: Pages,
-    labels: Labels,
+    hasher: RandomState,
+}
+
+impl Clone for Proxy {
+    fn clone(&self) -> Self {
+        let layered = self.own.lock().unwrap_or_else(PoisonError::into_inner).layered.clone();
+        Self { own: Mutex::new(Own { layered, label: None }), shared: Arc::clone(&self.shared) }
+    }
 }
 
 impl Proxy {
@@ -55,56 +84,79 @@ impl Proxy {
             .layer(RespondLayer::new())
             .layer(stack)
             .service(client);
-        Self { layered, shared: Arc::new(Shared { base, metrics, pages, labels: Labels::default() }) }
+        let shared = Shared { base, metrics, pages, hasher: RandomState::new() };
+        Self { own: Mutex::new(Own { layered, label: None }), shared: Arc::new(shared) }
     }
 
     /// Dropped with the client's connection, and with it every attempt and wait.
-    pub(crate) async fn answer(
-        self,
+    ///
+    /// Combinators and no `async`, which would hold the large future of the layers twice: before and while it awaits it.
+    pub(crate) fn answer(
+        &self,
         mut request: Request<Incoming>,
-    ) -> Response<impl Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static> {
+    ) -> impl Future<Output = Response<Body>> + Send + use<> {
         if let Some(page) = self.shared.pages.find(request.method(), request.uri().path()) {
-            return own(page);
+            return Either::Left(ready(own(page)));
         }
         // What the server put in speaks of its own connection.
         request.extensions_mut().clear();
-        let request = if model::is_in_body(&request) {
-            // Boxed, since most requests have no need of it.
-            Box::pin(model::hinted(request)).await
-        } else {
-            model::streamed(request)
-        };
-        let request = match self.shared.outgoing(request) {
+        if !model::is_in_body(&request) {
+            return Either::Right(Either::Left(self.pass_on(model::streamed(request))));
+        }
+        let proxy = self.clone();
+        Either::Right(Either::Right(Box::pin(async move {
+            let request = model::hinted(request).await;
+            proxy.pass_on(request).await
+        })))
+    }
+
+    fn pass_on(&self, request: Request<Asked>) -> impl Future<Output = Response<Body>> + Send + use<> {
+        let mut own_part = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        let Own { layered, label } = &mut *own_part;
+        let request = match self.shared.outgoing(request, label) {
             Ok(request) => request,
-            Err(message) => return own(respond::error(Kind::InvalidArgument, message)),
+            Err(message) => return Either::Left(ready(own(respond::error(Kind::InvalidArgument, message)))),
         };
         self.shared.metrics.begun();
-        match self.layered.oneshot(request).await {
-            Ok(mut response) => {
-                headers::strip(response.headers_mut());
-                // It speaks of the connection to the upstream, and so do the extensions.
-                *response.version_mut() = Version::HTTP_11;
-                response.extensions_mut().clear();
-                response.map(Either::Right)
-            }
-            // The layers answer errors themselves, but the type of theirs does not say so.
-            Err(error) => own(respond::from_error(error.as_ref())),
+        // They always are: they wait in the call, and so does the client.
+        let answer = match layered.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => Either::Left(layered.call(request)),
+            _ => Either::Right(layered.clone().oneshot(request)),
+        };
+        Either::Right(answer.map(answered))
+    }
+}
+
+fn answered(result: Result<Response<Passed>, BoxError>) -> Response<Body> {
+    match result {
+        Ok(mut response) => {
+            headers::strip(response.headers_mut());
+            // It speaks of the connection to the upstream, and so do the extensions.
+            *response.version_mut() = Version::HTTP_11;
+            response.extensions_mut().clear();
+            response.map(http_body_util::Either::Right)
         }
+        // The layers answer errors themselves, but the type of theirs does not say so.
+        Err(error) => own(respond::from_error(error.as_ref())),
     }
 }
 
 /// A page or an error of the gateway's own.
-fn own<B>(response: Response<Bytes>) -> Response<Either<Full<Bytes>, B>> {
-    response.map(|text| Either::Left(Full::new(text)))
+fn own(response: Response<Bytes>) -> Response<Body> {
+    response.map(|text| http_body_util::Either::Left(Full::new(text)))
 }
 
 impl Shared {
     /// As the upstream shall see it.
-    fn outgoing(&self, mut request: Request<Asked>) -> Result<Request<Asked>, &'static str> {
+    fn outgoing(
+        &self,
+        mut request: Request<Asked>,
+        last: &mut Option<(u64, KeyLabel)>,
+    ) -> Result<Request<Asked>, &'static str> {
         if request.method() == Method::CONNECT {
             return Err("CONNECT is not for this server.");
         }
-        let label = self.labels.of(&request);
+        let label = self.label(&request, last);
         let uri = std::mem::take(request.uri_mut());
         *request.uri_mut() = self.base.join(uri).ok_or("The request's target is no path.")?;
         headers::strip(request.headers_mut());
@@ -115,23 +167,22 @@ impl Shared {
         }
         Ok(request)
     }
-}
 
-/// Tells projects apart by their keys, without keeping these: quotas are a project's.
-///
-/// The label is a hash that is made anew with each start of the process. Nobody can find the key from it, and it means nothing
-/// to another process.
-#[derive(Default)]
-struct Labels(RandomState);
-
-impl Labels {
-    /// `None` where there is no key, and for OAuth tokens, which change every hour: the path of Vertex AI names the project.
-    fn of<B>(&self, request: &Request<B>) -> Option<KeyLabel> {
+    /// Tells projects apart by their keys, without keeping these: quotas are a project's. `last` is the label before.
+    ///
+    /// The label is a hash that is made anew with each start of the process. Nobody can find the key from it, and it means
+    /// nothing to another process. `None` where there is no key, and for OAuth tokens, which change every hour: the path of
+    /// Vertex AI names the project.
+    fn label<B>(&self, request: &Request<B>, last: &mut Option<(u64, KeyLabel)>) -> Option<KeyLabel> {
         let key = key(request.headers(), request.uri().query())?;
         if key.starts_with("ya29.") || Target::of(request).project().is_some() {
             return None;
         }
-        Some(KeyLabel::new(format!("key-{:012x}", self.0.hash_one(key) >> 16)))
+        let hash = self.hasher.hash_one(key) >> 16;
+        if last.as_ref().is_none_or(|(of, _)| *of != hash) {
+            *last = Some((hash, KeyLabel::new(format!("key-{hash:012x}"))));
+        }
+        last.as_ref().map(|(_, label)| label.clone())
     }
 }
 

@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -81,8 +82,7 @@ where
     let io = Refusing::new(TokioIo::new(stream), heard.clone());
     let service = service_fn(move |request| {
         heard.request();
-        let answered = answer(request);
-        async move { Ok::<_, Infallible>(answered.await) }
+        answer(request).map(Ok::<_, Infallible>)
     });
     // The error is a client that left, or one that spoke no HTTP and was told so.
     let _ = watcher.watch(builder.serve_connection(io, service).into_owned()).await;

@@ -542,6 +542,14 @@ mod tests {
     }
 
     #[test]
+    fn a_builder_made_of_a_policy_changes_nothing_else() {
+        let policy = RetryPolicy::builder().max_server_delay(Duration::from_secs(7)).build().expect("valid");
+        let other = policy.to_builder().attempts(2).build().expect("valid");
+        assert_eq!((policy.settings.attempts, other.settings.attempts), (5, 2));
+        assert_eq!(other.settings.max_server_delay, Duration::from_secs(7));
+    }
+
+    #[test]
     fn the_defaults_are_valid() {
         let policy = RetryPolicy::default();
         assert_eq!((policy.settings.attempts, policy.settings.max_body_bytes), (5, 32 * 1024 * 1024));
