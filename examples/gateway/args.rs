@@ -23,8 +23,8 @@ Usage: gateway [OPTIONS]
   --attempts N             in all, the first included, 1 to 100      [3]
   --deadline SECONDS       for all attempts and waits together     [120]
   --breaker-open SECONDS   how long a circuit stays open at first    [2]
-  --fallback A=B,C         ask B, then C, where A cannot answer; may be
-                           repeated
+  --fallback A=B,C         ask B, then C, where A cannot answer, and say so
+                           in x-gemini-model; may be repeated
   --log json|text|off      one line for each request on stdout    [text]
   -h, --help               this text
 

@@ -16,7 +16,7 @@ use tower_gemini::sim::{Fault, Rule, Simulator};
 use tower_gemini::timeout::{Phase, TimedOut};
 
 use crate::gateway::stack::stack;
-use crate::world::{GENERATE, Gate, HELLO, settings};
+use crate::world::{GENERATE, Gate, HELLO, KEY, settings};
 
 const STREAM: &str = "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse";
 const PRO: &str = "/v1beta/models/gemini-2.5-pro:generateContent";
@@ -101,6 +101,14 @@ async fn another_model_answers_and_the_answer_says_which() {
     let whole: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
     assert_eq!(whole["model"], "gemini-2.5-flash");
 
+    // Of a length that nobody says.
+    let chunked = format!("transfer-encoding: chunked\r\n\r\n{:x}\r\n{chat}\r\n0\r\n\r\n", chat.len());
+    let head = format!(
+        "POST /v1beta/openai/chat/completions HTTP/1.1\r\nx-goog-api-key: {KEY}\r\nconnection: close\r\n"
+    );
+    let answer = gate.say(head + &chunked).await;
+    assert_eq!((answer.status, answer.header("x-gemini-model")), (StatusCode::OK, Some("gemini-2.5-flash")));
+
     let before = simulator.call_count();
     let answer = gate.post(PRO, HELLO).await;
     assert_eq!(answer.status, StatusCode::OK);
@@ -110,5 +118,5 @@ async fn another_model_answers_and_the_answer_says_which() {
     assert_eq!((answer.status, answer.header("x-gemini-model")), (StatusCode::OK, None));
     let metrics = gate.get("/metrics").await;
     let metrics = std::str::from_utf8(&metrics.body).unwrap();
-    assert!(metrics.lines().any(|line| line == "gateway_fallbacks_total 6"), "{metrics}");
+    assert!(metrics.lines().any(|line| line == "gateway_fallbacks_total 8"), "{metrics}");
 }
