@@ -1,7 +1,8 @@
 //! What reading along with an answer costs, beside a copy of the same bytes and a parser that keeps nothing.
 //!
 //! `cargo bench --bench scan` prints a table. Rows take turns in many short passes, so that a drift of the
-//! machine hits them alike; a figure is the median over passes. Quote ratios: times differ between machines.
+//! machine hits them alike; a figure is the median over passes. The last column is the best pass, as other work on
+//! the machine only ever adds to the time. Quote ratios: times differ between machines.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -26,21 +27,32 @@ use tower_gemini::Verdict;
 use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::verdict::Outcome;
 
-const PASSES: usize = 41;
+/// Passes are shorter than a slice of the scheduler's, so that on a busy machine most of them are whole.
+const PASSES: usize = 101;
 
 fn main() {
     let answers = [
         Answer::new("8 MiB image", vec![image(8 << 20)], 64 << 10),
-        Answer::new("events of 500 bytes", (0..4000).map(|n| event(n, 500)).collect(), 0),
-        Answer::new("events of 20 bytes", (0..8000).map(|n| event(n, 20)).collect(), 0),
+        Answer::new("events of 4 KiB", (0..200).map(|n| event(n, 4 << 10)).collect(), 0),
+        Answer::new("events of 500 bytes", (0..1000).map(|n| event(n, 500)).collect(), 0),
+        Answer::new("events of 120 bytes", (0..1000).map(|n| event(n, 120)).collect(), 0),
+        Answer::new("events of 20 bytes", (0..1000).map(|n| event(n, 20)).collect(), 0),
         Answer::new("one text of 1 MiB", vec![long_text(1 << 20)], 16 << 10),
         Answer::new("1 MiB of escapes and quotes", vec![long_code(1 << 20)], 16 << 10),
         Answer::new("4 MiB of numbers", vec![embedding(4 << 20)], 64 << 10),
     ];
     let only = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     println!(
-        "{:<28} {:>9} {:>9} {:>9} {:>9} {:>9} | {:>10} {:>10}",
-        "MB/s", "memcpy", "passing", "watched", "ignored", "judged", "of memcpy", "x ignored"
+        "{:<28} {:>9} {:>9} {:>9} {:>9} {:>9} | {:>10} {:>10} | {:>13}",
+        "MB/s",
+        "memcpy",
+        "passing",
+        "watched",
+        "ignored",
+        "judged",
+        "of memcpy",
+        "x ignored",
+        "watched, best"
     );
     for answer in answers.iter().filter(|answer| only.as_ref().is_none_or(|only| answer.name.contains(only)))
     {
@@ -105,13 +117,12 @@ impl Answer {
                 times.push(start.elapsed().as_secs_f64());
             }
         }
-        let speed = times.map(|mut times| {
-            times.sort_by(f64::total_cmp);
-            self.whole.len() as f64 / times[times.len() / 2] / 1e6
-        });
-        let [memcpy, passing, watched, ignored, judged] = speed;
+        times.iter_mut().for_each(|times| times.sort_by(f64::total_cmp));
+        let speed = |time: f64| self.whole.len() as f64 / time / 1e6;
+        let best = speed(times[2][0]);
+        let [memcpy, passing, watched, ignored, judged] = times.map(|times| speed(times[times.len() / 2]));
         println!(
-            "{:<28} {memcpy:>9.0} {passing:>9.0} {watched:>9.0} {ignored:>9.0} {judged:>9.0} | {:>10.2} {:>10.1}",
+            "{:<28} {memcpy:>9.0} {passing:>9.0} {watched:>9.0} {ignored:>9.0} {judged:>9.0} | {:>10.2} {:>10.1} | {best:>13.0}",
             self.name,
             watched / memcpy,
             watched / ignored

@@ -211,20 +211,10 @@ impl<T> Seen<T> {
 }
 
 impl<T> Clone for Memo<T> {
+    /// The copy remembers nothing. A copy is made for each call, by those who keep one service for many tasks and by the
+    /// retry layer for an attempt that mostly never comes, and what it remembered would be paid for each time.
     fn clone(&self) -> Self {
-        Self { seen: self.seen.clone(), called: false }
-    }
-}
-
-impl<T> Clone for Seen<T> {
-    fn clone(&self) -> Self {
-        Self {
-            method: self.method.clone(),
-            path: self.path.clone(),
-            label: self.label.clone(),
-            hint: self.hint.clone(),
-            state: Arc::clone(&self.state),
-        }
+        Self::new()
     }
 }
 

@@ -581,7 +581,7 @@ async fn retry_does_not_wait_for_a_circuit_that_fails_fast() {
     let _ = inner.clone().oneshot(request()).await.unwrap();
     let begun = Instant::now();
     let error = RetryLayer::default().layer(inner).oneshot(request()).await.err().unwrap();
-    assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert_eq!(Instant::now(), begun);
     let open = find::<CircuitOpen>(error.as_ref()).unwrap();
     let wait = open.until().unwrap() - begun;
     assert!(wait > SECOND && wait < 3 * SECOND, "it says when all the same: {wait:?}");

@@ -216,7 +216,8 @@ async fn a_server_that_hangs_is_timed_out_and_the_deadline_ends_it() {
     let error = Preset::new().seed(1).stack().layer(client).oneshot(generate()).await.err().unwrap();
     let timed_out = find::<TimedOut>(error.as_ref()).unwrap();
     assert!(matches!(timed_out.what(), Phase::FirstByte | Phase::Deadline));
-    assert!(begun.elapsed() <= Duration::from_secs(120), "{:?}", begun.elapsed());
+    let took = Instant::now() - begun;
+    assert!(took <= Duration::from_secs(120), "{took:?}");
     assert_eq!(Verdict::from_error(error.as_ref()).kind(), Some(Kind::DeadlineExceeded));
 }
 

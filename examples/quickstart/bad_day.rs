@@ -10,13 +10,14 @@ use reqwest::RequestBuilder;
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tower::ServiceBuilder;
-use tower_gemini::classify::{Classify, ClassifyLayer};
+use tower::Layer;
+use tower_gemini::circuit_breaker::CircuitBreakerLayer;
 use tower_gemini::error::find;
-use tower_gemini::rate_limit::{RateLimit, RateLimitLayer, RateLimited};
+use tower_gemini::rate_limit::{RateLimitLayer, RateLimited};
 use tower_gemini::reqwest::{ReqwestClient, ReqwestService};
-use tower_gemini::retry::{Attempts, Backoff, Retry, RetryLayer, RetryPolicy, Schedule};
+use tower_gemini::retry::{Attempts, Backoff, RetryLayer, RetryPolicy, Schedule};
 use tower_gemini::sim::{Call, Cause, Fault, Rule, Simulator};
+use tower_gemini::stack::GeminiStack;
 use tower_gemini::verdict::Outcome;
 use tower_gemini::{BoxError, Kind, Verdict};
 
@@ -33,10 +34,11 @@ const MALFORMED: u64 = 66;
 
 const INTRO: &str = "\
 A bad minute of the Gemini API, squeezed into 15 seconds: 120 requests, one each
-125 ms, from reqwest through RetryLayer, RateLimitLayer and ClassifyLayer to a
-simulator on 127.0.0.1. So that you need not wait, the layers' own backoff is scaled down
-tenfold: from 0.1 s (0.2 s for 503 high demand), cap 2 s, where the defaults are
-1 s (2 s), cap 60 s. Delays that the server names are obeyed in full.
+125 ms, from reqwest through GeminiStack, all layers in their places, to a
+simulator on 127.0.0.1. So that you need not wait, the layers' own times are scaled down
+tenfold: backoff from 0.1 s (0.2 s for 503 high demand), cap 2 s, where the defaults are
+1 s (2 s), cap 60 s; a circuit that opens does so for 0.2 s to 1.5 s instead of 2 s to 15 s.
+Delays that the server names are obeyed in full.
 ";
 
 const PHASES: [Phase; 6] = [
@@ -116,18 +118,21 @@ fn simulator() -> Result<Simulator, BoxError> {
     Ok(simulator)
 }
 
-type Stack = Retry<RateLimit<Classify<ReqwestService>>>;
+type Stack = <GeminiStack as Layer<ReqwestService>>::Service;
 
-/// The stack that everything is about. `ClassifyLayer` reads what went wrong, `RetryLayer` acts on it, and
-/// `RateLimitLayer` sees to it that one 429 teaches all.
-fn stack(client: &reqwest::Client, policy: RetryPolicy, limit: RateLimitLayer) -> ReqwestClient<Stack> {
-    let stack = ServiceBuilder::new()
-        .layer(RetryLayer::new(policy))
-        .layer(limit)
-        // Watching follows good answers to their end: a stream may break off after a 200.
-        .layer(ClassifyLayer::new().watch())
-        .service(ReqwestService::new(client.clone()));
-    ReqwestClient::new(stack)
+/// The stack that everything is about: the classifier reads what went wrong, retry acts on it, the rate limit sees to it
+/// that one 429 teaches all, and the circuit breaker spares a model that is down.
+fn stack(
+    client: &reqwest::Client,
+    policy: RetryPolicy,
+    limit: RateLimitLayer,
+) -> Result<ReqwestClient<Stack>, BoxError> {
+    let open = (Duration::from_millis(200), Duration::from_millis(1_500));
+    let stack = GeminiStack::new()
+        .retry(RetryLayer::new(policy))
+        .rate_limit(limit)
+        .circuit_breaker(CircuitBreakerLayer::builder().open_time(open.0, open.1).build()?);
+    Ok(ReqwestClient::new(stack.layer(ReqwestService::new(client.clone()))))
 }
 
 /// The default policy, but for the scale (see `INTRO`), a seed, and who is told.
@@ -152,7 +157,7 @@ pub(crate) async fn run(err_is_tty: bool, err: &mut dyn Write) -> Result<Run, Bo
     // No limits are set: the layer learns from the server's own 429s.
     let observer: Arc<Recorder> = Arc::clone(&recorder);
     let limit = RateLimitLayer::builder().observer(observer).build()?;
-    let gemini = stack(&client, policy(Arc::clone(&recorder))?, limit);
+    let gemini = stack(&client, policy(Arc::clone(&recorder))?, limit)?;
     let mut progress = Progress::new(err_is_tty);
     told(writeln!(err, "{INTRO}"))?;
 

@@ -64,7 +64,7 @@ impl<B: Body<Data = Bytes>> ClassifyBody<B> {
         Self { kind: Which::Plain { inner, watch: None } }
     }
 
-    pub(super) fn watched(inner: B, mut watch: Watch) -> Self {
+    pub(super) fn watched(inner: B, watch: Watch) -> Self {
         // A body that is over from the start may never be polled.
         if inner.is_end_stream() {
             watch.complete();

@@ -16,7 +16,6 @@ use super::layer::Settings;
 use super::peek::Asked;
 use super::reader::Reader;
 use super::watch::Watch;
-use crate::verdict::{EndCell, Verdict};
 
 pin_project! {
     /// The future of [`Classify`](super::Classify).
@@ -109,12 +108,11 @@ fn pass<B: Body<Data = Bytes>>(
     if !settings.watch || !response.status().is_success() {
         return response.map(ClassifyBody::plain);
     }
-    let end = EndCell::default();
     let streams = asked.streams(&response);
     let (mut parts, body) = response.into_parts();
-    parts.extensions.insert(Verdict::watched(EndCell::clone(&end)));
-    let body = ClassifyBody::watched(body, Watch::new(end, Reader::new(&parts, streams)));
-    Response::from_parts(parts, body)
+    let reader = Reader::new(&parts, streams);
+    let watch = Watch::new(&mut parts, reader);
+    Response::from_parts(parts, ClassifyBody::watched(body, watch))
 }
 
 /// An error body on its way in.

@@ -15,7 +15,6 @@ use super::judge::Seen;
 use super::peek::Until;
 use super::reader::Reader;
 use super::watch::Watch;
-use crate::verdict::{EndCell, Verdict};
 
 /// Frames held at most, however small: each of them takes room beside its bytes.
 const MAX_FRAMES: usize = 1024;
@@ -112,9 +111,7 @@ impl<B: Body<Data = Bytes>> Held<B> {
             if let Some(verdict) = reader.verdict(&parts, seen) {
                 parts.extensions.insert(verdict);
             } else if watch {
-                let end = EndCell::default();
-                parts.extensions.insert(Verdict::watched(EndCell::clone(&end)));
-                *this.along = Along::Watching(Watch::new(end, reader));
+                *this.along = Along::Watching(Watch::new(&mut parts, reader));
             }
         }
         // A body that is over may never be polled.

@@ -4,7 +4,7 @@ use http::{Request, Response};
 
 use super::layer::Settings;
 use super::reader::{is_event_stream, is_readable};
-use crate::target::{Method, Target};
+use crate::target::{Method, Target, may_stream};
 
 /// How far an answer with a 2xx is looked at before it is handed on: see
 /// [`ClassifyLayer::peek`](super::ClassifyLayer::peek).
@@ -66,7 +66,7 @@ impl Asked {
     pub(super) fn of<B>(request: &Request<B>, peek: Peek) -> Self {
         match peek {
             Peek::Off => return Self::default(),
-            Peek::FirstEvent if !may_stream(request.uri().path()) => return Self::default(),
+            Peek::FirstEvent if !may_stream(request) => return Self::default(),
             Peek::FirstEvent | Peek::Output => {}
         }
         let target = Target::of(request);
@@ -94,15 +94,6 @@ impl Asked {
         let worth = response.status().is_success() && settings.max_error_bytes > 0;
         (worth && is_readable(response.headers())).then_some(until)
     }
-}
-
-/// Whether the path may name a method that streams: a glance at its verb, which spares all others the reading of their
-/// target.
-#[inline]
-fn may_stream(path: &str) -> bool {
-    // The colon may be written as `%3A`.
-    let verb = memchr::memrchr2(b':', b'%', path.as_bytes()).map_or("", |at| &path[at + 1..]);
-    verb.trim_start_matches(['3', 'A', 'a']).starts_with("stream")
 }
 
 #[cfg(test)]

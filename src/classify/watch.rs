@@ -1,28 +1,34 @@
 //! Follows a successful body and publishes its end.
 
+use std::sync::{Arc, Mutex};
+
 use bytes::Bytes;
+use http::response::Parts;
 use http_body::Frame;
 
 use super::reader::Reader;
-use crate::verdict::{End, EndCell, Kind, Outcome};
+use crate::keyed::lock;
+use crate::verdict::{Cell, End, Kind, Outcome, Verdict};
 
 /// Publishes once. Dropped before the end, it says so.
-pub(super) struct Watch {
-    end: EndCell,
-    reader: Reader,
-}
+///
+/// The reader lies beside the cell, in the one allocation that there is, and not in the body: each layer outside moves
+/// the response, and what the reader knows is 250 bytes. Nobody else takes its lock.
+pub(super) struct Watch(Arc<Cell<Mutex<Reader>>>);
 
 impl Watch {
-    /// Goes on where the reader stands.
-    pub(super) const fn new(end: EndCell, reader: Reader) -> Self {
-        Self { end, reader }
+    /// Goes on where the reader stands, for the answer with this head, which learns where its end will be published.
+    pub(super) fn new(parts: &mut Parts, reader: Reader) -> Self {
+        let (end, cell) = Cell::new(Mutex::new(reader));
+        parts.extensions.insert(Verdict::watched(end));
+        Self(cell)
     }
 
-    pub(super) fn see<E>(&mut self, frame: &Option<Result<Frame<Bytes>, E>>, last: bool) {
+    pub(super) fn see<E>(&self, frame: &Option<Result<Frame<Bytes>, E>>, last: bool) {
         match frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
-                    self.reader.read(data);
+                    lock(&self.0.with).read(data);
                 }
                 // A body of known length is over with its last byte; many readers never ask for the `None`.
                 if last {
@@ -34,21 +40,24 @@ impl Watch {
         }
     }
 
-    pub(super) fn complete(&mut self) {
-        if self.end.get().is_none() {
-            let fault = self.reader.fault();
+    pub(super) fn complete(&self) {
+        if self.0.get().is_none() {
+            let fault = lock(&self.0.with).fault();
             self.publish(fault.map_or(Outcome::Complete, Outcome::Failed));
         }
     }
 
     fn publish(&self, outcome: Outcome) {
-        self.end.publish(End { outcome, usage: self.reader.usage() });
+        let usage = lock(&self.0.with).usage();
+        self.0.publish(End { outcome, usage });
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
         // After the end it says nothing: the first word stands.
-        self.publish(self.end.dropped());
+        if self.0.get().is_none() {
+            self.publish(self.0.dropped());
+        }
     }
 }

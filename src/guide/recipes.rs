@@ -81,16 +81,16 @@
 //! use tower_gemini::retry::ReplayLayer;
 //! use tower_gemini::stack::Preset;
 //!
-//! # async fn serve() -> Result<(), tower_gemini::BoxError> {
+//! # fn app() -> Router {
 //! let client = Client::builder(TokioExecutor::new()).build_http();
 //! let gemini = ServiceBuilder::new()
 //!     .layer(RespondLayer::new())
 //!     // An incoming body is not `Clone`: the replay layer keeps what it streams through.
 //!     .layer(Preset::gateway().stack().replay(ReplayLayer::new()))
 //!     .service(client);
-//! let app: Router = Router::new().fallback_service(gemini);
-//! axum::serve(tokio::net::TcpListener::bind("127.0.0.1:8080").await?, app).await?;
-//! # Ok(()) }
+//! // For `axum::serve`, as ever.
+//! Router::new().fallback_service(gemini)
+//! # }
 //! ```
 //!
 //! # Vertex AI
@@ -100,8 +100,10 @@
 //! project and location, too. Tokens expire, so the header is set for each attempt, inside of retry:
 //!
 //! ```
+//! use bytes::Bytes;
 //! use http::header::AUTHORIZATION;
 //! use http::{HeaderValue, Request};
+//! use http_body_util::Full;
 //! use tower::{Layer, ServiceBuilder};
 //! use tower_gemini::stack::GeminiStack;
 //! use tower_gemini::target::{Surface, Target};
@@ -110,7 +112,7 @@
 //! # let client = tower::service_fn(async |_: Request<http_body_util::Full<bytes::Bytes>>|
 //! #     Ok::<_, std::io::Error>(http::Response::new(http_body_util::Full::<bytes::Bytes>::default())));
 //! let signed = ServiceBuilder::new()
-//!     .map_request(|mut request: Request<_>| {
+//!     .map_request(|mut request: Request<Full<Bytes>>| {
 //!         request.headers_mut().insert(AUTHORIZATION, token());
 //!         request
 //!     })

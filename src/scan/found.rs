@@ -232,7 +232,25 @@ impl Found {
 }
 
 /// As `u64`'s own parser has it, blanks around it aside.
+#[inline]
 fn integer(text: &[u8]) -> Option<u64> {
+    // Nineteen digits are no overflow.
+    if !(1..=19).contains(&text.len()) {
+        return integer_in_full(text);
+    }
+    let mut n = 0;
+    for byte in text {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return integer_in_full(text);
+        }
+        n = n * 10 + u64::from(digit);
+    }
+    Some(n)
+}
+
+#[cold]
+fn integer_in_full(text: &[u8]) -> Option<u64> {
     let digits = text.trim_ascii();
     let digits = digits.strip_prefix(b"+").unwrap_or(digits);
     let first = digits.first().map(|_| 0_u64);
@@ -240,4 +258,18 @@ fn integer(text: &[u8]) -> Option<u64> {
         let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
         n.checked_mul(10)?.checked_add(digit)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_count_is_read_as_the_standard_library_reads_it(text in " {0,2}[+-]?[0-9]{0,21}[a.]? {0,2}") {
+            prop_assert_eq!(integer(text.as_bytes()), text.trim().parse().ok());
+        }
+    }
 }

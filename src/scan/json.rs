@@ -300,6 +300,7 @@ impl Json {
     }
 
     /// `part` is what these bytes hold of the value.
+    #[inline]
     fn end_value(&mut self, part: &[u8], found: &mut Found) {
         if self.slot.is_kept() {
             found.capture.push(part);
@@ -308,6 +309,7 @@ impl Json {
         self.after_value(found);
     }
 
+    #[inline]
     fn after_value(&mut self, found: &mut Found) {
         if self.depth == 0 {
             self.at = At::Done;

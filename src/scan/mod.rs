@@ -151,6 +151,11 @@ impl Scanner {
                         self.form = Form::Json;
                         return self.json.feed(&bytes[at..], &mut self.found);
                     }
+                    // The usual line, whole: no need to spell it out.
+                    _ if bytes[at..].starts_with(FIELDS[0]) => {
+                        at += FIELDS[0].len();
+                        (self.line, self.is_stream) = (Line::Data, true);
+                    }
                     _ => {
                         let name = FIELDS.iter().position(|name| name[0] == byte);
                         self.line = name.map_or(Line::Ignored, |name| Line::Field(name as u8, 0));

@@ -12,11 +12,12 @@ const fn hits(word: u64, byte: u8) -> u64 {
     zero.wrapping_sub(ONES) & !zero & TOPS
 }
 
-/// The first hit in the first 16 bytes; or from where on to look further.
+/// The first hit in the first 32 bytes; or from where on to look further.
 #[inline(always)]
 fn near(bytes: &[u8], hits: impl Fn(u64) -> u64) -> Result<usize, usize> {
     let mut at = 0;
-    while let Some(word) = bytes.get(at..at + 8).filter(|_| at < 16) {
+    // Names, and most short values, end here.
+    while let Some(word) = bytes.get(at..at + 8).filter(|_| at < 32) {
         let found = hits(u64::from_le_bytes(word.try_into().expect("eight bytes")));
         if found != 0 {
             return Ok(at + found.trailing_zeros() as usize / 8);

@@ -53,7 +53,7 @@ impl Scratch {
     }
 
     /// A string up to its closing quote: how many bytes that took, and its content.
-    #[inline]
+    #[inline(always)]
     pub(super) fn string<'a>(&'a mut self, bytes: &'a [u8]) -> Option<(usize, &'a [u8])> {
         if self.len == 0 && self.escape == Escape::None {
             // Names are short, and most of them are here in one piece.

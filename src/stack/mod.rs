@@ -16,7 +16,7 @@
 //! |---|---|---|
 //! | `deadline` | [`DeadlineLayer`] | 120 s for requests without one |
 //! | `replay` | [`ReplayLayer`](crate::retry::ReplayLayer) | left out: for bodies that are not `Clone` |
-//! | `fallback` | [`ModelFallbackLayer`](crate::fallback::ModelFallbackLayer) | left out: no chain of models is known |
+//! | `fallback` | [`ModelFallbackLayer`] | left out: no chain of models is known |
 //! | `retry` | [`RetryLayer`] | 5 attempts; a budget of 100, half a token per success |
 //! | `rate_limit` | [`RateLimitLayer`] | no limits but those that a 429 names |
 //! | `concurrency` | [`AdaptiveConcurrencyLayer`] | no limit until a call times out |
@@ -203,6 +203,7 @@ impl<D, P, F, R, E, C, T, J> GeminiStack<D, P, F, R, RateLimitLayer<E>, C, Circu
     /// # Errors
     ///
     /// Those of [`ModelFallbackBuilder::build`].
+    #[allow(clippy::type_complexity, reason = "it is the stack's own type, with one place filled")]
     pub fn falling_back(
         self,
         chains: ModelFallbackBuilder,

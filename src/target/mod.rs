@@ -186,3 +186,14 @@ impl fmt::Display for Target<'_> {
         key::write_names(f, self.model(), self.project(), self.location(), self.label())
     }
 }
+
+/// Whether [`Target::is_streaming`] may be true of this request: a glance at its verb and its query, which spares all
+/// others the reading of their target.
+#[inline]
+pub(crate) fn may_stream<B>(request: &http::Request<B>) -> bool {
+    let (path, query) = (request.uri().path(), request.uri().query());
+    // The colon may be written as `%3A`.
+    let verb = memchr::memrchr2(b':', b'%', path.as_bytes()).map_or("", |at| &path[at + 1..]);
+    verb.trim_start_matches(['3', 'A', 'a']).starts_with("stream")
+        || query.is_some_and(|query| query.contains("sse") || query.contains("stream"))
+}

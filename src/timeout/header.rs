@@ -1,21 +1,20 @@
 //! The header that tells the server how long this attempt may take.
 
 use http::Request;
-use http::header::{HeaderName, HeaderValue};
+use http::header::{Entry, HeaderName, HeaderValue};
 
 use super::plan::Plan;
-use crate::target::Target;
+use crate::target::{Target, may_stream};
 
 static X_SERVER_TIMEOUT: HeaderName = HeaderName::from_static("x-server-timeout");
 
 /// Sets it, unless the caller did.
 pub(super) fn tell_server<B>(request: &mut Request<B>, plan: &Plan) {
-    if request.headers().contains_key(&X_SERVER_TIMEOUT) {
-        return;
-    }
-    if let Some(seconds) = plan.server_timeout(Target::of(request).is_streaming()) {
-        // A map that is full goes without.
-        let _ = request.headers_mut().try_insert(&X_SERVER_TIMEOUT, value(seconds));
+    let streaming = may_stream(request) && Target::of(request).is_streaming();
+    let Some(seconds) = plan.server_timeout(streaming) else { return };
+    // A map that is full goes without.
+    if let Ok(Entry::Vacant(place)) = request.headers_mut().try_entry(&X_SERVER_TIMEOUT) {
+        let _ = place.try_insert(value(seconds));
     }
 }
 

@@ -103,33 +103,51 @@ pub(crate) struct End {
 }
 
 /// The shared cell in which the end of a body is published, once.
-#[derive(Clone, Default)]
-pub(crate) struct EndCell(Arc<Cell>);
+#[derive(Clone)]
+pub(crate) struct EndCell(Arc<Cell<dyn Send + Sync>>);
 
+/// What the cell holds. Whoever reads along with the body keeps what it reads with in the same allocation, so that the
+/// response, which each layer moves, need not carry it.
 #[derive(Default)]
-struct Cell {
+pub(crate) struct Cell<T: ?Sized> {
     end: OnceLock<End>,
     cut: OnceLock<Kind>,
+    /// The publisher's own.
+    pub(crate) with: T,
 }
 
-impl EndCell {
+impl<T: Send + Sync + 'static> Cell<T> {
+    /// A cell, and its publisher's share of it.
+    pub(crate) fn new(with: T) -> (EndCell, Arc<Self>) {
+        let cell = Arc::new(Self { end: OnceLock::new(), cut: OnceLock::new(), with });
+        (EndCell(Arc::<Self>::clone(&cell)), cell)
+    }
+}
+
+impl<T: ?Sized> Cell<T> {
     pub(crate) fn get(&self) -> Option<End> {
-        self.0.end.get().copied()
+        self.end.get().copied()
     }
 
     /// The first word stands.
     pub(crate) fn publish(&self, end: End) {
-        let _ = self.0.end.set(end);
+        let _ = self.end.set(end);
+    }
+
+    /// What the drop of the body means.
+    pub(crate) fn dropped(&self) -> Outcome {
+        self.cut.get().map_or(Outcome::Dropped, |kind| Outcome::Failed(*kind))
+    }
+}
+
+impl EndCell {
+    pub(crate) fn get(&self) -> Option<End> {
+        self.0.get()
     }
 
     /// Says of a body that is dropped right after this why it is: it failed in this way.
     pub(crate) fn cut(&self, kind: Kind) {
         let _ = self.0.cut.set(kind);
-    }
-
-    /// What the drop of the body means.
-    pub(crate) fn dropped(&self) -> Outcome {
-        self.0.cut.get().map_or(Outcome::Dropped, |kind| Outcome::Failed(*kind))
     }
 }
 
