@@ -111,8 +111,8 @@ impl Proxy {
     }
 
     fn pass_on(&self, request: Request<Asked>) -> impl Future<Output = Response<Body>> + Send + use<> {
-        let mut own_part = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        let Own { layered, label } = &mut *own_part;
+        let mut guard = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        let Own { layered, label } = &mut *guard;
         let request = match self.shared.outgoing(request, label) {
             Ok(request) => request,
             Err(message) => return Either::Left(ready(own(respond::error(Kind::InvalidArgument, message)))),
