@@ -1,8 +1,8 @@
 //! The gateway example: its arguments, what it passes on, what it says of itself, and how it stops.
 //!
 //! The example's sources are compiled into this test, since a test has no portable way to an example's program. Everything runs
-//! on loopback sockets in real time, with waits of tenths of a second; only the outage is lived through in virtual time,
-//! with the gateway's stack over the simulator as a service.
+//! on loopback sockets in real time, with waits of tenths of a second; only the outage and other long waits are lived through in
+//! virtual time, with the gateway's stack over the simulator as a service.
 #![cfg(all(feature = "hyper", feature = "sim"))]
 #![allow(clippy::unwrap_used)] // Clippy excuses test functions by itself, but not their helpers.
 
@@ -12,6 +12,8 @@ mod gateway;
 
 #[path = "gateway/arguments.rs"]
 mod arguments;
+#[path = "gateway/layers.rs"]
+mod layers;
 #[path = "gateway/leaving.rs"]
 mod leaving;
 #[path = "gateway/outage.rs"]

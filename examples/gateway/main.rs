@@ -18,14 +18,12 @@
 //! something that does, or on a loopback address.
 
 pub(crate) mod args;
-pub(crate) mod errors;
 pub(crate) mod headers;
 mod log;
 mod metrics;
 mod model;
 mod pages;
 mod proxy;
-mod record;
 mod refusal;
 pub(crate) mod serve;
 pub(crate) mod stack;
@@ -39,13 +37,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::routing::get;
 use tokio::net::TcpListener;
+use tower_gemini::event::Observer;
 use tower_gemini::sim::{SimServer, Simulator};
 
 use self::args::{Command, Settings, Whither};
-use self::log::Logger;
+use self::log::Lines;
 use self::metrics::Metrics;
 use self::pages::Pages;
 use self::proxy::Proxy;
@@ -115,8 +112,8 @@ pub(crate) struct Gateway {
     pub(crate) addr: SocketAddr,
     base: Base,
     listener: TcpListener,
-    router: Router,
-    logger: Logger,
+    proxy: Proxy,
+    lines: Lines,
     /// Kept while it runs.
     simulator: Option<SimServer>,
 }
@@ -136,24 +133,22 @@ impl Gateway {
             }
         };
         let metrics = Arc::new(Metrics::default());
-        let client = upstream::client()?;
-        let (stack, handles) = stack::stack(settings, client, Arc::clone(&metrics) as _)?;
-        let logger = Logger::start(settings.log, out);
-        let pages = Arc::new(Pages::new(Arc::clone(&metrics), handles, logger.clone()));
-        let proxy = Proxy::new(stack, base.clone(), metrics, logger.clone());
-        let (metrics, status) = (Arc::clone(&pages), pages);
-        let router = Router::new()
-            .route("/healthz", get(|| async { "ok\n" }))
-            .route("/metrics", get(move || async move { metrics.metrics() }))
-            .route("/status", get(move || async move { status.status() }))
-            .fallback_service(proxy);
-        Ok(Self { addr, base, listener, router, logger, simulator })
+        let lines = Lines::start(out);
+        let mut told: Vec<Arc<dyn Observer>> = vec![Arc::clone(&metrics) as _];
+        let stack = stack::stack(settings, &told[0]);
+        let (stack, handles) = stack.map_err(|error| error.to_string())?;
+        told.extend(settings.log.observer(lines.clone()));
+        let pages = Pages::new(Arc::clone(&metrics), handles, lines.clone());
+        let proxy = Proxy::new(stack, upstream::client()?, Arc::new(told), base.clone(), metrics, pages);
+        Ok(Self { addr, base, listener, proxy, lines, simulator })
     }
 
     /// Answers until `stop`, then finishes what is under way. How many connections had to be cut.
     pub(crate) async fn run(self, stop: impl Future<Output = ()>) -> usize {
-        let unfinished = serve::serve(self.listener, self.router, stop, GRACE).await;
-        self.logger.flush().await;
+        let Self { listener, proxy, lines, .. } = self;
+        let answer = move |request| proxy.answer(request);
+        let unfinished = serve::serve(listener, answer, stop, GRACE).await;
+        lines.flushed().await;
         unfinished
     }
 }

@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
-use http::StatusCode;
 use tower_gemini::Kind;
 use tower_gemini::event::{Event, Observer};
-use tower_gemini::verdict::Usage;
+use tower_gemini::observe::Call;
 
 /// Seconds to the last byte.
 const BUCKETS: [f64; 11] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
@@ -37,6 +35,7 @@ struct Events {
     /// Waits that a retry or a turn was worth, by kind: how many, and how many seconds.
     waits: BTreeMap<&'static str, (u64, f64)>,
     recovered: u64,
+    fallbacks: u64,
     queued: u64,
     rate_limited: u64,
     /// Changes of circuits, by the new state.
@@ -49,26 +48,20 @@ impl Metrics {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn ended(
-        &self,
-        status: Option<StatusCode>,
-        latency: Duration,
-        attempts: u32,
-        usage: Option<Usage>,
-    ) {
+    fn ended(&self, call: &Call) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        let class = status.map_or(0, |status| usize::from(status.as_u16() / 100));
+        let class = call.status().map_or(0, |status| usize::from(status.as_u16() / 100));
         // Google's statuses have three digits and none begins with 6.
         if let Some(count) = self.requests.get(class) {
             count.fetch_add(1, Ordering::Relaxed);
         }
-        self.attempts.fetch_add(u64::from(attempts), Ordering::Relaxed);
-        let seconds = latency.as_secs_f64();
+        self.attempts.fetch_add(u64::from(call.attempts()), Ordering::Relaxed);
+        let seconds = call.latency().as_secs_f64();
         let bucket = BUCKETS.iter().position(|most| seconds <= *most).unwrap_or(BUCKETS.len());
         self.latency[bucket].fetch_add(1, Ordering::Relaxed);
-        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        let micros = u64::try_from(call.latency().as_micros()).unwrap_or(u64::MAX);
         self.latency_micros.fetch_add(micros, Ordering::Relaxed);
-        if let Some(usage) = usage {
+        if let Some(usage) = call.usage() {
             self.input_tokens.fetch_add(usage.input_tokens, Ordering::Relaxed);
             self.output_tokens.fetch_add(usage.output_tokens + usage.thought_tokens, Ordering::Relaxed);
         }
@@ -113,6 +106,9 @@ impl Metrics {
 
 impl Observer for Metrics {
     fn on_event(&self, event: &Event<'_>) {
+        if let Event::Finished { call, .. } = event {
+            return self.ended(call);
+        }
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
             Event::AttemptFailed { verdict, .. } => {
@@ -125,6 +121,7 @@ impl Observer for Metrics {
                 *waits = (waits.0 + 1, waits.1 + wait.as_secs_f64());
             }
             Event::Recovered { .. } => events.recovered += 1,
+            Event::FellBack { .. } => events.fallbacks += 1,
             Event::Queued { .. } => events.queued += 1,
             Event::RateLimited { .. } => events.rate_limited += 1,
             Event::CircuitChanged { transition, .. } => {
@@ -156,6 +153,7 @@ impl Events {
         }
         for (name, help, count) in [
             ("gateway_recovered_total", "Requests answered after a failure.", self.recovered),
+            ("gateway_fallbacks_total", "Times that a request went on to another model.", self.fallbacks),
             ("gateway_queued_total", "Requests that waited for their quota.", self.queued),
             (
                 "gateway_rate_limited_total",

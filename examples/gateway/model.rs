@@ -4,41 +4,68 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
-use tower_gemini::target::{Surface, Target};
+use tower_gemini::retry::ReplayBody;
+use tower_gemini::target::{ModelHint, Surface, Target};
 
 /// The most that is read before a request is sent without a hint.
 const MOST: usize = 1024 * 1024;
 
-/// The request, and the model in its body where the surface keeps it there. Its body is as it was; up to [`MOST`] bytes
-/// of it have arrived.
-pub(crate) async fn hinted(request: Request<Body>) -> (Request<Body>, Option<Box<str>>) {
-    let in_body = matches!(Target::of(&request).surface(), Surface::OpenAi | Surface::Interactions);
-    if !in_body || request.method() != Method::POST || request.body().is_end_stream() {
-        return (request, None);
-    }
-    let (head, mut body) = request.into_parts();
+/// The body of a request. One that comes from a client can be read once; this one keeps what it streams through.
+pub(crate) type Asked = ReplayBody<Rejoined>;
+
+/// Whether the model of this request stands in its body.
+pub(crate) fn is_in_body(request: &Request<Incoming>) -> bool {
+    request.method() == Method::POST
+        && !request.body().is_end_stream()
+        && matches!(Target::of(request).surface(), Surface::OpenAi | Surface::Interactions)
+}
+
+/// A request whose body streams through, and is kept for another attempt.
+pub(crate) fn streamed(request: Request<Incoming>) -> Request<Asked> {
+    let rejoined = |rest| Rejoined { read: None, last: None, rest };
+    with_handle(request.map(|rest| ReplayBody::new(rejoined(rest))))
+}
+
+/// The request with a [`ModelHint`], where its body names a model. The body is as it was; up to [`MOST`] bytes of it have
+/// arrived, and if that is all, it can be rewritten for another model.
+pub(crate) async fn hinted(request: Request<Incoming>) -> Request<Asked> {
+    let (mut head, mut body) = request.into_parts();
     let mut read = BytesMut::new();
-    let mut last = None;
-    while read.len() < MOST && last.is_none() {
+    let (mut last, mut whole) = (None, false);
+    while read.len() < MOST && last.is_none() && !whole {
         match body.frame().await {
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => read.extend_from_slice(&data),
                 Err(trailers) => last = Some(Ok(trailers)),
             },
             Some(Err(error)) => last = Some(Err(error)),
-            None => break,
+            None => whole = true,
         }
+        whole |= last.is_none() && body.is_end_stream();
     }
     let read = read.freeze();
-    let model = model(&read);
-    let body = Rejoined { read: Some(read).filter(|read| !read.is_empty()), last, rest: body };
-    (Request::from_parts(head, Body::new(body)), model)
+    if let Some(model) = model(&read) {
+        head.extensions.insert(ModelHint::new(model));
+    }
+    let body = if whole {
+        ReplayBody::from_bytes(read)
+    } else {
+        ReplayBody::new(Rejoined { read: Some(read).filter(|read| !read.is_empty()), last, rest: body })
+    };
+    with_handle(Request::from_parts(head, body))
+}
+
+/// The retry layer asks it whether the body can be repeated.
+fn with_handle(mut request: Request<Asked>) -> Request<Asked> {
+    let replay = request.body().replay();
+    request.extensions_mut().insert(replay);
+    request
 }
 
 /// The member `model` of an object that may have been cut.
@@ -71,20 +98,20 @@ fn model(json: &[u8]) -> Option<Box<str>> {
 }
 
 /// What was read of a body, and the rest.
-struct Rejoined {
+pub(crate) struct Rejoined {
     read: Option<Bytes>,
-    last: Option<Result<Frame<Bytes>, axum::Error>>,
-    rest: Body,
+    last: Option<Result<Frame<Bytes>, hyper::Error>>,
+    rest: Incoming,
 }
 
-impl http_body::Body for Rejoined {
+impl Body for Rejoined {
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = hyper::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         if let Some(read) = self.read.take() {
             return Poll::Ready(Some(Ok(Frame::data(read))));
         }

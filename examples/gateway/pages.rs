@@ -2,22 +2,22 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
-use http::Response;
+use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Method, Response};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tower_gemini::circuit_breaker::CircuitState;
 use tower_gemini::rate_limit::{Dimension, QuotaStatus};
 
-use super::log::Logger;
+use super::log::Lines;
 use super::metrics::{Metrics, counter, gauge, sample};
 use super::stack::Handles;
 
 pub(crate) struct Pages {
     metrics: Arc<Metrics>,
     handles: Handles,
-    logger: Logger,
+    lines: Lines,
     started: Instant,
 }
 
@@ -40,16 +40,27 @@ fn used(quota: &QuotaStatus) -> [u64; 3] {
 }
 
 impl Pages {
-    pub(crate) fn new(metrics: Arc<Metrics>, handles: Handles, logger: Logger) -> Self {
-        Self { metrics, handles, logger, started: Instant::now() }
+    pub(crate) fn new(metrics: Arc<Metrics>, handles: Handles, lines: Lines) -> Self {
+        Self { metrics, handles, lines, started: Instant::now() }
+    }
+
+    /// The page at this path, if there is one.
+    pub(crate) fn find(&self, method: &Method, path: &str) -> Option<Response<Bytes>> {
+        let page = match path {
+            "/healthz" => |_: &Self| page("text/plain; charset=utf-8", "ok\n".to_owned()),
+            "/metrics" => Self::metrics,
+            "/status" => Self::status,
+            _ => return None,
+        };
+        matches!(*method, Method::GET | Method::HEAD).then(|| page(self))
     }
 
     /// Prometheus. Keys are the layers' own: a surface, a model, a place, a label; never a key of the API.
-    pub(crate) fn metrics(&self) -> Response<Body> {
+    fn metrics(&self) -> Response<Bytes> {
         let mut text = String::with_capacity(8192);
         self.metrics.write(&mut text);
         counter(&mut text, "gateway_log_lines_lost_total", "Lines that stdout did not take in time.");
-        sample(&mut text, "gateway_log_lines_lost_total", &[], self.logger.lost() as f64);
+        sample(&mut text, "gateway_log_lines_lost_total", &[], self.lines.lost() as f64);
         self.circuits(&mut text);
         self.quotas(&mut text);
         page("text/plain; version=0.0.4; charset=utf-8", text)
@@ -106,7 +117,7 @@ impl Pages {
     }
 
     /// What the layers know, as JSON. Times are seconds from now.
-    pub(crate) fn status(&self) -> Response<Body> {
+    fn status(&self) -> Response<Bytes> {
         let now = Instant::now();
         let circuits: Vec<Value> = self
             .handles
@@ -195,8 +206,8 @@ fn seconds(duration: std::time::Duration) -> f64 {
     (duration.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
-fn page(content_type: &'static str, text: String) -> Response<Body> {
-    let mut response = Response::new(Body::from(text));
+fn page(content_type: &'static str, text: String) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(text));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }

@@ -1,159 +1,188 @@
 //! The way of one request: from the client through the layers to the upstream, and back.
 
-use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::hash::{BuildHasher, RandomState};
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
 
-use axum::body::Body;
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::Either;
 use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderMap, Method, Request, Response, Version};
-use tokio::time::Instant;
-use tower::{Service, ServiceExt};
-use tower_gemini::target::ModelHint;
-use tower_gemini::{BoxError, KeyLabel, Target, Verdict};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tower::{Layer, Service, ServiceBuilder, ServiceExt};
+use tower_gemini::event::Observer;
+use tower_gemini::observe::{Observe, ObserveLayer};
+use tower_gemini::respond::{self, Respond, RespondLayer};
+use tower_gemini::{BoxError, KeyLabel, Kind, Target};
 
-use super::log::Logger;
+use super::headers;
 use super::metrics::Metrics;
-use super::record::{Record, Recorded};
-use super::stack::Layered;
-use super::upstream::Base;
-use super::{errors, headers, model};
+use super::model::{self, Asked};
+use super::pages::Pages;
+use super::stack::Stack;
+use super::upstream::{Base, Upstream};
 
-/// Passes every request on. Clones share everything.
-#[derive(Clone)]
-pub(crate) struct Proxy<S> {
-    stack: S,
+/// The stack around the client. Its failures are answers in Google's form, and every call is told of.
+type Layered = Observe<Respond<<Stack as Layer<Client>>::Service>>;
+type Client = Upstream<Asked>;
+
+/// A page or an error of the gateway's own, or what came through the layers.
+pub(crate) type Body = http_body_util::Either<Full<Bytes>, Passed>;
+type Passed = <<Layered as Service<Request<Asked>>>::Response as Has>::Body;
+
+/// Names the body of a response.
+pub(crate) trait Has {
+    type Body;
+}
+
+impl<B> Has for Response<B> {
+    type Body = B;
+}
+
+/// Passes every request on, but for those for the gateway's pages. Each connection has one of its own; they share
+/// everything but what saves a request a clone.
+pub(crate) struct Proxy {
+    own: Mutex<Own>,
     shared: Arc<Shared>,
+}
+
+struct Own {
+    layered: Layered,
+    /// Of the key that was used last, by its hash.
+    label: Option<(u64, KeyLabel)>,
 }
 
 struct Shared {
     base: Base,
     metrics: Arc<Metrics>,
-    logger: Logger,
-    labels: Labels,
+    pages: Pages,
+    hasher: RandomState,
 }
 
-impl<S> Proxy<S> {
-    pub(crate) fn new(stack: S, base: Base, metrics: Arc<Metrics>, logger: Logger) -> Self {
-        let shared = Shared { base, metrics, logger, labels: Labels::default() };
-        Self { stack, shared: Arc::new(shared) }
+impl Clone for Proxy {
+    fn clone(&self) -> Self {
+        let layered = self.own.lock().unwrap_or_else(PoisonError::into_inner).layered.clone();
+        Self { own: Mutex::new(Own { layered, label: None }), shared: Arc::clone(&self.shared) }
     }
 }
 
-impl<S: Layered> Service<Request<Body>> for Proxy<S> {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // The stack is asked in the call, where its error has a response to go into.
-        Poll::Ready(Ok(()))
+impl Proxy {
+    /// `finished` is told of each call when it is over.
+    pub(crate) fn new(
+        stack: Stack,
+        client: Client,
+        finished: Arc<dyn Observer>,
+        base: Base,
+        metrics: Arc<Metrics>,
+        pages: Pages,
+    ) -> Self {
+        let layered = ServiceBuilder::new()
+            .layer(ObserveLayer::new(finished))
+            .layer(RespondLayer::new())
+            .layer(stack)
+            .service(client);
+        let shared = Shared { base, metrics, pages, hasher: RandomState::new() };
+        Self { own: Mutex::new(Own { layered, label: None }), shared: Arc::new(shared) }
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (stack, shared) = (self.stack.clone(), Arc::clone(&self.shared));
-        // Dropped with the connection, and with it every attempt and wait.
-        Box::pin(async move { Ok(shared.pass_on(stack, request).await) })
+    /// Dropped with the client's connection, and with it every attempt and wait.
+    ///
+    /// Combinators and no `async`, which would hold the large future of the layers twice: before and while it awaits it.
+    pub(crate) fn answer(
+        &self,
+        mut request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Body>> + Send + use<> {
+        if let Some(page) = self.shared.pages.find(request.method(), request.uri().path()) {
+            return Either::Left(ready(own(page)));
+        }
+        // What the server put in speaks of its own connection.
+        request.extensions_mut().clear();
+        if !model::is_in_body(&request) {
+            return Either::Right(Either::Left(self.pass_on(model::streamed(request))));
+        }
+        let proxy = self.clone();
+        Either::Right(Either::Right(Box::pin(async move {
+            let request = model::hinted(request).await;
+            proxy.pass_on(request).await
+        })))
     }
+
+    fn pass_on(&self, request: Request<Asked>) -> impl Future<Output = Response<Body>> + Send + use<> {
+        let mut guard = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        let Own { layered, label } = &mut *guard;
+        let request = match self.shared.outgoing(request, label) {
+            Ok(request) => request,
+            Err(message) => return Either::Left(ready(own(respond::error(Kind::InvalidArgument, message)))),
+        };
+        self.shared.metrics.begun();
+        // They always are: they wait in the call, and so does the client.
+        let answer = match layered.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => Either::Left(layered.call(request)),
+            _ => Either::Right(layered.clone().oneshot(request)),
+        };
+        Either::Right(answer.map(answered))
+    }
+}
+
+fn answered(result: Result<Response<Passed>, BoxError>) -> Response<Body> {
+    match result {
+        Ok(mut response) => {
+            headers::strip(response.headers_mut());
+            // It speaks of the connection to the upstream, and so do the extensions.
+            *response.version_mut() = Version::HTTP_11;
+            response.extensions_mut().clear();
+            response.map(http_body_util::Either::Right)
+        }
+        // The layers answer errors themselves, but the type of theirs does not say so.
+        Err(error) => own(respond::from_error(error.as_ref())),
+    }
+}
+
+/// A page or an error of the gateway's own.
+fn own(response: Response<Bytes>) -> Response<Body> {
+    response.map(|text| http_body_util::Either::Left(Full::new(text)))
 }
 
 impl Shared {
-    async fn pass_on(&self, stack: impl Layered, request: Request<Body>) -> Response<Body> {
-        let logged = |text: &str| Box::from(if self.logger.is_on() { text } else { "" });
-        let mut record = Record::begin(
-            Arc::clone(&self.metrics),
-            self.logger.clone(),
-            request.method().clone(),
-            logged(request.uri().path()),
-        );
-        let (request, hint) = model::hinted(request).await;
-        let target = Target::of(&request);
-        let label = self.labels.of(&request, &target);
-        if let Some(model) = hint.as_deref().or(target.model()) {
-            record.asks(logged(model));
-        }
-        let request = match self.outgoing(request, hint, label) {
-            Ok(mut request) => {
-                request.extensions_mut().insert(record.tries());
-                request
-            }
-            Err(message) => {
-                let response = errors::bad_request(message);
-                let verdict = Verdict::of(&response);
-                return recorded(response, verdict, record);
-            }
-        };
-        match stack.oneshot(request).await {
-            Ok(response) => {
-                let verdict = Verdict::of(&response);
-                let (mut head, body) = response.into_parts();
-                headers::strip(&mut head.headers);
-                // It speaks of the connection to the upstream, and so do the extensions.
-                head.version = Version::HTTP_11;
-                head.extensions.clear();
-                recorded(Response::from_parts(head, body), verdict, record)
-            }
-            Err(error) => {
-                let verdict = Verdict::from_error(error.as_ref());
-                recorded(errors::response(&error, Instant::now()), verdict, record)
-            }
-        }
-    }
-
     /// As the upstream shall see it.
     fn outgoing(
         &self,
-        request: Request<Body>,
-        hint: Option<Box<str>>,
-        label: Option<KeyLabel>,
-    ) -> Result<Request<Body>, &'static str> {
-        let (mut head, body) = request.into_parts();
-        if head.method == Method::CONNECT {
+        mut request: Request<Asked>,
+        last: &mut Option<(u64, KeyLabel)>,
+    ) -> Result<Request<Asked>, &'static str> {
+        if request.method() == Method::CONNECT {
             return Err("CONNECT is not for this server.");
         }
-        head.uri = self.base.join(head.uri).ok_or("The request's target is no path.")?;
-        headers::strip(&mut head.headers);
-        head.headers.insert(HOST, self.base.host().clone());
-        head.version = Version::HTTP_11;
-        // What the server put in speaks of its own connection.
-        head.extensions.clear();
+        let label = self.label(&request, last);
+        let uri = std::mem::take(request.uri_mut());
+        *request.uri_mut() = self.base.join(uri).ok_or("The request's target is no path.")?;
+        headers::strip(request.headers_mut());
+        request.headers_mut().insert(HOST, self.base.host().clone());
+        *request.version_mut() = Version::HTTP_11;
         if let Some(label) = label {
-            head.extensions.insert(label);
+            request.extensions_mut().insert(label);
         }
-        if let Some(model) = hint {
-            head.extensions.insert(ModelHint::new(model));
-        }
-        Ok(Request::from_parts(head, body))
+        Ok(request)
     }
-}
 
-fn recorded<B>(response: Response<B>, verdict: Verdict, mut record: Record) -> Response<Body>
-where
-    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-{
-    record.answered(response.status(), verdict);
-    response.map(|body| Body::new(Recorded::new(body, record)))
-}
-
-/// Tells projects apart by their keys, without keeping these: quotas are a project's.
-///
-/// The label is a hash that is made anew with each start of the process. Nobody can find the key from it, and it means nothing
-/// to another process.
-#[derive(Default)]
-struct Labels(RandomState);
-
-impl Labels {
-    /// `None` where there is no key, and for OAuth tokens, which change every hour: the path of Vertex AI names the project.
-    fn of<B>(&self, request: &Request<B>, target: &Target<'_>) -> Option<KeyLabel> {
+    /// Tells projects apart by their keys, without keeping these: quotas are a project's. `last` is the label before.
+    ///
+    /// The label is a hash that is made anew with each start of the process. Nobody can find the key from it, and it means
+    /// nothing to another process. `None` where there is no key, and for OAuth tokens, which change every hour: the path of
+    /// Vertex AI names the project.
+    fn label<B>(&self, request: &Request<B>, last: &mut Option<(u64, KeyLabel)>) -> Option<KeyLabel> {
         let key = key(request.headers(), request.uri().query())?;
-        if target.project().is_some() || key.starts_with("ya29.") {
+        if key.starts_with("ya29.") || Target::of(request).project().is_some() {
             return None;
         }
-        Some(KeyLabel::new(format!("key-{:012x}", self.0.hash_one(key) >> 16)))
+        let hash = self.hasher.hash_one(key) >> 16;
+        if last.as_ref().is_none_or(|(of, _)| *of != hash) {
+            *last = Some((hash, KeyLabel::new(format!("key-{hash:012x}"))));
+        }
+        last.as_ref().map(|(_, label)| label.clone())
     }
 }
 

@@ -12,8 +12,6 @@ use http::StatusCode;
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use tokio::time::Sleep;
 
-use super::errors;
-
 /// What a client that was refused may still send before the connection is cut, in bytes and in time. A connection that is
 /// closed while something arrives takes the answer with it.
 const LINGER_BYTES: usize = 16 * 1024 * 1024;
@@ -143,7 +141,10 @@ fn refusal(buf: &[u8]) -> Option<Vec<u8>> {
         ),
         _ => return None,
     };
-    let body = errors::body(code, "INVALID_ARGUMENT", "BAD_REQUEST", message, None);
+    let body = format!(
+        r#"{{"error":{{"code":{},"message":"{message}","status":"INVALID_ARGUMENT"}}}}"#,
+        code.as_u16()
+    );
     let head = format!(
         "HTTP/1.1 {code}\r\ncontent-type: application/json; charset=UTF-8\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
         body.len()

@@ -5,9 +5,10 @@ use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use http::Request;
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::{Request, Response};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -15,7 +16,7 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tower::ServiceExt;
+use tower_gemini::BoxError;
 
 use super::refusal::{Heard, Refusing};
 
@@ -25,12 +26,17 @@ const HEAD: Duration = Duration::from_secs(30);
 const HEADERS: u32 = 64 * 1024;
 
 /// Serves until `stop`, then lets connections finish what they are at, for `grace`. How many it had to cut.
-pub(crate) async fn serve(
+pub(crate) async fn serve<A, F, B>(
     listener: TcpListener,
-    router: Router,
+    answer: A,
     stop: impl Future<Output = ()>,
     grace: Duration,
-) -> usize {
+) -> usize
+where
+    A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
     builder.http2().timer(TokioTimer::new()).max_header_list_size(HEADERS).adaptive_window(true);
@@ -43,7 +49,7 @@ pub(crate) async fn serve(
             () = &mut stop => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(connection(stream, builder.clone(), router.clone(), graceful.watcher()));
+                    connections.spawn(connection(stream, builder.clone(), answer.clone(), graceful.watcher()));
                 }
                 // Out of file handles, or a client that left before it was accepted. The former lasts, so do not
                 // spin.
@@ -64,15 +70,19 @@ pub(crate) async fn serve(
     }
 }
 
-async fn connection(stream: TcpStream, builder: Builder<TokioExecutor>, router: Router, watcher: Watcher) {
+async fn connection<A, F, B>(stream: TcpStream, builder: Builder<TokioExecutor>, answer: A, watcher: Watcher)
+where
+    A: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
     // Without it the end of a chunk may wait for an acknowledgement. If it cannot be set, chunks are late.
     let _ = stream.set_nodelay(true);
     let heard = Heard::default();
     let io = Refusing::new(TokioIo::new(stream), heard.clone());
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |request| {
         heard.request();
-        let answer = router.clone().oneshot(request.map(Body::new));
-        async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
+        answer(request).map(Ok::<_, Infallible>)
     });
     // The error is a client that left, or one that spoke no HTTP and was told so.
     let _ = watcher.watch(builder.serve_connection(io, service).into_owned()).await;

@@ -141,7 +141,10 @@ pub(crate) fn redact(text: &str) -> Cow<'_, str> {
     ];
     let bytes = text.as_bytes();
     let (mut out, mut copied, mut at) = (String::new(), 0, 0);
-    while at < bytes.len() {
+    // Most bytes begin no marker, in either case.
+    let may_begin = |b: &u8| matches!(b | 0x20, b'a' | b'b' | b'k' | b't' | b'x' | b'y');
+    while let Some(skipped) = bytes[at..].iter().position(may_begin) {
+        at += skipped;
         let hit = MARKERS.iter().find_map(|&(marker, whole, least)| {
             let head = bytes.get(at..at + marker.len())?;
             if !head.eq_ignore_ascii_case(marker.as_bytes()) {

@@ -1,6 +1,7 @@
 //! What there is to say of one call.
 
 use std::borrow::Cow;
+use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::time::Instant;
 use crate::classify::{holds_key, redact};
 use crate::error::{BoxError, Rejected, chain, find};
 use crate::event::{GaveUp, Trail};
+use crate::respond::Cause;
 use crate::retry::{Attempt, Attempts};
 use crate::target::{Method, Surface, Target, TargetKey};
 use crate::time;
@@ -82,17 +84,24 @@ impl Call {
             self.made = attempts.made();
             self.waited = attempts.waits().iter().sum();
             self.gave_up = attempts.gave_up();
+        } else if let Some(cause) = Cause::of(response) {
+            self.read_trail(cause.error());
+        }
+    }
+
+    /// There was no response to say it.
+    fn read_trail(&mut self, error: &(dyn Error + 'static)) {
+        (self.made, self.waited) = self.trail.read();
+        // What was turned away was no attempt.
+        if find::<Rejected>(error).is_some() {
+            self.made -= 1;
         }
     }
 
     pub(super) fn errored(&mut self, error: &BoxError) {
         self.verdict = Verdict::from_error(error.as_ref());
         self.error = Some(in_one_line(error));
-        (self.made, self.waited) = self.trail.read();
-        // What was turned away was no attempt.
-        if find::<Rejected>(error.as_ref()).is_some() {
-            self.made -= 1;
-        }
+        self.read_trail(error.as_ref());
     }
 
     pub(super) fn end(&mut self, end: End) {

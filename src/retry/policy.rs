@@ -133,6 +133,21 @@ impl RetryPolicy {
         }
     }
 
+    /// A builder that starts with this policy's settings, to change some of them. What it builds shares this one's
+    /// budget, unless it is given another.
+    ///
+    /// ```
+    /// use tower_gemini::stack::Preset;
+    ///
+    /// # fn main() -> Result<(), tower_gemini::ConfigError> {
+    /// let preset = Preset::gateway().stack();
+    /// let policy = preset.get_retry().policy().to_builder().attempts(5).build()?;
+    /// # let _ = policy; Ok(()) }
+    /// ```
+    pub fn to_builder(&self) -> RetryPolicyBuilder {
+        RetryPolicyBuilder { settings: Settings::clone(&self.settings), never_retried: None }
+    }
+
     /// Whether, and after which wait at least, this policy would send a request again whose first attempt just
     /// ended with this verdict, with its whole deadline ahead and a full budget.
     ///
@@ -524,6 +539,14 @@ mod tests {
             assert_eq!(error.field(), field);
             assert!(error.to_string().contains(error.rule()));
         }
+    }
+
+    #[test]
+    fn a_builder_made_of_a_policy_changes_nothing_else() {
+        let policy = RetryPolicy::builder().max_server_delay(Duration::from_secs(7)).build().expect("valid");
+        let other = policy.to_builder().attempts(2).build().expect("valid");
+        assert_eq!((policy.settings.attempts, other.settings.attempts), (5, 2));
+        assert_eq!(other.settings.max_server_delay, Duration::from_secs(7));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Request, header};
 use http_body::Frame;
-use http_body_util::StreamBody;
+use http_body_util::{Full, StreamBody};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_gemini::BoxError;
 use tower_gemini::classify::ClassifyLayer;
@@ -154,6 +154,23 @@ async fn a_streamed_body_that_names_the_model_is_read_once_it_was_sent() {
     // Nobody knew of the chain at first, so the first model had all four attempts.
     assert_eq!(server.models(), ["pro", "pro", "pro", "pro", "flash", "lite"]);
     assert_eq!(server.seen()[5].body, r#"{"model":"lite"}"#);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_of_bytes_at_hand_is_read_before_it_is_sent() {
+    let server = Server::new([("pro", busy()), ("flash", busy())]);
+    let stack = ServiceBuilder::new()
+        .layer(chain().build().unwrap())
+        .layer(RetryLayer::new(RetryPolicy::builder().attempts(4).without_budget().build().unwrap()))
+        .layer(ClassifyLayer::new())
+        .service(server.service::<ReplayBody<Full<Bytes>>>());
+    let body = ReplayBody::from_bytes(r#"{"model":"pro"}"#.into());
+    let mut request = Request::post("http://127.0.0.1/v1beta/openai/chat/completions").body(body).unwrap();
+    let replay = request.body().replay();
+    request.extensions_mut().insert(replay);
+    assert_eq!(told(stack.oneshot(request).await).unwrap(), (200, Some("lite".into())));
+    assert_eq!(server.models(), ["pro", "pro", "flash", "lite"], "the chain was known from the start");
+    assert_eq!(server.seen()[3].body, r#"{"model":"lite"}"#);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,22 +1,22 @@
 //! A persistent outage, lived through in virtual time by the gateway's own stack and errors.
 
+use std::convert::Infallible;
+use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::body::Body;
 use bytes::Bytes;
 use http::header::RETRY_AFTER;
 use http::{Request, StatusCode};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
-use tower::{Service, ServiceExt};
-use tower_gemini::BoxError;
+use tower::{Layer, Service, ServiceExt};
 use tower_gemini::circuit_breaker::{CircuitState, Transition};
 use tower_gemini::event::{Event, Observer};
+use tower_gemini::respond::{Cause, RespondLayer};
 use tower_gemini::sim::{Fault, Rule, Simulator};
 
-use crate::gateway::errors;
 use crate::gateway::stack::{Handles, stack};
 use crate::world::{GENERATE, HELLO, settings};
 
@@ -31,30 +31,20 @@ struct Seen {
 
 async fn ask<S, RB>(stack: S, path: &'static str, handles: Handles, began: Instant) -> Seen
 where
-    S: Service<Request<Body>, Response = http::Response<RB>, Error = BoxError>,
-    RB: http_body::Body<Data = Bytes>,
-    RB::Error: Into<BoxError>,
+    S: Service<Request<Full<Bytes>>, Response = http::Response<RB>, Error = Infallible>,
+    RB: http_body::Body<Data = Bytes, Error: Debug>,
 {
     let sent = Instant::now();
-    let request = Request::post(format!("http://upstream{path}")).body(Body::from(HELLO)).unwrap();
-    let (status, after, body) = match stack.oneshot(request).await {
-        Ok(response) => {
-            let status = response.status();
-            let body = response.into_body().collect().await.map_err(Into::into).unwrap().to_bytes();
-            (status, None, body)
-        }
-        Err(error) => {
-            let now = Instant::now();
-            let response = errors::response(&error, now);
-            let said =
-                response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-            let until = handles.circuits.all().iter().find_map(|circuit| circuit.until);
-            let after = said.zip(until).map(|(said, until)| (Duration::from_secs(said), until - now));
-            (response.status(), after, response.into_body().collect().await.unwrap().to_bytes())
-        }
-    };
-    let now = Instant::now();
-    Seen { at: sent - began, took: now - sent, status, after, body }
+    let request = Request::post(format!("http://upstream{path}")).body(Full::from(HELLO)).unwrap();
+    let response = stack.oneshot(request).await.unwrap_or_else(|never| match never {});
+    let own = Cause::of(&response).is_some();
+    let said = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    let until = handles.circuits.all().iter().find_map(|circuit| circuit.until);
+    let after = said.zip(until).filter(|_| own);
+    let after = after.map(|(said, until)| (Duration::from_secs(said), until - Instant::now()));
+    let status = response.status();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    Seen { at: sent - began, took: Instant::now() - sent, status, after, body }
 }
 
 #[tokio::test(start_paused = true)]
@@ -65,7 +55,9 @@ async fn an_outage_is_told_at_once_spares_the_server_and_is_over_soon_after_it()
         .between(Duration::from_secs(OUTAGE.start)..Duration::from_secs(OUTAGE.end));
     let simulator = Simulator::builder().rule(down).build().unwrap();
     let watch = Arc::new(Watch::default());
-    let (stack, handles) = stack(&settings(&[]), simulator.clone(), Arc::clone(&watch) as _).unwrap();
+    let observer: Arc<dyn Observer> = watch.clone();
+    let (stack, handles) = stack(&settings(&[]), &observer).unwrap();
+    let stack = (RespondLayer::new(), stack).layer(simulator.clone());
     let began = Instant::now();
     let mut asked = JoinSet::new();
     for _ in 0..190 * A_SECOND {
@@ -125,7 +117,9 @@ async fn forty_bad_requests_or_spent_days_of_one_model_stop_no_other() {
     for fault in [Fault::invalid_argument(), Fault::daily_quota_exhausted()] {
         let simulator =
             Simulator::builder().rule(Rule::new(fault).for_model("gemini-2.5-flash")).build().unwrap();
-        let (stack, handles) = stack(&settings(&[]), simulator, Arc::new(Watch::default())).unwrap();
+        let observer: Arc<dyn Observer> = Arc::new(Watch::default());
+        let (stack, handles) = stack(&settings(&[]), &observer).unwrap();
+        let stack = (RespondLayer::new(), stack).layer(simulator);
         let began = Instant::now();
         for _ in 0..40 {
             let seen = ask(stack.clone(), GENERATE, handles.clone(), began).await;

@@ -74,13 +74,25 @@ async fn a_line_tells_of_each_request_in_either_form() {
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 2);
     assert_eq!(
-        (&lines[0]["method"], &lines[0]["path"], &lines[0]["status"], &lines[0]["kind"], &lines[0]["model"]),
-        (&"POST".into(), &GENERATE.into(), &200.into(), &"ok".into(), &"gemini-2.5-flash".into())
+        (
+            &lines[0]["method"],
+            &lines[0]["path"],
+            &lines[0]["status"],
+            &lines[0]["outcome"],
+            &lines[0]["model"]
+        ),
+        (
+            &"generateContent".into(),
+            &GENERATE.into(),
+            &200.into(),
+            &"complete".into(),
+            &"gemini-2.5-flash".into()
+        )
     );
     assert_eq!((&lines[0]["input_tokens"], &lines[0]["attempts"]), (&2.into(), &2.into()));
-    assert!(lines[0]["latency_ms"].as_f64().unwrap() > 0.0);
+    assert!(lines[0]["latency_ms"].as_u64().is_some());
     assert!(lines[0]["time"].as_str().unwrap().ends_with('Z'));
-    assert_eq!((&lines[1]["model"], &lines[1]["kind"]), (&"gemini-9".into(), &"not_found".into()));
+    assert_eq!((&lines[1]["model"], &lines[1]["error"]), (&"gemini-9".into(), &"not_found".into()));
     let (_, _server, gate) = simulated([wait()], &[]).await;
     gate.post(GENERATE, HELLO).await;
     let log = gate.logged().await;
@@ -119,7 +131,7 @@ async fn a_spent_day_of_one_key_does_not_stop_another() {
     simulator.push(Rule::new(Fault::daily_quota_exhausted()).times(1)).unwrap();
     assert_eq!(gate.post(GENERATE, HELLO).await.status, StatusCode::TOO_MANY_REQUESTS);
     let again = gate.post(GENERATE, HELLO).await;
-    assert_eq!(again.google()["details"][0]["reason"], "RATE_LIMITED", "said without a call");
+    assert_eq!(again.google()["details"][0]["reason"], "QUOTA_EXHAUSTED", "said without a call");
     assert_eq!(simulator.call_count(), 1);
     assert_eq!(gate.post(&format!("{GENERATE}?x"), HELLO).await.status, StatusCode::TOO_MANY_REQUESTS);
     let other =

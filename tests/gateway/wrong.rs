@@ -60,7 +60,7 @@ async fn an_upstream_that_refuses_connections_is_a_503() {
     let error = answer.google();
     assert_eq!(
         (error["status"].as_str(), &error["details"][0]["reason"]),
-        (Some("UNAVAILABLE"), &"NOT_CONNECTED".into())
+        (Some("UNAVAILABLE"), &"TRANSPORT".into())
     );
     assert!(!error.to_string().contains("AIza"));
     let log = gate.logged().await;
@@ -75,7 +75,7 @@ async fn a_connection_that_is_lost_in_the_call_is_a_502() {
         upstream.call().await.body().await;
     });
     assert_eq!(answer.status, StatusCode::BAD_GATEWAY);
-    assert_eq!(answer.google()["details"][0]["reason"], "CONNECTION_LOST");
+    assert_eq!(answer.google()["details"][0]["reason"], "TRANSPORT");
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::event::{Event, GaveUp};
 use tower_gemini::observe::{Call, ObserveLayer};
+use tower_gemini::respond::RespondLayer;
 use tower_gemini::retry::{RetryLayer, RetryPolicy};
 use tower_gemini::target::{Method, Surface};
 use tower_gemini::verdict::Outcome;
@@ -226,6 +227,26 @@ async fn an_error_is_told_with_the_attempts_that_no_response_could_carry() {
     // Turned away at once: no attempt was made.
     let _ = stack(Answer::Rejected(None)).oneshot(request()).await;
     assert_eq!(log.seen(), [Told { attempts: 0, latency: Duration::ZERO, ..failed(Kind::Transport) }]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_was_answered_is_told_with_its_attempts_too() {
+    let log = finished();
+    let ask = async |answer: Answer| {
+        let service = ServiceBuilder::new()
+            .layer(ObserveLayer::new(log.clone()))
+            .layer(RespondLayer::new())
+            .layer(retries())
+            .service(Probe::always(answer));
+        let response = service.oneshot(request()).await.unwrap();
+        (response.status().as_u16(), log.seen().pop().unwrap())
+    };
+    let (status, seen) = ask(Answer::Io(ErrorKind::ConnectionRefused)).await;
+    assert_eq!((status, seen.status, seen.attempts), (503, Some(503), 5));
+    assert_eq!(seen.outcome, Outcome::Failed(Kind::Transport));
+    assert!(seen.waited > Duration::ZERO && seen.head == Some(seen.latency));
+    let (_, seen) = ask(Answer::Rejected(None)).await;
+    assert_eq!((seen.attempts, seen.waited), (0, Duration::ZERO), "turned away: no attempt was made");
 }
 
 #[tokio::test(start_paused = true)]

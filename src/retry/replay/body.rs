@@ -321,9 +321,32 @@ impl<B> ReplayBody<B> {
         matches!(state.source, Source::Ended).then(|| state.tape.data())?
     }
 
+    /// A body whose bytes are all at hand, however many. Unlike one that is still to be read it can be
+    /// [rewritten](crate::fallback::RewriteBody) before it is sent.
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use http::Request;
+    /// use http_body_util::Full;
+    /// use tower_gemini::retry::ReplayBody;
+    ///
+    /// // Whoever makes the body himself, and not by `ReplayLayer`, puts in the handle that the retry layer asks.
+    /// let mut request = Request::new(ReplayBody::<Full<Bytes>>::from_bytes("{}".into()));
+    /// let replay = request.body().replay();
+    /// request.extensions_mut().insert(replay);
+    /// ```
+    #[must_use]
+    pub fn from_bytes(data: Bytes) -> Self {
+        Self::of_bytes(data, DEFAULT_MAX_BYTES)
+    }
+
     /// A body of these bytes, which were read already, with the bound of this one.
     pub(crate) fn with_data(&self, data: Bytes) -> Self {
-        let max_bytes = self.shared.control.max_bytes.max(data.len());
+        Self::of_bytes(data, self.shared.control.max_bytes)
+    }
+
+    fn of_bytes(data: Bytes, max_bytes: usize) -> Self {
+        let max_bytes = max_bytes.max(data.len());
         let mut tape = Tape::new(max_bytes, 0);
         tape.record(&Kept::Data(data), &mut VecDeque::new());
         let control = Control::new(max_bytes);
