@@ -22,6 +22,9 @@ const THREADED_PASSES: usize = 21;
 const TASKS: usize = 64;
 const CALLS_OF_A_TASK: usize = 1_024;
 
+/// Gives the calls of one second.
+type OnTwoThreads = Box<dyn FnMut(&Runtime) -> f64>;
+
 /// One service's figures.
 pub(crate) struct Row {
     pub(crate) name: &'static str,
@@ -38,7 +41,7 @@ pub(crate) struct Row {
     /// Calls in a second, one for each pass on two threads; empty if the service cannot be cloned.
     rates: Vec<f64>,
     pass: Box<dyn FnMut() -> f64>,
-    threaded: Option<Box<dyn FnMut(&Runtime) -> f64>>,
+    threaded: Option<OnTwoThreads>,
 }
 
 impl Row {

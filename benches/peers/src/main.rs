@@ -125,6 +125,11 @@ fn rows() -> Vec<Row> {
             "tower Timeout",
             tower::timeout::TimeoutLayer::new(Duration::from_secs(60)).layer(Bare),
         ),
+        Row::new(
+            group,
+            "tower-gemini timeout, server not told",
+            TimeoutLayer::builder().without_server_timeout().build().expect("the defaults").layer(Bare),
+        ),
         Row::new(group, "tower-gemini timeout", TimeoutLayer::new().layer(Bare)),
         Row::new(group, "tower-gemini deadline", DeadlineLayer::default().layer(Bare)),
         Row::new(group, "tower-gemini classify", ClassifyLayer::new().layer(Bare)),
