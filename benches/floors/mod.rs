@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as _;
 use tokio::time::Instant;
@@ -19,7 +18,7 @@ use crate::{Bare, Body};
 /// What a limit of requests and tokens costs at the least: an exact clock, one lock, a log of the last minute. It
 /// knows no keys, settles nothing, and cannot wait.
 #[derive(Clone)]
-pub(crate) struct Floor(Bare, Arc<Mutex<Log>>);
+pub(crate) struct Floor<S = Bare>(S, Arc<Mutex<Log>>);
 
 #[derive(Default)]
 struct Log {
@@ -27,17 +26,17 @@ struct Log {
     tokens: u64,
 }
 
-impl Floor {
-    pub(crate) fn new(inner: Bare) -> Self {
+impl<S> Floor<S> {
+    pub(crate) fn new(inner: S) -> Self {
         Self(inner, Arc::default())
     }
 }
 
-impl Service<Request<Body>> for Floor {
-    type Response = Response<Body>;
-    type Error = BoxError;
-    type Future = <Bare as Service<Request<Body>>>::Future;
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+impl<S: Service<Request<Body>>> Service<Request<Body>> for Floor<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.0.poll_ready(cx)
     }
     fn call(&mut self, request: Request<Body>) -> Self::Future {
@@ -64,7 +63,7 @@ impl Service<Request<Body>> for Floor {
 /// What a breaker with a time window costs at the least: one look at a word before the call; after it the lock, the
 /// exact clock and a bucket. It knows one key, the head only, and no way out of its state.
 #[derive(Clone)]
-pub(crate) struct BreakerFloor(Bare, Arc<Circuit>);
+pub(crate) struct BreakerFloor<S = Bare>(S, Arc<Circuit>);
 
 pub(crate) struct Circuit {
     epoch: Instant,
@@ -85,14 +84,14 @@ impl std::fmt::Display for Open {
 
 impl std::error::Error for Open {}
 
-impl BreakerFloor {
-    pub(crate) fn new(inner: Bare) -> Self {
+impl<S> BreakerFloor<S> {
+    pub(crate) fn new(inner: S) -> Self {
         let circuit =
             Circuit { epoch: Instant::now(), open_until: AtomicU64::new(0), buckets: Mutex::default() };
         Self(inner, Arc::new(circuit))
     }
 
-    pub(crate) fn open(inner: Bare) -> Self {
+    pub(crate) fn open(inner: S) -> Self {
         let floor = Self::new(inner);
         floor.1.open_until.store(u64::MAX / 4, Ordering::Relaxed);
         floor
@@ -114,13 +113,13 @@ impl Circuit {
     }
 }
 
-pub(crate) enum Counted {
-    Called(<Bare as Service<Request<Body>>>::Future, Arc<Circuit>),
+pub(crate) enum Counted<F> {
+    Called(F, Arc<Circuit>),
     Refused(Option<Box<Open>>),
 }
 
-impl Future for Counted {
-    type Output = Result<Response<http_body_util::Full<Bytes>>, BoxError>;
+impl<F: Future<Output = Result<Response<Body>, BoxError>> + Unpin> Future for Counted<F> {
+    type Output = F::Output;
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut *self {
             Self::Called(future, circuit) => {
@@ -133,10 +132,13 @@ impl Future for Counted {
     }
 }
 
-impl Service<Request<Body>> for BreakerFloor {
+impl<S> Service<Request<Body>> for BreakerFloor<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = BoxError, Future: Unpin>,
+{
     type Response = Response<Body>;
     type Error = BoxError;
-    type Future = Counted;
+    type Future = Counted<S::Future>;
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.0.poll_ready(cx)
     }
