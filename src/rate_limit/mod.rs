@@ -77,7 +77,9 @@
 //! # Errors
 //!
 //! [`RateLimited`], boxed, with [`Rejected`](crate::Rejected) as its source. The inner service's errors are boxed and
-//! otherwise unchanged. `poll_ready` is the inner service's; a full quota is no reason for it to fail or to wait.
+//! otherwise unchanged. `poll_ready` is the inner service's; a full quota is no reason for it to fail or to wait. A
+//! refusal is there at once: who asks again in a loop, without waiting for [`until`](RateLimited::until), gives other
+//! tasks of the thread no turn.
 //!
 //! # Sharing and dropping
 //!
