@@ -311,6 +311,21 @@ async fn a_retry_that_is_turned_away_keeps_its_token() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn dropped_while_a_retry_that_was_turned_away_waits_refunds_the_token() {
+    let (budget, policy, _) = one_retry();
+    let probe = Probe::new([error(503, "UNAVAILABLE", "down")], Answer::Rejected(Some(30 * SECOND)));
+    let mut service = RetryLayer::new(policy).layer(ClassifyLayer::new().layer(probe.clone()));
+    let mut call = by_hand(service.ready().await.unwrap().call(request()));
+    assert!(call.poll().is_pending());
+    tokio::time::advance(2 * SECOND).await;
+    assert!(call.poll().is_pending());
+    assert_eq!(probe.state().lock().unwrap().calls.len(), 2, "the retry was turned away");
+    assert_eq!(budget.keys_short(), 1);
+    drop(call);
+    assert_eq!(budget.keys_short(), 0, "it was never sent");
+}
+
+#[tokio::test(start_paused = true)]
 async fn dropped_in_the_midst_of_a_retry_spends_the_token() {
     let (budget, policy, _) = one_retry();
     let down = error(503, "UNAVAILABLE", "down");

@@ -3,19 +3,23 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt};
 use tower_gemini::circuit_breaker::{CircuitOpen, CircuitState};
+use tower_gemini::classify::StrictBodyLayer;
 use tower_gemini::error::find;
 use tower_gemini::event::{Event, Observer};
 use tower_gemini::fallback::{AnsweredBy, ModelFallbackLayer};
+use tower_gemini::respond::RespondLayer;
 use tower_gemini::retry::Attempts;
 use tower_gemini::sim::{Fault, Quota, Rule, Simulator};
 use tower_gemini::stack::{GeminiStack, Preset};
@@ -232,6 +236,75 @@ async fn it_falls_back_to_a_model_whose_circuit_is_closed_without_a_call() {
     assert_eq!(response.status(), 200);
     assert_eq!(AnsweredBy::of(&response).unwrap().model(), Some("gemini-2.5-flash-lite"));
     assert_eq!(sim.calls().len(), 1, "the first model was not asked");
+}
+
+// ===== dropping =====
+
+/// A call whose future or body still lives.
+struct Alive(Arc<AtomicUsize>);
+
+impl Alive {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Under the two layers that belong around it, whose futures and bodies hold nothing but the inner ones.
+#[tokio::test(start_paused = true)]
+async fn dropped_in_any_state_nothing_is_held_or_counted() {
+    let living = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&living);
+    // Answers with a body that never ends, or not at all.
+    let client = tower::service_fn(move |request: Request<Body>| {
+        let (alive, hangs) = (Alive::new(&count), request.uri().query() == Some("hang"));
+        async move {
+            if hangs {
+                std::future::pending::<()>().await;
+            }
+            let mut first = Some(http_body::Frame::data(Bytes::from_static(b"{")));
+            let frames = futures_util::stream::poll_fn(move |_| {
+                let _ = &alive;
+                first.take().map_or(Poll::Pending, |frame| Poll::Ready(Some(Ok::<_, BoxError>(frame))))
+            });
+            Ok::<_, BoxError>(Response::new(http_body_util::StreamBody::new(frames)))
+        }
+    });
+    let stack = GeminiStack::new();
+    let mut service = RespondLayer::new().layer(StrictBodyLayer::new().layer(stack.layer(client)));
+    let alive = || living.load(Ordering::Relaxed);
+    let nothing_is_left = |state: &str| {
+        assert_eq!(alive(), 0, "{state}: the call is gone");
+        let quota = stack.get_rate_limit().handle().status();
+        assert!(quota.iter().all(|quota| (quota.in_flight, quota.queued) == (0, 0)), "{state}");
+        let limit = stack.get_concurrency().handle().all();
+        assert!(limit.iter().all(|(_, limit)| (limit.limit(), limit.in_flight()) == (None, 0)), "{state}");
+        let circuits = stack.get_circuit_breaker().handle().all();
+        assert!(circuits.iter().all(|circuit| circuit.calls == 0), "{state}");
+    };
+    let hang = || of_model(MODEL, "generateContent?hang");
+
+    drop(service.ready().await.unwrap().call(hang()));
+    nothing_is_left("not polled");
+    let mut call = Box::pin(service.ready().await.unwrap().call(hang()));
+    assert!((&mut call).now_or_never().is_none());
+    assert_eq!(alive(), 1);
+    drop(call);
+    nothing_is_left("no answer yet");
+    drop(service.ready().await.unwrap().call(generate()).await.unwrap());
+    nothing_is_left("an unread body");
+    let mut body = service.ready().await.unwrap().call(generate()).await.unwrap().into_body();
+    assert!(body.frame().await.unwrap().is_ok());
+    assert!(body.frame().now_or_never().is_none());
+    assert_eq!(alive(), 1);
+    drop(body);
+    nothing_is_left("a body half read");
 }
 
 // ===== types =====

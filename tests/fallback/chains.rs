@@ -283,6 +283,20 @@ async fn dropping_the_future_drops_the_call_and_asks_nobody_else() {
 }
 
 #[tokio::test]
+async fn dropped_while_the_next_model_is_not_ready_asks_nobody_else() {
+    use futures_util::FutureExt;
+    let probe = Probe::new([busy()], Answer::Ok);
+    let mut service = probe_chain().layer(ClassifyLayer::new().layer(probe.clone()));
+    let mut future = Box::pin(service.ready().await.unwrap().call(crate::support::request()));
+    probe.state().lock().unwrap().not_ready = u32::MAX;
+    assert!((&mut future).now_or_never().is_none());
+    drop(future);
+    let state = probe.state();
+    let state = state.lock().unwrap();
+    assert_eq!((state.calls.len(), state.in_flight, state.violations), (1, 0, 0));
+}
+
+#[tokio::test]
 async fn a_service_that_is_not_ready_for_the_next_model_is_waited_for() {
     let probe = Probe::new([busy()], Answer::Ok);
     probe.state().lock().unwrap().not_ready = 3;
