@@ -74,9 +74,14 @@ impl<H: OnEnd> Told<H> {
         Self { told: None, cell: None }
     }
 
-    #[inline(always)]
     pub(crate) fn of<B: Body>(response: &Response<B>, told: H) -> Self {
         let cell = response.extensions().get::<Verdict>().and_then(Verdict::end_cell).cloned();
+        Self::of_good(response, cell, told)
+    }
+
+    /// Of a response that was found [good](Verdict::good), with the cell that was found there.
+    #[inline(always)]
+    pub(crate) fn of_good<B: Body>(response: &Response<B>, cell: Option<EndCell>, told: H) -> Self {
         // A body that is over from the start may never be polled.
         if response.body().is_end_stream() {
             told.on_end(end(&cell, &None, Outcome::Complete));
@@ -93,7 +98,8 @@ impl<H: OnEnd> Told<H> {
         wrap: impl FnOnce(Tail<B, H>) -> T,
     ) -> Response<T> {
         let Self { told, cell } = self;
-        response.map(|inner| wrap(Tail { inner: Some(inner), cell, told, scanner: None }))
+        let (head, inner) = response.into_parts();
+        Response::from_parts(head, wrap(Tail { inner: Some(inner), cell, told, scanner: None }))
     }
 }
 

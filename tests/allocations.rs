@@ -428,7 +428,8 @@ async fn the_last_attempt_is_no_copy() {
     // owner behind in the layer: none after the last.
     let data = Bytes::from(vec![b'x'; 2048]);
     let owners = Arc::new(Mutex::new(Vec::new()));
-    let (seen, held) = (Arc::clone(&owners), data.clone());
+    // Shared, so that a clone of the service is no further owner.
+    let (seen, held) = (Arc::clone(&owners), Arc::new(data.clone()));
     let service = tower::service_fn(move |request: Request<Body>| {
         drop(request);
         // Unique again once nobody else holds it: `is_unique` looks at the count.

@@ -69,13 +69,14 @@ where
         loop {
             match state.as_mut().project() {
                 StateProj::Called { future, guard } => {
-                    let mut result = ready!(future.poll(cx));
-                    let mut guard = guard.take();
-                    let told = headed(&mut result, &mut guard);
-                    return Poll::Ready(match result {
-                        Ok(response) => Ok(CircuitBody::watch(response, told)),
-                        Err(error) => Err(report_error(error.into(), guard)),
-                    });
+                    return match future.poll(cx) {
+                        Poll::Pending => Poll::Pending,
+                        Poll::Ready(Ok(mut response)) => {
+                            let told = headed(&mut response, guard.take());
+                            Poll::Ready(Ok(CircuitBody::watch(response, told)))
+                        }
+                        Poll::Ready(Err(error)) => Poll::Ready(Err(report_error(error.into(), guard.take()))),
+                    };
                 }
                 StateProj::Refused { refusal } => {
                     let refusal = refusal.take().expect("polled after it was ready");
@@ -109,14 +110,11 @@ where
 
 /// The head is here, or there will be none: what can be told now is told now, the rest at the end of the body.
 #[inline(always)]
-fn headed<RB: Body, E>(result: &mut Result<Response<RB>, E>, guard: &mut Option<Guard>) -> Told<Watch> {
-    if let Some(guard) = guard {
-        guard.headed();
-    }
-    let Ok(response) = result else { return Told::nobody() };
-    let Some(guard) = guard.take() else { return Told::nobody() };
-    if Verdict::is_good(response) {
-        return Told::of(response, Watch { guard, status: response.status() });
+fn headed<RB: Body>(response: &mut Response<RB>, guard: Option<Guard>) -> Told<Watch> {
+    let Some(mut guard) = guard else { return Told::nobody() };
+    guard.headed();
+    if let Some(cell) = Verdict::good(response) {
+        return Told::of_good(response, cell.cloned(), Watch { guard, status: response.status() });
     }
     report_failure(response, guard);
     Told::nobody()
@@ -133,7 +131,8 @@ fn report_failure<RB>(response: &mut Response<RB>, guard: Guard) {
 
 #[cold]
 fn report_error(error: BoxError, guard: Option<Guard>) -> BoxError {
-    let Some(guard) = guard else { return error };
+    let Some(mut guard) = guard else { return error };
+    guard.headed();
     let signal = guard.signals().of_error(error.as_ref());
     guard.report(signal, None);
     error

@@ -107,7 +107,7 @@ where
         ready.map_err(Into::into)
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let shared = &*self.shared;
         let key = shared.keyed.of_request(&mut self.memo, &request, |target| shared.of_target(target));

@@ -33,6 +33,7 @@ enum Coding {
 }
 
 impl Reader {
+    #[inline(always)]
     pub(super) fn new(parts: &Parts, streams: bool) -> Self {
         let coding = if is_readable(&parts.headers) { Coding::Unknown } else { Coding::Other };
         let streams = streams && parts.status == StatusCode::OK;

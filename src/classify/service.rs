@@ -50,6 +50,7 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline(always)]
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let asked = Asked::of(&request, self.settings.peek);
         ResponseFuture::new(self.inner.call(request), asked, self.settings)

@@ -18,6 +18,7 @@ pub(super) struct Watch(Arc<Cell<Mutex<Reader>>>);
 
 impl Watch {
     /// Goes on where the reader stands, for the answer with this head, which learns where its end will be published.
+    #[inline(always)]
     pub(super) fn new(parts: &mut Parts, reader: Reader) -> Self {
         let (end, cell) = Cell::new(Mutex::new(reader));
         parts.extensions.insert(Verdict::watched(end));

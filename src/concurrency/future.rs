@@ -55,12 +55,6 @@ pub(super) struct Waiting<S, B> {
     sleep: Pin<Box<Sleep>>,
 }
 
-impl<S, B, F> State<S, B, F> {
-    pub(super) const fn called(future: F, slot: Slot) -> Self {
-        Self::Called { future, slot: Some(slot) }
-    }
-}
-
 impl<S, B> Waiting<S, B> {
     pub(super) fn new(
         place: Place,
@@ -109,13 +103,14 @@ where
         loop {
             match this.state.as_mut().project() {
                 StateProj::Called { future, slot } => {
-                    let mut result = ready!(future.poll(cx));
-                    let mut slot = slot.take();
-                    let told = headed(&mut result, &mut slot);
-                    return Poll::Ready(match result {
-                        Ok(response) => Ok(ConcurrencyBody::watch(response, told)),
-                        Err(error) => Err(errored(error.into(), slot)),
-                    });
+                    return match future.poll(cx) {
+                        Poll::Pending => Poll::Pending,
+                        Poll::Ready(Ok(mut response)) => {
+                            let told = headed(&mut response, slot.take());
+                            Poll::Ready(Ok(ConcurrencyBody::watch(response, told)))
+                        }
+                        Poll::Ready(Err(error)) => Poll::Ready(Err(errored(error.into(), slot.take()))),
+                    };
                 }
                 StateProj::Waiting { waiting } => {
                     ready!(waiting.poll_turn(cx))?;
@@ -137,11 +132,10 @@ where
 /// Learns from the head of an answer, and leaves the slot to the body of a good one: until that ends, the server is
 /// at work on it. What a failure has to say, it has said.
 #[inline(always)]
-fn headed<RB: Body, E>(result: &mut Result<Response<RB>, E>, slot: &mut Option<Slot>) -> Told<Ending> {
-    let Ok(response) = result else { return Told::nobody() };
-    let Some(slot) = slot.take() else { return Told::nobody() };
-    if Verdict::is_good(response) {
-        return Told::of(response, Ending { slot, status: response.status() });
+fn headed<RB: Body>(response: &mut Response<RB>, slot: Option<Slot>) -> Told<Ending> {
+    let Some(slot) = slot else { return Told::nobody() };
+    if let Some(cell) = Verdict::good(response) {
+        return Told::of_good(response, cell.cloned(), Ending { slot, status: response.status() });
     }
     failed(response, slot);
     Told::nobody()

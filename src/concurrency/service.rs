@@ -73,12 +73,14 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let shared = &self.shared;
         let gate = shared.gates.of_request(&mut self.memo, &request, |target| shared.gate(target));
         match gate.try_enter() {
-            Ok(slot) => ResponseFuture { state: State::called(self.inner.call(request), slot) },
+            Ok(slot) => {
+                ResponseFuture { state: State::Called { future: self.inner.call(request), slot: Some(slot) } }
+            }
             Err(gate) => self.call_limited(request, &gate),
         }
     }
@@ -101,7 +103,7 @@ impl<S: Clone> AdaptiveConcurrency<S> {
         };
         let refused = |why, until| State::Refused { error: Some(ConcurrencyLimited::new(why, until)) };
         let state = match gate.enter(now, deadline) {
-            Entry::Admitted(slot) => State::called(self.inner.call(request), slot),
+            Entry::Admitted(slot) => State::Called { future: self.inner.call(request), slot: Some(slot) },
             Entry::Full(until) => refused(Refusal::QueueFull, until),
             Entry::Late(until) => refused(late, until),
             Entry::Queued(place) => {

@@ -17,6 +17,7 @@ use super::refusal::RateLimited;
 use super::shared::Key;
 use crate::error::BoxError;
 use crate::tail::Told;
+use crate::verdict::Verdict;
 
 pin_project! {
     /// The future of [`RateLimit`](super::RateLimit).
@@ -27,15 +28,15 @@ pin_project! {
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S, B, F> {
         #[pin]
-        state: State<S, B, F>,
+        pub(super) state: State<S, B, F>,
         // `None` while it waits, and for what is not limited.
-        permit: Option<Permit>,
+        pub(super) permit: Option<Permit>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
-    enum State<S, B, F> {
+    pub(super) enum State<S, B, F> {
         // Admitted: the inner call is under way.
         Called { #[pin] future: F },
         // In the queue, or admitted and waiting for the inner service. Boxed, so that a future which is admitted
@@ -46,7 +47,7 @@ pin_project! {
     }
 }
 
-struct Waiting<S, B> {
+pub(super) struct Waiting<S, B> {
     service: S,
     request: Option<Request<B>>,
     /// `None` once admitted.
@@ -80,11 +81,6 @@ impl Drop for Ticket {
 }
 
 impl<S, B, F> ResponseFuture<S, B, F> {
-    #[inline]
-    pub(super) const fn called(future: F, permit: Option<Permit>) -> Self {
-        Self { state: State::Called { future }, permit }
-    }
-
     #[cold]
     pub(super) fn queued(service: S, request: Request<B>, ticket: Ticket) -> Self {
         let waiting =
@@ -121,21 +117,20 @@ where
                     if let Some(permit) = this.permit {
                         permit.sent();
                     }
-                    let mut result = ready!(future.poll(cx));
-                    let told = match &mut result {
-                        Ok(response) => answered(response, this.permit),
-                        Err(_) => Told::nobody(),
-                    };
-                    return Poll::Ready(match result {
-                        Ok(response) => Ok(RateLimitBody::watch(response, told)),
-                        Err(error) => {
+                    return match future.poll(cx) {
+                        Poll::Pending => Poll::Pending,
+                        Poll::Ready(Ok(mut response)) => {
+                            let told = answered(&mut response, this.permit.take());
+                            Poll::Ready(Ok(RateLimitBody::watch(response, told)))
+                        }
+                        Poll::Ready(Err(error)) => {
                             let error = error.into();
                             if let Some(permit) = this.permit.take() {
                                 permit.errored(&error);
                             }
-                            Err(error)
+                            Poll::Ready(Err(error))
                         }
-                    });
+                    };
                 }
                 StateProj::Waiting { waiting } => {
                     if let Some(ticket) = &mut waiting.ticket {
@@ -169,11 +164,14 @@ where
 
 /// What a head has to say is learnt now, what its body has used when that ends.
 #[inline(always)]
-fn answered<RB: Body>(response: &mut Response<RB>, permit: &mut Option<Permit>) -> Told<Permit> {
-    match permit.take().and_then(|permit| permit.answered(response)) {
-        Some(permit) => Told::of(response, permit),
-        None => Told::nobody(),
-    }
+fn answered<RB: Body>(response: &mut Response<RB>, permit: Option<Permit>) -> Told<Permit> {
+    let Some(mut permit) = permit else { return Told::nobody() };
+    let Some(cell) = Verdict::good(response) else {
+        permit.refused(response);
+        return Told::nobody();
+    };
+    permit.welcomed();
+    Told::of_good(response, cell.cloned(), permit)
 }
 
 impl Ticket {

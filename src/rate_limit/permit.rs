@@ -39,16 +39,19 @@ impl Permit {
         }
     }
 
-    /// The head has come. Whoever waits for the end of the body is returned, if the answer is a good one.
+    /// The head has come, and it is a good one. The permit waits for the end of the body.
     #[inline]
-    pub(super) fn answered<B>(mut self, response: &mut Response<B>) -> Option<Self> {
-        if Verdict::is_good(response) {
-            self.key.welcomed(self.receipt.as_mut()?);
-            return Some(self);
+    pub(super) fn welcomed(&mut self) {
+        if let Some(receipt) = &mut self.receipt {
+            self.key.welcomed(receipt);
         }
+    }
+
+    /// The answer is none.
+    #[cold]
+    pub(super) fn refused<B>(self, response: &mut Response<B>) {
         order::passed(response, Part::RateLimit, &self.key.common().observer);
         self.failed(&Verdict::of(response));
-        None
     }
 
     /// There is no answer.

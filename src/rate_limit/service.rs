@@ -8,7 +8,7 @@ use tower_service::Service;
 
 use super::desk::Arrival;
 use super::estimate::{Cost, Estimate};
-use super::future::{ResponseFuture, Ticket};
+use super::future::{ResponseFuture, State, Ticket};
 use super::key::Pool;
 use super::permit::Permit;
 use super::shared::{Key, Shared};
@@ -89,20 +89,26 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let core = &self.core;
         let keys = &core.shared.keys;
         let key = keys.of_request(&mut self.memo, &request, |target| core.shared.key_of(target));
         let cost = match key.id().pool() {
-            Pool::Unlimited => return ResponseFuture::called(self.inner.call(request), None),
+            Pool::Unlimited => {
+                let state = State::Called { future: self.inner.call(request) };
+                return ResponseFuture { state, permit: None };
+            }
             pool if pool.is_model_work() => Cost::of(&request, &core.estimate),
             _ => Cost::FREE,
         };
         match key.arrive(cost, Deadline::of(&request).map(Deadline::instant)) {
             Arrival::Granted(receipt) => {
                 let permit = Permit::new(key, receipt);
-                ResponseFuture::called(self.inner.call(request), Some(permit))
+                ResponseFuture {
+                    state: State::Called { future: self.inner.call(request) },
+                    permit: Some(permit),
+                }
             }
             Arrival::Queued(place, _) => {
                 let ticket = Ticket::new(key, place);

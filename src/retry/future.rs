@@ -14,6 +14,7 @@ use super::budget::{Budget, Withdrawal};
 use super::carry::Carry;
 use super::policy::{Failure, Progress, Settings};
 use super::report::{Attempt, Attempts};
+use super::service::Shared;
 use super::{GaveUp, Replay, budget_key};
 use crate::error::BoxError;
 use crate::event::Event;
@@ -70,8 +71,10 @@ pub(super) struct Refused {
 }
 
 pub(super) struct Kept<S, B> {
-    pub(super) settings: Arc<Settings>,
-    pub(super) service: S,
+    pub(super) shared: Arc<Shared<S>>,
+    /// For further attempts: the readiness that the caller obtained is used up by the first. `None` before there is
+    /// one.
+    pub(super) service: Option<Box<S>>,
     /// `None` while the last attempt runs.
     pub(super) request: Option<Request<B>>,
     /// The request's own deadline.
@@ -154,12 +157,6 @@ impl Failed {
     }
 }
 
-impl<F> State<F> {
-    pub(super) const fn called(future: F) -> Self {
-        Self::Called { future }
-    }
-}
-
 impl<S, B, F> fmt::Debug for ResponseFuture<S, B, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the request: its headers hold the key.
@@ -169,7 +166,7 @@ impl<S, B, F> fmt::Debug for ResponseFuture<S, B, F> {
 
 impl<S, B, RB, E> Future for ResponseFuture<S, B, S::Future>
 where
-    S: Service<Request<B>, Response = Response<RB>, Error = E>,
+    S: Service<Request<B>, Response = Response<RB>, Error = E> + Clone,
     E: Into<BoxError>,
     B: Body + Clone,
 {
@@ -206,9 +203,11 @@ where
                     let Task::Kept(kept) = &mut *this.task else {
                         unreachable!("only a kept request waits");
                     };
-                    ready!(kept.service.poll_ready(cx)).map_err(Into::into)?;
+                    let service = kept.service.get_or_insert_with(|| kept.shared.service());
+                    ready!(service.poll_ready(cx)).map_err(Into::into)?;
                     let request = kept.next_request();
-                    this.state.set(State::Called { future: kept.service.call(request) });
+                    let service = kept.service.as_mut().expect("it was polled ready a line above");
+                    this.state.set(State::Called { future: service.call(request) });
                 }
             }
         }
@@ -236,7 +235,7 @@ impl<S, B: Body + Clone> Task<S, B> {
         let plain = match self {
             Self::PassThrough => true,
             Self::Kept(kept) => {
-                kept.failed.is_none() && kept.settings.budget.as_ref().is_none_or(Budget::is_full)
+                kept.failed.is_none() && kept.shared.settings.budget.as_ref().is_none_or(Budget::is_full)
             }
             Self::Refused(_) => false,
         };
@@ -298,19 +297,19 @@ impl<S, B: Body + Clone> Kept<S, B> {
         if let Failure::Verdict(_) = failure {
             failed.spend();
         }
-        self.settings.note_free_wait(&failure);
-        self.settings.number(&mut failed.progress);
-        self.settings.tell_failed(&failed.progress, &failure);
+        self.shared.settings.note_free_wait(&failure);
+        self.shared.settings.number(&mut failed.progress);
+        self.shared.settings.tell_failed(&failed.progress, &failure);
         match self.decide(&mut failed, &failure) {
             Ok(wait) => {
-                self.settings.tell_waiting(&failed.progress, &failure, wait);
+                self.shared.settings.tell_waiting(&failed.progress, &failure, wait);
                 self.failed = Some(failed);
                 // The failed response is dropped before the wait, and with it its claim on the connection.
                 Next::Wait(wait)
             }
             Err(why) => {
-                self.settings.tell_gave_up(&failed.progress, &failure, why);
-                self.settings.note_order(&mut result);
+                self.shared.settings.tell_gave_up(&failed.progress, &failure, why);
+                self.shared.settings.note_order(&mut result);
                 failed.progress.started = self.started;
                 failed.end(&mut result, Some(why), self.carry.as_ref());
                 Next::Return(result)
@@ -320,7 +319,7 @@ impl<S, B: Body + Clone> Kept<S, B> {
 
     fn decide(&mut self, failed: &mut Failed, failure: &Failure<'_>) -> Result<Duration, GaveUp> {
         let now = time::now();
-        let settings = &*self.settings;
+        let settings = &*self.shared.settings;
         let deadline = self.deadline.or_else(|| {
             let started = *self.started.get_or_insert(now);
             settings.deadline.map(|total| time::saturating_add(started, total))
@@ -348,13 +347,13 @@ impl<S, B: Body + Clone> Kept<S, B> {
     }
 
     fn succeeded<RB>(&mut self, result: &mut Result<Response<RB>, BoxError>) {
-        if let Some(budget) = self.settings.budget.as_ref().filter(|budget| !budget.is_full()) {
+        if let Some(budget) = self.shared.settings.budget.as_ref().filter(|budget| !budget.is_full()) {
             if let Some(key) = self.key.or_else(|| self.request.as_ref().map(budget_key)) {
                 budget.deposit(key);
             }
         }
         if let Some(failed) = self.failed.take() {
-            self.settings.recovered(failed, result);
+            self.shared.settings.recovered(failed, result);
         }
     }
 
@@ -363,7 +362,8 @@ impl<S, B: Body + Clone> Kept<S, B> {
         let failed = self.failed.get_or_insert_default();
         let attempt = failed.progress.attempts + 1;
         // A layer of this process may turn the last one away, too, where such layers have shown themselves.
-        let last = attempt >= self.settings.most(failed.progress.reserved) && !self.settings.has_free_waits();
+        let last = attempt >= self.shared.settings.most(failed.progress.reserved)
+            && !self.shared.settings.has_free_waits();
         let release = last && !self.carry.as_ref().is_some_and(Carry::goes_on);
         let replay = self.request.as_ref().and_then(|request| request.extensions().get::<Replay>());
         let mut request = match replay {

@@ -71,8 +71,10 @@
 //!
 //! # Sharing and dropping
 //!
-//! Clones and all services of one layer share the policy and its budget. Dropping the future ends the attempt
-//! or the wait; a budget token taken for an attempt that was not sent yet goes back.
+//! Clones and all services of one layer share the policy and its budget. A service and its clones share one spare clone
+//! of the inner service, made at the first call and never polled: what further attempts go through is cloned from
+//! it, so that a call without any pays for none. It is dropped with the last of them and of their calls. Dropping the
+//! future ends the attempt or the wait; a budget token taken for an attempt that was not sent yet goes back.
 //!
 //! # Examples
 //!

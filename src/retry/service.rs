@@ -1,4 +1,5 @@
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
@@ -10,21 +11,58 @@ use super::future::{Failed, Kept, Refused, State, Task};
 use super::policy::Settings;
 use super::{GaveUp, ResponseFuture, RetryPolicy, budget_key, replayable};
 use crate::error::BoxError;
+use crate::keyed::lock;
 use crate::timeout::Deadline;
 
 /// Sends failed requests again. Made by [`RetryLayer`](super::RetryLayer); see the [module
 /// documentation](super).
 ///
-/// `poll_ready` is the inner service's own.
-#[derive(Clone, Debug)]
+/// `poll_ready` is the inner service's own. The first attempt of a call goes through the instance that was polled
+/// ready; each further one through a clone of its own, which is polled ready first. Those clones are copies of one
+/// that all services of a layer, and all that were cloned from one, share: it is made at the first call, holds no
+/// readiness, and is dropped with the last of them and of their calls.
+#[derive(Clone)]
 pub struct Retry<S> {
     inner: S,
-    settings: Arc<Settings>,
+    shared: Arc<Shared<S>>,
+}
+
+/// What the calls of a service and of its clones share.
+pub(super) struct Shared<S> {
+    pub(super) settings: Arc<Settings>,
+    /// What further attempts are cloned from. Here and not in each call, because nearly all calls need no further
+    /// attempt, and a clone of a stack is a dozen atomic operations and half a kilobyte.
+    spare: OnceLock<Mutex<S>>,
+}
+
+impl<S> Shared<S> {
+    fn new(settings: Arc<Settings>) -> Arc<Self> {
+        Arc::new(Self { settings, spare: OnceLock::new() })
+    }
+}
+
+impl<S: Clone> Shared<S> {
+    /// A service for the further attempts of one call, not polled ready.
+    #[cold]
+    pub(super) fn service(&self) -> Box<S> {
+        let spare = self.spare.get().expect("it was made before the first attempt");
+        // NOTE: the one place where a user's code, `clone`, runs under a lock of ours. Nothing else is behind it.
+        Box::new(lock(spare).clone())
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Retry<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Retry")
+            .field("inner", &self.inner)
+            .field("settings", &self.shared.settings)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<S> Retry<S> {
     pub(super) fn new(policy: RetryPolicy, inner: S) -> Self {
-        Self { inner, settings: policy.settings }
+        Self { inner, shared: Shared::new(policy.settings) }
     }
 
     /// The inner service.
@@ -32,8 +70,9 @@ impl<S> Retry<S> {
         &self.inner
     }
 
-    /// The inner service, to change it.
-    pub const fn get_mut(&mut self) -> &mut S {
+    /// The inner service, to change it: for calls of this service from now on, and not for its clones.
+    pub fn get_mut(&mut self) -> &mut S {
+        self.shared = Shared::new(Arc::clone(&self.shared.settings));
         &mut self.inner
     }
 
@@ -46,13 +85,13 @@ impl<S> Retry<S> {
     #[inline]
     fn refuse<B: Body>(&self, request: &Request<B>) -> (Option<GaveUp>, Option<u64>) {
         let mut refused =
-            (!replayable(request, self.settings.max_body_bytes)).then_some(GaveUp::BodyTooLarge);
+            (!replayable(request, self.shared.settings.max_body_bytes)).then_some(GaveUp::BodyTooLarge);
         let mut key = None;
-        if let Some(budget) = self.settings.budget.as_ref().filter(|budget| !budget.is_full()) {
+        if let Some(budget) = self.shared.settings.budget.as_ref().filter(|budget| !budget.is_full()) {
             let bucket = budget_key(request);
             key = Some(bucket);
             // Without a copy nothing can be waited for, also what costs no token.
-            if budget.is_empty(bucket) && !self.settings.has_free_waits() {
+            if budget.is_empty(bucket) && !self.shared.settings.has_free_waits() {
                 refused.get_or_insert(GaveUp::Budget);
             }
         }
@@ -71,7 +110,7 @@ impl<S> Retry<S> {
     ) -> Option<Request<B>> {
         let made = failed.map_or(0, Failed::attempts);
         let reserved = carry.map_or(0, Carry::reserved);
-        (made + 1 < self.settings.most(reserved)).then(|| request.clone())
+        (made + 1 < self.shared.settings.most(reserved)).then(|| request.clone())
     }
 }
 
@@ -90,36 +129,35 @@ where
     }
 
     // Each arm builds the future in place, the copy of the request included: it is moved nowhere else.
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        if self.settings.attempts <= 1 {
+        if self.shared.settings.attempts <= 1 {
             return ResponseFuture {
                 task: Task::PassThrough,
-                state: State::called(self.inner.call(request)),
+                state: State::Called { future: self.inner.call(request) },
             };
         }
         let carry = Carry::of(&request).cloned();
         let failed = carry.as_ref().and_then(|carry| Failed::resume(carry, &mut request));
         let (refused, key) = self.refuse(&request);
         if let Some(why) = refused {
-            let settings = Arc::clone(&self.settings);
+            let settings = Arc::clone(&self.shared.settings);
             let task = Task::Refused(Refused { settings, why, key, carry, failed });
-            return ResponseFuture { task, state: State::called(self.inner.call(request)) };
+            return ResponseFuture { task, state: State::Called { future: self.inner.call(request) } };
         }
+        self.shared.spare.get_or_init(|| Mutex::new(self.inner.clone()));
         ResponseFuture {
             task: Task::Kept(Kept {
                 request: self.keep(&request, carry.as_ref(), failed.as_deref()),
-                // A clone that is polled ready before each further attempt: the readiness that the caller
-                // obtained is used up by the first.
-                service: self.inner.clone(),
-                settings: Arc::clone(&self.settings),
+                shared: Arc::clone(&self.shared),
+                service: None,
                 deadline: Deadline::of(&request).map(Deadline::instant),
                 started: failed.as_ref().and_then(|failed| failed.started()),
                 key,
                 failed,
                 carry,
             }),
-            state: State::called(self.inner.call(request)),
+            state: State::Called { future: self.inner.call(request) },
         }
     }
 }

@@ -66,6 +66,7 @@ enum Line {
 }
 
 impl Scanner {
+    #[inline(always)]
     pub(crate) fn new() -> Self {
         Self::default()
     }

@@ -192,6 +192,10 @@ impl fmt::Display for Target<'_> {
 #[inline]
 pub(crate) fn may_stream<B>(request: &http::Request<B>) -> bool {
     let (path, query) = (request.uri().path(), request.uri().query());
+    // The usual one.
+    if query.is_none() && path.ends_with(":generateContent") {
+        return false;
+    }
     // The colon may be written as `%3A`.
     let verb = memchr::memrchr2(b':', b'%', path.as_bytes()).map_or("", |at| &path[at + 1..]);
     verb.trim_start_matches(['3', 'A', 'a']).starts_with("stream")

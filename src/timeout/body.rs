@@ -8,7 +8,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 
-use super::plan::{Cut, Plan};
+use super::plan::{Cut, Rest};
 use super::{Phase, TimedOut};
 use crate::error::BoxError;
 use crate::time;
@@ -38,59 +38,84 @@ pin_project! {
 }
 
 struct Limits {
-    total: Option<Cut>,
-    idle: Option<Duration>,
-    /// When the pause is over that the body makes now; `None` while nobody waits for it.
-    pause: Option<Instant>,
-    /// This pause was begun anew for a reader who had been away. Once, so that one who looks in now and then meets
-    /// the end of it, too.
-    spared: bool,
-    /// Made at the first wait, and boxed: a body that must be pinned could not be read frame by frame without
-    /// ceremony. It may be set for an earlier pause, and is set anew only when it fires.
-    timer: Option<Pin<Box<Sleep>>>,
+    rest: Rest,
+    /// Made at the first wait, and boxed: most bodies never wait here, and one that must be pinned could not be read
+    /// frame by frame without ceremony.
+    wait: Option<Pin<Box<Wait>>>,
+}
+
+pin_project! {
+    struct Wait {
+        // It may be set for an earlier pause, and is set anew only when it fires.
+        #[pin]
+        timer: Sleep,
+        // When the pause is over that the body makes now; `None` while nobody waits for it.
+        pause: Option<Instant>,
+        // This pause was begun anew for a reader who had been away. Once, so that one who looks in now and then
+        // meets the end of it, too.
+        spared: bool,
+    }
 }
 
 impl<B> TimeoutBody<B> {
-    #[inline]
-    pub(super) fn limit(response: Response<B>, plan: Plan) -> Response<Self> {
-        let cell = if plan.is_empty() {
+    #[inline(always)]
+    pub(super) fn limit(response: Response<B>, rest: Rest) -> Response<Self> {
+        let cell = if rest.is_empty() {
             None
         } else {
             response.extensions().get::<Verdict>().and_then(Verdict::end_cell).cloned()
         };
-        let limits = Limits { total: plan.total, idle: plan.idle, pause: None, spared: false, timer: None };
-        response.map(|inner| Self { inner: Some(inner), limits, cell })
+        response.map(|inner| Self { inner: Some(inner), limits: Limits { rest, wait: None }, cell })
     }
 }
 
 impl Limits {
     /// The inner body has nothing at the moment. Ready when that has lasted too long.
+    #[inline(never)]
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Cut> {
+        let Self { rest, wait } = self;
+        let total = rest.total();
         loop {
-            let idle = self.idle.map(|after| {
-                // Not from the last frame on: until somebody asks for the next one, the silence is the reader's.
-                let at = *self.pause.get_or_insert_with(|| time::saturating_add(time::now(), after));
+            // A pause does not begin with the last frame: until somebody asks for the next one, the silence is the
+            // reader's.
+            let idle = rest.idle().map(|after| {
+                let known = wait.as_ref().and_then(|wait| wait.pause);
+                let at = known.unwrap_or_else(|| time::saturating_add(time::now(), after));
                 Cut { at, what: Phase::Idle, after }
             });
-            let Some(cut) = [self.total, idle].into_iter().flatten().min_by_key(|cut| cut.at) else {
+            let Some(cut) = [total, idle].into_iter().flatten().min_by_key(|cut| cut.at) else {
                 return Poll::Pending;
             };
-            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(cut.at)));
-            ready!(timer.as_mut().poll(cx));
-            if timer.deadline() < cut.at {
-                // It was set for an earlier pause, which ended in time.
-                timer.as_mut().reset(cut.at);
-            } else if cut.what == Phase::Idle && !self.spared && is_long_ago(cut.at) {
-                (self.pause, self.spared) = (None, true);
+            let wait = wait.get_or_insert_with(|| {
+                let timer = tokio::time::sleep_until(cut.at);
+                Box::pin(Wait { timer, pause: None, spared: false })
+            });
+            let mut wait = wait.as_mut().project();
+            *wait.pause = idle.map(|idle| idle.at);
+            ready!(wait.timer.as_mut().poll(cx));
+            if wait.timer.deadline() < cut.at {
+                wait.timer.reset(cut.at);
+            } else if cut.what == Phase::Idle && !*wait.spared && is_long_ago(cut.at) {
+                (*wait.pause, *wait.spared) = (None, true);
             } else {
                 return Poll::Ready(cut);
             }
         }
     }
 
+    /// A frame has come.
+    #[inline]
+    fn went_on(&mut self) {
+        if let Some(wait) = &mut self.wait {
+            let wait = wait.as_mut().project();
+            (*wait.pause, *wait.spared) = (None, false);
+        }
+    }
+
     /// A body that is read slowly has no pauses, but it has an end.
+    #[inline]
     fn is_over_time(&self) -> Option<Cut> {
-        self.total.filter(|total| total.at <= time::now())
+        self.rest.total().filter(|total| total.at <= time::now())
     }
 }
 
@@ -118,13 +143,12 @@ where
             Some(cut) => cut,
             None => match inner.poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
-                    this.limits.pause = None;
-                    this.limits.spared = false;
+                    this.limits.went_on();
                     return Poll::Ready(Some(Ok(frame)));
                 }
                 Poll::Ready(end) => {
                     this.inner.set(None);
-                    this.limits.timer = None;
+                    this.limits.wait = None;
                     return Poll::Ready(end.map(|result| result.map_err(Into::into)));
                 }
                 Poll::Pending => ready!(this.limits.poll(cx)),
@@ -135,7 +159,7 @@ where
             cell.cut(Kind::DeadlineExceeded);
         }
         this.inner.set(None);
-        this.limits.timer = None;
+        this.limits.wait = None;
         Poll::Ready(Some(Err(TimedOut::new(cut).into())))
     }
 

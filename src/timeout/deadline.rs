@@ -47,18 +47,33 @@ impl Deadline {
     /// inside of whose call this is asked.
     #[must_use]
     pub fn of<B>(request: &Request<B>) -> Option<Self> {
-        request.extensions().get().copied().or_else(|| CARRIED.get())
+        request.extensions().get().copied().or_else(Self::carried)
     }
 
     /// What a [`DeadlineLayer`](super::DeadlineLayer) around the work under way carries.
     pub(super) fn carried() -> Option<Self> {
-        CARRIED.get()
+        CARRIED.get().deadline
+    }
+
+    /// When the call under way was made, where a [`DeadlineLayer`](super::DeadlineLayer) around it has just read the
+    /// clock: the layers below need not read it again.
+    #[inline]
+    pub(super) fn called_at() -> Option<Instant> {
+        CARRIED.get().called_at
     }
 
     /// Carries this deadline until the guard is dropped.
-    pub(super) fn carry(self) -> Carrying {
-        Carrying(CARRIED.replace(Some(self)))
+    #[inline]
+    pub(super) fn carry(self, called_at: Option<Instant>) -> Carrying {
+        Carrying(CARRIED.replace(Carried { deadline: Some(self), called_at }))
     }
+}
+
+#[derive(Clone, Copy)]
+struct Carried {
+    deadline: Option<Deadline>,
+    /// In `call` alone: a poll may be long after it.
+    called_at: Option<Instant>,
 }
 
 thread_local! {
@@ -67,13 +82,14 @@ thread_local! {
     ///
     /// Not in the request's extensions, because the first entry there costs three allocations, and each copy of the
     /// request as many again.
-    static CARRIED: Cell<Option<Deadline>> = const { Cell::new(None) };
+    static CARRIED: Cell<Carried> = const { Cell::new(Carried { deadline: None, called_at: None }) };
 }
 
 /// While it lives, its deadline is carried. It goes back to what was carried before, also when what is inside panics.
-pub(super) struct Carrying(Option<Deadline>);
+pub(super) struct Carrying(Carried);
 
 impl Drop for Carrying {
+    #[inline]
     fn drop(&mut self) {
         CARRIED.set(self.0);
     }

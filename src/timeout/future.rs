@@ -66,14 +66,14 @@ where
             match state.as_mut().project() {
                 StateProj::Called { future, mut timer, plan } => {
                     // An answer that is here counts, however late.
-                    if let Poll::Ready(result) = future.poll(cx) {
-                        let plan = *plan;
-                        return Poll::Ready(match result {
-                            Ok(response) => Ok(TimeoutBody::limit(response, plan)),
-                            Err(error) => Err(error.into()),
-                        });
+                    match future.poll(cx) {
+                        Poll::Ready(Ok(response)) => {
+                            return Poll::Ready(Ok(TimeoutBody::limit(response, plan.rest)));
+                        }
+                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                        Poll::Pending => {}
                     }
-                    let Some(cut) = plan.head else { return Poll::Pending };
+                    let Some(cut) = plan.head() else { return Poll::Pending };
                     if timer.is_none() {
                         timer.set(Some(tokio::time::sleep_until(cut.at)));
                     }

@@ -18,23 +18,30 @@ pub(super) fn tell_server<B>(request: &mut Request<B>, plan: &Plan) {
     }
 }
 
-/// The numbers up to 999, so that a header of the usual sizes allocates nothing.
-static DIGITS: [[u8; 3]; 1000] = {
-    let mut digits = [[b'0'; 3]; 1000];
-    let mut n = 0;
-    while n < digits.len() {
-        digits[n] = [b'0' + (n / 100) as u8, b'0' + (n / 10 % 10) as u8, b'0' + (n % 10) as u8];
-        n += 1;
+/// The numbers up to 999, three digits each, so that a header of the usual sizes allocates nothing.
+const DIGITS: &str = {
+    const BYTES: [u8; 3000] = {
+        let mut bytes = [0; 3000];
+        let mut n = 0;
+        while n < 1000 {
+            bytes[3 * n] = b'0' + (n / 100) as u8;
+            bytes[3 * n + 1] = b'0' + (n / 10 % 10) as u8;
+            bytes[3 * n + 2] = b'0' + (n % 10) as u8;
+            n += 1;
+        }
+        bytes
+    };
+    match std::str::from_utf8(&BYTES) {
+        Ok(digits) => digits,
+        Err(_) => unreachable!(),
     }
-    digits
 };
 
 fn value(seconds: u64) -> HeaderValue {
-    let known = usize::try_from(seconds).ok().and_then(|seconds| DIGITS.get(seconds));
-    let text = known.and_then(|digits| std::str::from_utf8(digits).ok());
-    match text {
-        Some(text) => HeaderValue::from_static(&text[usize::from(seconds < 100)..]),
-        None => HeaderValue::from(seconds),
+    match usize::try_from(seconds) {
+        Ok(n @ 100..=999) => HeaderValue::from_static(&DIGITS[3 * n..][..3]),
+        Ok(n @ 10..=99) => HeaderValue::from_static(&DIGITS[3 * n + 1..][..2]),
+        _ => HeaderValue::from(seconds),
     }
 }
 

@@ -12,7 +12,12 @@ use crate::time::saturating_add;
 /// (a 400, seen in livekit/agents issue 3723, read 2026-11.)
 const LEAST_SERVER_TIMEOUT: u64 = 10;
 
-/// One limit of one attempt.
+/// Nanoseconds; [`NEVER`] is no limit. The longest setting, a day, fits thousands of times.
+type Nanos = u64;
+
+const NEVER: Nanos = Nanos::MAX;
+
+/// One limit of one attempt, when somebody has to wait for it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Cut {
     pub(super) at: Instant,
@@ -22,43 +27,104 @@ pub(super) struct Cut {
 }
 
 /// The limits of one attempt.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+///
+/// In nanoseconds after the call, because most answers are here before anybody has to know when that would be: what
+/// every call pays for is a comparison, and the few bytes that are moved with its future.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Plan {
     /// By when the head must be here: the earliest of three.
-    pub(super) head: Option<Cut>,
+    head: Nanos,
+    /// Which of the three that is.
+    what: Phase,
+    pub(super) rest: Rest,
+}
+
+/// The limits of its body.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Rest {
+    /// When the call was made. `None` where nothing counts from there, which spares a look at the clock.
+    start: Option<Instant>,
     /// By when the body must be over.
-    pub(super) total: Option<Cut>,
-    pub(super) idle: Option<Duration>,
+    total: Nanos,
+    idle: Nanos,
 }
 
 impl Plan {
+    /// Of an attempt that only its pauses end.
+    pub(super) const fn pauses_only(settings: &Settings) -> Self {
+        let rest = Rest { start: None, total: NEVER, idle: nanos_of(settings.idle) };
+        Self { head: NEVER, what: Phase::FirstByte, rest }
+    }
+
     /// Of an attempt that begins `now`, after so many others that took too long.
+    #[inline]
     pub(super) fn new(settings: &Settings, now: Instant, deadline: Option<Instant>, earlier: u32) -> Self {
-        let after = |after: Duration, what: Phase| Cut { at: saturating_add(now, after), what, after };
-        let total = settings.total.map(|limit| after(limit, Phase::Total));
+        let first_byte = nanos_of(settings.first_byte_after(earlier));
+        let total = nanos_of(settings.total);
         // Of those that fall together the first counts: no other setting helps where the deadline is the limit.
-        let cuts = [
-            deadline.map(|at| Cut { at, what: Phase::Deadline, after: at.saturating_duration_since(now) }),
-            settings.first_byte_after(earlier).map(|limit| after(limit, Phase::FirstByte)),
-            total,
-        ];
-        Self { head: cuts.into_iter().flatten().min_by_key(|cut| cut.at), total, idle: settings.idle }
+        let mut head = deadline.map_or(NEVER, |at| nanos(at.saturating_duration_since(now)));
+        let mut what = Phase::Deadline;
+        for (limit, phase) in [(first_byte, Phase::FirstByte), (total, Phase::Total)] {
+            if limit < head {
+                (head, what) = (limit, phase);
+            }
+        }
+        Self { head, what, rest: Rest { start: Some(now), total, idle: nanos_of(settings.idle) } }
+    }
+
+    /// When the head is late.
+    pub(super) fn head(&self) -> Option<Cut> {
+        self.rest.cut(self.head, self.what)
     }
 
     /// Whole seconds for the server, rounded up.
     ///
     /// The server's limit spans its whole answer. For a method that answers in one piece that is the head. A stream
     /// may go on long after its first byte, and after the deadline: for it there is `total` alone.
+    #[inline]
     pub(super) fn server_timeout(&self, streaming: bool) -> Option<u64> {
-        let cut = if streaming { self.total } else { self.head };
-        let after = cut?.after;
-        let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
-        Some(seconds.max(LEAST_SERVER_TIMEOUT))
+        let after = if streaming { self.rest.total } else { self.head };
+        (after != NEVER).then(|| after.div_ceil(1_000_000_000).max(LEAST_SERVER_TIMEOUT))
+    }
+}
+
+impl Rest {
+    /// Whether nothing limits the body.
+    #[inline]
+    pub(super) const fn is_empty(&self) -> bool {
+        self.total == NEVER && self.idle == NEVER
     }
 
-    pub(super) const fn is_empty(&self) -> bool {
-        self.total.is_none() && self.idle.is_none()
+    /// When the body is late, however it goes on.
+    #[inline]
+    pub(super) fn total(&self) -> Option<Cut> {
+        self.cut(self.total, Phase::Total)
     }
+
+    /// How long the body may pause.
+    pub(super) fn idle(&self) -> Option<Duration> {
+        (self.idle != NEVER).then(|| Duration::from_nanos(self.idle))
+    }
+
+    fn cut(&self, after: Nanos, what: Phase) -> Option<Cut> {
+        let start = self.start.filter(|_| after != NEVER)?;
+        let after = Duration::from_nanos(after);
+        Some(Cut { at: saturating_add(start, after), what, after })
+    }
+}
+
+#[inline]
+const fn nanos_of(limit: Option<Duration>) -> Nanos {
+    match limit {
+        Some(limit) => nanos(limit),
+        None => NEVER,
+    }
+}
+
+/// What overflows is a limit of five hundred years, which is none.
+#[inline]
+const fn nanos(duration: Duration) -> Nanos {
+    duration.as_secs().saturating_mul(1_000_000_000).saturating_add(duration.subsec_nanos() as u64)
 }
 
 #[cfg(test)]
@@ -88,8 +154,8 @@ mod tests {
             let plan = Plan::new(&settings(first_byte, total), now, at, earlier);
             let grown = first_byte.map(|ms| (ms << earlier).min(ms.max(600_000)));
             let earliest = [deadline, grown, total].into_iter().flatten().min();
-            prop_assert_eq!(plan.head.map(|cut| (cut.at - now).as_millis() as u64), earliest);
-            if let Some(cut) = plan.head {
+            prop_assert_eq!(plan.head().map(|cut| (cut.at - now).as_millis() as u64), earliest);
+            if let Some(cut) = plan.head() {
                 let named = match cut.what {
                     Phase::Deadline => deadline,
                     Phase::FirstByte => grown,

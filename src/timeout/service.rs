@@ -55,15 +55,15 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    #[inline]
+    #[inline(always)]
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let settings = &self.settings;
         let deadline = Deadline::of(&request).map(Deadline::instant);
-        let mut plan = Plan { idle: settings.idle, ..Plan::default() };
+        let mut plan = Plan::pauses_only(settings);
         if settings.count_from_the_call() || deadline.is_some() {
-            // Read here and not at the first `Pending`: a future may be polled long after the call, and an inner
+            // From here on and not from the first `Pending`: a future may be polled long after the call, and an inner
             // service be at work since then.
-            let now = time::now();
+            let now = Deadline::called_at().unwrap_or_else(time::now);
             if deadline.is_some_and(|deadline| deadline <= now) {
                 return ResponseFuture::over(TimedOut::not_sent());
             }

@@ -13,6 +13,7 @@ use tower_service::Service;
 use super::Deadline;
 use super::settings::MAX;
 use crate::error::ConfigError;
+use crate::time;
 
 /// Gives each request that carries no [`Deadline`] one. See the [module documentation](super).
 ///
@@ -119,19 +120,25 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline(always)]
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let written = request.extensions().get::<Deadline>().copied();
         let given = written.or_else(Deadline::carried);
+        let mut called_at = None;
+        let mut own = || {
+            let now = *called_at.insert(time::now());
+            Deadline::at(time::saturating_add(now, self.settings.within))
+        };
         let deadline = match given {
             Some(given) if !self.settings.cap_given => given,
-            Some(given) => given.min(Deadline::within(self.settings.within)),
-            None => Deadline::within(self.settings.within),
+            Some(given) => given.min(own()),
+            None => own(),
         };
         // What is written in the request counts first, so there it is corrected.
         if written.is_some_and(|written| written != deadline) {
             request.extensions_mut().insert(deadline);
         }
-        let carrying = deadline.carry();
+        let carrying = deadline.carry(called_at);
         let inner = self.inner.call(request);
         drop(carrying);
         DeadlineFuture { inner, deadline }
@@ -156,7 +163,7 @@ impl<F: Future> Future for DeadlineFuture<F> {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let _carrying = this.deadline.carry();
+        let _carrying = this.deadline.carry(None);
         this.inner.poll(cx)
     }
 }

@@ -29,8 +29,12 @@ impl Default for Settings {
 
 impl Settings {
     /// Doubled for each earlier attempt that took too long.
+    #[inline]
     pub(super) fn first_byte_after(&self, earlier: u32) -> Option<Duration> {
         let first_byte = self.first_byte?;
+        if earlier == 0 {
+            return Some(first_byte);
+        }
         let grown = first_byte.saturating_mul(2_u32.saturating_pow(earlier));
         Some(grown.min(self.max_first_byte.max(first_byte)))
     }
