@@ -10,122 +10,30 @@
 )]
 
 use std::fmt;
-use std::future::{Ready, ready};
 use std::hint::black_box;
-use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use allocation_counter::measure;
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode};
-use http_body_util::Full;
+use http::{HeaderMap, Request, StatusCode};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use tower::{Layer, Service};
-use tower_gemini::circuit_breaker::CircuitBreakerLayer;
-use tower_gemini::classify::ClassifyLayer;
-use tower_gemini::concurrency::AdaptiveConcurrencyLayer;
-use tower_gemini::rate_limit::{Limits, RateLimitLayer};
-use tower_gemini::retry::{RetryLayer, RetryPolicy};
-use tower_gemini::stack::GeminiStack;
-use tower_gemini::timeout::{DeadlineLayer, TimeoutLayer};
-use tower_gemini::{BoxError, Verdict};
+use tower::Service;
+use tower_gemini::Verdict;
 
 #[path = "../tests/support/measured.rs"]
 mod measured;
 use measured::request;
 
 mod floors;
-use floors::{BreakerFloor, Floor};
-
-type Body = Full<Bytes>;
+mod rows;
+use rows::{Bare, Body, one};
 
 const PASSES: usize = 201;
 const CALLS: usize = 1_280;
 
 fn main() {
     let mut rows: Vec<Row> = Vec::new();
-    let policy = || RetryPolicy::builder();
-    rows.push(Row::call("bare service", Bare));
-    rows.push(Row::call("a copy of each request", Copying(Bare)));
-    rows.push(Row::call("classify, 2xx", ClassifyLayer::new().layer(Bare)));
-    rows.push(Row::call("classify, 2xx, watching", ClassifyLayer::new().watch().layer(Bare)));
-    rows.push(Row::call("retry", RetryLayer::new(policy().build().unwrap()).layer(Bare)));
-    rows.push(Row::call(
-        "retry, one attempt",
-        RetryLayer::new(policy().attempts(1).build().unwrap()).layer(Bare),
-    ));
-    rows.push(Row::call(
-        "retry, body too large",
-        RetryLayer::new(policy().max_body_bytes(100).build().unwrap()).layer(Bare),
-    ));
-    rows.push(Row::call(
-        "retry + classify",
-        RetryLayer::new(policy().build().unwrap()).layer(ClassifyLayer::new().layer(Bare)),
-    ));
-    rows.push(Row::call("adaptive concurrency, no limit", AdaptiveConcurrencyLayer::new().layer(Bare)));
-    rows.push(Row::call("adaptive concurrency, limited", limited().layer(Bare)));
-    rows.push(Row::call(
-        "tower's Concurrency limit",
-        tower::limit::ConcurrencyLimitLayer::new(64).layer(Bare),
-    ));
-    rows.push(Row::call(
-        "tower's Retry, counting policy",
-        tower::retry::RetryLayer::new(Counting(4)).layer(Bare),
-    ));
-
-    let limits =
-        || Limits::new().requests_per_minute(1_000_000_000).input_tokens_per_minute(1_000_000_000_000);
-    let watched = RateLimitLayer::new(limits()).unwrap().layer(ClassifyLayer::new().watch().layer(Bare));
-    let limited = |limits| RateLimitLayer::new(limits).unwrap().layer(Bare);
-    rows.push(Row::call("one exact clock read", Clocked(Bare)));
-    rows.push(Row::call("floor: requests and tokens, no keys", Floor::new(Bare)));
-    rows.push(Row::call("rate limit, requests", limited(Limits::new().requests_per_minute(1_000_000_000))));
-    rows.push(Row::call("rate limit, requests and tokens", limited(limits())));
-    rows.push(Row::call(
-        "rate limit, requests, tokens and days",
-        limited(limits().requests_per_day(1_000_000_000)),
-    ));
-    rows.push(Row::call("rate limit, cloned per call", Cloning(limited(limits()))));
-    rows.push(Row::call("rate limit + classify, body read", Reading(watched)));
-
-    rows.push(Row::call("bare service, body read", Reading(Bare)));
-    rows.push(Row::call("floor: breaker, one key, head only", BreakerFloor::new(Bare)));
-    rows.push(Row::call("floor: breaker, open", BreakerFloor::open(Bare)));
-    rows.push(Row::call("breaker, closed, body read", Reading(CircuitBreakerLayer::default().layer(Bare))));
-    rows.push(Row::call("breaker, closed", CircuitBreakerLayer::default().layer(Bare)));
-    let busy = CircuitBreakerLayer::default().layer(Bare);
-    (0..50_000).for_each(|_| one(&mut Reading(busy.clone()), request()));
-    rows.push(Row::call("breaker, 50,000 calls before", Reading(busy)));
-    rows.push(Row::call("breaker, cloned per call", Cloning(CircuitBreakerLayer::default().layer(Bare))));
-    let shut = CircuitBreakerLayer::default();
-    shut.handle().force_open(&tower_gemini::Target::of(&request()).key());
-    rows.push(Row::call("breaker, open", shut.layer(Bare)));
-    rows.push(Row::call(
-        "retry + breaker",
-        RetryLayer::default().layer(CircuitBreakerLayer::default().layer(Bare)),
-    ));
-
-    let limited_stack = || {
-        RateLimitLayer::new(
-            Limits::new().requests_per_minute(1_000_000_000).input_tokens_per_minute(1_000_000_000_000),
-        )
-        .unwrap()
-    };
-    rows.push(Row::call("timeout", TimeoutLayer::new().layer(Bare)));
-    rows.push(Row::call(
-        "timeout, no header",
-        TimeoutLayer::builder().without_server_timeout().build().unwrap().layer(Bare),
-    ));
-    rows.push(Row::call("deadline", DeadlineLayer::default().layer(Bare)));
-    rows.push(Row::call(
-        "retry + limit + breaker",
-        RetryLayer::default().layer(limited_stack().layer(CircuitBreakerLayer::default().layer(Bare))),
-    ));
-    rows.push(Row::call("the whole stack", GeminiStack::new().rate_limit(limited_stack()).layer(Bare)));
-    rows.push(Row::call(
-        "the whole stack, body read",
-        Reading(GeminiStack::new().rate_limit(limited_stack()).layer(Bare)),
-    ));
+    rows::all(&mut rows);
 
     let body = Bytes::from(quota_body());
     let headers = HeaderMap::new();
@@ -191,35 +99,6 @@ fn main() {
     );
 }
 
-/// The bare service, after a look at the clock.
-#[derive(Clone)]
-struct Clocked(Bare);
-
-impl Service<Request<Body>> for Clocked {
-    type Response = Response<Body>;
-    type Error = BoxError;
-    type Future = <Bare as Service<Request<Body>>>::Future;
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.0.poll_ready(cx)
-    }
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        black_box(tokio::time::Instant::now());
-        self.0.call(request)
-    }
-}
-
-/// With room under a limit, which takes the lock and the clock.
-fn limited() -> AdaptiveConcurrencyLayer {
-    let layer = AdaptiveConcurrencyLayer::builder().floor(64.0).build().unwrap();
-    let late = tower::service_fn(|_: Request<Body>| {
-        ready(Ok::<_, BoxError>(Response::builder().status(504).body(Body::default()).unwrap()))
-    });
-    let mut late = layer.layer(late);
-    one(&mut late, request());
-    assert!(layer.handle().all()[0].1.limit().is_some());
-    layer
-}
-
 /// The median over passes of a row's time over bare: of one pass, so that both saw the same machine.
 fn over_bare(row: &Row, bare: &Row) -> f64 {
     let mut over: Vec<f64> = row.in_order.iter().zip(&bare.in_order).map(|(row, bare)| row - bare).collect();
@@ -234,6 +113,15 @@ struct Row {
     times: Vec<f64>,
     in_order: Vec<f64>,
     run: Box<dyn FnMut() -> f64>,
+}
+
+impl rows::Rows for Vec<Row> {
+    fn row<S>(&mut self, name: &'static str, service: impl FnOnce() -> S)
+    where
+        S: Service<Request<Body>> + Clone + 'static,
+    {
+        self.push(Row::call(name, service()));
+    }
 }
 
 impl Row {
@@ -282,121 +170,6 @@ impl Row {
 
     fn times_median(&self) -> f64 {
         self.times[self.times.len() / 2]
-    }
-}
-
-fn one<S: Service<Request<Body>>>(service: &mut S, request: Request<Body>) {
-    let mut cx = Context::from_waker(Waker::noop());
-    assert!(service.poll_ready(&mut cx).is_ready());
-    let mut call = std::pin::pin!(service.call(request));
-    match call.as_mut().poll(&mut cx) {
-        Poll::Ready(result) => drop(black_box(result)),
-        Poll::Pending => unreachable!("the bare service is ready at once"),
-    }
-}
-
-/// Drops the request and answers 200 at once.
-#[derive(Clone)]
-struct Bare;
-
-impl Service<Request<Body>> for Bare {
-    type Response = Response<Body>;
-    type Error = BoxError;
-    type Future = Ready<Result<Response<Body>, BoxError>>;
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        drop(black_box(request));
-        ready(Ok(Response::new(Body::new(Bytes::from_static(b"{}")))))
-    }
-}
-
-/// Copies the request, calls, and drops the copy: what no retry can do without. More than a `Request::clone`,
-/// since dropping a request that was copied costs more, too.
-#[derive(Clone)]
-struct Copying<S>(S);
-
-impl<S: Service<Request<Body>>> Service<Request<Body>> for Copying<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(cx)
-    }
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let copy = black_box(request.clone());
-        let future = self.0.call(request);
-        drop(copy);
-        future
-    }
-}
-
-/// Reads the answer to its end, which is when a breaker counts it.
-#[derive(Clone)]
-struct Reading<S>(S);
-
-impl<S, B> Service<Request<Body>> for Reading<S>
-where
-    S: Service<Request<Body>, Response = Response<B>>,
-    B: http_body::Body,
-{
-    type Response = ();
-    type Error = S::Error;
-    type Future = Ready<Result<(), S::Error>>;
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(cx)
-    }
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let mut cx = Context::from_waker(Waker::noop());
-        let mut call = std::pin::pin!(self.0.call(request));
-        if let Poll::Ready(Ok(response)) = call.as_mut().poll(&mut cx) {
-            let mut body = std::pin::pin!(response.into_body());
-            while let Poll::Ready(Some(frame)) = body.as_mut().poll_frame(&mut cx) {
-                drop(black_box(frame));
-            }
-        }
-        ready(Ok(()))
-    }
-}
-
-/// Calls a clone each time, as `oneshot` on a shared service does.
-#[derive(Clone)]
-struct Cloning<S>(S);
-
-impl<S: Service<Request<Body>> + Clone> Service<Request<Body>> for Cloning<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        Poll::Ready(Ok(()))
-    }
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let mut clone = self.0.clone();
-        assert!(clone.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready());
-        clone.call(request)
-    }
-}
-
-/// The least policy that tower's Retry can have.
-#[derive(Clone)]
-struct Counting(u32);
-
-impl tower::retry::Policy<Request<Body>, Response<Body>, BoxError> for Counting {
-    type Future = Ready<()>;
-    fn retry(
-        &mut self,
-        _: &mut Request<Body>,
-        result: &mut Result<Response<Body>, BoxError>,
-    ) -> Option<Self::Future> {
-        let failed = result.as_ref().map_or(true, |response| response.status().is_server_error());
-        (failed && self.0 > 0).then(|| {
-            self.0 -= 1;
-            ready(())
-        })
-    }
-    fn clone_request(&mut self, request: &Request<Body>) -> Option<Request<Body>> {
-        Some(request.clone())
     }
 }
 

@@ -117,6 +117,7 @@ mod scan;
 #[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
 pub mod sim;
 pub mod stack;
+mod sync;
 mod tail;
 pub mod target;
 mod time;

@@ -25,8 +25,8 @@ use std::ops::{Deref, DerefMut};
 use super::Nanos;
 use super::error::Why;
 use super::state::{Admission, Change, Denial, Machine, Pass};
-use super::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lock};
 use super::transition::Cause;
+use crate::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lock};
 
 const PENDING: u64 = 0xff;
 const FREE: u64 = 1 << 8;

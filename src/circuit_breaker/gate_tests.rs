@@ -186,7 +186,7 @@ mod threads {
     }
 }
 
-/// Every interleaving of at most three threads: see `sync.rs` for the command.
+/// Every interleaving of at most three threads: see `src/sync.rs` for the command.
 #[cfg(tower_gemini_loom)]
 mod models {
     use super::*;

@@ -123,7 +123,6 @@ mod layer;
 mod ramp;
 mod service;
 mod state;
-mod sync;
 mod transition;
 mod window;
 

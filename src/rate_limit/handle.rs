@@ -12,7 +12,7 @@ use super::refusal::{RateLimited, Why};
 use super::shared::{Key, Shared};
 use super::snapshot::{Restored, Snapshot, SnapshotError};
 use crate::error::ConfigError;
-use crate::keyed::lock;
+use crate::sync::lock;
 use crate::target::Target;
 
 /// A handle to the quotas of a [`RateLimitLayer`](super::RateLimitLayer). Cheap to clone; outlives the layer.
@@ -39,7 +39,7 @@ impl RateLimits {
         Self { shared }
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(tower_gemini_loom)))]
     pub(super) fn shared(&self) -> &Shared {
         &self.shared
     }

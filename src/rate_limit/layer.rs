@@ -1,5 +1,5 @@
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tower_layer::Layer;
@@ -12,6 +12,7 @@ use super::{BySize, ConfigError, RateLimit, RateLimits};
 use crate::event::{Observed, Observer};
 use crate::keyed::{Keyed, MAX_KEYS};
 use crate::rng::Chance;
+use crate::sync::Mutex;
 use crate::target::{Target, TargetKey};
 use crate::time;
 

@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, SystemTime};
 
@@ -21,7 +20,8 @@ use super::queue::{NEVER, Place};
 use super::refusal::{RateLimited, Refusal};
 use super::window::Nanos;
 use crate::event::{Event, Observed};
-use crate::keyed::{Keyed, State, lock};
+use crate::keyed::{Keyed, State};
+use crate::sync::{AtomicBool, Mutex, Ordering, lock};
 use crate::target::{Target, TargetKey};
 use crate::time;
 use crate::verdict::{Kind, Verdict};
@@ -334,7 +334,11 @@ impl State for Key {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, tower_gemini_loom))]
+#[path = "shared_models.rs"]
+mod models;
+
+#[cfg(all(test, not(tower_gemini_loom)))]
 mod tests {
     use super::*;
     use crate::rate_limit::RateLimitLayer;

@@ -9,7 +9,7 @@ use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
 use super::shared::Shared;
-use crate::keyed::lock;
+use crate::sync::lock;
 
 /// The version of the form below.
 const VERSION: u32 = 1;

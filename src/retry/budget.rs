@@ -11,10 +11,10 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::ConfigError;
+use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, lock};
 
 /// Thousandths of a token, so that shares of one add up exactly.
 type Milli = u32;
@@ -111,8 +111,7 @@ impl Budget {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Milli, BuildHasherDefault<Identity>>> {
-        // The map is whole between any two statements below, so a panic elsewhere leaves nothing broken.
-        self.shared.lacking.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shared.lacking)
     }
 
     /// Whether every bucket is full: then no key needs to be worked out.
@@ -212,6 +211,10 @@ impl Drop for Withdrawal {
         }
     }
 }
+
+#[cfg(all(test, tower_gemini_loom))]
+#[path = "budget_models.rs"]
+mod models;
 
 #[cfg(test)]
 mod tests {

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use allocation_counter::measure;
-use http::{Method, Request, Uri};
+use http::{HeaderMap, Method, Request, Uri};
 use tokio::runtime::Runtime;
 use tower::Service;
 
@@ -44,19 +44,73 @@ pub(crate) struct Row {
     threaded: Option<OnTwoThreads>,
 }
 
+/// What a service is called with.
+pub(crate) trait Asked: Sized + Send + 'static {
+    /// A body of 2 KiB and eight headers.
+    fn full() -> Self;
+    /// No headers and an empty body, so that what callers share weighs most.
+    fn light() -> Self;
+    /// The same as this light one.
+    fn again(&self) -> Self;
+}
+
+impl Asked for Request<Body> {
+    fn full() -> Self {
+        request()
+    }
+    fn light() -> Self {
+        let uri = Uri::from_static("http://127.0.0.1/v1beta/models/gemini-9-flash:generateContent");
+        let mut request = Self::new(Body::default());
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = uri;
+        request
+    }
+    fn again(&self) -> Self {
+        let mut request = Self::new(Body::default());
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri().clone();
+        request
+    }
+}
+
+impl Asked for reqwest::Request {
+    fn full() -> Self {
+        let (parts, _) = request().into_parts();
+        let body = reqwest::Body::from(vec![b'x'; 2048]);
+        Request::from_parts(parts, body).try_into().expect("a valid request")
+    }
+    fn light() -> Self {
+        let mut request = Self::full();
+        *request.headers_mut() = HeaderMap::new();
+        *request.body_mut() = Some(reqwest::Body::from(""));
+        request
+    }
+    fn again(&self) -> Self {
+        self.try_clone().expect("its body is in memory")
+    }
+}
+
 impl Row {
     /// A service that one caller has to himself.
-    pub(crate) fn alone<S>(group: &'static str, name: &'static str, mut service: S) -> Self
+    pub(crate) fn alone<S>(group: &'static str, name: &'static str, service: S) -> Self
     where
         S: Service<Request<Body>> + 'static,
     {
+        Self::timed(group, name, service)
+    }
+
+    fn timed<S, R>(group: &'static str, name: &'static str, mut service: S) -> Self
+    where
+        S: Service<R> + 'static,
+        R: Asked,
+    {
         // What is set up by the first calls, and queues that grow once, are no cost of a call.
-        (0..1_000).for_each(|_| one(&mut service, request()));
-        let prepared = request();
+        (0..1_000).for_each(|_| one(&mut service, R::full()));
+        let prepared = R::full();
         let info = measure(|| one(&mut service, prepared));
         // Requests are made outside the timed part.
         let mut batch = move || {
-            let batch: Vec<_> = (0..BATCH).map(|_| request()).collect();
+            let batch: Vec<_> = (0..BATCH).map(|_| R::full()).collect();
             let start = Instant::now();
             for request in batch {
                 one(&mut service, request);
@@ -81,10 +135,26 @@ impl Row {
     where
         S: Service<Request<Body>, Future: Send> + Clone + Send + 'static,
     {
+        Self::shared(group, name, service)
+    }
+
+    /// The same of a service that is called with reqwest's requests, and what it is compared with.
+    pub(crate) fn reqwest<S>(group: &'static str, name: &'static str, base: &'static str, service: S) -> Self
+    where
+        S: Service<reqwest::Request, Future: Send> + Clone + Send + 'static,
+    {
+        Self { base, ..Self::shared(group, name, service) }
+    }
+
+    fn shared<S, R>(group: &'static str, name: &'static str, service: S) -> Self
+    where
+        S: Service<R, Future: Send> + Clone + Send + 'static,
+        R: Asked,
+    {
         let shared = service.clone();
         let threaded = move |runtime: &Runtime| {
             let start = Instant::now();
-            let tasks: Vec<_> = (0..TASKS).map(|_| runtime.spawn(calls(shared.clone()))).collect();
+            let tasks: Vec<_> = (0..TASKS).map(|_| runtime.spawn(calls::<S, R>(shared.clone()))).collect();
             runtime.block_on(async {
                 for task in tasks {
                     task.await.expect("no row panics");
@@ -92,7 +162,7 @@ impl Row {
             });
             (TASKS * CALLS_OF_A_TASK) as f64 / start.elapsed().as_secs_f64()
         };
-        Self { threaded: Some(Box::new(threaded)), ..Self::alone(group, name, service) }
+        Self { threaded: Some(Box::new(threaded)), ..Self::timed(group, name, service) }
     }
 
     /// Reads bodies, and is compared with the bare service whose body is read.
@@ -144,7 +214,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// One call, polled once: nothing here may wait.
-pub(crate) fn one<S: Service<Request<Body>>>(service: &mut S, request: Request<Body>) {
+pub(crate) fn one<S: Service<R>, R>(service: &mut S, request: R) {
     let mut cx = Context::from_waker(Waker::noop());
     assert!(service.poll_ready(&mut cx).is_ready());
     let mut call = std::pin::pin!(service.call(request));
@@ -154,13 +224,11 @@ pub(crate) fn one<S: Service<Request<Body>>>(service: &mut S, request: Request<B
     }
 }
 
-/// A task's share. Its requests have no headers and an empty body, so that what is shared weighs most.
-async fn calls<S: Service<Request<Body>>>(mut service: S) {
-    let uri = Uri::from_static("http://127.0.0.1/v1beta/models/gemini-9-flash:generateContent");
+/// A task's share.
+async fn calls<S: Service<R>, R: Asked>(mut service: S) {
+    let light = R::light();
     for nth in 0..CALLS_OF_A_TASK {
-        let mut request = Request::new(Body::default());
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = uri.clone();
+        let request = light.again();
         assert!(poll_fn(|cx| service.poll_ready(cx)).await.is_ok());
         drop(black_box(service.call(request).await));
         if nth % 128 == 127 {

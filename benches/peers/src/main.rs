@@ -4,6 +4,7 @@
 //! allocations, bytes, the future's size, and calls in a second on two threads with 64 tasks. Each call is made on a
 //! service that drops the request and answers at once, with a request of 2 KiB and eight headers. Rows take turns in
 //! short passes, so that a drift of the machine hits them alike. Quote ratios: times differ between machines.
+//! Clients of reqwest's types are called with a `reqwest::Request`, and each is compared with itself without its retry.
 //!
 //! `cargo run --release --manifest-path benches/peers/Cargo.toml`, from the root of the crate.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a bench reads the real clock")]
@@ -27,6 +28,7 @@ mod floors;
 #[path = "../../../tests/support/measured.rs"]
 mod measured;
 
+mod clients;
 mod harness;
 mod peers;
 mod services;
@@ -84,6 +86,8 @@ fn rows() -> Vec<Row> {
         Row::alone(group, "tower RateLimit (not Clone)", peers::tower_rate_limit()),
         Row::new(group, "governor, check", peers::governor_check()),
         Row::new(group, "governor, until_ready", peers::governor_until_ready()),
+        Row::new(group, "leaky-bucket, try_acquire", peers::leaky_bucket_try()),
+        Row::new(group, "leaky-bucket, acquire_one", peers::leaky_bucket_acquire()),
         Row::new(group, "tower-resilience, fixed window", peers::resilience_limit(WindowType::Fixed)),
         Row::new(group, "tower-resilience, sliding log", peers::resilience_limit(WindowType::SlidingLog)),
         Row::new(group, "tower-gemini, requests", limit(plenty()).layer(Bare)),
@@ -134,6 +138,16 @@ fn rows() -> Vec<Row> {
         Row::new(group, "tower-gemini deadline", DeadlineLayer::default().layer(Bare)),
         Row::new(group, "tower-gemini classify", ClassifyLayer::new().layer(Bare)),
         Row::new(group, "tower-gemini classify, watching", ClassifyLayer::new().watch().layer(Bare)),
+    ]);
+
+    let group = "a retry in reqwest's types";
+    let (chain, adapter) =
+        ("reqwest-middleware, nothing but the end", "tower-gemini's adapter, nothing in it");
+    rows.extend([
+        Row::reqwest(group, chain, chain, clients::middleware_bare()),
+        Row::reqwest(group, "reqwest-middleware, reqwest-retry", chain, clients::middleware_retry()),
+        Row::reqwest(group, adapter, adapter, clients::adapter_bare()),
+        Row::reqwest(group, "tower-gemini's adapter, retry", adapter, clients::adapter_retry()),
     ]);
 
     let group = "stacks";

@@ -1,6 +1,6 @@
 //! Other people's layers, as their documentation sets them up, with limits that are never reached.
 //!
-//! governor, failsafe and recloser are not layers: a `service_fn` is the least that makes one of them.
+//! governor, leaky-bucket, failsafe and recloser are not layers: a `service_fn` is the least that makes one of them.
 
 use std::future::{Ready, ready};
 use std::num::NonZeroU32;
@@ -143,6 +143,36 @@ pub(crate) fn governor_check() -> impl Measured {
     service_fn(move |request: Request<Body>| match quota.check() {
         Ok(()) => Bare.call(request),
         Err(until) => ready(Err(until.to_string().into())),
+    })
+}
+
+// ===== leaky-bucket =====
+
+fn bucket() -> Arc<leaky_bucket::RateLimiter> {
+    let most = PLENTY as usize;
+    let second = Duration::from_secs(1);
+    Arc::new(
+        leaky_bucket::RateLimiter::builder().max(most).initial(most).refill(most).interval(second).build(),
+    )
+}
+
+pub(crate) fn leaky_bucket_acquire() -> impl Measured {
+    let bucket = bucket();
+    service_fn(move |request: Request<Body>| {
+        let bucket = Arc::clone(&bucket);
+        async move {
+            bucket.acquire_one().await;
+            Bare.call(request).await
+        }
+    })
+}
+
+/// Refuses instead of waiting.
+pub(crate) fn leaky_bucket_try() -> impl Measured {
+    let bucket = bucket();
+    service_fn(move |request: Request<Body>| match bucket.try_acquire(1) {
+        true => Bare.call(request),
+        false => ready(Err("the bucket is empty".into())),
     })
 }
 
