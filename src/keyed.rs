@@ -21,8 +21,9 @@ pub(crate) const MAX_KEYS: usize = 1024;
 
 /// Locks, also where another thread panicked while it held the lock.
 ///
-/// NOTE: what is kept under a lock in this crate is whole between any two statements that could panic, and no
-/// user's code runs under one, so a poisoned lock is no reason to give up the counts behind it.
+/// NOTE: what is kept under a lock in this crate is whole between any two statements that could panic, and of a
+/// user's code nothing runs under one but `clone` (of a waker; of the service that retries are cloned from), so a
+/// poisoned lock is no reason to give up the counts behind it.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
