@@ -656,3 +656,73 @@ impl<F: Future> Manual<F> {
         self.0.as_mut().poll(&mut cx)
     }
 }
+
+// ===== the spare =====
+
+/// Fails until the call of this number; counts its clones, and says which name each call was made under.
+struct Counted {
+    name: &'static str,
+    log: Arc<Journal>,
+}
+
+#[derive(Default)]
+struct Journal {
+    clones: Mutex<u32>,
+    calls: Mutex<Vec<&'static str>>,
+    good_from: usize,
+}
+
+impl Clone for Counted {
+    fn clone(&self) -> Self {
+        *self.log.clones.lock().unwrap() += 1;
+        Self { name: self.name, log: Arc::clone(&self.log) }
+    }
+}
+
+impl Service<Request<Body>> for Counted {
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = std::future::Ready<Result<Response<Body>, BoxError>>;
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), BoxError>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+    fn call(&mut self, _: Request<Body>) -> Self::Future {
+        let mut calls = self.log.calls.lock().unwrap();
+        calls.push(self.name);
+        let status = if calls.len() > self.log.good_from { 200 } else { 503 };
+        std::future::ready(Ok(Response::builder().status(status).body(Body::default()).unwrap()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_service_is_cloned_once_and_then_for_those_who_retry() {
+    let log = Arc::new(Journal { good_from: 2, ..Journal::default() });
+    let clones = || *log.clones.lock().unwrap();
+    let counted = Counted { name: "a", log: Arc::clone(&log) };
+    let mut service = RetryLayer::new(no_budget().build().unwrap()).layer(counted);
+    assert_eq!(service.call(request()).await.unwrap().status(), 200, "at the third attempt");
+    assert_eq!(clones(), 2, "the spare, and one for both further attempts");
+    for _ in 0..10 {
+        assert!(service.call(request()).await.is_ok());
+    }
+    assert_eq!(clones(), 2);
+    // A clone of the service is one of what it holds, and shares the spare.
+    let mut other = service.clone();
+    assert!(other.call(request()).await.is_ok());
+    assert_eq!(clones(), 3);
+    drop((service, other));
+    assert_eq!(Arc::strong_count(&log), 1, "nothing is left behind");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_was_changed_is_retried_as_it_is_now() {
+    let log = Arc::new(Journal { good_from: 4, ..Journal::default() });
+    let mut service = RetryLayer::new(no_budget().attempts(2).build().unwrap())
+        .layer(Counted { name: "before", log: Arc::clone(&log) });
+    let mut clone = service.clone();
+    assert_eq!(service.call(request()).await.unwrap().status(), 503);
+    service.get_mut().name = "after";
+    assert_eq!(service.call(request()).await.unwrap().status(), 503);
+    assert!(clone.call(request()).await.is_ok());
+    assert_eq!(*log.calls.lock().unwrap(), ["before", "before", "after", "after", "before"]);
+}

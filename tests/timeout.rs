@@ -835,6 +835,21 @@ async fn all_attempts_together_end_with_the_deadline() {
     assert!(after >= 30 * SECOND && after <= 30 * SECOND + Duration::from_millis(1), "{after:?}");
 }
 
+// The first attempt is timed from the deadline's own look at the clock, each later one from its own call.
+#[tokio::test(start_paused = true)]
+async fn under_a_deadline_each_attempt_has_its_own_time() {
+    let (server, start) = (Server::new(1000, &[]), Instant::now());
+    let stack = ServiceBuilder::new()
+        .layer(DeadlineLayer::new(DAY).unwrap())
+        .layer(RetryLayer::new(patient()))
+        .layer(builder().first_byte(20 * SECOND).max_first_byte(20 * SECOND).build().unwrap())
+        .service(server.clone());
+    let error = stack.oneshot(request()).await.unwrap_err();
+    let second = server.seen.calls.lock().unwrap()[1].0;
+    assert!(second >= start + 20 * SECOND && server.calls() == 2);
+    assert_eq!(timed_out(&error, second), (Phase::FirstByte, 20, 20 * SECOND));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_wait_that_would_end_after_the_deadline_is_not_begun() {
     let stack = ServiceBuilder::new()
