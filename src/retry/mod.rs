@@ -18,7 +18,8 @@
 //! |---|---|---|
 //! | `rate_limited`, `unavailable`, `transport` | 5 | full jitter, 1 s · 2ⁿ, cap 60 s |
 //! | `overloaded` | 5 | full jitter, 2 s · 2ⁿ, cap 60 s |
-//! | `internal`, `conflict` | 3 | full jitter, 1 s · 2ⁿ, cap 60 s |
+//! | `internal` | 3, or 5 while third attempts help; see below | full jitter, 1 s · 2ⁿ, cap 60 s |
+//! | `conflict` | 3 | full jitter, 1 s · 2ⁿ, cap 60 s |
 //! | `deadline_exceeded`, `cancelled`, and `transport` that may have been sent | 2 | the same; see [`maybe_processed_retries`](RetryPolicyBuilder::maybe_processed_retries) |
 //! | `failed_precondition` | 5, only where it comes true by itself (a file still being processed) | the same |
 //! | an answer that is none (`empty_response`, `truncated` before any output) | 1; see [`empty_answers`](RetryPolicyBuilder::empty_answers) | full jitter, 1 s · 2ⁿ, cap 60 s |
@@ -26,6 +27,9 @@
 //!
 //! A failure inside a 200 is one of these as long as the classifier has held the answer back, by default until the first
 //! event of a stream ([`Peek`](crate::classify::Peek)). After output nothing is repeated.
+//!
+//! `internal` is either chance or the answer to a prompt that is too long, and looks the same. A request gets the benefit of the
+//! doubt while third attempts after it mostly succeed for the same model ([`Schedule::while_it_helps`]).
 //!
 //! Attempts of all kinds count together: two `internal` after a `rate_limited` are three.
 //! Those of all models of a [fallback](crate::fallback) outside do, too, and one is left for each model to come.
@@ -118,6 +122,7 @@ mod replay;
 mod report;
 mod service;
 mod tower;
+mod track;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 

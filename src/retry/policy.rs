@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::backoff::Backoff;
 use super::budget::{Budget, Withdrawal};
+use super::track::TrackRecord;
 use super::{ConfigError, GaveUp};
 use crate::error::{BoxError, Rejected, find};
 use crate::event::{Observed, Observer};
@@ -45,6 +46,8 @@ pub(super) struct Settings {
     failed_requests: Arc<AtomicU64>,
     /// See [`Settings::note_free_wait`].
     free_waits: Arc<AtomicBool>,
+    /// Of the kinds that are retried on while it helps.
+    track: Arc<TrackRecord>,
 }
 
 /// How one kind of failure is retried.
@@ -64,6 +67,8 @@ pub(super) struct Settings {
 pub struct Schedule {
     /// `None` is as many as the policy has.
     attempts: Option<u32>,
+    /// More than that as long as the last of them mostly helped.
+    while_it_helps: bool,
     backoff: Backoff,
 }
 
@@ -72,13 +77,40 @@ impl Schedule {
     /// even where the policy has more. 1 never retries it.
     #[must_use]
     pub const fn new(attempts: u32, backoff: Backoff) -> Self {
-        Self { attempts: Some(attempts), backoff }
+        Self { attempts: Some(attempts), while_it_helps: false, backoff }
     }
 
     /// As many attempts as the policy has, with this backoff.
     #[must_use]
     pub const fn waiting(backoff: Backoff) -> Self {
-        Self { attempts: None, backoff }
+        Self { attempts: None, while_it_helps: false, backoff }
+    }
+
+    /// As [`new`](Self::new), but as many attempts as the policy has while such late ones help: for a failure that is
+    /// either chance or the request's own fault, as `internal` is.
+    ///
+    /// An attempt that follows this kind, and is the `attempts`-th of its request or a later one, counts for its kind,
+    /// host, model and key label: up by one when it succeeds, to at most 8, and down by one when it ends in this kind again.
+    /// Above 0 the request goes on; at the start it is 0.
+    ///
+    /// ```
+    /// use tower_gemini::Kind;
+    /// use tower_gemini::retry::{Backoff, RetryPolicy, Schedule};
+    ///
+    /// # fn main() -> Result<(), tower_gemini::retry::ConfigError> {
+    /// // No evidence changes it: `internal` is tried three times.
+    /// let three = Schedule::new(3, Backoff::default());
+    /// let policy = RetryPolicy::builder().schedule(Kind::Internal, three).build()?;
+    /// # let _ = policy; Ok(()) }
+    /// ```
+    #[must_use]
+    pub const fn while_it_helps(attempts: u32, backoff: Backoff) -> Self {
+        Self { attempts: Some(attempts), while_it_helps: true, backoff }
+    }
+
+    /// Whether an attempt of this number says something about others, where the one before it failed so.
+    fn is_late(&self, attempt: u32) -> bool {
+        self.while_it_helps && self.attempts.is_some_and(|most| attempt >= most)
     }
 }
 
@@ -103,15 +135,15 @@ impl RetryPolicy {
             (Kind::Transport, None, general),
             // Only where the verdict knows the precondition to come true by itself.
             (Kind::FailedPrecondition, None, general),
-            // It may be the form that an over-long request takes; a third time it is.
-            (Kind::Internal, Some(3), general),
             (Kind::Conflict, Some(3), general),
             // Bounded by `maybe_processed_retries`, too.
             (Kind::DeadlineExceeded, None, general),
             (Kind::Cancelled, None, general),
         ] {
-            schedules[kind as usize] = Some(Schedule { attempts, backoff });
+            schedules[kind as usize] = Some(Schedule { attempts, while_it_helps: false, backoff });
         }
+        // It may be the form that an over-long request takes; a third time it is, unless others do better.
+        schedules[Kind::Internal as usize] = Some(Schedule::while_it_helps(3, general));
         RetryPolicyBuilder {
             settings: Settings {
                 attempts: 5,
@@ -128,13 +160,15 @@ impl RetryPolicy {
                 observer: Observed::default(),
                 failed_requests: Arc::default(),
                 free_waits: Arc::default(),
+                track: Arc::default(),
             },
             never_retried: None,
         }
     }
 
     /// A builder that starts with this policy's settings, to change some of them. What it builds shares this one's
-    /// budget, unless it is given another.
+    /// budget, unless it is given another, and what this one has found out
+    /// ([`Schedule::while_it_helps`]).
     ///
     /// ```
     /// use tower_gemini::stack::Preset;
@@ -155,7 +189,7 @@ impl RetryPolicy {
     #[must_use]
     pub fn would_retry(&self, verdict: &Verdict) -> Option<Duration> {
         let progress = Progress { attempts: 1, ..Progress::default() };
-        self.settings.schedule(&progress, verdict, || 0.0).ok().filter(|wait| {
+        self.settings.schedule(&progress, verdict, false, || 0.0).ok().filter(|wait| {
             self.settings.deadline.is_none_or(|deadline| *wait < deadline) && self.settings.attempts > 1
         })
     }
@@ -169,8 +203,8 @@ impl Default for RetryPolicy {
 
 impl RetryPolicyBuilder {
     /// Attempts in all, the first included and whatever their kinds. From 1 (never retry) to 100; default 5.
-    /// A kind's [`schedule`](Self::schedule) may end a request earlier: by default `internal` and `conflict` do,
-    /// after 3.
+    /// A kind's [`schedule`](Self::schedule) may end a request earlier: by default `conflict` does, after 3, and so does
+    /// `internal` unless third attempts mostly help.
     pub const fn attempts(mut self, attempts: u32) -> Self {
         self.settings.attempts = attempts;
         self
@@ -426,7 +460,7 @@ impl Settings {
         failure: &Failure<'_>,
         now: Instant,
         deadline: Option<Instant>,
-        key: impl FnOnce() -> u64,
+        mut key: impl FnMut() -> u64,
     ) -> Result<Again, GaveUp> {
         let mut stream = progress.stream.take();
         let in_time = |wait: Duration| {
@@ -449,9 +483,14 @@ impl Settings {
             Failure::Verdict(verdict) => {
                 progress.attempts += 1;
                 progress.rejections = 0;
+                let before = progress.kinds.last().copied();
                 progress.kinds.extend(verdict.kind());
+                let late = before.filter(|before| {
+                    verdict.kind() == Some(*before) && self.is_late(*before, progress.attempts)
+                });
+                let goes_on = late.is_some_and(|kind| self.track.note(of_kind(key(), kind), false));
                 let draw = || stream.get_or_insert_with(|| self.chance.stream()).unit();
-                let wait = self.schedule(progress, verdict, draw)?;
+                let wait = self.schedule(progress, verdict, goes_on, draw)?;
                 if !in_time(wait) {
                     return Err(GaveUp::Deadline);
                 }
@@ -473,11 +512,25 @@ impl Settings {
         Ok(again)
     }
 
-    /// The wait before the next attempt, by kind and count alone.
+    fn is_late(&self, kind: Kind, attempt: u32) -> bool {
+        self.schedules[kind as usize].is_some_and(|schedule| schedule.is_late(attempt))
+    }
+
+    /// Counts the success of an attempt, which `progress` does not count yet, where it says something about others.
+    pub(super) fn note_success(&self, progress: &Progress, key: impl FnOnce() -> Option<u64>) {
+        let before = progress.kinds.last().copied();
+        let Some(kind) = before.filter(|before| self.is_late(*before, progress.attempts + 1)) else { return };
+        if let Some(key) = key() {
+            self.track.note(of_kind(key, kind), true);
+        }
+    }
+
+    /// The wait before the next attempt, by kind and count alone; `goes_on` where such attempts have helped lately.
     pub(super) fn schedule(
         &self,
         progress: &Progress,
         verdict: &Verdict,
+        goes_on: bool,
         mut draw: impl FnMut() -> f64,
     ) -> Result<Duration, GaveUp> {
         let kind = verdict.kind().ok_or(GaveUp::NotRetryable)?;
@@ -496,7 +549,8 @@ impl Settings {
             _ => self.schedules[kind as usize].as_ref().ok_or(GaveUp::NotRetryable)?,
         };
         let most = self.most(progress.reserved);
-        if progress.attempts >= schedule.attempts.unwrap_or(most).min(most) {
+        let own = schedule.attempts.filter(|_| !goes_on).unwrap_or(most);
+        if progress.attempts >= own.min(most) {
             return Err(GaveUp::Attempts);
         }
         if verdict.maybe_processed() && progress.maybe_processed >= self.maybe_processed_retries {
@@ -513,6 +567,11 @@ impl Settings {
         let least = delay.at_least();
         Ok(own.max(least) + least.mul_f64(self.server_delay_jitter * draw()))
     }
+}
+
+/// The key of one kind: keys are hashes, so a few bits tell the kinds apart.
+const fn of_kind(key: u64, kind: Kind) -> u64 {
+    key ^ kind as u64
 }
 
 #[cfg(test)]
