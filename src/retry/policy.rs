@@ -376,6 +376,8 @@ pub(super) struct Progress {
     pub(super) rejections: u32,
     /// Attempts that are left to models which come after this one.
     pub(super) reserved: u32,
+    /// Of the attempts, those at models that came before this one.
+    pub(super) elsewhere: u32,
     /// Drawn from at the first wait.
     pub(super) stream: Option<Stream>,
     pub(super) waits: Vec<Duration>,
@@ -481,13 +483,10 @@ impl Settings {
                 Again { wait, token: None }
             }
             Failure::Verdict(verdict) => {
+                let late = self.late(progress).filter(|kind| verdict.kind() == Some(*kind));
                 progress.attempts += 1;
                 progress.rejections = 0;
-                let before = progress.kinds.last().copied();
                 progress.kinds.extend(verdict.kind());
-                let late = before.filter(|before| {
-                    verdict.kind() == Some(*before) && self.is_late(*before, progress.attempts)
-                });
                 let goes_on = late.is_some_and(|kind| self.track.note(of_kind(key(), kind), false));
                 let draw = || stream.get_or_insert_with(|| self.chance.stream()).unit();
                 let wait = self.schedule(progress, verdict, goes_on, draw)?;
@@ -512,14 +511,17 @@ impl Settings {
         Ok(again)
     }
 
-    fn is_late(&self, kind: Kind, attempt: u32) -> bool {
-        self.schedules[kind as usize].is_some_and(|schedule| schedule.is_late(attempt))
+    /// Whether the attempt that just ended, which `progress` does not count yet, says something about others, and about
+    /// which kind.
+    fn late(&self, progress: &Progress) -> Option<Kind> {
+        let before = progress.kinds.last().filter(|_| progress.attempts > progress.elsewhere)?;
+        let schedule = self.schedules[*before as usize]?;
+        schedule.is_late(progress.attempts + 1).then_some(*before)
     }
 
-    /// Counts the success of an attempt, which `progress` does not count yet, where it says something about others.
+    /// Counts the success of such an attempt.
     pub(super) fn note_success(&self, progress: &Progress, key: impl FnOnce() -> Option<u64>) {
-        let before = progress.kinds.last().copied();
-        let Some(kind) = before.filter(|before| self.is_late(*before, progress.attempts + 1)) else { return };
+        let Some(kind) = self.late(progress) else { return };
         if let Some(key) = key() {
             self.track.note(of_kind(key, kind), true);
         }
