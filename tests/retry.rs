@@ -539,6 +539,18 @@ async fn under_towers_retry_internal_goes_on_while_third_attempts_help() {
     assert_eq!(calls(NEVER).await, 5);
 }
 
+// Draws of their own would spend all five within a second once in a while.
+#[tokio::test(start_paused = true)]
+async fn five_attempts_are_never_spent_within_three_seconds() {
+    for seed in 0..300 {
+        let probe = Probe::always(error(503, "UNAVAILABLE", "down"));
+        run(no_budget().seed(seed).build().unwrap(), &probe).await.unwrap();
+        let gaps = gaps(&probe.state());
+        let sum: Duration = gaps.iter().sum();
+        assert!(gaps.len() == 4 && sum >= Duration::from_millis(3200), "seed {seed}: {gaps:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn attempts_of_all_kinds_count_together() {
     let probe = Probe::new([quota("PerMinute", "1s")], error(500, "INTERNAL", "oh"));

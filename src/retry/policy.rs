@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::backoff::Backoff;
+use super::backoff::{Backoff, next_draw};
 use super::budget::{Budget, Withdrawal};
 use super::track::TrackRecord;
 use super::{ConfigError, GaveUp};
@@ -189,7 +189,7 @@ impl RetryPolicy {
     #[must_use]
     pub fn would_retry(&self, verdict: &Verdict) -> Option<Duration> {
         let progress = Progress { attempts: 1, ..Progress::default() };
-        self.settings.schedule(&progress, verdict, false, || 0.0).ok().filter(|wait| {
+        self.settings.schedule(&progress, verdict, false, |_| 0.0).ok().filter(|wait| {
             self.settings.deadline.is_none_or(|deadline| *wait < deadline) && self.settings.attempts > 1
         })
     }
@@ -380,6 +380,8 @@ pub(super) struct Progress {
     pub(super) elsewhere: u32,
     /// Drawn from at the first wait.
     pub(super) stream: Option<Stream>,
+    /// For the last backoff.
+    pub(super) drawn: Option<f64>,
     pub(super) waits: Vec<Duration>,
     pub(super) kinds: Vec<Kind>,
 }
@@ -412,6 +414,14 @@ impl<'a> Failure<'a> {
             None => Self::Verdict(verdict),
         }
     }
+}
+
+/// What a draw is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Draw {
+    Backoff,
+    /// What goes on top of a delay that the server named.
+    ServerDelay,
 }
 
 /// Send it again after `wait`, paying with `token` where the budget was charged.
@@ -464,7 +474,7 @@ impl Settings {
         deadline: Option<Instant>,
         mut key: impl FnMut() -> u64,
     ) -> Result<Again, GaveUp> {
-        let mut stream = progress.stream.take();
+        let (mut stream, mut drawn) = (progress.stream.take(), progress.drawn);
         let in_time = |wait: Duration| {
             let end = now.checked_add(wait);
             deadline.is_none_or(|deadline| end.is_some_and(|end| end < deadline))
@@ -488,7 +498,13 @@ impl Settings {
                 progress.rejections = 0;
                 progress.kinds.extend(verdict.kind());
                 let goes_on = late.is_some_and(|kind| self.track.note(of_kind(key(), kind), false));
-                let draw = || stream.get_or_insert_with(|| self.chance.stream()).unit();
+                let draw = |what| {
+                    let mut unit = || stream.get_or_insert_with(|| self.chance.stream()).unit();
+                    match what {
+                        Draw::Backoff => *drawn.insert(next_draw(drawn, unit)),
+                        Draw::ServerDelay => unit(),
+                    }
+                };
                 let wait = self.schedule(progress, verdict, goes_on, draw)?;
                 if !in_time(wait) {
                     return Err(GaveUp::Deadline);
@@ -506,7 +522,7 @@ impl Settings {
                 Again { wait, token }
             }
         };
-        progress.stream = stream;
+        (progress.stream, progress.drawn) = (stream, drawn);
         progress.waits.push(again.wait);
         Ok(again)
     }
@@ -533,7 +549,7 @@ impl Settings {
         progress: &Progress,
         verdict: &Verdict,
         goes_on: bool,
-        mut draw: impl FnMut() -> f64,
+        mut draw: impl FnMut(Draw) -> f64,
     ) -> Result<Duration, GaveUp> {
         let kind = verdict.kind().ok_or(GaveUp::NotRetryable)?;
         if verdict.after_output() {
@@ -559,7 +575,7 @@ impl Settings {
             return Err(GaveUp::MaybeProcessed);
         }
         let retry = progress.attempts - 1;
-        let own = schedule.backoff.delay(retry, progress.waits.last().copied(), draw());
+        let own = schedule.backoff.delay(retry, progress.waits.last().copied(), draw(Draw::Backoff));
         let Some(delay) = verdict.server_delay() else { return Ok(own) };
         if delay.declared() > self.max_server_delay {
             return Err(GaveUp::ServerDelay);
@@ -567,7 +583,7 @@ impl Settings {
         // Never early: the jitter goes on top, and the own backoff only lengthens it (a server that keeps
         // failing after its own delay is given more time; google.rpc.RetryInfo asks for that).
         let least = delay.at_least();
-        Ok(own.max(least) + least.mul_f64(self.server_delay_jitter * draw()))
+        Ok(own.max(least) + least.mul_f64(self.server_delay_jitter * draw(Draw::ServerDelay)))
     }
 }
 
