@@ -539,6 +539,19 @@ async fn under_towers_retry_internal_goes_on_while_third_attempts_help() {
     assert_eq!(calls(NEVER).await, 5);
 }
 
+// Of those who wait for a circuit, the first may be sent as a probe and lose an attempt: one that has all of them.
+#[tokio::test(start_paused = true)]
+async fn who_has_lost_attempts_comes_back_after_who_has_not() {
+    for failures in [0, 1, 3] {
+        let script = vec![error(503, "UNAVAILABLE", "down"); failures];
+        let rejected = Answer::Rejected(Some(2 * SECOND));
+        let probe = Probe::new(script.into_iter().chain([rejected]), Answer::Ok);
+        run(no_budget().build().unwrap(), &probe).await.unwrap();
+        let later = Duration::from_millis(10) * u32::try_from(failures).unwrap();
+        assert_eq!(gaps(&probe.state()).last(), Some(&(2 * SECOND + later)), "{failures}");
+    }
+}
+
 // Draws of their own would spend all five within a second once in a while.
 #[tokio::test(start_paused = true)]
 async fn five_attempts_are_never_spent_within_three_seconds() {

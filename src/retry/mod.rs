@@ -39,7 +39,8 @@
 //! and any wait that would not end before the deadline, is not begun: the last real answer is returned now.
 //!
 //! A request that a layer of this process turned away ([`Rejected`](crate::Rejected)) was not sent: waiting for
-//! it costs no attempt and no budget; a retry that was paid for keeps its token for when it may go.
+//! it costs no attempt and no budget; a retry that was paid for keeps its token for when it may go. For each attempt that
+//! it has lost it waits 10 ms longer: the first to come back may be a circuit's probe, which is for one that has them all.
 //!
 //! # Defaults
 //!

@@ -15,6 +15,10 @@ use crate::event::{Observed, Observer};
 use crate::rng::{Chance, Stream};
 use crate::verdict::{Kind, Retryability, Verdict};
 
+/// What a request waits longer for those that turn it away, for each of its attempts: more than the timer's grain, and
+/// nothing beside the waits themselves.
+const YIELD: Duration = Duration::from_millis(10);
+
 /// What to retry, how often and when. Cheap to clone; clones share the budget.
 ///
 /// Made by [`RetryPolicy::builder`]; [`RetryPolicy::default`] has the defaults of the [module
@@ -486,7 +490,10 @@ impl Settings {
                 progress.rejections = progress.rejections.saturating_add(1);
                 let floor = Duration::from_millis(1 << progress.rejections.min(10));
                 let until = rejected.until().ok_or(GaveUp::Rejected)?;
-                let wait = until.saturating_duration_since(now).max(floor);
+                // The first to come back may be the probe that finds out whether the server is well. Where others wait who
+                // have lost no attempt yet, they go before.
+                let behind = YIELD.saturating_mul(progress.attempts);
+                let wait = until.saturating_duration_since(now).max(floor).saturating_add(behind);
                 if !in_time(wait) {
                     return Err(GaveUp::Deadline);
                 }
