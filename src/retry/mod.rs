@@ -28,8 +28,11 @@
 //! A failure inside a 200 is one of these as long as the classifier has held the answer back, by default until the first
 //! event of a stream ([`Peek`](crate::classify::Peek)). After output nothing is repeated.
 //!
-//! `internal` is either chance or the answer to a prompt that is too long, and looks the same. A request gets the benefit of the
-//! doubt while third attempts after it mostly succeed for the same model ([`Schedule::while_it_helps`]).
+//! `internal` is either chance or the answer to a prompt that is too long, and looks the same. A request gets the benefit
+//! of the doubt while third attempts after it mostly succeed for the same model ([`Schedule::while_it_helps`]).
+//!
+//! Each wait is as uniform as its jitter says, and those of one request are spread: four with full jitter from 1 s add up to
+//! 3.2 s at the least, so that no request has spent its five attempts a moment after an outage began.
 //!
 //! Attempts of all kinds count together: two `internal` after a `rate_limited` are three.
 //! Those of all models of a [fallback](crate::fallback) outside do, too, and one is left for each model to come.

@@ -94,17 +94,19 @@ impl Schedule {
     /// either chance or the request's own fault, as `internal` is.
     ///
     /// An attempt that follows this kind, and is the `attempts`-th of its request or a later one, counts for its kind,
-    /// host, model and key label: up by one when it succeeds, to at most 8, and down by one when it ends in this kind again.
-    /// Above 0 the request goes on; at the start it is 0.
+    /// host, model and key label: up by one when it succeeds, to at most 8, and down by one when it ends in this kind
+    /// again. Above 0 the request goes on; at the start it is 0. At most 1,024 of them are kept, and more share one.
     ///
     /// ```
     /// use tower_gemini::Kind;
     /// use tower_gemini::retry::{Backoff, RetryPolicy, Schedule};
     ///
     /// # fn main() -> Result<(), tower_gemini::retry::ConfigError> {
-    /// // No evidence changes it: `internal` is tried three times.
-    /// let three = Schedule::new(3, Backoff::default());
-    /// let policy = RetryPolicy::builder().schedule(Kind::Internal, three).build()?;
+    /// let policy = RetryPolicy::builder()
+    ///     .schedule(Kind::Conflict, Schedule::while_it_helps(2, Backoff::default()))
+    ///     // Three and no more, whatever others found out.
+    ///     .schedule(Kind::Internal, Schedule::new(3, Backoff::default()))
+    ///     .build()?;
     /// # let _ = policy; Ok(()) }
     /// ```
     #[must_use]
