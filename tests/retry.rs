@@ -450,6 +450,120 @@ async fn more_attempts_are_made_where_no_schedule_ends_them() {
     }
 }
 
+/// Lives through `failures` and a success, or gives up; how many calls that took.
+async fn calls_for(policy: &RetryPolicy, kind: &Answer, failures: usize) -> usize {
+    let probe = Probe::new(vec![kind.clone(); failures], Answer::Ok);
+    run(policy.clone(), &probe).await.unwrap();
+    probe.state().lock().unwrap().calls.len()
+}
+
+const NEVER: usize = 100;
+
+#[tokio::test(start_paused = true)]
+async fn internal_goes_on_while_third_attempts_help() {
+    let internal = error(500, "INTERNAL", "oh");
+    let policy = no_budget().build().unwrap();
+    assert_eq!(calls_for(&policy, &internal, 3).await, 3, "nothing is known yet");
+    for _ in 0..3 {
+        assert_eq!(calls_for(&policy, &internal, 2).await, 3);
+    }
+    assert_eq!(calls_for(&policy, &internal, 4).await, 5, "three successes pay for two failures");
+    assert_eq!(
+        calls_for(&policy, &internal, NEVER).await,
+        4,
+        "that success and one more are left, and spent"
+    );
+    assert_eq!(calls_for(&policy, &internal, NEVER).await, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_helped_is_known_by_kind_and_model() {
+    let internal = error(500, "INTERNAL", "oh");
+    let conflict = error(409, "ABORTED", "oh");
+    let policy = no_budget().build().unwrap();
+    for _ in 0..8 {
+        // Of other kinds, and at the second attempt, a success says nothing of `internal`.
+        for (kind, failures) in [(&conflict, 2), (&error(503, "UNAVAILABLE", "down"), 3), (&internal, 1)] {
+            assert_eq!(calls_for(&policy, kind, failures).await, failures + 1);
+        }
+    }
+    assert_eq!(calls_for(&policy, &internal, NEVER).await, 3);
+    for _ in 0..8 {
+        calls_for(&policy, &internal, 2).await;
+    }
+    assert_eq!(calls_for(&policy, &conflict, NEVER).await, 3, "another kind");
+    let mut other = request();
+    *other.uri_mut() = "http://127.0.0.1/v1beta/models/other:generateContent".parse().unwrap();
+    let probe = Probe::always(internal.clone());
+    run_request(policy.clone(), &probe, other).await.unwrap();
+    assert_eq!(probe.state().lock().unwrap().calls.len(), 3, "another model");
+    assert_eq!(calls_for(&policy, &internal, NEVER).await, 5, "the policy's");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_schedule_without_evidence_is_not_changed_by_it() {
+    let internal = error(500, "INTERNAL", "oh");
+    let three = Schedule::new(3, Backoff::default());
+    let policy = no_budget().schedule(Kind::Internal, three).build().unwrap();
+    for _ in 0..8 {
+        calls_for(&policy, &internal, 2).await;
+    }
+    assert_eq!(calls_for(&policy, &internal, NEVER).await, 3);
+    let while_it_helps = Schedule::while_it_helps(2, Backoff::default());
+    let policy = no_budget().schedule(Kind::Unavailable, while_it_helps).build().unwrap();
+    let unavailable = error(503, "UNAVAILABLE", "down");
+    for _ in 0..8 {
+        assert_eq!(calls_for(&policy, &unavailable, 1).await, 2);
+    }
+    assert_eq!(calls_for(&policy, &unavailable, NEVER).await, 5);
+}
+
+// The same rule where tower's own `Retry` asks.
+#[tokio::test(start_paused = true)]
+async fn under_towers_retry_internal_goes_on_while_third_attempts_help() {
+    let internal = error(500, "INTERNAL", "oh");
+    let policy = no_budget().build().unwrap();
+    let calls = async |failures| {
+        let probe = Probe::new(vec![internal.clone(); failures], Answer::Ok);
+        let mut service = ServiceBuilder::new()
+            .layer(tower::retry::RetryLayer::new(policy.clone()))
+            .layer(ClassifyLayer::new())
+            .service(probe.clone());
+        service.ready().await.unwrap().call(request()).await.unwrap();
+        probe.state().lock().unwrap().calls.len()
+    };
+    assert_eq!(calls(NEVER).await, 3);
+    for _ in 0..8 {
+        assert_eq!(calls(2).await, 3);
+    }
+    assert_eq!(calls(NEVER).await, 5);
+}
+
+// Of those who wait for a circuit, the first may be sent as a probe and lose an attempt: one that has all of them.
+#[tokio::test(start_paused = true)]
+async fn who_has_lost_attempts_comes_back_after_who_has_not() {
+    for failures in [0, 1, 3] {
+        let script = vec![error(503, "UNAVAILABLE", "down"); failures];
+        let rejected = Answer::Rejected(Some(2 * SECOND));
+        let probe = Probe::new(script.into_iter().chain([rejected]), Answer::Ok);
+        run(no_budget().build().unwrap(), &probe).await.unwrap();
+        let later = Duration::from_millis(10) * u32::try_from(failures).unwrap();
+        assert_eq!(gaps(&probe.state()).last(), Some(&(2 * SECOND + later)), "{failures}");
+    }
+}
+
+// Draws of their own would spend all five within a second once in a while.
+#[tokio::test(start_paused = true)]
+async fn five_attempts_are_never_spent_within_three_seconds() {
+    for seed in 0..300 {
+        let probe = Probe::always(error(503, "UNAVAILABLE", "down"));
+        run(no_budget().seed(seed).build().unwrap(), &probe).await.unwrap();
+        let gaps = gaps(&probe.state());
+        let sum: Duration = gaps.iter().sum();
+        assert!(gaps.len() == 4 && sum >= Duration::from_millis(3200), "seed {seed}: {gaps:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn attempts_of_all_kinds_count_together() {
     let probe = Probe::new([quota("PerMinute", "1s")], error(500, "INTERNAL", "oh"));

@@ -13,6 +13,6 @@ pub(crate) mod policy;
 pub(crate) mod run;
 pub(crate) mod scenario;
 pub(crate) mod score;
-
 pub(crate) mod tower;
+pub(crate) mod tower_resilience;
 pub(crate) mod watch;

@@ -18,6 +18,7 @@ use crate::server::Server;
 pub(crate) enum Contender {
     Policy(&'static Policy),
     Tower,
+    TowerResilience,
     Ours,
 }
 
@@ -28,6 +29,7 @@ impl Contender {
         match self {
             Self::Policy(policy) => policy.name,
             Self::Tower => "tower",
+            Self::TowerResilience => "tower-resilience",
             Self::Ours => OURS,
         }
     }
@@ -35,7 +37,7 @@ impl Contender {
     /// All of them; this crate is the last.
     pub(crate) fn all() -> Vec<Self> {
         let mut all: Vec<_> = POLICIES.iter().map(Self::Policy).collect();
-        all.extend([Self::Tower, Self::Ours]);
+        all.extend([Self::Tower, Self::TowerResilience, Self::Ours]);
         all
     }
 }
@@ -87,6 +89,9 @@ impl<'a> Cell<'a> {
         let sends: Vec<Sender> = match contender {
             Contender::Policy(policy) => seeds.map(|seed| process(policy, scenario, &server, seed)).collect(),
             Contender::Tower => seeds.map(|seed| super::tower::process(scenario, &server, seed)).collect(),
+            Contender::TowerResilience => {
+                seeds.map(|_| super::tower_resilience::process(scenario, &server)).collect()
+            }
             Contender::Ours => {
                 stacks.extend(seeds.map(|seed| Stack::new(scenario, fleet, &server, seed)));
                 stacks.iter().map(|stack| stack.send.clone()).collect()

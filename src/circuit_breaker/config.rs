@@ -143,7 +143,9 @@ impl CircuitBreakerBuilder {
     /// For how long after an outage the calls a second are limited, at most one hour; zero for not at all. Default 30 s.
     ///
     /// It begins with 10 calls a second, or with a quarter of those before the outage if that is more, and doubles four
-    /// times over the ramp.
+    /// times over the ramp. A server that takes less than before is met at what it takes: each failure takes the ramp
+    /// back by a second, and two successes make up for it, so that the rate falls where more than a third of the calls
+    /// fail. After four times its length it is over, whatever fails.
     pub const fn ramp(mut self, ramp: Duration) -> Self {
         self.rules.ramp = nanos(ramp);
         self

@@ -4,6 +4,11 @@
 //! no token is told when, at this rate, one will be free that nobody was promised yet; so callers who wait come
 //! back in the order in which they were turned away, as fast as they are let through, and not all at once.
 //!
+//! A server that comes back may take less than before. Each failure takes the ramp back by [`BACK`], and two successes
+//! make up for it: where more than a third of the calls fail the rate falls until they do not, or until it is the one of
+//! the beginning. A smaller share is left to the retries, as plain errors are everywhere. It is over for good when it has
+//! lasted [`LONGEST`] times its length.
+//!
 //! **The numbers.** At the rate `r(t) = start · 2^(t/τ)`, a backlog of `n` is out when the rate has grown to
 //! `start + n · ln 2 / τ`. With 10 a second and τ = 7.5 s, a backlog of 600 is out after 20 s, at 65 a second; one
 //! bucket of burst on top, no second sees more than 75. Whoever calls less than 10 times a second never meets an
@@ -14,9 +19,18 @@ use super::{Nanos, SECOND};
 /// How often the rate doubles from the ramp's beginning to its end.
 const DOUBLINGS: f64 = 4.0;
 
+/// What one failure takes back, and twice what one success makes up for.
+const BACK: Nanos = SECOND;
+
+/// How many times its length it lasts, whatever fails.
+const LONGEST: u64 = 4;
+
 #[derive(Clone, Debug)]
 pub(super) struct Ramp {
     began: Nanos,
+    length: Nanos,
+    /// What failures have taken back, and successes did not make up for.
+    behind: Nanos,
     /// Seconds in which the rate doubles.
     tau: f64,
     /// Calls a second at the beginning; also the size of the bucket.
@@ -33,7 +47,7 @@ impl Ramp {
     /// From `now` on for `length`, beginning with `start` calls a second.
     pub(super) fn new(now: Nanos, length: Nanos, start: f64) -> Self {
         let tau = seconds(length) / DOUBLINGS;
-        Self { began: now, tau, start, filled: 0.0, tokens: start, promised: 0.0 }
+        Self { began: now, length, behind: 0, tau, start, filled: 0.0, tokens: start, promised: 0.0 }
     }
 
     pub(super) fn is_over(&self, now: Nanos) -> bool {
@@ -42,16 +56,14 @@ impl Ramp {
 
     /// When to come back, if no call may go now.
     pub(super) fn promise(&mut self, now: Nanos) -> Option<Nanos> {
-        let age = self.age(now).max(self.filled);
-        let flow = self.volume(age) - self.volume(self.filled);
-        self.filled = age;
-        self.tokens = (self.tokens + flow).min(self.start);
+        self.fill(now);
         if self.tokens >= 1.0 {
             return None;
         }
-        self.promised = self.promised.max(self.volume(age)) + 1.0;
+        self.promised = self.promised.max(self.volume(self.filled)) + 1.0;
         let wait = (self.inverse(self.promised) * SECOND as f64).ceil();
-        Some(self.began.saturating_add(wait as Nanos).max(now.saturating_add(1)))
+        let until = self.began.saturating_add(self.behind).saturating_add(wait as Nanos);
+        Some(until.max(now.saturating_add(1)))
     }
 
     /// One call goes, after [`promise`](Self::promise) had nothing against it.
@@ -59,8 +71,46 @@ impl Ramp {
         self.tokens -= 1.0;
     }
 
+    /// A call failed.
+    pub(super) fn step_back(&mut self, now: Nanos) {
+        let longest = self.length.saturating_mul(LONGEST - 1).saturating_sub(self.behind);
+        let back = BACK.min(longest).min(self.nanos(now));
+        self.turn(now, self.behind + back);
+    }
+
+    /// So many calls succeeded.
+    pub(super) fn make_up(&mut self, now: Nanos, successes: u32) {
+        if self.behind > 0 {
+            self.turn(now, self.behind.saturating_sub(BACK / 2 * Nanos::from(successes)));
+        }
+    }
+
+    /// From now on it is so far behind. What has flowed in stays; promises are made anew from here, and those who come
+    /// back on an older one are given another.
+    fn turn(&mut self, now: Nanos, behind: Nanos) {
+        if self.is_over(now) {
+            return;
+        }
+        self.fill(now);
+        self.behind = behind;
+        self.filled = self.age(now);
+        self.promised = self.volume(self.filled);
+    }
+
+    fn fill(&mut self, now: Nanos) {
+        let age = self.age(now).max(self.filled);
+        let flow = self.volume(age) - self.volume(self.filled);
+        self.filled = age;
+        self.tokens = (self.tokens + flow).min(self.start);
+    }
+
+    /// How far it has come, in seconds.
     fn age(&self, now: Nanos) -> f64 {
-        seconds(now.saturating_sub(self.began))
+        seconds(self.nanos(now))
+    }
+
+    fn nanos(&self, now: Nanos) -> Nanos {
+        now.saturating_sub(self.began).saturating_sub(self.behind)
     }
 
     /// How many calls flow in up to this age: the integral of the rate. Past the end the last rate goes on, for
@@ -71,7 +121,7 @@ impl Ramp {
         grown + (age - end).max(0.0) * self.start * DOUBLINGS.exp2()
     }
 
-    /// The age at which so many calls have flowed in.
+    /// How far it has come when so many calls have flowed in.
     fn inverse(&self, volume: f64) -> f64 {
         let end = self.tau * DOUBLINGS;
         let past = volume - self.volume(end);
@@ -88,6 +138,8 @@ fn seconds(nanos: Nanos) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use std::cmp::Reverse;
     use std::collections::BinaryHeap;
@@ -139,6 +191,73 @@ mod tests {
         }
         // More than the ramp lets through: what is promised past its end is spread, too.
         assert!(peak(&release(3000, SECOND, 2)) <= 250);
+    }
+
+    // A server that takes 20 a second and keeps 100 waiting; who is refused comes back after two seconds. Without a step
+    // back 230 calls go in one second, and 3,263 in all.
+    #[test]
+    fn a_server_that_takes_less_is_met_at_what_it_takes() {
+        let mut ramp = Ramp::new(0, LENGTH, 10.0);
+        let mut asking: BinaryHeap<Reverse<Nanos>> = (0..1000).map(|n| Reverse(n * 1_000_000)).collect();
+        let (mut out, mut served, mut free) = (Vec::new(), 0, 0);
+        while let Some(Reverse(now)) = asking.pop() {
+            match if ramp.is_over(now) { None } else { ask(&mut ramp, now) } {
+                Some(until) => asking.push(Reverse(until.next_multiple_of(1_000_000))),
+                None => {
+                    out.push(now);
+                    free = now.max(free);
+                    if free - now >= 100 * SECOND / 20 {
+                        ramp.step_back(now);
+                        asking.push(Reverse(now + 2 * SECOND));
+                    } else {
+                        free += SECOND / 20;
+                        served += 1;
+                        ramp.make_up(now, 1);
+                    }
+                }
+            }
+        }
+        assert!(served == 1000 && free < 52 * SECOND, "the server is kept busy: {free}");
+        assert!(peak(&out) <= 60, "{} in one second", peak(&out));
+        assert!(out.len() <= 1400, "{} calls", out.len());
+    }
+
+    #[test]
+    fn plain_errors_do_not_hold_it_back() {
+        for per_second in [1, 10, 100, 1000] {
+            let mut ramp = Ramp::new(0, LENGTH, 10.0);
+            for n in 0..40 * per_second {
+                let now = n * SECOND / per_second;
+                if n % 10 < 3 { ramp.step_back(now) } else { ramp.make_up(now, 1) }
+            }
+            assert!(ramp.behind <= 4 * SECOND && ramp.is_over(LENGTH + 4 * SECOND), "{per_second}");
+        }
+    }
+
+    proptest! {
+        // Whatever fails: it ends, it grows no faster than without, and the bucket holds what it holds.
+        #[test]
+        fn it_never_runs_ahead_and_is_over_in_the_end(
+            ops in prop::collection::vec((0..SECOND, any::<bool>(), 1..20u32), 1..500), length in 1..60 * SECOND,
+        ) {
+            let mut ramp = Ramp::new(7, length, 10.0);
+            let plain = ramp.clone();
+            let (mut now, mut most) = (7, 0.0);
+            for (step, failed, successes) in ops {
+                now += step;
+                if failed { ramp.step_back(now) } else { ramp.make_up(now, successes) }
+                prop_assert!(ramp.age(now) <= plain.age(now));
+                prop_assert!(ramp.behind <= 3 * length);
+                if let Some(until) = ask(&mut ramp, now) {
+                    prop_assert!(until > now);
+                } else {
+                    most += 1.0;
+                    prop_assert!(most <= 10.0 + plain.volume(plain.age(now)) + 1e-6);
+                }
+                prop_assert!(ramp.tokens <= ramp.start);
+            }
+            prop_assert!(ramp.is_over(7 + LONGEST * length));
+        }
     }
 
     #[test]

@@ -258,6 +258,9 @@ impl Machine {
         if successes > 0 {
             self.touched = self.touched.max(now);
             self.row = 0;
+            if let Phase::Closed { ramp: Some(ramp) } = &mut self.phase {
+                ramp.make_up(now, successes);
+            }
             self.window.record(now, Counts { calls: successes, failures: 0, slow: 0 });
         }
     }
@@ -285,6 +288,11 @@ impl Machine {
                 true
             }
         };
+        match &mut self.phase {
+            Phase::Closed { ramp: Some(ramp) } if failed => ramp.step_back(now),
+            Phase::Closed { ramp: Some(ramp) } => ramp.make_up(now, 1),
+            _ => {}
+        }
         self.window.record(now, Counts { calls: 1, failures: failed.into(), slow: slow.into() });
         if self.mode == Mode::ForcedClosed || !(failed || slow) {
             return None;

@@ -185,6 +185,8 @@ struct Naive {
     good: u32,
     strikes: u32,
     ramp_until: Nanos,
+    /// How much of that failures have added.
+    behind: Nanos,
     let_through: Vec<Nanos>,
     touched: Nanos,
 }
@@ -202,6 +204,7 @@ impl Naive {
             good: 0,
             strikes: 0,
             ramp_until: 0,
+            behind: 0,
             let_through: Vec::new(),
             touched: now,
         }
@@ -215,7 +218,20 @@ impl Naive {
         self.probes.clear();
         self.let_through.clear();
         self.good = 0;
-        self.ramp_until = 0;
+        (self.ramp_until, self.behind) = (0, 0);
+    }
+
+    /// What one call does to a ramp.
+    fn ramps(&mut self, now: Nanos, failed: bool) {
+        if now < self.ramp_until {
+            let begun = self.ramp_until - self.rules.ramp;
+            let before = self.behind;
+            self.behind = match failed {
+                true => (before + SECOND.min(now.saturating_sub(begun))).min(3 * self.rules.ramp),
+                false => before.saturating_sub(SECOND / 2),
+            };
+            self.ramp_until = self.ramp_until + self.behind - before;
+        }
     }
 
     /// What the window holds: calls, failures, slow ones.
@@ -262,6 +278,7 @@ impl Naive {
             Is::Closed if mark == Mark::Neutral => {}
             Is::Closed => {
                 self.results.push((now, mark, slow));
+                self.ramps(now, mark != Mark::Success);
                 let (calls, failed, were_slow) = self.window(now);
                 let above = |bad: u32, share: f64| {
                     let (bad, n) = (f64::from(bad), f64::from(calls));

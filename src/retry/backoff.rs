@@ -98,6 +98,17 @@ impl Backoff {
     }
 }
 
+/// The draw for a request's next wait: the first is random, each further one the golden ratio's fraction past the one
+/// before.
+///
+/// Each alone is as uniform as the first, so callers stay as far apart as with draws of their own; but one request's
+/// draws fall apart from each other, where independent ones would be small all four times once in a while and
+/// spend five attempts within a second. With full jitter from 1 s four waits add up to 3.2 s at the least.
+pub(super) fn next_draw(before: Option<f64>, random: impl FnOnce() -> f64) -> f64 {
+    const GOLDEN: f64 = 0.618_033_988_749_894_9;
+    before.map_or_else(random, |before| (before + GOLDEN).fract())
+}
+
 impl Default for Backoff {
     /// 1 s, doubling, full jitter, cap 60 s.
     fn default() -> Self {
@@ -143,6 +154,34 @@ mod tests {
                 Jitter::Decorrelated => prop_assert!(delay + Duration::from_nanos(2) >= base),
                 _ => {}
             }
+        }
+    }
+
+    /// The draws of one request, from the first.
+    fn draws(first: f64) -> impl Iterator<Item = f64> {
+        std::iter::successors(Some(first), |before| Some(next_draw(Some(*before), || unreachable!())))
+    }
+
+    #[test]
+    fn a_requests_attempts_are_not_spent_at_once() {
+        for first in 0..10_000 {
+            let waits = draws(f64::from(first) / 10_000.0).zip(0..4);
+            let sum: f64 = waits.map(|(draw, n)| Backoff::default().delay(n, None, draw).as_secs_f64()).sum();
+            assert!((3.2..15.0).contains(&sum), "{first}: {sum}");
+        }
+    }
+
+    // Before each retry, the callers are spread as evenly as before the first.
+    #[test]
+    fn each_draw_of_many_callers_is_uniform() {
+        for n in 0..20 {
+            let mut tenths = [0; 10];
+            for first in 0..10_000 {
+                let draw = draws(f64::from(first) / 10_000.0).nth(n).expect("endless");
+                assert!((0.0..1.0).contains(&draw));
+                tenths[(draw * 10.0) as usize] += 1;
+            }
+            assert!(tenths.iter().all(|count| (999..=1001).contains(count)), "{n}: {tenths:?}");
         }
     }
 

@@ -45,16 +45,19 @@ struct Shared {
     cap: Milli,
     per_success: Milli,
     /// Buckets that are not full: what they lack, from 1 to `cap`. A missing key has a full bucket.
-    lacking: Mutex<HashMap<u64, Milli, BuildHasherDefault<Identity>>>,
+    lacking: Mutex<Buckets<Milli>>,
     /// `lacking.len()`, written under the lock and read without it, so that a success costs one load while all
     /// is well. Relaxed: it is a hint. A success that misses a bucket that was opened in the same moment pays
     /// nothing in, which is what it would have done a moment before.
     open: AtomicUsize,
 }
 
+/// By key, those that differ from what a key begins with. See [`slot`].
+pub(super) type Buckets<T> = HashMap<u64, T, BuildHasherDefault<Identity>>;
+
 /// Keys are hashes already.
 #[derive(Default)]
-struct Identity(u64);
+pub(super) struct Identity(u64);
 
 impl Hasher for Identity {
     fn finish(&self) -> u64 {
@@ -110,7 +113,7 @@ impl Budget {
         self.shared.open.load(Ordering::Relaxed)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Milli, BuildHasherDefault<Identity>>> {
+    fn lock(&self) -> MutexGuard<'_, Buckets<Milli>> {
         lock(&self.shared.lacking)
     }
 
@@ -163,8 +166,9 @@ impl Budget {
     }
 }
 
-fn slot(lacking: &HashMap<u64, Milli, BuildHasherDefault<Identity>>, key: u64) -> u64 {
-    if lacking.len() < MAX_KEYS || lacking.contains_key(&key) { key } else { SHARED_KEY }
+/// Where this key is kept: beyond [`MAX_KEYS`] all others share one place.
+pub(super) fn slot<T>(buckets: &Buckets<T>, key: u64) -> u64 {
+    if buckets.len() < MAX_KEYS || buckets.contains_key(&key) { key } else { SHARED_KEY }
 }
 
 impl Default for Budget {

@@ -54,7 +54,7 @@ impl Carry {
     /// How far the request has come.
     pub(super) fn take(&self) -> Progress {
         let progress = std::mem::take(&mut *lock(&self.progress));
-        Progress { reserved: self.reserved, ..progress }
+        Progress { reserved: self.reserved, elsewhere: progress.attempts, ..progress }
     }
 
     /// Keeps it for the next call. What went into a report is taken back from there.

@@ -274,7 +274,7 @@ impl Refused {
         progress.attempts += 1;
         progress.kinds.extend(verdict.kind());
         // The refusal is the reason only if there would have been another attempt.
-        let why = self.settings.schedule(progress, &verdict, || 0.0).err().unwrap_or(self.why);
+        let why = self.settings.schedule(progress, &verdict, false, |_| 0.0).err().unwrap_or(self.why);
         self.settings.tell_gave_up(progress, &failure, why);
         self.settings.note_order(&mut result);
         failed.end(&mut result, Some(why), self.carry.as_ref());
@@ -353,6 +353,8 @@ impl<S, B: Body + Clone> Kept<S, B> {
             }
         }
         if let Some(failed) = self.failed.take() {
+            let key = || self.key.or_else(|| self.request.as_ref().map(budget_key));
+            self.shared.settings.note_success(&failed.progress, key);
             self.shared.settings.recovered(failed, result);
         }
     }

@@ -18,7 +18,8 @@
 //! |---|---|---|
 //! | `rate_limited`, `unavailable`, `transport` | 5 | full jitter, 1 s · 2ⁿ, cap 60 s |
 //! | `overloaded` | 5 | full jitter, 2 s · 2ⁿ, cap 60 s |
-//! | `internal`, `conflict` | 3 | full jitter, 1 s · 2ⁿ, cap 60 s |
+//! | `internal` | 3, or 5 while third attempts help; see below | full jitter, 1 s · 2ⁿ, cap 60 s |
+//! | `conflict` | 3 | full jitter, 1 s · 2ⁿ, cap 60 s |
 //! | `deadline_exceeded`, `cancelled`, and `transport` that may have been sent | 2 | the same; see [`maybe_processed_retries`](RetryPolicyBuilder::maybe_processed_retries) |
 //! | `failed_precondition` | 5, only where it comes true by itself (a file still being processed) | the same |
 //! | an answer that is none (`empty_response`, `truncated` before any output) | 1; see [`empty_answers`](RetryPolicyBuilder::empty_answers) | full jitter, 1 s · 2ⁿ, cap 60 s |
@@ -26,6 +27,12 @@
 //!
 //! A failure inside a 200 is one of these as long as the classifier has held the answer back, by default until the first
 //! event of a stream ([`Peek`](crate::classify::Peek)). After output nothing is repeated.
+//!
+//! `internal` is either chance or the answer to a prompt that is too long, and looks the same. A request gets the benefit
+//! of the doubt while third attempts after it mostly succeed for the same model ([`Schedule::while_it_helps`]).
+//!
+//! Each wait is as uniform as its jitter says, and those of one request are spread: four with full jitter from 1 s add up to
+//! 3.2 s at the least, so that no request has spent its five attempts a moment after an outage began.
 //!
 //! Attempts of all kinds count together: two `internal` after a `rate_limited` are three.
 //! Those of all models of a [fallback](crate::fallback) outside do, too, and one is left for each model to come.
@@ -35,7 +42,8 @@
 //! and any wait that would not end before the deadline, is not begun: the last real answer is returned now.
 //!
 //! A request that a layer of this process turned away ([`Rejected`](crate::Rejected)) was not sent: waiting for
-//! it costs no attempt and no budget; a retry that was paid for keeps its token for when it may go.
+//! it costs no attempt and no budget; a retry that was paid for keeps its token for when it may go. For each attempt that
+//! it has lost it waits 10 ms longer: the first to come back may be a circuit's probe, which is for one that has them all.
 //!
 //! # Defaults
 //!
@@ -120,6 +128,7 @@ mod replay;
 mod report;
 mod service;
 mod tower;
+mod track;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 

@@ -6,13 +6,18 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::backoff::Backoff;
+use super::backoff::{Backoff, next_draw};
 use super::budget::{Budget, Withdrawal};
+use super::track::TrackRecord;
 use super::{ConfigError, GaveUp};
 use crate::error::{BoxError, Rejected, find};
 use crate::event::{Observed, Observer};
 use crate::rng::{Chance, Stream};
 use crate::verdict::{Kind, Retryability, Verdict};
+
+/// What a request waits longer for those that turn it away, for each of its attempts: more than the timer's grain, and
+/// nothing beside the waits themselves.
+const YIELD: Duration = Duration::from_millis(10);
 
 /// What to retry, how often and when. Cheap to clone; clones share the budget.
 ///
@@ -45,6 +50,8 @@ pub(super) struct Settings {
     failed_requests: Arc<AtomicU64>,
     /// See [`Settings::note_free_wait`].
     free_waits: Arc<AtomicBool>,
+    /// Of the kinds that are retried on while it helps.
+    track: Arc<TrackRecord>,
 }
 
 /// How one kind of failure is retried.
@@ -64,6 +71,8 @@ pub(super) struct Settings {
 pub struct Schedule {
     /// `None` is as many as the policy has.
     attempts: Option<u32>,
+    /// More than that as long as the last of them mostly helped.
+    while_it_helps: bool,
     backoff: Backoff,
 }
 
@@ -72,13 +81,42 @@ impl Schedule {
     /// even where the policy has more. 1 never retries it.
     #[must_use]
     pub const fn new(attempts: u32, backoff: Backoff) -> Self {
-        Self { attempts: Some(attempts), backoff }
+        Self { attempts: Some(attempts), while_it_helps: false, backoff }
     }
 
     /// As many attempts as the policy has, with this backoff.
     #[must_use]
     pub const fn waiting(backoff: Backoff) -> Self {
-        Self { attempts: None, backoff }
+        Self { attempts: None, while_it_helps: false, backoff }
+    }
+
+    /// As [`new`](Self::new), but as many attempts as the policy has while such late ones help: for a failure that is
+    /// either chance or the request's own fault, as `internal` is.
+    ///
+    /// An attempt that follows this kind, and is the `attempts`-th of its request or a later one, counts for its kind,
+    /// host, model and key label: up by one when it succeeds, to at most 8, and down by one when it ends in this kind
+    /// again. Above 0 the request goes on; at the start it is 0. At most 1,024 of them are kept, and more share one.
+    ///
+    /// ```
+    /// use tower_gemini::Kind;
+    /// use tower_gemini::retry::{Backoff, RetryPolicy, Schedule};
+    ///
+    /// # fn main() -> Result<(), tower_gemini::retry::ConfigError> {
+    /// let policy = RetryPolicy::builder()
+    ///     .schedule(Kind::Conflict, Schedule::while_it_helps(2, Backoff::default()))
+    ///     // Three and no more, whatever others found out.
+    ///     .schedule(Kind::Internal, Schedule::new(3, Backoff::default()))
+    ///     .build()?;
+    /// # let _ = policy; Ok(()) }
+    /// ```
+    #[must_use]
+    pub const fn while_it_helps(attempts: u32, backoff: Backoff) -> Self {
+        Self { attempts: Some(attempts), while_it_helps: true, backoff }
+    }
+
+    /// Whether an attempt of this number says something about others, where the one before it failed so.
+    fn is_late(&self, attempt: u32) -> bool {
+        self.while_it_helps && self.attempts.is_some_and(|most| attempt >= most)
     }
 }
 
@@ -103,15 +141,15 @@ impl RetryPolicy {
             (Kind::Transport, None, general),
             // Only where the verdict knows the precondition to come true by itself.
             (Kind::FailedPrecondition, None, general),
-            // It may be the form that an over-long request takes; a third time it is.
-            (Kind::Internal, Some(3), general),
             (Kind::Conflict, Some(3), general),
             // Bounded by `maybe_processed_retries`, too.
             (Kind::DeadlineExceeded, None, general),
             (Kind::Cancelled, None, general),
         ] {
-            schedules[kind as usize] = Some(Schedule { attempts, backoff });
+            schedules[kind as usize] = Some(Schedule { attempts, while_it_helps: false, backoff });
         }
+        // It may be the form that an over-long request takes; a third time it is, unless others do better.
+        schedules[Kind::Internal as usize] = Some(Schedule::while_it_helps(3, general));
         RetryPolicyBuilder {
             settings: Settings {
                 attempts: 5,
@@ -128,13 +166,15 @@ impl RetryPolicy {
                 observer: Observed::default(),
                 failed_requests: Arc::default(),
                 free_waits: Arc::default(),
+                track: Arc::default(),
             },
             never_retried: None,
         }
     }
 
     /// A builder that starts with this policy's settings, to change some of them. What it builds shares this one's
-    /// budget, unless it is given another.
+    /// budget, unless it is given another, and what this one has found out
+    /// ([`Schedule::while_it_helps`]).
     ///
     /// ```
     /// use tower_gemini::stack::Preset;
@@ -155,7 +195,7 @@ impl RetryPolicy {
     #[must_use]
     pub fn would_retry(&self, verdict: &Verdict) -> Option<Duration> {
         let progress = Progress { attempts: 1, ..Progress::default() };
-        self.settings.schedule(&progress, verdict, || 0.0).ok().filter(|wait| {
+        self.settings.schedule(&progress, verdict, false, |_| 0.0).ok().filter(|wait| {
             self.settings.deadline.is_none_or(|deadline| *wait < deadline) && self.settings.attempts > 1
         })
     }
@@ -169,8 +209,8 @@ impl Default for RetryPolicy {
 
 impl RetryPolicyBuilder {
     /// Attempts in all, the first included and whatever their kinds. From 1 (never retry) to 100; default 5.
-    /// A kind's [`schedule`](Self::schedule) may end a request earlier: by default `internal` and `conflict` do,
-    /// after 3.
+    /// A kind's [`schedule`](Self::schedule) may end a request earlier: by default `conflict` does, after 3, and so does
+    /// `internal` unless third attempts mostly help.
     pub const fn attempts(mut self, attempts: u32) -> Self {
         self.settings.attempts = attempts;
         self
@@ -342,8 +382,12 @@ pub(super) struct Progress {
     pub(super) rejections: u32,
     /// Attempts that are left to models which come after this one.
     pub(super) reserved: u32,
+    /// Of the attempts, those at models that came before this one.
+    pub(super) elsewhere: u32,
     /// Drawn from at the first wait.
     pub(super) stream: Option<Stream>,
+    /// For the last backoff.
+    pub(super) drawn: Option<f64>,
     pub(super) waits: Vec<Duration>,
     pub(super) kinds: Vec<Kind>,
 }
@@ -376,6 +420,14 @@ impl<'a> Failure<'a> {
             None => Self::Verdict(verdict),
         }
     }
+}
+
+/// What a draw is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Draw {
+    Backoff,
+    /// What goes on top of a delay that the server named.
+    ServerDelay,
 }
 
 /// Send it again after `wait`, paying with `token` where the budget was charged.
@@ -426,9 +478,9 @@ impl Settings {
         failure: &Failure<'_>,
         now: Instant,
         deadline: Option<Instant>,
-        key: impl FnOnce() -> u64,
+        mut key: impl FnMut() -> u64,
     ) -> Result<Again, GaveUp> {
-        let mut stream = progress.stream.take();
+        let (mut stream, mut drawn) = (progress.stream.take(), progress.drawn);
         let in_time = |wait: Duration| {
             let end = now.checked_add(wait);
             deadline.is_none_or(|deadline| end.is_some_and(|end| end < deadline))
@@ -440,18 +492,29 @@ impl Settings {
                 progress.rejections = progress.rejections.saturating_add(1);
                 let floor = Duration::from_millis(1 << progress.rejections.min(10));
                 let until = rejected.until().ok_or(GaveUp::Rejected)?;
-                let wait = until.saturating_duration_since(now).max(floor);
+                // The first to come back may be the probe that finds out whether the server is well. Where others wait who
+                // have lost no attempt yet, they go before.
+                let behind = YIELD.saturating_mul(progress.attempts);
+                let wait = until.saturating_duration_since(now).max(floor).saturating_add(behind);
                 if !in_time(wait) {
                     return Err(GaveUp::Deadline);
                 }
                 Again { wait, token: None }
             }
             Failure::Verdict(verdict) => {
+                let late = self.late(progress).filter(|kind| verdict.kind() == Some(*kind));
                 progress.attempts += 1;
                 progress.rejections = 0;
                 progress.kinds.extend(verdict.kind());
-                let draw = || stream.get_or_insert_with(|| self.chance.stream()).unit();
-                let wait = self.schedule(progress, verdict, draw)?;
+                let goes_on = late.is_some_and(|kind| self.track.note(of_kind(key(), kind), false));
+                let draw = |what| {
+                    let mut unit = || stream.get_or_insert_with(|| self.chance.stream()).unit();
+                    match what {
+                        Draw::Backoff => *drawn.insert(next_draw(drawn, unit)),
+                        Draw::ServerDelay => unit(),
+                    }
+                };
+                let wait = self.schedule(progress, verdict, goes_on, draw)?;
                 if !in_time(wait) {
                     return Err(GaveUp::Deadline);
                 }
@@ -468,17 +531,34 @@ impl Settings {
                 Again { wait, token }
             }
         };
-        progress.stream = stream;
+        (progress.stream, progress.drawn) = (stream, drawn);
         progress.waits.push(again.wait);
         Ok(again)
     }
 
-    /// The wait before the next attempt, by kind and count alone.
+    /// Whether the attempt that just ended, which `progress` does not count yet, says something about others, and about
+    /// which kind.
+    fn late(&self, progress: &Progress) -> Option<Kind> {
+        let before = progress.kinds.last().filter(|_| progress.attempts > progress.elsewhere)?;
+        let schedule = self.schedules[*before as usize]?;
+        schedule.is_late(progress.attempts + 1).then_some(*before)
+    }
+
+    /// Counts the success of such an attempt.
+    pub(super) fn note_success(&self, progress: &Progress, key: impl FnOnce() -> Option<u64>) {
+        let Some(kind) = self.late(progress) else { return };
+        if let Some(key) = key() {
+            self.track.note(of_kind(key, kind), true);
+        }
+    }
+
+    /// The wait before the next attempt, by kind and count alone; `goes_on` where such attempts have helped lately.
     pub(super) fn schedule(
         &self,
         progress: &Progress,
         verdict: &Verdict,
-        mut draw: impl FnMut() -> f64,
+        goes_on: bool,
+        mut draw: impl FnMut(Draw) -> f64,
     ) -> Result<Duration, GaveUp> {
         let kind = verdict.kind().ok_or(GaveUp::NotRetryable)?;
         if verdict.after_output() {
@@ -496,14 +576,15 @@ impl Settings {
             _ => self.schedules[kind as usize].as_ref().ok_or(GaveUp::NotRetryable)?,
         };
         let most = self.most(progress.reserved);
-        if progress.attempts >= schedule.attempts.unwrap_or(most).min(most) {
+        let own = schedule.attempts.filter(|_| !goes_on).unwrap_or(most);
+        if progress.attempts >= own.min(most) {
             return Err(GaveUp::Attempts);
         }
         if verdict.maybe_processed() && progress.maybe_processed >= self.maybe_processed_retries {
             return Err(GaveUp::MaybeProcessed);
         }
         let retry = progress.attempts - 1;
-        let own = schedule.backoff.delay(retry, progress.waits.last().copied(), draw());
+        let own = schedule.backoff.delay(retry, progress.waits.last().copied(), draw(Draw::Backoff));
         let Some(delay) = verdict.server_delay() else { return Ok(own) };
         if delay.declared() > self.max_server_delay {
             return Err(GaveUp::ServerDelay);
@@ -511,8 +592,13 @@ impl Settings {
         // Never early: the jitter goes on top, and the own backoff only lengthens it (a server that keeps
         // failing after its own delay is given more time; google.rpc.RetryInfo asks for that).
         let least = delay.at_least();
-        Ok(own.max(least) + least.mul_f64(self.server_delay_jitter * draw()))
+        Ok(own.max(least) + least.mul_f64(self.server_delay_jitter * draw(Draw::ServerDelay)))
     }
+}
+
+/// The key of one kind: keys are hashes, so a few bits tell the kinds apart.
+const fn of_kind(key: u64, kind: Kind) -> u64 {
+    key ^ kind as u64
 }
 
 #[cfg(test)]

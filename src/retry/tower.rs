@@ -40,6 +40,7 @@ where
                     if let Some(budget) = settings.budget.as_ref().filter(|budget| !budget.is_full()) {
                         budget.deposit(budget_key(request));
                     }
+                    settings.note_success(progress, || Some(budget_key(request)));
                     progress.attempts += 1;
                     progress.publish(Ok(response), None);
                     return None;

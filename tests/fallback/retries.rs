@@ -51,6 +51,23 @@ async fn what_one_model_leaves_goes_to_the_next() {
     assert_eq!(attempts, [1, 2, 3, 4, 5], "counted through");
 }
 
+// That it answers what another model did not is no merit of an attempt at it.
+#[tokio::test(start_paused = true)]
+async fn whether_third_attempts_help_is_not_told_by_another_model() {
+    let internal = error(500, "INTERNAL", "oh");
+    let server = Server::new([("pro", internal.clone())]);
+    let policy = policy(9).build().unwrap();
+    let fallback = || ModelFallbackLayer::builder().chain("pro", ["flash"]);
+    for _ in 0..8 {
+        let answered = run_with(policy.clone(), fallback(), &server, ask("pro")).await.unwrap();
+        assert_eq!(answered, (200, Some("flash".into())));
+    }
+    server.set("flash", internal);
+    let before = server.seen().len();
+    run_with(policy, fallback(), &server, ask("flash")).await.unwrap();
+    assert_eq!(server.models()[before..], ["flash"; 3]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_report_counts_all_models_as_one_request() {
     /// What the retry layer tells: attempt or end, and the request's number.
