@@ -441,7 +441,8 @@ mod tests {
             Lesson { dimension: Dimension::Other, limit: None, until: Some(40), spent: false, zero: false };
         desk.ledger.close_until(0, &refused, lesson);
         desk.settle(refused, Settlement::TooMany);
-        [(); 2].map(|()| queued(&mut desk, 10, 50, NEVER));
+        queued(&mut desk, 10, 50, NEVER);
+        queued(&mut desk, 10, 50, NEVER);
         let late = desk.arrive(10, of(20), 50);
         assert!(matches!(late, Arrival::Refused(Refusal { why: Why::Deadline, .. })), "{late:?}");
     }
@@ -459,6 +460,13 @@ mod tests {
         desk.advance(20);
         assert_eq!(desk.take_woken(), [0]);
         assert_eq!(look(&mut desk, head, 0), Look::Driving(SPAN));
+    }
+
+    #[test]
+    fn one_that_fits_is_exchanged_for_the_one_that_fills_the_room_best() {
+        assert_eq!(pick(&[50, 30, 70], 100), 0b110);
+        assert_eq!(pick(&[50, 30, 60, 70, 71], 100), 0b1010);
+        assert_eq!(pick(&[50, 50, 70], 100), 0b11, "it is full already");
     }
 
     #[test]
