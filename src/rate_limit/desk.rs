@@ -470,6 +470,27 @@ mod tests {
     }
 
     #[test]
+    fn a_day_that_turns_out_spent_refuses_those_who_cannot_wait_for_the_next() {
+        let mut desk = desk(Limits::new().requests_per_minute(1));
+        let first = desk.grant(0, of(1)).expect("it fits");
+        let [undated, early, late] = [NEVER, DAY - 1, DAY].map(|deadline| queued(&mut desk, 10, 1, deadline));
+        let lesson = Lesson {
+            dimension: Dimension::RequestsPerDay,
+            limit: None,
+            until: Some(DAY),
+            spent: true,
+            zero: false,
+        };
+        desk.ledger.close_until(20, &first, lesson);
+        desk.settle(first, Settlement::TooMany);
+        desk.advance(20);
+        let refusal = Refusal { why: Why::Spent, dimension: Dimension::RequestsPerDay, until: Some(DAY) };
+        assert_eq!(look(&mut desk, undated, 0), Look::Answered(Err(refusal)));
+        assert_eq!(look(&mut desk, early, 1), Look::Answered(Err(refusal)));
+        assert!(matches!(look(&mut desk, late, 2), Look::Driving(_)));
+    }
+
+    #[test]
     fn with_nobody_waiting_there_is_nothing_to_advance() {
         let mut desk = desk(Limits::new().requests_per_minute(2));
         let receipts = [(); 2].map(|()| desk.grant(0, of(1)).expect("it fits"));

@@ -39,7 +39,7 @@ fn a_request_without_tokens_that_was_not_sent_gives_its_place_back() {
     let mut ledger = ledger(Limits::new().requests_per_minute(1));
     let receipt = grant(&mut ledger, 0, Cost::FREE);
     assert!(ledger.settle(receipt, Settlement::NotSent));
-    grant(&mut ledger, 0, Cost::FREE);
+    let _again = grant(&mut ledger, 0, Cost::FREE);
 }
 
 #[test]
@@ -182,11 +182,9 @@ fn after_a_429_that_nothing_explains_calls_go_one_by_one_first() {
     let _second = grant(&mut ledger, 31, exact(1));
     let _third = grant(&mut ledger, 31, exact(1));
     assert_eq!(ledger.admit(31, exact(1)), waits, "a good answer lets one more go");
-    assert!(
-        !ledger.settle(first, Settlement::NotSent) || ledger.admit(31, exact(1)) == waits,
-        "it was answered"
-    );
-    grant(&mut ledger, 30 + SPAN, exact(1));
+    ledger.settle(first, Settlement::Unknown);
+    assert_eq!(ledger.admit(31, exact(1)), waits, "it was answered before");
+    let _fourth = grant(&mut ledger, 30 + SPAN, exact(1));
     assert!(!ledger.is_attentive(), "it is over");
     assert!(!self::ledger(Limits::new()).is_attentive());
 }

@@ -41,6 +41,23 @@ fn value(seconds: u64) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::timeout::Phase;
+    use crate::timeout::plan::Cut;
+    use std::time::Duration;
+
+    #[test]
+    fn a_request_that_only_looks_like_a_stream_is_told_by_when_its_head_must_come() {
+        let told = |uri: &str| {
+            let mut request = Request::post(uri).body(()).unwrap();
+            let after = Duration::from_secs(30);
+            let head = Cut { at: crate::time::now(), what: Phase::FirstByte, after };
+            tell_server(&mut request, &Plan { head: Some(head), ..Plan::default() });
+            request.headers().get(&X_SERVER_TIMEOUT).map(|seconds| seconds.to_str().unwrap().to_owned())
+        };
+        assert_eq!(told("/v1beta/models/m:generateContent?note=stream").as_deref(), Some("30"));
+        assert_eq!(told("/v1beta/models/m:generateContent").as_deref(), Some("30"));
+        assert_eq!(told("/v1beta/models/m:streamGenerateContent?alt=sse"), None, "it may go on for long");
+    }
 
     #[test]
     fn whole_seconds_from_ten_on_are_printed_as_they_are() {
