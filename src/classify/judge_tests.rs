@@ -1,0 +1,166 @@
+//! Forms that no recorded answer has, or has only together with others: each member of the wrong type is passed over
+//! without a loss of what comes after it.
+
+use super::*;
+
+fn judged(status: u16, body: &str) -> Verdict {
+    let status = StatusCode::from_u16(status).expect("a status");
+    judge(status, &HeaderMap::new(), Bytes::from(body.to_owned()))
+}
+
+fn kind(status: u16, body: &str) -> Option<Kind> {
+    judged(status, body).kind()
+}
+
+#[test]
+fn an_answer_is_read_past_members_of_the_wrong_type() {
+    for body in [
+        r#"{"response":[1],"promptFeedback":{"blockReason":"SAFETY"}}"#,
+        r#"{"response":{"promptFeedback":{"blockReason":"SAFETY"}}}"#,
+        r#"{"promptFeedback":[1],"candidates":[{"finishReason":"SAFETY"}]}"#,
+        r#"{"choices":[{"message":[1],"finishReason":"content_filter"}]}"#,
+    ] {
+        assert_eq!(kind(200, body), Some(Kind::ContentBlocked), "{body}");
+    }
+}
+
+#[test]
+fn candidates_are_told_apart_by_their_index_or_their_place() {
+    let good = r#"{"content":{"parts":[{"text":"x"}]},"finishReason":"STOP"}"#;
+    assert_eq!(kind(200, &format!(r#"{{"candidates":[{good},{{"finishReason":"SAFETY"}}]}}"#)), None);
+    let blocked = r#"{"index":0,"finishReason":"SAFETY"}"#;
+    let other = good.replacen('{', r#"{"index":1,"#, 1);
+    assert_eq!(kind(200, &format!(r#"{{"candidates":[{other},{blocked}]}}"#)), None);
+    let events = format!("data: {{\"candidates\":[{other}]}}\n\ndata: {{\"candidates\":[{blocked}]}}\n\n");
+    assert_eq!(kind(200, &events), None, "one good candidate is what the caller asked for");
+}
+
+#[test]
+fn a_part_has_no_parts() {
+    let nested = r#"{"candidates":[{"content":{"parts":[{"parts":[{"text":"x"}]}]},"finishReason":"STOP"}]}"#;
+    assert_eq!(kind(200, nested), Some(Kind::EmptyResponse));
+}
+
+#[test]
+fn an_error_is_read_past_members_of_the_wrong_type() {
+    // What tells the day stands where only the fold looks.
+    for odd in [r#"{"metadata":[1]}"#, r#"{"violations":[{"quotaDimensions":[1]}]}"#] {
+        let body = format!(
+            r#"{{"error":{{"code":429,"status":"RESOURCE_EXHAUSTED","message":"m","details":[{odd},
+                {{"metadata":{{"quota_limit":"X","quota_unit":"1/d/{{project}}"}}}}]}}}}"#
+        );
+        assert_eq!(kind(429, &body), Some(Kind::QuotaExhausted), "{odd}");
+    }
+    assert_eq!(kind(200, r#"{"error":[{"code":404,"message":"gone"}]}"#), Some(Kind::NotFound));
+}
+
+#[test]
+fn an_error_that_is_a_text_says_so_under_a_200() {
+    let plain = judged(200, r#"{"error":"boom"}"#);
+    assert_eq!((plain.kind(), plain.message().as_ref()), (Some(Kind::Unknown), "boom"));
+    let wrapped = judged(200, r#"{"error":"{\"error\":{\"code\":404,\"message\":\"gone\"}}"}"#);
+    assert_eq!((wrapped.kind(), wrapped.message().as_ref()), (Some(Kind::NotFound), "gone"));
+    let whole = judged(200, r#""{\"error\":{\"code\":404,\"message\":\"gone\"}}""#);
+    assert_eq!((whole.kind(), whole.message().as_ref()), (Some(Kind::NotFound), "gone"));
+    let empty = r#"{"error":"","candidates":[{"content":{"parts":[{"text":"x"}]},"finishReason":"STOP"}]}"#;
+    assert_eq!(kind(200, empty), None);
+}
+
+#[test]
+fn an_error_may_lie_flat_if_its_code_says_that_it_is_one() {
+    let flat = r#"{"code":404,"message":"gone"}"#;
+    assert_eq!(kind(200, flat), Some(Kind::NotFound));
+    assert_eq!(kind(200, r#"{"code":400,"message":"no"}"#), Some(Kind::InvalidArgument));
+    assert_eq!(kind(200, r#"{"code":399,"status":"fine","id":"x"}"#), None);
+    let both = judged(200, r#"{"code":404,"message":"gone","error":{"code":429,"message":"wait"}}"#);
+    assert_eq!((both.kind(), both.message().as_ref()), (Some(Kind::RateLimited), "wait"));
+    // Inside another error's message, with no `error` around it.
+    let inside = r#"{"error":{"code":500,"message":"{\"code\":429,\"message\":\"wait\"}"}}"#;
+    assert_eq!(kind(500, inside), Some(Kind::RateLimited));
+}
+
+#[test]
+fn a_flat_error_after_output_is_after_output() {
+    let text = r#"{"candidates":[{"content":{"parts":[{"text":"x"}]}}]}"#;
+    let flat = r#"{"code":503,"message":"down"}"#;
+    for body in [format!("data: {text}\n\ndata: {flat}\n\n"), format!("[{text},{flat}]")] {
+        let verdict = judged(200, &body);
+        assert_eq!((verdict.kind(), verdict.after_output()), (Some(Kind::Unavailable), true), "{body}");
+    }
+    assert!(!judged(200, &format!("data: {flat}\n\n")).after_output());
+}
+
+#[test]
+fn the_first_of_two_messages_counts() {
+    let twice = r#"{"error":{"code":400,"message":"first","message":"second"}}"#;
+    assert_eq!(judged(400, twice).message(), "first");
+    let legacy = r#"{"error":{"code":400,"errors":[{"reason":"r","message":"first"},{"message":"second"}]}}"#;
+    assert_eq!(judged(400, legacy).message(), "first");
+}
+
+#[test]
+fn bodies_in_messages_are_opened_where_a_message_ends_with_them_and_not_for_ever() {
+    let quoting =
+        r#"{"error":{"code":500,"message":"it said {\"error\":{\"code\":404}} and much more than that"}}"#;
+    assert_eq!(kind(500, quoting), Some(Kind::Internal));
+    let wrapped = |times: usize| {
+        let inner = String::from(r#"{"error":{"code":404,"message":"gone"}}"#);
+        (0..times).fold(inner, |body, _| {
+            let text = serde_json::to_string(&body).expect("a text");
+            format!(r#"{{"error":{{"code":500,"message":{text}}}}}"#)
+        })
+    };
+    assert_eq!(kind(500, &wrapped(4)), Some(Kind::NotFound));
+    assert_eq!(kind(500, &wrapped(5)), Some(Kind::Internal), "no deeper than four");
+}
+
+#[test]
+fn what_is_no_error_and_no_answer_is_judged_by_its_status() {
+    for (status, body) in [(200, ""), (204, ""), (302, "<html>moved</html>"), (304, r#"{"candidates":[]}"#)] {
+        assert_eq!(kind(status, body), None, "{status} {body}");
+    }
+    for body in ["[]", "\"hello\"", "<html>hello</html>", "hello"] {
+        assert_eq!(kind(200, body), Some(Kind::Unknown), "{body}");
+    }
+    let alternative = |body: &str| judged(200, body).alternative();
+    assert_eq!(alternative("hello"), Alternative::None);
+    assert_eq!(alternative(r#"{"candidates":[]}"#), Alternative::Model);
+}
+
+#[test]
+fn a_fault_keeps_its_answer() {
+    let answer = judged(200, r#"{"candidates":[],"message":"m","modelVersion":"gemini-x"}"#);
+    assert_eq!((answer.kind(), answer.model()), (Some(Kind::EmptyResponse), Some("gemini-x")));
+    assert_eq!(answer.details().map(|status| status.message).as_deref(), Some("m"));
+}
+
+#[test]
+fn what_the_fold_could_not_read_is_scanned_and_nothing_else() {
+    // Whole, but in a form of its own.
+    let own = r#"{"detail":{"message":"API key not valid. Please pass a valid one."}}"#;
+    assert_eq!(kind(400, own), Some(Kind::ApiKeyInvalid));
+    // Cut inside the violation that says it all.
+    let cut = r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"m","details":[
+        {"violations":[{"quotaId":"RequestsPerDay","quotaValue":"5""#;
+    for prose in ["", "ApiError: "] {
+        assert_eq!(kind(429, &format!("{prose}{cut}")), Some(Kind::QuotaExhausted), "{prose}");
+    }
+    // Whole, and a member that means nothing there.
+    let other = r#"{"error":{"code":500,"message":"m","other":{"reason":"API_KEY_INVALID"}}}"#;
+    for prose in ["", "ApiError: "] {
+        assert_eq!(kind(500, &format!("{prose}{other}")), Some(Kind::Internal), "{prose}");
+    }
+    assert_eq!(judged(503, "upstream down\nmore").message(), "upstream down");
+}
+
+#[test]
+fn what_was_delivered_is_no_failure_any_more() {
+    let (parts, ()) = http::Response::new(()).into_parts();
+    let mut scanner = Scanner::new();
+    assert!(judge_held(&parts, &scanner, Seen::Part, None).is_none());
+    let lost = judge_held(&parts, &scanner, Seen::Lost, None).expect("a failure");
+    assert_eq!((lost.kind(), lost.http_status()), (Some(Kind::Transport), Some(StatusCode::OK)));
+    scanner.feed(b"data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"x\"}]}}]}\n\n");
+    assert!(judge_held(&parts, &scanner, Seen::Lost, None).is_none());
+    assert!(judge_held(&parts, &scanner, Seen::Whole, Some(Kind::Truncated)).is_none());
+}
