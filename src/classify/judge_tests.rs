@@ -164,3 +164,34 @@ fn what_was_delivered_is_no_failure_any_more() {
     assert!(judge_held(&parts, &scanner, Seen::Lost, None).is_none());
     assert!(judge_held(&parts, &scanner, Seen::Whole, Some(Kind::Truncated)).is_none());
 }
+
+#[test]
+fn each_failure_says_what_else_would_help() {
+    let quota = r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"spending cap reached","details":[
+        {"violations":[{"quotaId":"RequestsPerDay","quotaValue":"LIMIT"}]}]}}"#;
+    let error = |message: &str| format!(r#"{{"error":{{"message":"{message}"}}}}"#);
+    for (status, body, alternative) in [
+        (429, quota.replace("LIMIT", "5"), Alternative::Project),
+        (429, quota.replace("LIMIT", "0"), Alternative::Model),
+        (429, quota.replace("LIMIT", "5").replace("spending cap", "limit"), Alternative::Model),
+        (429, error("wait"), Alternative::Model),
+        (503, error("down"), Alternative::Model),
+        (404, error("models/gemini-x is not found"), Alternative::Model),
+        (404, error("no such file"), Alternative::None),
+        (400, error("API key not valid."), Alternative::Project),
+        (401, error("who are you"), Alternative::Project),
+        (403, error("no"), Alternative::Project),
+        (403, error("Your API key was reported as leaked."), Alternative::Project),
+        (403, error("It has not been used or it is disabled. Enable it."), Alternative::Project),
+        (
+            400,
+            error("The input token count exceeds the maximum number of tokens."),
+            Alternative::LargerContext,
+        ),
+        (400, error("bad"), Alternative::None),
+        (409, error("conflict"), Alternative::None),
+    ] {
+        let verdict = judged(status, &body);
+        assert_eq!((verdict.alternative(), verdict.sent()), (alternative, Sent::Yes), "{status} {body}");
+    }
+}

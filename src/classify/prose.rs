@@ -232,8 +232,25 @@ mod tests {
         ] {
             assert_eq!(redact(text), clean);
         }
+        for (text, clean) in [("AIza012345678", "AIza012345678"), ("AIza0123456789", "[redacted]")] {
+            assert_eq!(redact(text), clean, "ten more at the least");
+        }
         let innocent = "API key not valid. Please pass a valid API key.";
         assert!(matches!(redact(innocent), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn a_name_that_holds_a_key_is_longer_than_twenty() {
+        for (name, holds) in [
+            ("AIza0123456789012345", false),
+            ("AIza01234567890123456", true),
+            ("AIxa01234567890123456", false),
+            ("models/AQ.012345678901", true),
+            ("models/ya29.0123456789", true),
+            ("see api_key:0123456789", true),
+        ] {
+            assert_eq!(holds_key(name), holds, "{name}");
+        }
     }
 
     proptest! {

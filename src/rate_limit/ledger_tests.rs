@@ -61,6 +61,30 @@ fn who_waits_is_asked_again_only_when_something_came_free() {
 }
 
 #[test]
+fn a_wait_names_the_dimension_that_is_over() {
+    for (limits, dimension) in [
+        (Limits::new().requests_per_minute(1), Dimension::RequestsPerMinute),
+        (Limits::new().input_tokens_per_minute(5), Dimension::InputTokensPerMinute),
+        (Limits::new().requests_per_minute(1).input_tokens_per_minute(5), Dimension::InputTokensPerMinute),
+        (Limits::new().requests_per_minute(1).input_tokens_per_minute(50), Dimension::RequestsPerMinute),
+    ] {
+        let mut ledger = ledger(limits);
+        let _receipt = grant(&mut ledger, 0, exact(5));
+        assert_eq!(ledger.admit(7, exact(5)), Admission::Wait { until: SPAN, dimension, spent: None });
+    }
+}
+
+#[test]
+fn a_day_whose_limit_is_lowered_below_its_count_is_spent() {
+    let mut ledger = ledger(Limits::new().requests_per_day(9));
+    let _receipts = [(); 3].map(|()| grant(&mut ledger, 0, exact(1)));
+    ledger.configure(Limits::new().requests_per_day(2));
+    let spent = Some(Spent { reset: Some(DAY) });
+    let waits = Admission::Wait { until: DAY, dimension: Dimension::RequestsPerDay, spent };
+    assert_eq!(ledger.admit(0, exact(1)), waits);
+}
+
+#[test]
 fn a_forecast_counts_those_ahead_window_by_window() {
     let mut by_requests = ledger(Limits::new().requests_per_minute(3));
     for now in [0, 10, 20] {
@@ -176,6 +200,7 @@ fn after_a_429_that_nothing_explains_calls_go_one_by_one_first() {
     let mut ledger = closed(Limits::new(), Some(30));
     assert!(ledger.is_attentive());
     let mut first = grant(&mut ledger, 30, exact(1));
+    assert!(!first.is_probe(), "the door is open again");
     let waits = Admission::Wait { until: 30 + SPAN, dimension: Dimension::Other, spent: None };
     assert_eq!(ledger.admit(30, exact(1)), waits);
     ledger.answered(31, &mut first);
