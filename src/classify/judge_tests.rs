@@ -195,3 +195,109 @@ fn each_failure_says_what_else_would_help() {
         assert_eq!((verdict.alternative(), verdict.sent()), (alternative, Sent::Yes), "{status} {body}");
     }
 }
+
+/// Each word beside a status that says nothing, so that it alone decides.
+#[test]
+fn each_reason_name_and_status_has_its_kind() {
+    use Kind::*;
+    let words: [(&str, &[(Kind, &[&str])]); 3] = [
+        (
+            r#"{"error":{"message":"m","details":[{"reason":"WORD"}]}}"#,
+            &[
+                (ApiKeyInvalid, &["API_KEY_INVALID", "API_KEY_EXPIRED", "API_KEY_NOT_FOUND"]),
+                (ServiceDisabled, &["SERVICE_DISABLED"]),
+                (Overloaded, &["MODEL_CAPACITY_EXHAUSTED", "MODEL_CAPACITY_EXCEEDED"]),
+                (QuotaExhausted, &["QUOTA_EXHAUSTED", "INSUFFICIENT_G1_CREDITS_BALANCE"]),
+                (Unknown, &["SOMETHING_NEW"]),
+            ],
+        ),
+        (
+            r#"{"error":{"message":"m","code":"WORD"}}"#,
+            &[
+                (InvalidArgument, &["invalid_request", "invalid_argument", "invalid_input", "out_of_range"]),
+                (Unauthenticated, &["unauthenticated", "authentication_error", "authentication"]),
+                (PermissionDenied, &["permission_denied", "permission_error", "forbidden"]),
+                (NotFound, &["not_found", "not_found_error", "model_not_found"]),
+                (RateLimited, &["too_many_requests", "rate_limit_exceeded", "rate_limited"]),
+                (RateLimited, &["rate_limit_error", "resource_exhausted"]),
+                (QuotaExhausted, &["quota_exceeded", "quota_exhausted", "insufficient_quota"]),
+                (FailedPrecondition, &["failed_precondition"]),
+                (PayloadTooLarge, &["request_too_large", "payload_too_large"]),
+                (ContextTooLong, &["context_length_exceeded"]),
+                (Overloaded, &["overloaded", "overloaded_error", "model_overloaded"]),
+                (Unavailable, &["unavailable", "service_unavailable"]),
+                (Internal, &["internal", "internal_error", "internal_server_error", "server_error"]),
+                (Internal, &["api_error"]),
+                (DeadlineExceeded, &["deadline_exceeded", "timeout", "gateway_timeout"]),
+                (Cancelled, &["cancelled"]),
+                (Conflict, &["aborted", "conflict", "already_exists"]),
+                (Unimplemented, &["unimplemented", "not_implemented"]),
+                (Unknown, &["something_new"]),
+            ],
+        ),
+        (
+            r#"{"error":{"message":"m","status":"WORD"}}"#,
+            &[
+                (RateLimited, &["RESOURCE_EXHAUSTED"]),
+                (InvalidArgument, &["INVALID_ARGUMENT", "OUT_OF_RANGE"]),
+                (FailedPrecondition, &["FAILED_PRECONDITION"]),
+                (Unauthenticated, &["UNAUTHENTICATED"]),
+                (PermissionDenied, &["PERMISSION_DENIED"]),
+                (NotFound, &["NOT_FOUND"]),
+                (Conflict, &["ABORTED", "ALREADY_EXISTS"]),
+                (Cancelled, &["CANCELLED"]),
+                (DeadlineExceeded, &["DEADLINE_EXCEEDED"]),
+                (Unimplemented, &["UNIMPLEMENTED"]),
+                (Unavailable, &["UNAVAILABLE"]),
+                (Internal, &["INTERNAL", "DATA_LOSS"]),
+                (Unknown, &["UNKNOWN", "SOMETHING_NEW"]),
+            ],
+        ),
+    ];
+    for (form, kinds) in words {
+        for (kind, names) in kinds {
+            for name in *names {
+                assert_eq!(judged(418, &form.replace("WORD", name)).kind(), Some(*kind), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn each_status_has_its_kind_where_nothing_else_says_more() {
+    use Kind::*;
+    for (kind, statuses) in [
+        (RateLimited, &[429][..]),
+        (InvalidArgument, &[400, 406, 411, 415, 417, 422]),
+        (Unauthenticated, &[401]),
+        (QuotaExhausted, &[402]),
+        (PermissionDenied, &[403]),
+        (NotFound, &[404, 410]),
+        (Unimplemented, &[405, 501]),
+        (DeadlineExceeded, &[408, 504]),
+        (Conflict, &[409]),
+        (FailedPrecondition, &[412]),
+        (PayloadTooLarge, &[413, 414, 431]),
+        (Cancelled, &[499]),
+        (Internal, &[500, 505, 519, 528, 530, 599]),
+        (Unavailable, &[502, 503, 520, 527]),
+        (Overloaded, &[529]),
+        (Unknown, &[418, 498, 600]),
+    ] {
+        for status in statuses {
+            assert_eq!(judged(*status, "").kind(), Some(kind), "{status}");
+        }
+    }
+}
+
+#[test]
+fn a_message_makes_a_kind_more_exact() {
+    let said = |code: &str, message: &str| {
+        kind(418, &format!(r#"{{"error":{{"code":"{code}","message":"{message}"}}}}"#))
+    };
+    assert_eq!(said("unavailable", "The model is overloaded."), Some(Kind::Overloaded));
+    assert_eq!(said("unavailable", "down"), Some(Kind::Unavailable));
+    assert_eq!(said("invalid_request", "API key not valid."), Some(Kind::ApiKeyInvalid));
+    assert_eq!(said("permission_denied", "It was reported as leaked."), Some(Kind::KeyLeaked));
+    assert_eq!(said("rate_limited", "Your prepayment credits are depleted."), Some(Kind::QuotaExhausted));
+}
