@@ -301,3 +301,27 @@ fn a_message_makes_a_kind_more_exact() {
     assert_eq!(said("permission_denied", "It was reported as leaked."), Some(Kind::KeyLeaked));
     assert_eq!(said("rate_limited", "Your prepayment credits are depleted."), Some(Kind::QuotaExhausted));
 }
+
+#[test]
+fn half_an_event_is_scanned_where_it_brings_the_first_error() {
+    let half = judged(200, "data: {\"error\":{\"code\":429,\"message\":\"over the li");
+    assert_eq!((half.kind(), half.message().as_ref()), (Some(Kind::RateLimited), "over the li"));
+    let first = r#"{"error":{"code":503,"message":"down"}}"#;
+    let later = format!("data: {first}\n\ndata: {{\"error\":{{\"reason\":\"API_KEY_INVALID\"");
+    assert_eq!(kind(200, &later), Some(Kind::Unavailable));
+}
+
+#[test]
+fn a_bare_object_may_end_a_broken_stream() {
+    let whole =
+        ": ping\n\n{\"error\":{\"code\":500,\"message\":\"m\",\n\"other\":{\"reason\":\"API_KEY_INVALID\"}}}";
+    assert_eq!(kind(200, whole), Some(Kind::Internal));
+    let cut = judged(200, ": ping\n\n{\"error\":{\"code\":429,\n\"message\":\"over the li");
+    assert_eq!((cut.kind(), cut.message().as_ref()), (Some(Kind::RateLimited), "over the li"));
+}
+
+#[test]
+fn a_pages_title_is_its_message() {
+    let page = judged(503, "<html><head><title> 503 Busy </title></head><body>no</body></html>");
+    assert_eq!((page.kind(), page.message().as_ref()), (Some(Kind::Unavailable), "503 Busy"));
+}

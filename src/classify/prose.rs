@@ -186,12 +186,21 @@ mod tests {
             ("Please try again in 30 seconds.", Some(30_000)),
             ("Try again in 2 minutes", Some(120_000)),
             ("Your quota will reset after 2h52m39s.", Some(10_359_000)),
+            ("Please try again in 5 milliseconds.", Some(5)),
+            ("Try again in 3 hours", Some(10_800_000)),
+            ("Busy; retry in 7s", Some(7_000)),
+            ("retry in 7s", Some(7_000)),
             ("Please try again later.", None),
             ("retry in a moment", None),
         ] {
             let got = delay(message).map(|d| d.as_millis());
             assert_eq!(got, millis, "{message}");
         }
+    }
+
+    #[test]
+    fn a_clipped_text_ends_at_a_letter() {
+        assert_eq!([0, 1, 2, 3, 4, 9].map(|max| clip("µµ", max)), ["", "", "µ", "µ", "µµ", "µµ"]);
     }
 
     #[test]

@@ -571,6 +571,10 @@ mod tests {
         assert_eq!(would(b().attempts(2), &quota), Some(wait));
         assert_eq!(would(b(), &failed(503, "")), Some(Duration::ZERO), "the least of a full jitter");
         assert_eq!(would(b(), &failed(400, "")), None);
+        let empty = failed(200, r#"{"candidates":[]}"#);
+        assert_eq!(would(b().empty_answers(1), &empty), Some(Duration::ZERO));
+        let gave_up = b().build().expect("valid").settings.schedule(&Progress::default(), &empty, || 0.0);
+        assert_eq!(gave_up, Err(GaveUp::NotRetryable), "no attempt is missing: it was not asked for");
     }
 
     #[test]

@@ -64,6 +64,26 @@ fn what_is_known_can_be_asked_after_each_piece() {
 }
 
 #[test]
+fn a_flat_error_after_output_is_after_output() {
+    let text = r#"{"candidates":[{"content":{"parts":[{"text":"hi"}]}}]}"#;
+    let flat = r#"{"code":503,"message":"down"}"#;
+    for (body, after) in [
+        (format!("data: {text}\n\ndata: {flat}\n\n"), true),
+        (format!("[{text},{flat}]"), true),
+        (format!("[{flat},{text}]"), false),
+        (format!("[{flat},{text},{flat}]"), false),
+        (format!("data: {flat}\n\n"), false),
+    ] {
+        let scanner = whole(&body);
+        assert_eq!(scanner.error_after_output(), after, "{body}");
+        let verdict = Verdict::from_parts(StatusCode::OK, &HeaderMap::new(), Bytes::from(body.clone()));
+        assert_eq!(verdict.after_output(), after, "{body}");
+    }
+    let fine = whole(&format!(r#"[{text},{{"code":200,"message":"fine"}}]"#));
+    assert!(!fine.error_after_output());
+}
+
+#[test]
 fn a_chat_completion_tells_its_output() {
     let mut scanner = Scanner::new();
     scanner.feed(b"data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n");

@@ -234,6 +234,11 @@ mod tests {
                 _ => "/troubleshooting",
             };
             assert!(kind.docs().starts_with("https://") && kind.docs().ends_with(page), "{kind}");
+            let verdict = crate::Verdict::new(crate::verdict::Inner::new(*kind));
+            assert_eq!((verdict.docs(), verdict.remedy()), (Some(kind.docs()), kind.remedy()));
+            let printed = format!("{verdict:?}");
+            assert!(printed.starts_with(&format!("Verdict {{ kind: {kind:?}")), "{printed}");
         }
+        assert_eq!(crate::Verdict::default().docs(), None);
     }
 }
