@@ -771,6 +771,12 @@ async fn with_no_circuit_open_it_is_ready_when_the_inner_service_is() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_layer_prints_its_rules() {
+    let printed = format!("{:?}", builder().build().unwrap());
+    assert!(printed.contains("rules") && printed.contains("min_calls: 20"), "{printed}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_layer_shares_its_circuits_with_all_services_and_clones() {
     let layer = builder().build().unwrap();
     let probe = Probe::always(down());

@@ -325,3 +325,42 @@ fn a_pages_title_is_its_message() {
     let page = judged(503, "<html><head><title> 503 Busy </title></head><body>no</body></html>");
     assert_eq!((page.kind(), page.message().as_ref()), (Some(Kind::Unavailable), "503 Busy"));
 }
+
+#[test]
+fn names_may_have_blanks_around_them_and_escapes_in_them() {
+    for body in [
+        r#"{"error":{" code":404,"message":"gone"}}"#,
+        r#"{"error":{"code ":404,"message ":"gone"}}"#,
+        r#"{"err\u006fr":{"c\u006fde":404,"m\u0065ssage":"gone"}}"#,
+    ] {
+        let verdict = judged(200, body);
+        assert_eq!((verdict.kind(), verdict.message().as_ref()), (Some(Kind::NotFound), "gone"), "{body}");
+    }
+}
+
+#[test]
+fn a_delay_of_more_than_five_minutes_is_no_rate_limit_where_no_window_is_named() {
+    for (seconds, expected) in [(300, Kind::RateLimited), (301, Kind::QuotaExhausted)] {
+        let body = format!(
+            r#"{{"error":{{"code":429,"message":"m","details":[
+                {{"violations":[{{"quotaId":"SomeRequests","quotaValue":"5"}}]}},{{"retryDelay":"{seconds}.5s"}}]}}}}"#
+        )
+        .replace("300.5", "300");
+        assert_eq!(kind(429, &body), Some(expected), "{seconds}");
+    }
+}
+
+#[test]
+fn a_token_count_alone_is_no_context_that_is_too_long() {
+    for (message, expected) in [
+        ("Invalid token count", Kind::InvalidArgument),
+        ("it exceeds the maximum size", Kind::InvalidArgument),
+        ("The token count 9 exceeds the maximum", Kind::ContextTooLong),
+    ] {
+        assert_eq!(
+            kind(400, &format!(r#"{{"error":{{"message":"{message}"}}}}"#)),
+            Some(expected),
+            "{message}"
+        );
+    }
+}

@@ -176,6 +176,15 @@ fn a_probe_goes_from_its_instant_on() {
 }
 
 #[test]
+fn a_door_is_closed_until_its_instant() {
+    let ledger = closed(Limits::new(), Some(100));
+    let seen = |now| ledger.closed(now).map(|(dimension, door)| (dimension, door.until)).collect::<Vec<_>>();
+    assert_eq!(seen(7), [(Dimension::Other, 100)]);
+    assert_eq!(seen(99), [(Dimension::Other, 100)]);
+    assert_eq!(seen(100), []);
+}
+
+#[test]
 fn a_limit_of_zero_is_not_learnt() {
     let mut ledger = ledger(Limits::new().requests_per_minute(5));
     let receipt = grant(&mut ledger, 0, exact(1));

@@ -217,8 +217,13 @@ fn usage(events: &[Object]) -> Option<Usage> {
     events.iter().rev().find_map(of_event)
 }
 
+/// Fewer where the environment says so: mutation testing runs this once for each mutant.
+fn cases() -> u32 {
+    if std::env::var_os("PROPTEST_CASES").is_some() { ProptestConfig::default().cases } else { 2000 }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(cases()))]
 
     #[test]
     fn a_stream_says_the_same_in_frames_as_whole(case in case(), sizes in vec(1..40_usize, 1..8)) {

@@ -197,6 +197,7 @@ mod tests {
 
     #[test]
     fn a_signal_prints_its_name() {
+        assert_eq!(format!("{:?}", Signals::default()), "Signals(_)");
         let all = [Signal::Success, Signal::Failure, Signal::Timeout, Signal::Soft, Signal::Neutral];
         assert_eq!(all.map(|s| s.to_string()), ["success", "failure", "timeout", "soft", "neutral"]);
     }
