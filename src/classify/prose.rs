@@ -196,6 +196,8 @@ mod tests {
             let got = delay(message).map(|d| d.as_millis());
             assert_eq!(got, millis, "{message}");
         }
+        let twice = format!("Please retry in 1s. {} Please retry in 9s.", "Prose. ".repeat(12));
+        assert_eq!(delay(&twice).map(|d| d.as_secs()), Some(9), "Google writes it last");
     }
 
     #[test]
@@ -225,8 +227,8 @@ mod tests {
         );
         let assist = "Quota exceeded for quota metric 'Gem Requests' and limit 'Gem Requests per day per user' of service";
         assert_eq!(
-            quota_lines(assist).next().and_then(|l| l.limit_name),
-            Some("Gem Requests per day per user")
+            quota_lines(assist).next().map(|l| (l.metric, l.limit_name)),
+            Some((Some("Gem Requests"), Some("Gem Requests per day per user")))
         );
     }
 

@@ -84,6 +84,86 @@ fn a_flat_error_after_output_is_after_output() {
 }
 
 #[test]
+fn both_readers_find_the_same_in_forms_that_are_rare() {
+    let good = r#"{"index":1,"content":{"parts":[{"text":"x"}]},"finishReason":"STOP"}"#;
+    let blocked = r#"{"index":0,"finishReason":"SAFETY"}"#;
+    for (body, kind) in [
+        (format!(r#"{{"candidates":[{good},{blocked}]}}"#), None),
+        (format!("data: {{\"candidates\":[{good}]}}\n\ndata: {{\"candidates\":[{blocked}]}}\n\n"), None),
+        (r#"{"response":{"promptFeedback":{"blockReason":"SAFETY"}}}"#.into(), Some(Kind::ContentBlocked)),
+        (r#"{"response":{"response":{"promptFeedback":{"blockReason":"SAFETY"}}}}"#.into(), None),
+        (r#"{"promptFeedback":{"blockReasonMessage":"no"}}"#.into(), Some(Kind::ContentBlocked)),
+        (r#"{"predictions":[{"raiFilteredReason":"no"}]}"#.into(), Some(Kind::ContentBlocked)),
+        (r#"{"predictions":[{"raiFilteredReason":"no"},{"gcsUri":"x"}]}"#.into(), None),
+        (r#"{"predictions":[{"bytesBase64Encoded":"x"},{"raiFilteredReason":"no"}]}"#.into(), None),
+        (
+            r#"{"candidates":[{"content":{"parts":[{"parts":[{"text":"x"}]}]},"finishReason":"STOP"}]}"#
+                .into(),
+            Some(Kind::EmptyResponse),
+        ),
+        (r#"{"choices":[{"delta":{"content":"x"},"finish_reason":"stop"}]}"#.into(), None),
+        (r#"{"choices":[{"message":{"tool_calls":[{}]},"finish_reason":"tool_calls"}]}"#.into(), None),
+        (r#"{"code":404,"message":"m"}"#.into(), Some(Kind::NotFound)),
+        (r#"{"code":500,"status":"NOT_FOUND"}"#.into(), Some(Kind::NotFound)),
+        (r#"{"code":500,"details":[{"reason":"API_KEY_INVALID"}]}"#.into(), Some(Kind::ApiKeyInvalid)),
+        (r#"{"code":400,"errors":[{"message":"API key not valid."}]}"#.into(), Some(Kind::ApiKeyInvalid)),
+        (r#"{"code":400,"message":"API key not valid."}"#.into(), Some(Kind::ApiKeyInvalid)),
+        (r#"{"error":null,"code":503,"message":"m"}"#.into(), Some(Kind::Unavailable)),
+        (r#"{"error":"","code":503,"message":"m"}"#.into(), Some(Kind::Unavailable)),
+        (r#"{"error":{},"code":503,"message":"m"}"#.into(), Some(Kind::Unavailable)),
+    ] {
+        let scanner = whole(&body);
+        assert_eq!((outcome(&scanner), judged(&body)), (kind, kind), "{body}");
+    }
+}
+
+#[test]
+fn what_is_no_error_is_not_kept() {
+    let kept = |body: &str| whole(body).error().map(|text| String::from_utf8_lossy(&text).into_owned());
+    let flat = Some(r#"[{"code":503,"message":"m"}]"#.to_owned());
+    for nothing in ["null", "\"\"", "{}", "[]", "0"] {
+        assert_eq!(kept(&format!(r#"{{"error":{nothing},"code":503,"message":"m"}}"#)), flat, "{nothing}");
+        assert_eq!(kept(&format!(r#"{{"code":503,"error":{nothing},"message":"m"}}"#)), flat, "{nothing}");
+        assert_eq!(kept(&format!(r#"{{"error":{nothing}}}"#)), None, "{nothing}");
+    }
+    assert_eq!(kept(r#"{"error":"x"}"#).as_deref(), Some(r#"[{"error":"x"}]"#));
+    assert_eq!(kept(r#"{"code":399,"message":"m"}"#), None);
+    assert_eq!(kept(r#"{"code":400,"message":"m"}"#).as_deref(), Some(r#"[{"code":400,"message":"m"}]"#));
+    // Just as much as there is room for.
+    let long = |len: usize| format!(r#"{{"error":"{}"}}"#, "x".repeat(len));
+    let room = 8 * 1024 - r#"[{"error":"""#.len();
+    assert!(kept(&long(room)).is_some_and(|text| text.ends_with("x\"}]")));
+    assert!(kept(&long(room + 1)).is_some_and(|text| text.ends_with('x') && text.len() == 8 * 1024));
+}
+
+#[test]
+fn a_blank_line_ends_an_event_whatever_it_held() {
+    for end in ["\n\n", "\r\r", "\r\n\r\n"] {
+        let scanner = whole(&format!(
+            "data: {{\"candidates\":[{end}data: {{\"error\":{{\"code\":503,\"message\":\"m\"}}}}{end}"
+        ));
+        assert!(scanner.has_error() && scanner.is_broken(), "{end:?}");
+    }
+    assert!(whole("hello").is_text() && !whole("data: {}").is_text() && !whole("{}").is_text());
+}
+
+#[test]
+fn usage_is_read_where_it_stands_and_nowhere_else() {
+    let total = |body: &str| whole(body).usage().map(|usage| usage.total_tokens);
+    assert_eq!(total(r#"{"usage":{"total_tokens":5}}"#), Some(5));
+    assert_eq!(total(r#"{"interaction":{"usage":{"total_tokens":5}}}"#), Some(5));
+    for body in [
+        r#"{"interaction":{"other":{"total_tokens":5}}}"#,
+        r#"{"other":{"total_tokens":5}}"#,
+        r#"{"other":{"usage":{"total_tokens":5}}}"#,
+    ] {
+        assert_eq!(total(body), None, "{body}");
+    }
+    let cached = whole(r#"{"usage":{"prompt_tokens_details":{"cached_tokens":3,"audio_tokens":9}}}"#).usage();
+    assert_eq!(cached.map(|usage| usage.cached_tokens), Some(3));
+}
+
+#[test]
 fn a_chat_completion_tells_its_output() {
     let mut scanner = Scanner::new();
     scanner.feed(b"data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n");
