@@ -200,7 +200,8 @@ fn each_failure_says_what_else_would_help() {
 #[test]
 fn each_reason_name_and_status_has_its_kind() {
     use Kind::*;
-    let words: [(&str, &[(Kind, &[&str])]); 3] = [
+    type Words = &'static [(Kind, &'static [&'static str])];
+    let words: [(&str, Words); 3] = [
         (
             r#"{"error":{"message":"m","details":[{"reason":"WORD"}]}}"#,
             &[

@@ -137,6 +137,46 @@ fn what_is_no_error_is_not_kept() {
 }
 
 #[test]
+fn an_error_that_breaks_off_is_kept_as_far_as_it_goes_and_no_other_member_is() {
+    let kept = |body: &str| whole(body).error().map(|text| String::from_utf8_lossy(&text).into_owned());
+    assert_eq!(
+        kept(r#"{"error":{"message":"over the li"#).as_deref(),
+        Some(r#"[{"error":{"message":"over the li"#)
+    );
+    assert_eq!(kept(r#"{"code":503,"message":"over the li"#), None);
+    assert_eq!(kept(r#"{"code":503,"message":"m""#), None, "the object is not complete");
+    assert_eq!(
+        kept(r#"[{"error":{"message":"one"}},{"code":503,"message":"tw"#).as_deref(),
+        Some(r#"[{"error":{"message":"one"}}]"#)
+    );
+    assert_eq!(
+        kept(r#"{"code":503,"error":{"message":"over the li"#).as_deref(),
+        Some(r#"[{"code":503,"error":{"message":"over the li"#)
+    );
+    let text = |len: usize| kept(&"x".repeat(len)).map(|text| text.len());
+    assert_eq!([8 * 1024, 8 * 1024 + 1].map(text), [Some(8 * 1024), None]);
+}
+
+#[test]
+fn what_is_near_to_json_is_none() {
+    for (body, broken) in [
+        (r#"{"a" : 1 , "b":[1,2] }"#, false),
+        (r#"{"a":  1,  "b":1}"#, false),
+        (r#"{"a" 1}"#, true),
+        (r#"{"a";1}"#, true),
+        (r#"{"index":nul}"#, true),
+        (r#"{"candidates":[{"index":nul}]}"#, true),
+        (r#"{"candidates":[{"index":12345678901234567890123456789012345}]}"#, false),
+        (r#"[{}}"#, true),
+        (r#"[{},]"#, true),
+        (r#"{"a":1,}"#, true),
+        (r#"{"candidates":[{"index":1],"b":2}"#, true),
+    ] {
+        assert_eq!(whole(body).is_broken(), broken, "{body}");
+    }
+}
+
+#[test]
 fn a_blank_line_ends_an_event_whatever_it_held() {
     for end in ["\n\n", "\r\r", "\r\n\r\n"] {
         let scanner = whole(&format!(
