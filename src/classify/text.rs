@@ -452,6 +452,8 @@ mod tests {
         assert_eq!((facts.message.as_ref(), facts.status.as_deref()), (r"a\nb", Some("UNAVAILABLE")));
         assert_eq!(scanned(r#"message: "a\"b""#, 503).message, "a");
         assert_eq!(scanned(r#"{"quotaId":"RequestsPerD"#, 429).message, "");
+        let colon = scanned(r#"note: "code:" reason: "MINE_1""#, 429);
+        assert_eq!(colon.reason.as_deref(), Some("MINE_1"), "what stands in quotes is no name");
     }
 
     #[test]

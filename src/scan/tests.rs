@@ -153,6 +153,9 @@ fn an_error_that_breaks_off_is_kept_as_far_as_it_goes_and_no_other_member_is() {
         kept(r#"{"code":503,"error":{"message":"over the li"#).as_deref(),
         Some(r#"[{"code":503,"error":{"message":"over the li"#)
     );
+    let begun = r#"[{"candidates":[{"content":{"parts":[{"text":"hi"}]}}]},"#;
+    assert!(whole(&format!(r#"{begun}{{"error":{{"message":"over the li"#)).error_after_output());
+    assert!(!whole(&format!(r#"{begun}{{"code":503,"message":"over the li"#)).error_after_output());
     let text = |len: usize| kept(&"x".repeat(len)).map(|text| text.len());
     assert_eq!([8 * 1024, 8 * 1024 + 1].map(text), [Some(8 * 1024), None]);
 }
