@@ -171,11 +171,58 @@ fn what_is_near_to_json_is_none() {
         (r#"{"candidates":[{"index":nul}]}"#, true),
         (r#"{"candidates":[{"index":12345678901234567890123456789012345}]}"#, false),
         (r#"[{}}"#, true),
+        (r#"{"a":1]"#, true),
+        (r#"{"a":1,"":2}"#, false),
+        (r#"{"a":1, "":2}"#, false),
+        // In an event values may lie on lines of their own, and strings may not go on in the next one.
+        ("data: {\"a\":\ndata: {\"k\":\ndata: 1}}\n\n", false),
+        ("data: {\"a\":\"b\ndata: c\"}\n\n", true),
+        ("data: {\"a\":{\"k\":\"b\ndata: c\"}}\n\n", true),
+        ("data: {\"a\ndata: b\":1}\n\n", true),
+        ("data: {\"index\":\ndata: 1\ndata: ,\"b\":2}\n\n", false),
         (r#"[{},]"#, true),
         (r#"{"a":1,}"#, true),
         (r#"{"candidates":[{"index":1],"b":2}"#, true),
     ] {
         assert_eq!(whole(body).is_broken(), broken, "{body}");
+    }
+}
+
+#[test]
+fn an_object_that_breaks_off_in_its_event_is_no_answer() {
+    for (body, fault) in [
+        ("data: {\n\n", Some(Kind::Unknown)),
+        ("data: {}\n\ndata: {\n\n", Some(Kind::Unknown)),
+        ("data: {}\n\ndata: hello\n\n", None),
+        ("data: {}\n\n", None),
+    ] {
+        assert_eq!(whole(body).fault(), fault, "{body}");
+    }
+}
+
+#[test]
+fn a_part_is_a_thought_by_itself() {
+    let delivered = |parts: &str| {
+        whole(&format!(r#"{{"candidates":[{{"content":{{"parts":[{parts}]}}}}]}}"#)).delivered()
+    };
+    let (thought, text) = (r#"{"text":"hm","thought":true}"#, r#"{"text":"hi"}"#);
+    assert!(!delivered(thought) && delivered(text));
+    assert!(delivered(&format!("{thought},{text}")) && delivered(&format!("{text},{thought}")));
+    assert!(!delivered(r#"{"text":""}"#) && !delivered(r#"{"text":5}"#));
+}
+
+#[test]
+fn names_may_have_blanks_around_them() {
+    for name in [" error", "error ", " error "] {
+        assert!(whole(&format!(r#"{{"{name}":{{"code":503,"message":"m"}}}}"#)).has_error(), "{name:?}");
+    }
+}
+
+#[test]
+fn lists_may_lie_in_lists_as_deep_as_anybody_likes() {
+    for depth in [1, 15, 16, 17, 40, 300] {
+        let body = format!("{}{{}}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(!whole(&body).is_broken(), "{depth}");
     }
 }
 
