@@ -153,7 +153,7 @@ pub(crate) fn leading_duration(text: &str) -> Option<(Duration, &str)> {
         total = total.checked_add(segment)?;
         segments += 1;
         at = after + unit_len;
-        if unit_len == 0 || segments > 8 {
+        if segments > 8 {
             return Some((total, &text[at..]));
         }
     }
@@ -386,6 +386,74 @@ mod tests {
     }
 
     #[test]
+    fn codes_have_the_statuses_of_googles_mapping() {
+        for (status, code) in [
+            (400, Code::InvalidArgument),
+            (401, Code::Unauthenticated),
+            (403, Code::PermissionDenied),
+            (404, Code::NotFound),
+            (409, Code::Aborted),
+            (429, Code::ResourceExhausted),
+            (499, Code::Cancelled),
+            (500, Code::Internal),
+            (501, Code::Unimplemented),
+            (503, Code::Unavailable),
+            (504, Code::DeadlineExceeded),
+        ] {
+            assert_eq!(Code::from_http(status), Some(code));
+        }
+        assert_eq!((Code::from_http(200), Code::from_http(418)), (None, None));
+    }
+
+    #[test]
+    fn an_error_may_be_a_text_and_a_message_may_stand_alone() {
+        let read = |body: &str| Status::from_body(body.as_bytes());
+        let plain = read(r#"{"error":"no such model"}"#).expect("a status");
+        assert_eq!((plain.code, plain.message.as_str()), (None, "no such model"));
+        let wrapped =
+            read(r#"{"error":"{\"error\":{\"code\":404,\"message\":\"gone\"}}"}"#).expect("a status");
+        assert_eq!((wrapped.code, wrapped.message.as_str()), (Some(404), "gone"));
+        let alone = read(r#"{"message":5,"code":"not_found"}"#).expect("a status");
+        assert_eq!((alone.message.as_str(), alone.status.as_deref()), ("5", Some("not_found")));
+        assert_eq!(read(r#"{"code":404}"#), None);
+        assert_eq!(read(r#"{"error":5}"#), None);
+    }
+
+    #[test]
+    fn each_detail_is_known_by_its_members() {
+        let body = br#"{"error":{"message":"m","details":[
+            {"reason":"R","domain":"D","metadata":{"model":"x","n":5,"inner":{"k":"v"}}},
+            {"@type":"google.rpc.QuotaFailure","violations":[{"subject":"s","quotaDimensions":{"model":"y"}}]},
+            {"@type":"google.rpc.PreconditionFailure","violations":[{"quotaId":"q"}]},
+            {"links":[{"description":"d","url":"u"}]},
+            {"fieldViolations":[{"field":"f","description":"d"}]},
+            {"locale":"en","message":"text"},
+            {"detail":"trace"},
+            {"@type":"mine"}]}}"#;
+        let map =
+            |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let s = str::to_owned;
+        let quota = |pairs: &[(&str, &str)]| Detail::QuotaFailure { violations: vec![map(pairs)] };
+        assert_eq!(
+            Status::from_body(body).expect("a status").details,
+            [
+                Detail::ErrorInfo {
+                    reason: s("R"),
+                    domain: s("D"),
+                    metadata: map(&[("model", "x"), ("n", "5"), ("inner.k", "v")]),
+                },
+                quota(&[("subject", "s"), ("quotaDimensions.model", "y")]),
+                quota(&[("quotaId", "q")]),
+                Detail::Help { links: vec![(s("d"), s("u"))] },
+                Detail::BadRequest { field_violations: vec![(s("f"), s("d"))] },
+                Detail::LocalizedMessage { locale: s("en"), message: s("text") },
+                Detail::DebugInfo { detail: s("trace") },
+                Detail::Other { type_url: s("mine") },
+            ]
+        );
+    }
+
+    #[test]
     fn details_in_snake_case_and_of_other_sorts() {
         let body = br#"{"error":{"message":"m","details":[{"retry_delay":{"seconds":3,"nanos":5}},
             {"@type":"type.googleapis.com/google.rpc.PreconditionFailure","violations":[{"type":"TOS"}]}]}}"#;
@@ -409,6 +477,9 @@ mod tests {
             ("2m", 120_000_000_000),
             ("1d2h", 93_600_000_000_000),
             ("17µs", 17_000),
+            ("17us", 17_000),
+            ("17ns", 17),
+            ("1s2s3s4s5s6s7s8s9s", 45_000_000_000),
             ("30", 30_000_000_000),
             (" 5.5 ", 5_500_000_000),
         ] {
@@ -418,9 +489,22 @@ mod tests {
 
     #[test]
     fn what_is_no_duration_is_refused() {
-        for text in
-            ["", "s", "-3s", "+3s", "NaN", "inf", "1e9s", "3x", "3s later", ".5s", "1.s", "10h17", "१s"]
-        {
+        for text in [
+            "",
+            "s",
+            "-3s",
+            "+3s",
+            "NaN",
+            "inf",
+            "1e9s",
+            "3x",
+            "3s later",
+            ".5s",
+            "1.s",
+            "10h17",
+            "१s",
+            "1s2s3s4s5s6s7s8s9s1s",
+        ] {
             assert_eq!(parse_duration(text), None, "{text}");
         }
         assert_eq!(parse_duration("99999999999999999999s"), None, "too large for u64");

@@ -70,5 +70,15 @@ mod tests {
         assert_ne!(draws(7), draws(8));
         let d = draws(7);
         assert!(d.windows(2).all(|w| w[0] != w[1]), "each request has a stream of its own: {d:?}");
+        let d = draws(u64::MAX);
+        assert!(d.windows(2).all(|w| w[0] != w[1]), "whatever the seed: {d:?}");
+    }
+
+    #[test]
+    fn no_two_ids_are_the_same() {
+        let mut stream = Chance::seeded(7).stream();
+        let (one, other) = (stream.id(), stream.id());
+        assert_ne!(one, other);
+        assert_ne!(one, Chance::default().stream().id());
     }
 }

@@ -755,6 +755,28 @@ async fn idle_circuits_are_dropped_and_made_anew() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn with_no_circuit_open_it_is_ready_when_the_inner_service_is() {
+    let layer = builder().build().unwrap();
+    let (service, probe) = opened(&layer, Answer::Ok).await;
+    drop(service);
+    probe.state().lock().unwrap().not_ready = u32::MAX;
+    let mut service = stack(&layer, &probe);
+    assert!(poll(&mut ServiceExt::<Request<Body>>::ready(&mut service)).is_ready(), "the call asks instead");
+    // The open circuit is forgotten, and is no reason any more.
+    tokio::time::sleep(400 * SECOND).await;
+    layer.handle().evict_idle();
+    assert!(poll(&mut ServiceExt::<Request<Body>>::ready(&mut service)).is_pending());
+    probe.state().lock().unwrap().not_ready = 0;
+    assert!(poll(&mut ServiceExt::<Request<Body>>::ready(&mut service)).is_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_layer_prints_its_rules() {
+    let printed = format!("{:?}", builder().build().unwrap());
+    assert!(printed.contains("rules") && printed.contains("min_calls: 20"), "{printed}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_layer_shares_its_circuits_with_all_services_and_clones() {
     let layer = builder().build().unwrap();
     let probe = Probe::always(down());

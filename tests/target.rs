@@ -154,6 +154,13 @@ fn openai_interactions_and_code_assist() {
         ("POST /v1internal:countTokens", "code_assist countTokens"),
         ("POST /v1internal:loadCodeAssist", "code_assist other"),
         ("GET /v1internal/operations/o1", "code_assist operations"),
+        ("POST /v1internal:generateContent/more", "code_assist other"),
+        ("POST /v1beta/openai/chat/other", "openai other"),
+        ("POST /v1beta/openai/chat/completions/more", "openai other"),
+        ("POST /v1beta/openai/models", "openai other"),
+        ("DELETE /v1beta/openai/files", "openai other"),
+        ("GET /v1beta/openai/files/file-1/other", "openai other"),
+        ("GET /v1/projects/p/locations/l/endpoints/987/other", "vertex other endpoints/987 in p/l"),
     ]);
 }
 
@@ -183,6 +190,12 @@ fn gateways_encodings_and_oddities() {
         ("/v1beta/models/gemini-2.5-flash:generateContent?key=SECRET#frag", "gemini_api generateContent gemini-2.5-flash"),
         ("/v1beta/models/gemini-2.5-flash:generateContent?alt=sse#frag", "gemini_api generateContent gemini-2.5-flash streaming"),
         ("https://user:SECRET@host/v1beta/interactions", "interactions interactions.create"),
+        ("POST /v1beta/models/a%20b:generateContent", "gemini_api generateContent"),
+        ("POST /v1beta/models/a%00b:generateContent", "gemini_api generateContent"),
+        ("POST /v1/projects/p/locations/a%20b/publishers/google/models/m:generateContent", "vertex generateContent m in p/- by google"),
+        ("GET /v1beta/dynamic", "gemini_api other"),
+        ("POST /v1beta/openai:chat", "unknown other"),
+        ("POST /v1/projects:search", "unknown other"),
         ("/v1beta/files/abc", "gemini_api files.get"),
         ("/v1beta/files", "gemini_api files.list"),
         ("models/gemini-2.5-flash:generateContent", "unknown other"),

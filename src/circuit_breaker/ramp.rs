@@ -282,6 +282,12 @@ mod tests {
     }
 
     #[test]
+    fn it_is_over_after_its_length() {
+        let ramp = Ramp::new(7, LENGTH, 10.0);
+        assert_eq!([7, 7 + LENGTH - 1000, 7 + LENGTH].map(|now| ramp.is_over(now)), [false, false, true]);
+    }
+
+    #[test]
     fn odd_times_do_no_harm() {
         let mut ramp = Ramp::new(u64::MAX - 5, LENGTH, 10.0);
         assert_eq!(ask(&mut ramp, 0), None);

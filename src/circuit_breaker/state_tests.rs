@@ -101,6 +101,92 @@ fn the_servers_own_instant_counts_if_it_is_later_up_to_the_bound() {
 }
 
 #[test]
+fn strikes_are_not_counted_beyond_the_longest_open_time() {
+    let mut circuit = machine(Rules { open_max: 4500 * MS, ..rules() });
+    let mut now = trip(&mut circuit, 0);
+    for strikes in [1, 2, 2, 2] {
+        assert_eq!(circuit.strikes, strikes, "the third open time is the longest");
+        now = call(&mut circuit, now, HARD).and_then(|change| change.until).expect("a probe failed");
+    }
+}
+
+#[test]
+fn who_is_certain_to_be_denied_is_told_and_takes_no_place() {
+    let mut circuit = machine(rules());
+    assert_eq!(circuit.refuse(0), None);
+    let until = trip(&mut circuit, 0);
+    let told = |denial: Option<Denial>| denial.map(|denial| denial.why);
+    assert_eq!(told(circuit.refuse(until - 1)), Some(Why::Opened(Cause::ConsecutiveFailures)));
+    assert_eq!(circuit.refuse(until), None, "it may be the probe");
+    assert_eq!(circuit.refuse(until), None, "and has taken no place");
+    admit(&mut circuit, until).expect("the probe");
+    assert_eq!(told(circuit.refuse(until)), Some(Why::Probing));
+    circuit.set_mode(until, Mode::ObserveOnly);
+    trip(&mut circuit, until);
+    assert_eq!(circuit.refuse(until), None, "it only observes");
+}
+
+#[test]
+fn those_who_wait_for_a_probe_come_back_evenly_spread() {
+    let mut circuit = machine(rules());
+    let now = trip(&mut circuit, 0);
+    admit(&mut circuit, now).expect("the probe");
+    // From half the open time of 2 s to one and a half of it; a hundredth of that apart, give or take.
+    let mut waits: Vec<_> = (0..100).filter_map(|_| circuit.refuse(now)).map(|d| d.until - now).collect();
+    waits.sort_unstable();
+    for (nth, wait) in waits.into_iter().enumerate() {
+        let even = SECOND + nth as Nanos * 20 * MS;
+        assert!((even.saturating_sub(20 * MS)..even + 40 * MS).contains(&wait), "{nth}: {wait}");
+    }
+}
+
+#[test]
+fn what_spares_the_lock_is_told_of_each_phase() {
+    let mut circuit = machine(rules());
+    assert_eq!((circuit.shut(), circuit.is_free(), circuit.is_even()), (0, true, true));
+    call(&mut circuit, 0, HARD);
+    assert_eq!((circuit.is_free(), circuit.is_even()), (true, false), "a success ends the row");
+    call(&mut circuit, 0, Mark::Success);
+    assert!(circuit.is_even());
+    let until = trip(&mut circuit, 0);
+    assert_eq!((circuit.shut(), circuit.is_free(), circuit.is_even()), (until, false, false));
+    let now = heal(&mut circuit);
+    assert_eq!((circuit.shut(), circuit.is_free(), circuit.is_even()), (0, false, true), "a ramp limits it");
+    assert_eq!([now, now + 30 * SECOND].map(|now| circuit.is_ramping(now)), [true, false]);
+
+    let mut without_ramp = machine(Rules { ramp: 0, ..rules() });
+    trip(&mut without_ramp, 0);
+    heal(&mut without_ramp);
+    assert!(without_ramp.is_free());
+
+    let mut observing = machine(Rules { mode: Mode::ObserveOnly, ..rules() });
+    trip(&mut observing, 0);
+    assert_eq!(observing.shut(), 0, "nobody is turned away");
+}
+
+#[test]
+fn only_what_is_held_open_by_hand_has_no_end() {
+    let mut circuit = machine(rules());
+    let change = circuit.set_mode(0, Mode::ForcedOpen).expect("another mode");
+    assert_eq!((change.until, circuit.until()), (None, None));
+    let end = NEVER - 5;
+    let mut circuit = Machine::new(rules(), end);
+    assert_eq!(trip(&mut circuit, end), NEVER - 1);
+}
+
+#[test]
+fn a_ramp_begins_with_a_quarter_of_the_calls_a_second_before_the_outage() {
+    let mut circuit = machine(rules());
+    for n in 0..1000 {
+        assert!(call(&mut circuit, n * 10 * MS, Mark::Success).is_none());
+    }
+    trip(&mut circuit, 10 * SECOND);
+    let now = heal(&mut circuit);
+    // 1,013 in 10 s are 101 a second.
+    assert_eq!((0..1000).take_while(|_| admit(&mut circuit, now).is_some()).count(), 25);
+}
+
+#[test]
 fn a_lost_probe_is_replaced_and_its_late_word_ignored() {
     let mut circuit = machine(rules());
     let now = trip(&mut circuit, 0);

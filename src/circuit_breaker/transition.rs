@@ -93,3 +93,23 @@ pub struct Transition {
     /// other states, and where it is held open by hand.
     pub until: Option<Instant>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_prints_as_a_phrase() {
+        for (cause, phrase) in [
+            (Cause::FailureShare, "too large a share of calls failed"),
+            (Cause::ConsecutiveFailures, "too many calls failed in a row"),
+            (Cause::SlowShare, "too large a share of calls was slow"),
+            (Cause::ProbeFailed, "a probe failed"),
+            (Cause::OpenTimeOver, "the open time is over"),
+            (Cause::ProbesSucceeded, "the probes succeeded"),
+            (Cause::ByHand, "by hand"),
+        ] {
+            assert_eq!(cause.to_string(), phrase);
+        }
+    }
+}

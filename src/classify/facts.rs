@@ -91,15 +91,13 @@ pub(super) struct Metadata<'a> {
     pub(super) quota_unit: Option<Cow<'a, str>>,
     pub(super) reset_delay: Option<Duration>,
     pub(super) model: Option<Cow<'a, str>>,
-    pub(super) resource: Option<Cow<'a, str>>,
 }
 
 impl<'a> Facts<'a> {
     /// Folds one JSON text. `false` where it ended early or was not JSON: what was read stays.
     pub(super) fn fold(&mut self, json: &'a str) -> bool {
         let mut de = serde_json::Deserializer::from_str(json);
-        let whole =
-            Envelope { facts: self, wrappings: MAX_WRAPPINGS, flat: true }.deserialize(&mut de).is_ok();
+        let whole = Envelope { facts: self, wrappings: MAX_WRAPPINGS }.deserialize(&mut de).is_ok();
         self.settle();
         whole
     }
@@ -128,7 +126,7 @@ impl<'a> Facts<'a> {
         let mut inner = Facts::default();
         let mut de = serde_json::Deserializer::from_str(json);
         // A cut inner body still counts for what could be read of it.
-        let _ = Envelope { facts: &mut inner, wrappings: wrappings - 1, flat: true }.deserialize(&mut de);
+        let _ = Envelope { facts: &mut inner, wrappings: wrappings - 1 }.deserialize(&mut de);
         if !inner.has_error {
             return false;
         }
@@ -170,7 +168,6 @@ impl<'a> Facts<'a> {
             quota_unit: own(m.quota_unit),
             reset_delay: m.reset_delay,
             model: own(m.model),
-            resource: own(m.resource),
         };
     }
 }
@@ -184,7 +181,6 @@ impl<'a> Metadata<'a> {
             "quota_unit" => self.quota_unit = value.text(),
             "quotaResetDelay" => self.reset_delay = value.duration(),
             "model" => self.model = value.text(),
-            "resource" => self.resource = value.text(),
             _ => {}
         }
     }

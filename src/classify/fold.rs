@@ -14,8 +14,6 @@ use super::scalar::{Key, ScalarSeed, seed, skip_list, tolerant};
 pub(super) struct Envelope<'f, 'de> {
     pub(super) facts: &'f mut Facts<'de>,
     pub(super) wrappings: u8,
-    /// Whether the status' members may lie here without an `error` around them.
-    pub(super) flat: bool,
 }
 seed!(Envelope);
 
@@ -29,13 +27,13 @@ impl<'de> Visitor<'de> for Envelope<'_, 'de> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let Self { facts, wrappings, .. } = self;
-        while seq.next_element_seed(Envelope { facts: &mut *facts, wrappings, flat: true })?.is_some() {}
+        let Self { facts, wrappings } = self;
+        while seq.next_element_seed(Envelope { facts: &mut *facts, wrappings })?.is_some() {}
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Self { facts, wrappings, flat } = self;
+        let Self { facts, wrappings } = self;
         let mut bare = Facts::default();
         facts.answer.objects += 1;
         while let Some(key) = map.next_key_seed(Key)? {
@@ -46,7 +44,7 @@ impl<'de> Visitor<'de> for Envelope<'_, 'de> {
                     map.next_value_seed(ErrorFold { facts: &mut *facts, wrappings })?;
                     facts.answer.error_after_output |= facts.has_error && delivered;
                 }
-                "code" | "message" | "status" | "details" | "errors" if flat => {
+                "code" | "message" | "status" | "details" | "errors" => {
                     facts.answer.foreign = true;
                     ErrorFold { facts: &mut bare, wrappings }.member(&key, &mut map)?;
                 }
@@ -57,8 +55,9 @@ impl<'de> Visitor<'de> for Envelope<'_, 'de> {
         // A trimmed envelope: `{"code": 429, "message": …}`. A numeric code is what tells it from an answer
         // that happens to have a `status`.
         if !facts.has_error && bare.code.is_some_and(|code| code >= 400) {
-            let model_version = facts.model_version.take();
-            *facts = Facts { has_error: true, answer: facts.answer, model_version, ..bare };
+            let mut answer = facts.answer;
+            answer.error_after_output |= answer.delivered();
+            *facts = Facts { has_error: true, answer, ..bare };
         }
         Ok(())
     }

@@ -271,3 +271,7 @@ fn inflate(body: &[u8]) -> Option<Vec<u8>> {
 fn inflate(body: &[u8]) -> Option<Vec<u8>> {
     body.starts_with(GZIP).then(Vec::new)
 }
+
+#[cfg(test)]
+#[path = "judge_tests.rs"]
+mod tests;

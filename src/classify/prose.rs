@@ -186,12 +186,23 @@ mod tests {
             ("Please try again in 30 seconds.", Some(30_000)),
             ("Try again in 2 minutes", Some(120_000)),
             ("Your quota will reset after 2h52m39s.", Some(10_359_000)),
+            ("Please try again in 5 milliseconds.", Some(5)),
+            ("Try again in 3 hours", Some(10_800_000)),
+            ("Busy; retry in 7s", Some(7_000)),
+            ("retry in 7s", Some(7_000)),
             ("Please try again later.", None),
             ("retry in a moment", None),
         ] {
             let got = delay(message).map(|d| d.as_millis());
             assert_eq!(got, millis, "{message}");
         }
+        let twice = format!("Please retry in 1s. {} Please retry in 9s.", "Prose. ".repeat(12));
+        assert_eq!(delay(&twice).map(|d| d.as_secs()), Some(9), "Google writes it last");
+    }
+
+    #[test]
+    fn a_clipped_text_ends_at_a_letter() {
+        assert_eq!([0, 1, 2, 3, 4, 9].map(|max| clip("µµ", max)), ["", "", "µ", "µ", "µµ", "µµ"]);
     }
 
     #[test]
@@ -216,8 +227,8 @@ mod tests {
         );
         let assist = "Quota exceeded for quota metric 'Gem Requests' and limit 'Gem Requests per day per user' of service";
         assert_eq!(
-            quota_lines(assist).next().and_then(|l| l.limit_name),
-            Some("Gem Requests per day per user")
+            quota_lines(assist).next().map(|l| (l.metric, l.limit_name)),
+            Some((Some("Gem Requests"), Some("Gem Requests per day per user")))
         );
     }
 
@@ -232,8 +243,25 @@ mod tests {
         ] {
             assert_eq!(redact(text), clean);
         }
+        for (text, clean) in [("AIza012345678", "AIza012345678"), ("AIza0123456789", "[redacted]")] {
+            assert_eq!(redact(text), clean, "ten more at the least");
+        }
         let innocent = "API key not valid. Please pass a valid API key.";
         assert!(matches!(redact(innocent), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn a_name_that_holds_a_key_is_longer_than_twenty() {
+        for (name, holds) in [
+            ("AIza0123456789012345", false),
+            ("AIza01234567890123456", true),
+            ("AIxa01234567890123456", false),
+            ("models/AQ.012345678901", true),
+            ("models/ya29.0123456789", true),
+            ("see api_key:0123456789", true),
+        ] {
+            assert_eq!(holds_key(name), holds, "{name}");
+        }
     }
 
     proptest! {

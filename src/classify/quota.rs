@@ -146,11 +146,33 @@ mod tests {
             ("1/min/{project}/{region}", Period::Minute),
             ("online_prediction_requests_per_base_model", Period::Unknown),
             ("Per", Period::Unknown),
+            ("RequestsPerMonth", Period::Month),
+            ("monthly_spend", Period::Month),
+            ("daily_requests", Period::Day),
+            ("1/d/{project}", Period::Day),
+            ("requests_per_hour", Period::Hour),
+            ("requests_per_min", Period::Minute),
+            ("requests_per_minute_per_day", Period::Minute),
+            // Words that begin like a period, and periods that nothing is counted by.
+            ("ModelRequestsPerDay", Period::Day),
+            ("DataHeavyServiceRequestsPerMinute", Period::Minute),
+            ("per_model_per_host_per_data_per_service", Period::Unknown),
+            ("day_of_month_hour_minute_second", Period::Unknown),
+            ("per_d", Period::Unknown),
+            ("1/data", Period::Unknown),
+            ("d/1", Period::Unknown),
             ("per_", Period::Unknown),
             ("", Period::Unknown),
         ] {
             assert_eq!(meaning([name].into_iter()).1, expected, "{name}");
         }
+    }
+
+    #[test]
+    fn what_one_name_does_not_say_the_next_one_may() {
+        let read = |names: [&'static str; 2]| meaning(names.into_iter());
+        assert_eq!(read(["SomeRequests", "svc/thing_per_day"]), (Dimension::Requests, Period::Day));
+        assert_eq!(read(["ThingPerDay", "svc/requests_per_minute"]), (Dimension::Requests, Period::Day));
     }
 
     #[test]
@@ -161,6 +183,13 @@ mod tests {
             ("GenerateRequestsPerMinutePerProjectPerModel", Dimension::Requests),
             ("ImagesPerMinute", Dimension::Other),
             ("BatchEnqueuedTokens", Dimension::Other),
+            ("EnqueuedTokensPerDay", Dimension::Other),
+            ("GenerateContentOutputTokensPerMinute", Dimension::Other),
+            ("tokens_per_request", Dimension::InputTokens),
+            ("request_tokens", Dimension::InputTokens),
+            ("token_count", Dimension::InputTokens),
+            ("request_count", Dimension::Requests),
+            ("ResearchTrafficPerDay", Dimension::Other),
         ] {
             assert_eq!(meaning([name].into_iter()).0, expected, "{name}");
         }

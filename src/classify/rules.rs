@@ -18,7 +18,7 @@ use super::prose;
 use super::quota::quota;
 use crate::google_rpc::Code;
 use crate::verdict::{
-    Alternative, DelaySource, Inner, Kind, Period, Piece, QuotaViolation, Retryability, Sent, ServerDelay,
+    Alternative, DelaySource, Inner, Kind, Period, Piece, QuotaViolation, Retryability, ServerDelay,
 };
 
 /// A delay above this is no rate limit that clears within minutes: gemini-cli takes 300 s as final
@@ -78,7 +78,6 @@ pub(super) fn error(http: StatusCode, header: Option<Duration>, facts: &Facts<'_
         } else {
             retryability
         },
-        sent: Sent::Yes,
         alternative,
         http: Some(http),
         code,

@@ -27,9 +27,9 @@ pub(super) fn scan<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) {
             continue;
         }
         let (value, next) = value_after(text, colon + 1);
-        at = next.max(colon + 1);
+        at = next;
         match value {
-            Value::Whole(value) if !name.is_empty() => {
+            Value::Whole(value) => {
                 scan.pair(facts, name, value);
                 if name.starts_with("quota") && scan.violation.is_some() {
                     scan.tail = at;
@@ -316,6 +316,144 @@ mod tests {
         let mut facts = Facts::default();
         scan(&mut facts, r#"{"error": {"code": 429, "message": "over the li"#, 429);
         assert_eq!((facts.code, facts.message.as_ref()), (Some(429), "over the li"));
+    }
+
+    fn scanned(text: &str, http: u16) -> Facts<'_> {
+        let mut facts = Facts::default();
+        scan(&mut facts, text, http);
+        facts
+    }
+
+    /// Metric, id, value and model of each violation, and whether its value may be missing.
+    fn violations<'f>(facts: &'f Facts<'_>) -> Vec<(&'f str, &'f str, Option<u64>, &'f str, bool)> {
+        fn text<'v>(piece: &'v Option<Cow<'_, str>>) -> &'v str {
+            piece.as_deref().unwrap_or("-")
+        }
+        let each = facts.violations.iter();
+        each.map(|v| (text(&v.metric), text(&v.id), v.value, text(&v.model), v.not_omitted)).collect()
+    }
+
+    #[test]
+    fn grpcs_text_form_is_read_whole() {
+        let text = r#"429 Over it. [nanos: 9 violations { quota_metric: "m/requests" quota_id: "A" quota_value: 5
+            quota_dimensions { key: "model" value: "gem" } } violations { quota_id: "B" } violations { quota_metric: "m/x" }
+            , retry_delay { seconds: 7 }, reason: "FIRST" domain: "d" reason: "SECOND" domain: "e" code: 500 ]"#;
+        let facts = scanned(text, 429);
+        assert_eq!(
+            violations(&facts),
+            [
+                ("m/requests", "A", Some(5), "gem", true),
+                ("-", "B", None, "-", false),
+                ("m/x", "-", None, "-", false)
+            ]
+        );
+        assert_eq!(
+            facts.retry_info,
+            Some(std::time::Duration::from_secs(7)),
+            "those nanoseconds were others"
+        );
+        assert_eq!((facts.reason.as_deref(), facts.domain.as_deref()), (Some("FIRST"), Some("d")));
+        assert_eq!((facts.code, facts.message.as_ref(), facts.has_error), (Some(429), "Over it.", true));
+        assert_eq!(scanned("wait { seconds: 30 }", 503).retry_info, None, "of what, nobody says");
+    }
+
+    #[test]
+    fn each_name_begins_a_violation_when_it_comes_again() {
+        for (text, count) in [
+            (r#"{"quotaMetric":"a/x","quotaId":"A"},{"quotaMetric":"b/y","quotaId":"B"}"#, 2),
+            (r#"{"quotaMetric":"a/x"},{"quotaMetric":"b/y"}"#, 2),
+            (r#"{"quotaId":"A"},{"quotaId":"B"},{"quotaId":"C"}"#, 3),
+            (r#"{"quotaValue":"1"},{"quotaValue":"2"}"#, 2),
+            (r#"{"quotaMetric":"a/x","quotaId":"A","quotaValue":"1"}"#, 1),
+        ] {
+            assert_eq!(violations(&scanned(text, 429)).len(), count, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_violation_that_is_cut_may_lack_its_value() {
+        for (tail, may_lack) in [
+            (r#""}]},{"retryDelay":"5s""#, false),
+            (r#"","quotaV"#, true),
+            (r#"","quotaDimensions":{"model":"x"}"#, true),
+            (r#"","quotaDimensions":{"model":"x"}}"#, false),
+        ] {
+            let text = format!(r#"{{"violations":[{{"quotaId":"A{tail}"#);
+            assert_eq!(violations(&scanned(&text, 429))[0].4, may_lack, "{tail}");
+        }
+        for (text, more) in
+            [("", false), ("}", true), ("{}", false), ("{}}", true), ("{{}}", false), ("{{}", false)]
+        {
+            assert_eq!(closes(text), more, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_was_folded_stays_where_the_scan_sees_less() {
+        let with = |ids: &[&'static str]| {
+            let mut facts = Facts::default();
+            for id in ids {
+                facts.violations.push(Violation { id: Some(Cow::Borrowed(id)), ..Violation::default() });
+            }
+            scan(&mut facts, r#"{"quotaId":"C","quotaValue":"1"}"#, 429);
+            violations(&facts).iter().map(|v| v.1.to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(with(&["A", "B"]), ["A", "B"]);
+        assert_eq!(with(&["A"]), ["C"]);
+        assert_eq!(with(&[]), ["C"]);
+    }
+
+    #[test]
+    fn the_number_in_front_is_a_status_only_where_it_looks_like_one() {
+        for (text, http, code, message) in [
+            ("429: over it", 429, Some(429), "over it"),
+            ("[429 Too Many Requests] over it [{\"a\": 1}]", 429, Some(429), "over it"),
+            ("429 a] b", 429, Some(429), "a] b"),
+            ("404 not here", 200, Some(404), "not here"),
+            ("404 not here", 400, None, ""),
+            ("123 apples", 200, None, ""),
+            ("4290 apples", 200, None, ""),
+            ("429apples", 200, None, ""),
+        ] {
+            let facts = scanned(text, http);
+            assert_eq!((facts.code, facts.message.as_ref()), (code, message), "{text} at {http}");
+        }
+        for (len, code) in [(119, Some(429)), (120, None)] {
+            assert_eq!(scanned(&format!("{}: 429 over it", "e".repeat(len)), 200).code, code, "{len}");
+        }
+    }
+
+    #[test]
+    fn the_first_of_each_name_counts_and_only_what_looks_like_it() {
+        let facts = scanned(
+            r#"status: "fine" code: 7 code: 429 code: 500 message: "one" message: "two" reason: "because" reason: "MINE_1""#,
+            503,
+        );
+        assert_eq!((facts.code, facts.message.as_ref()), (Some(429), "one"));
+        assert_eq!(
+            (facts.reason.as_deref(), facts.status.as_deref(), facts.has_error),
+            (Some("MINE_1"), None, true)
+        );
+        let facts = scanned(r#"status: "UNAVAILABLE" status: "INTERNAL""#, 503);
+        assert_eq!((facts.status.as_deref(), facts.has_error), (Some("UNAVAILABLE"), true));
+        assert!(scanned("code: 429", 503).has_error && !scanned("code: 7", 503).has_error);
+        assert!(
+            ["", "because", "Mine", "MINE-1"].iter().all(|text| !is_constant(text)) && is_constant("MINE_1")
+        );
+        let facts = scanned(r#""quota_limit": "X", "quota_limit_value": "7", "quotaResetDelay": "5s""#, 429);
+        let metadata = &facts.metadata;
+        assert_eq!((metadata.quota_limit.as_deref(), metadata.quota_limit_value), (Some("X"), Some(7)));
+        assert_eq!(metadata.reset_delay, Some(std::time::Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn a_value_ends_at_its_quote_and_only_half_a_message_counts() {
+        let facts = scanned(r#"message: "a\nb" status: "UNAVAILABLE""#, 503);
+        assert_eq!((facts.message.as_ref(), facts.status.as_deref()), (r"a\nb", Some("UNAVAILABLE")));
+        assert_eq!(scanned(r#"message: "a\"b""#, 503).message, "a");
+        assert_eq!(scanned(r#"{"quotaId":"RequestsPerD"#, 429).message, "");
+        let colon = scanned(r#"note: "code:" reason: "MINE_1""#, 429);
+        assert_eq!(colon.reason.as_deref(), Some("MINE_1"), "what stands in quotes is no name");
     }
 
     #[test]

@@ -235,6 +235,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_seed_changes_nothing_else() {
+        let seeded = AdaptiveConcurrencyBuilder::default().floor(0.0).seed(7);
+        assert_eq!(seeded.build().expect_err("the floor is kept").field(), "floor");
+    }
+
+    #[test]
     fn bad_settings_name_the_field_and_the_rule() {
         let b = AdaptiveConcurrencyBuilder::default;
         for (builder, field) in [

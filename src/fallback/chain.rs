@@ -193,6 +193,18 @@ mod tests {
     }
 
     #[test]
+    fn only_a_post_is_planned_for() {
+        let chains = chains(&[&["a", "b"]], &[]).expect("valid");
+        let is_planned = |method: http::Method| {
+            let request = Request::builder().method(method).uri("/v1beta/models/a:generateContent");
+            chains
+                .plan(&request.body(http_body_util::Full::<bytes::Bytes>::default()).expect("valid"))
+                .is_some()
+        };
+        assert!(is_planned(http::Method::POST) && !is_planned(http::Method::GET));
+    }
+
+    #[test]
     fn calls_that_another_model_can_answer() {
         for (path, expected) in [
             ("/v1beta/models/a:generateContent", Some(Place::Path)),
@@ -201,6 +213,7 @@ mod tests {
             ("/v1beta/openai/chat/completions", Some(Place::Body)),
             ("/v1beta/interactions", Some(Place::Body)),
             ("/v1internal:generateContent", Some(Place::Body)),
+            ("/v1internal:countTokens", None),
             ("/v1/projects/p/locations/l/publishers/anthropic/models/a:generateContent", None),
             ("/v1/projects/p/locations/l/endpoints/5/chat/completions", None),
             ("/v1beta/models/a:embedContent", None),

@@ -137,7 +137,9 @@ mod tests {
         ] {
             assert_eq!(read(body.as_bytes()), None, "{body}");
         }
-        assert_eq!(read(&vec![b' '; MAX_BYTES + 1]), None);
+        let padded = |len: usize| " ".repeat(len - 13) + r#"{"model":"a"}"#;
+        assert!(read(padded(MAX_BYTES).as_bytes()).is_some());
+        assert_eq!(read(padded(MAX_BYTES + 1).as_bytes()), None, "too large to be looked at");
         assert_eq!(read(b"{\"model\":\"a\xff\"}"), None, "not UTF-8");
     }
 

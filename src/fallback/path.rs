@@ -105,6 +105,21 @@ mod tests {
     }
 
     #[test]
+    fn the_name_is_found_where_it_is_the_model_among_all_that_look_like_it() {
+        // Another name in the last place would leave the model as it is.
+        assert_eq!(
+            to("/v1beta/models/a-1:generateContent/a-1", "a-1", "b").as_deref(),
+            Some("/v1beta/models/b:generateContent/a-1")
+        );
+        // What only begins or ends with the name is not one of the eight places.
+        for near in ["/xa", "/ax"] {
+            let tail = near.repeat(MAX_PLACES + 1);
+            let after = to(&format!("/v1beta/models/a:generateContent{tail}"), "a", "b");
+            assert_eq!(after, Some(format!("/v1beta/models/b:generateContent{tail}")));
+        }
+    }
+
+    #[test]
     fn a_path_that_does_not_name_it_gives_nothing() {
         for path in [
             "/",

@@ -105,3 +105,27 @@ pub(super) struct Spent {
 
 pub(super) const TOO_LARGE: Refusal =
     Refusal { why: Why::TooLarge, dimension: Dimension::InputTokensPerMinute, until: None };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forecast_names_what_it_waits_for_longest_and_of_equals_the_first() {
+        let mut forecast = Forecast { at: 5, dimension: Dimension::Other, tokens: 0, spent: None };
+        forecast.not_before(5, Dimension::RequestsPerDay);
+        assert_eq!((forecast.at, forecast.dimension), (5, Dimension::Other));
+        forecast.not_before(6, Dimension::RequestsPerMinute);
+        forecast.not_before(4, Dimension::RequestsPerDay);
+        assert_eq!((forecast.at, forecast.dimension), (6, Dimension::RequestsPerMinute));
+    }
+
+    #[test]
+    fn what_was_used_is_known_unless_nobody_said() {
+        let used = |how: Settlement| how.used();
+        assert_eq!(used(Settlement::Used { input_tokens: 7 }), Some(7));
+        assert_eq!(used(Settlement::Unknown), None);
+        let nothing = [Settlement::NotSent, Settlement::Refused, Settlement::TooMany];
+        assert_eq!(nothing.map(used), [Some(0); 3]);
+    }
+}

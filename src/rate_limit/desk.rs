@@ -349,7 +349,175 @@ pub(super) fn pick(sizes: &[u64], room: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rate_limit::day::Day;
+    use crate::rate_limit::estimate::Trust;
+    use crate::rate_limit::ledger::Rules;
+    use crate::rate_limit::lesson::Lesson;
+    use crate::rate_limit::limits::Limits;
     use proptest::prelude::*;
+
+    const SPAN: Nanos = 60;
+    const DAY: Nanos = 1_000;
+
+    /// A desk whose waiters leave their number as their waker.
+    fn desk(limits: Limits) -> Desk<u32> {
+        let rules = Rules { span: SPAN, margin: 1.0, learn: true, probe_every: 40, guard: 0 };
+        let mut ledger = Ledger::new(rules, limits, 0);
+        ledger.set_day(0, Day { date: jiff::civil::date(2026, 11, 21), left: DAY });
+        Desk::new(ledger, 1000, true)
+    }
+
+    fn of(tokens: u32) -> Cost {
+        Cost { tokens, trust: Trust::Exact }
+    }
+
+    fn queued(desk: &mut Desk<u32>, now: Nanos, tokens: u32, deadline: Nanos) -> Place {
+        match desk.arrive(now, of(tokens), deadline) {
+            Arrival::Queued(place, _) => place,
+            other => panic!("{tokens} at {now}: {other:?}"),
+        }
+    }
+
+    fn look(desk: &mut Desk<u32>, place: Place, number: u32) -> Look {
+        desk.look(place, |waker| *waker = Some(number))
+    }
+
+    #[test]
+    fn a_spent_day_is_waited_for_only_with_a_deadline_that_is_not_before_its_end() {
+        let mut desk = desk(Limits::new().requests_per_day(1));
+        assert!(desk.grant(0, of(1)).is_some());
+        let refused = Arrival::Refused(Refusal {
+            why: Why::Spent,
+            dimension: Dimension::RequestsPerDay,
+            until: Some(DAY),
+        });
+        assert_eq!(desk.arrive(1, of(1), NEVER), refused);
+        assert_eq!(desk.arrive(1, of(1), DAY - 1), refused);
+        queued(&mut desk, 1, 1, DAY);
+    }
+
+    #[test]
+    fn the_last_of_those_that_are_looked_at_passes_at_once() {
+        let mut desk = desk(Limits::new().input_tokens_per_minute(100));
+        assert!(desk.grant(0, of(60)).is_some());
+        // The head leaves room for 20 beside it, which is too little for the next.
+        queued(&mut desk, 10, 80, NEVER);
+        for _ in 1..BACKFILL {
+            queued(&mut desk, 10, 30, NEVER);
+        }
+        let last = queued(&mut desk, 10, 20, NEVER);
+        assert!(matches!(look(&mut desk, last, 0), Look::Answered(Ok(_))));
+        assert_eq!(desk.queued(), BACKFILL);
+    }
+
+    #[test]
+    fn when_one_of_those_that_are_looked_at_leaves_the_next_one_is() {
+        let mut desk = desk(Limits::new().input_tokens_per_minute(100));
+        assert!(desk.grant(0, of(60)).is_some());
+        queued(&mut desk, 10, 80, NEVER);
+        let large = [(); BACKFILL].map(|()| queued(&mut desk, 10, 30, NEVER));
+        let small = queued(&mut desk, 10, 20, NEVER);
+        assert_eq!(look(&mut desk, small, 0), Look::Driving(SPAN));
+        desk.cancel(20, large[7]);
+        assert!(matches!(look(&mut desk, small, 0), Look::Answered(Ok(_))));
+    }
+
+    #[test]
+    fn who_is_too_late_at_the_end_queues_only_if_it_may_pass_the_head() {
+        let mut desk = desk(Limits::new().input_tokens_per_minute(100));
+        assert!(desk.grant(0, of(60)).is_some());
+        queued(&mut desk, 10, 80, NEVER);
+        let late = desk.arrive(10, of(30), SPAN - 1);
+        assert!(matches!(late, Arrival::Refused(Refusal { why: Why::Deadline, .. })), "{late:?}");
+        let small = queued(&mut desk, 10, 15, SPAN - 1);
+        assert!(matches!(look(&mut desk, small, 0), Look::Answered(Ok(_))));
+    }
+
+    #[test]
+    fn before_a_closed_door_nobody_passes() {
+        let mut desk = desk(Limits::new().input_tokens_per_minute(100));
+        let refused = desk.grant(0, of(1)).expect("it fits");
+        let lesson =
+            Lesson { dimension: Dimension::Other, limit: None, until: Some(40), spent: false, zero: false };
+        desk.ledger.close_until(0, &refused, lesson);
+        desk.settle(refused, Settlement::TooMany);
+        queued(&mut desk, 10, 50, NEVER);
+        queued(&mut desk, 10, 50, NEVER);
+        let late = desk.arrive(10, of(20), 50);
+        assert!(matches!(late, Arrival::Refused(Refusal { why: Why::Deadline, .. })), "{late:?}");
+    }
+
+    #[test]
+    fn the_driver_is_woken_when_its_timer_is_set_too_late_and_only_then() {
+        let mut desk = desk(Limits::new().input_tokens_per_minute(100));
+        assert!(desk.grant(0, of(60)).is_some());
+        let second = desk.grant(5, of(40)).expect("it fits");
+        let head = queued(&mut desk, 10, 80, NEVER);
+        assert_eq!(look(&mut desk, head, 0), Look::Driving(5 + SPAN));
+        desk.advance(15);
+        assert!(desk.take_woken().is_empty(), "nothing has changed");
+        assert!(desk.settle(second, Settlement::Used { input_tokens: 20 }));
+        desk.advance(20);
+        assert_eq!(desk.take_woken(), [0]);
+        assert_eq!(look(&mut desk, head, 0), Look::Driving(SPAN));
+    }
+
+    #[test]
+    fn one_that_fits_is_exchanged_for_the_one_that_fills_the_room_best() {
+        assert_eq!(pick(&[50, 30, 70], 100), 0b110);
+        assert_eq!(pick(&[50, 30, 60, 70, 71], 100), 0b1010);
+        assert_eq!(pick(&[50, 50, 70], 100), 0b11, "it is full already");
+    }
+
+    #[test]
+    fn a_day_that_turns_out_spent_refuses_those_who_cannot_wait_for_the_next() {
+        let mut desk = desk(Limits::new().requests_per_minute(1));
+        let first = desk.grant(0, of(1)).expect("it fits");
+        let [undated, early, late] = [NEVER, DAY - 1, DAY].map(|deadline| queued(&mut desk, 10, 1, deadline));
+        let lesson = Lesson {
+            dimension: Dimension::RequestsPerDay,
+            limit: None,
+            until: Some(DAY),
+            spent: true,
+            zero: false,
+        };
+        desk.ledger.close_until(20, &first, lesson);
+        desk.settle(first, Settlement::TooMany);
+        desk.advance(20);
+        let refusal = Refusal { why: Why::Spent, dimension: Dimension::RequestsPerDay, until: Some(DAY) };
+        assert_eq!(look(&mut desk, undated, 0), Look::Answered(Err(refusal)));
+        assert_eq!(look(&mut desk, early, 1), Look::Answered(Err(refusal)));
+        assert!(matches!(look(&mut desk, late, 2), Look::Driving(_)));
+    }
+
+    #[test]
+    fn with_nobody_waiting_there_is_nothing_to_advance() {
+        let mut desk = desk(Limits::new().requests_per_minute(2));
+        let receipts = [(); 2].map(|()| desk.grant(0, of(1)).expect("it fits"));
+        assert_eq!((desk.is_queued(), desk.next()), (false, None));
+        let [first, second] = receipts;
+        assert!(!desk.settle(first, Settlement::NotSent));
+        assert!(desk.grant(1, of(1)).is_some());
+        queued(&mut desk, 1, 1, NEVER);
+        assert_eq!((desk.is_queued(), desk.next()), (true, Some(SPAN)));
+        assert!(desk.settle(second, Settlement::NotSent));
+    }
+
+    #[test]
+    fn when_the_driver_leaves_another_one_is_woken_and_only_then() {
+        let mut desk = desk(Limits::new().requests_per_minute(1));
+        assert!(desk.grant(0, of(1)).is_some());
+        let places = [(); 3].map(|()| queued(&mut desk, 10, 1, NEVER));
+        assert_eq!(look(&mut desk, places[0], 0), Look::Driving(SPAN));
+        assert_eq!(look(&mut desk, places[1], 1), Look::Waiting);
+        assert_eq!(look(&mut desk, places[2], 2), Look::Waiting);
+        assert!(desk.take_woken().is_empty());
+        assert_eq!(desk.cancel(20, places[1]), Some(1));
+        assert!(desk.take_woken().is_empty(), "the driver is still there");
+        assert_eq!(desk.cancel(20, places[0]), Some(0));
+        assert_eq!(desk.take_woken(), [2]);
+        assert_eq!(look(&mut desk, places[2], 2), Look::Driving(SPAN));
+    }
 
     proptest! {
         #[test]

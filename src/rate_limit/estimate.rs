@@ -276,6 +276,41 @@ mod tests {
     }
 
     #[test]
+    fn a_closure_is_an_estimate() {
+        let count =
+            |request: &Request<Full<Bytes>>| request.uri().path().len().checked_sub(2).map(|n| n as u64);
+        assert_eq!(Cost::of(&request("0123"), &count), Cost { tokens: 1, trust: Trust::Guess });
+        let long = Request::builder().uri("/12345").body(Full::default()).expect("a valid request");
+        assert_eq!(Cost::of(&long, &count), Cost { tokens: 4, trust: Trust::Estimate });
+    }
+
+    #[test]
+    fn a_surprise_is_charged_with_its_deviation() {
+        let mut ratio = Ratio::default();
+        ratio.learn(100, 100);
+        ratio.learn(100, 200);
+        // An eighth of the surprise in the mean, and an eighth in the deviation.
+        assert_eq!((ratio.factor(), ratio.apply(1000)), (1.25, 1250));
+        assert_eq!((ratio.at_most(1000), ratio.at_least(1000)), (1250, 1125));
+    }
+
+    #[test]
+    fn nothing_is_learnt_of_nothing() {
+        let mut ratio = Ratio::default();
+        ratio.learn(0, 100);
+        ratio.learn(100, 0);
+        assert_eq!((ratio.factor(), ratio.learnt), (1.0, 0));
+    }
+
+    #[test]
+    fn before_an_answer_tokens_may_be_anything_and_an_estimate_is_two_thirds() {
+        let mut ratio = Ratio::default();
+        assert_eq!((ratio.at_most(5), ratio.at_least(300)), (u64::MAX, 200));
+        ratio.learn(100, 50);
+        assert_eq!((ratio.at_most(100), ratio.at_least(100)), (100, 50), "some of them may be counted ones");
+    }
+
+    #[test]
     fn a_steady_bias_is_right_after_one_answer() {
         for (estimated, used) in [(100, 130), (130, 100)] {
             let mut ratio = Ratio::default();

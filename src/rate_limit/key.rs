@@ -140,6 +140,18 @@ mod tests {
     }
 
     #[test]
+    fn a_key_prints_its_pool_and_its_target() {
+        let key = key("/v1beta/models/gemini-2.5-flash:countTokens", None);
+        assert_eq!(key.to_string(), format!("count_tokens {}", key.target()));
+        let pools = [Pool::Generate, Pool::Embed, Pool::CountTokens, Pool::Batch, Pool::Unlimited];
+        assert_eq!(
+            pools.map(|pool| pool.to_string()),
+            ["generate", "embed", "count_tokens", "batch", "unlimited"]
+        );
+        assert_eq!(pools.map(Pool::is_model_work), [true, true, false, false, false]);
+    }
+
+    #[test]
     fn each_kind_of_call_has_its_pool() {
         for (path, pool) in [
             ("/v1beta/models/m:generateContent", Pool::Generate),

@@ -49,7 +49,6 @@ struct Heard {
 
 impl Heard {
     fn lesson(&self, violation: &QuotaViolation) -> Lesson {
-        let requests = violation.dimension() == Counted::Requests;
         let dimension = match (violation.dimension(), violation.period()) {
             (Counted::Requests, Period::Day) => Dimension::RequestsPerDay,
             (Counted::Requests, Period::Minute) => Dimension::RequestsPerMinute,
@@ -59,9 +58,8 @@ impl Heard {
         // A limit whose dimension is not counted here cannot be kept.
         let limit = violation.limit().filter(|_| dimension != Dimension::Other);
         match violation.period() {
-            _ if violation.is_zero() => Lesson { limit: None, ..self.spent(dimension, None, None) },
-            Period::Day if requests => self.spent(dimension, limit, Some(self.day_ends)),
-            Period::Day => self.spent(dimension, None, Some(self.day_ends)),
+            _ if violation.is_zero() => self.spent(dimension, None, None),
+            Period::Day => self.spent(dimension, limit, Some(self.day_ends)),
             Period::Month => self.spent(dimension, None, None),
             Period::Unknown if self.exhausted => self.spent(dimension, None, None),
             _ => self.passing(dimension, limit),
@@ -163,6 +161,22 @@ mod tests {
             r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"Your project has exceeded its monthly spending cap."}}"#,
         );
         assert!(cap[0].zero && cap[0].spent && cap[0].dimension == Dimension::Other);
+    }
+
+    #[test]
+    fn a_month_and_an_exhausted_quota_of_no_period_have_no_end_in_sight() {
+        let endless =
+            Lesson { dimension: Dimension::Other, limit: None, until: Some(NEVER), spent: true, zero: true };
+        assert_eq!(taught(&[("RequestsPerMonth", Some("5"))], Some("24s")), [endless]);
+        assert_eq!(taught(&[("SomeRequests", Some("5"))], Some("600s")), [endless], "absurdly long");
+        let passing = Lesson {
+            dimension: Dimension::Other,
+            limit: None,
+            until: Some(NOW + 6 * SECOND),
+            spent: false,
+            zero: false,
+        };
+        assert_eq!(taught(&[("SomeRequests", Some("5"))], Some("5s")), [passing]);
     }
 
     #[test]

@@ -186,6 +186,32 @@ mod tests {
     }
 
     #[test]
+    fn each_limit_has_its_range() {
+        const BILLION: u64 = 1_000_000_000;
+        for (set, most) in [
+            (Limits::requests_per_minute as fn(Limits, u64) -> Limits, BILLION),
+            (Limits::input_tokens_per_minute, 1000 * BILLION),
+            (Limits::requests_per_day, BILLION),
+        ] {
+            let is_valid = |limit| set(Limits::new(), limit).check().is_ok();
+            assert_eq!([0, 1, most, most + 1].map(is_valid), [false, true, true, false], "{most}");
+        }
+    }
+
+    #[test]
+    fn a_limit_is_found_by_its_dimension() {
+        let limits = Limits::new().requests_per_minute(2).input_tokens_per_minute(3).requests_per_day(4);
+        for (dimension, name, limit) in [
+            (Dimension::RequestsPerMinute, "requests per minute", Some(2)),
+            (Dimension::InputTokensPerMinute, "input tokens per minute", Some(3)),
+            (Dimension::RequestsPerDay, "requests per day", Some(4)),
+            (Dimension::Other, "other", None),
+        ] {
+            assert_eq!((dimension.to_string().as_str(), limits.of(dimension)), (name, limit));
+        }
+    }
+
+    #[test]
     fn every_published_row_is_a_valid_setting() {
         for row in TABLE {
             let limits = Limits::published(row.0, row.1).expect("it is in the table");

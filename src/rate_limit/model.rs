@@ -463,8 +463,13 @@ fn run(ops: &[Op]) {
     assert!(pair.waiting.is_empty(), "{:?}", pair.desk);
 }
 
+/// Fewer where the environment says so: mutation testing runs this once for each mutant.
+fn cases() -> u32 {
+    if std::env::var_os("PROPTEST_CASES").is_some() { ProptestConfig::default().cases } else { 1100 }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1100, max_shrink_iters: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 2_000, ..ProptestConfig::default() })]
 
     /// 1,100 runs of 200 operations: 220,000.
     #[test]

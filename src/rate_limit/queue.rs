@@ -243,8 +243,33 @@ mod tests {
             assert!(queue.leave(place).is_none());
         }
         assert_eq!((queue.used(), queue.places.capacity(), queue.deadlines.len()), (0, 0, 0));
+        assert_eq!((queue.len(), queue.tokens(), queue.undated), (0, 0, 0));
         // And it works again.
         let place = queue.join(cost, 1, NEVER);
         assert_eq!(queue.head(), Some(place));
+    }
+
+    #[test]
+    fn a_few_places_are_kept() {
+        let cost = Cost { tokens: 1, trust: Trust::Exact };
+        for (count, kept) in [(KEPT, KEPT), (KEPT + 1, 0)] {
+            let mut queue: Queue<()> = Queue::new();
+            let places: Vec<_> = (0..count).map(|_| queue.join(cost, 1, NEVER)).collect();
+            for place in places {
+                queue.leave(place);
+            }
+            assert_eq!(queue.places.len(), kept);
+        }
+    }
+
+    #[test]
+    fn those_without_a_deadline_are_found() {
+        let mut queue: Queue<()> = Queue::new();
+        let cost = Cost { tokens: 1, trust: Trust::Exact };
+        let places = [NEVER, 7, NEVER, 9].map(|deadline| queue.join(cost, 1, deadline));
+        assert_eq!(queue.undated(), [places[0], places[2]]);
+        queue.leave(places[0]);
+        queue.leave(places[2]);
+        assert_eq!((queue.undated(), queue.undated), (Vec::new(), 0));
     }
 }

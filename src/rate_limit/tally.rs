@@ -89,6 +89,16 @@ mod tests {
     use jiff::civil::date;
 
     #[test]
+    fn a_calendar_that_leaps_begins_its_day_at_once() {
+        let day = |of, left| Day { date: date(2026, 7, of), left };
+        let mut tally = Tally::new(0);
+        tally.set(0, day(1, 1_000), 5);
+        tally.count = 4;
+        assert!(tally.set(600, day(2, 9_000), 5), "405 before the end: no guard band is so long");
+        assert_eq!((tally.count, tally.ends_at, tally.number), (0, 9_605, 1));
+    }
+
+    #[test]
     fn no_count_is_lost_when_the_calendar_moves() {
         let day = |of, left| Day { date: date(2026, 7, of), left };
         let mut tally = Tally::new(0);
@@ -97,6 +107,7 @@ mod tests {
         assert!(!tally.set(1_003, day(2, 9_000), 5), "the guard band belongs to the old day");
         assert!(tally.set(1_005, day(2, 9_000), 5));
         tally.count += 2;
+        assert!(!tally.set(1_007, day(2, 8_998), 5), "the same day");
         assert!(!tally.set(1_010, day(1, 500), 5), "set back");
         assert_eq!(tally.today(), Some((date(2026, 7, 1), 6)));
         tally.restore(10);

@@ -150,6 +150,27 @@ mod tests {
     }
 
     #[test]
+    fn a_joined_charge_is_corrected_in_the_entry_that_it_joined() {
+        let mut window = Window::new(SPAN);
+        window.charge(3, 7);
+        let (first, joined) = (window.charge(5, 100), window.charge(5, 50));
+        assert_eq!((joined, window.entries.len()), (first, 2));
+        window.correct(joined, 50, 20, true);
+        assert_eq!((window.requests(), window.tokens()), (3, 127));
+        window.expire(SPAN + 3);
+        assert_eq!((window.requests(), window.tokens()), (2, 120));
+    }
+
+    #[test]
+    fn it_is_empty_when_the_last_has_left() {
+        let mut window = Window::new(SPAN);
+        assert_eq!(window.empty_at(), 0);
+        window.charge(3, 7);
+        window.charge(5, 7);
+        assert_eq!(window.empty_at(), 5 + SPAN);
+    }
+
+    #[test]
     fn memory_is_bounded_whatever_the_rate() {
         let mut window = Window::new(60_000_000_000);
         for n in 0..3_000_000_u64 {

@@ -186,6 +186,34 @@ mod tests {
     }
 
     #[test]
+    fn each_jitter_draws_from_its_own_range() {
+        let s = Duration::from_secs_f64;
+        let wait = |jitter, n, before: Option<f64>, draw| {
+            Backoff::new(s(3.0), s(60.0)).jitter(jitter).delay(n, before.map(s), draw)
+        };
+        // 3 s doubled twice are 12 s.
+        assert_eq!(wait(Jitter::Full, 2, None, 0.5), s(6.0));
+        assert_eq!(wait(Jitter::Equal, 2, None, 0.25), s(7.5));
+        assert_eq!(
+            wait(Jitter::Decorrelated, 2, None, 0.25),
+            s(4.5),
+            "from the base to three times the base"
+        );
+        assert_eq!(wait(Jitter::Decorrelated, 2, Some(5.0), 0.25), s(6.0), "to three times the wait before");
+        assert_eq!(wait(Jitter::Decorrelated, 2, Some(1.0), 0.25), s(4.5), "which is never below the base");
+        let share = Jitter::Proportional(0.2);
+        assert_eq!([0.0, 0.25, 0.5].map(|draw| wait(share, 2, None, draw)), [9.6, 10.8, 12.0].map(s));
+        assert_eq!([0.0, 0.25, 0.5].map(|draw| wait(share, 9, None, draw)), [40.0, 45.0, 50.0].map(s));
+    }
+
+    #[test]
+    fn the_longest_cap_is_one_day_exactly() {
+        let day = Duration::from_secs(86_400);
+        assert!(Backoff::new(day, day).check("backoff").is_ok());
+        assert!(Backoff::new(day, day + Duration::from_nanos(1)).check("backoff").is_err());
+    }
+
+    #[test]
     fn at_the_cap_callers_still_differ() {
         for jitter in [Jitter::Full, Jitter::Equal, Jitter::Decorrelated, Jitter::Proportional(0.2)] {
             let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(8)).jitter(jitter);

@@ -241,6 +241,27 @@ mod tests {
     }
 
     #[test]
+    fn it_says_what_it_was_given_and_what_is_left() {
+        let budget = Budget::new(7, 0.25).expect("valid");
+        assert_eq!((budget.cap(), budget.per_success()), (7, 0.25));
+        let first = budget.withdraw(1).expect("full at the start");
+        assert_eq!(first.left(), 6.0);
+        let second = budget.withdraw(1).expect("six are left");
+        assert_eq!(second.left(), 5.0);
+        assert_eq!(format!("{budget:?}"), "Budget { cap: 7, per_success: 0.25, keys_short: 1 }");
+    }
+
+    #[test]
+    fn a_key_is_its_own_hash() {
+        let mut hasher = Identity::default();
+        hasher.write_u64(1 << 40 | 7);
+        assert_eq!(hasher.finish(), 1 << 40 | 7);
+        let mut hasher = Identity::default();
+        hasher.write(&[0xFF, 1, 2, 3, 4, 5, 6, 7, 0x0F]);
+        assert_eq!(hasher.finish(), 0x0102_0304_0506_07F0, "no byte is lost, the ninth falls on the first");
+    }
+
+    #[test]
     fn a_dropped_withdrawal_goes_back() {
         let budget = Budget::new(1, 0.5).expect("valid");
         drop(budget.withdraw(7).expect("full"));

@@ -195,9 +195,8 @@ impl RetryPolicy {
     #[must_use]
     pub fn would_retry(&self, verdict: &Verdict) -> Option<Duration> {
         let progress = Progress { attempts: 1, ..Progress::default() };
-        self.settings.schedule(&progress, verdict, false, |_| 0.0).ok().filter(|wait| {
-            self.settings.deadline.is_none_or(|deadline| *wait < deadline) && self.settings.attempts > 1
-        })
+        let wait = self.settings.schedule(&progress, verdict, false, |_| 0.0).ok();
+        wait.filter(|wait| self.settings.deadline.is_none_or(|deadline| *wait < deadline))
     }
 }
 
@@ -633,6 +632,69 @@ mod tests {
         let other = policy.to_builder().attempts(2).build().expect("valid");
         assert_eq!((policy.settings.attempts, other.settings.attempts), (5, 2));
         assert_eq!(other.settings.max_server_delay, Duration::from_secs(7));
+    }
+
+    fn failed(status: u16, body: &'static str) -> Verdict {
+        let status = http::StatusCode::from_u16(status).expect("a status");
+        Verdict::from_parts(status, &http::HeaderMap::new(), bytes::Bytes::from_static(body.as_bytes()))
+    }
+
+    #[test]
+    fn it_says_whether_it_would_retry_and_when_at_the_least() {
+        const QUOTA: &str = r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","details":[
+            {"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"5.5s"}]}}"#;
+        let quota = failed(429, QUOTA);
+        let b = RetryPolicy::builder;
+        let would = |builder: RetryPolicyBuilder, verdict: &Verdict| {
+            builder.build().expect("valid").would_retry(verdict)
+        };
+        let wait = Duration::from_millis(5500);
+        assert_eq!(would(b(), &quota), Some(wait));
+        assert_eq!(would(b().without_deadline(), &quota), Some(wait));
+        assert_eq!(would(b().deadline(wait), &quota), None, "it would end at the deadline");
+        assert_eq!(would(b().deadline(wait + Duration::from_nanos(1)), &quota), Some(wait));
+        assert_eq!(would(b().attempts(1), &quota), None);
+        assert_eq!(would(b().attempts(2), &quota), Some(wait));
+        assert_eq!(would(b(), &failed(503, "")), Some(Duration::ZERO), "the least of a full jitter");
+        assert_eq!(would(b(), &failed(400, "")), None);
+        let empty = failed(200, r#"{"candidates":[]}"#);
+        assert_eq!(would(b().empty_answers(1), &empty), Some(Duration::ZERO));
+        let settings = b().build().expect("valid").settings;
+        let gave_up = settings.schedule(&Progress::default(), &empty, false, |_| 0.0);
+        assert_eq!(gave_up, Err(GaveUp::NotRetryable), "no attempt is missing: it was not asked for");
+    }
+
+    #[test]
+    fn no_wait_is_begun_that_ends_at_the_deadline() {
+        let second = Duration::from_secs(1);
+        let backoff = Backoff::new(second, second).jitter(crate::retry::Jitter::Proportional(0.0));
+        let policy = RetryPolicy::builder().backoff(backoff).build().expect("valid");
+        let (verdict, now) = (failed(503, ""), crate::time::now());
+        let decide = |ahead: Duration| {
+            let failure = Failure::Verdict(&verdict);
+            let deadline = Some(now + ahead);
+            policy
+                .settings
+                .decide(&mut Progress::default(), &failure, now, deadline, || 0)
+                .map(|again| again.wait)
+        };
+        assert_eq!(decide(second).unwrap_err(), GaveUp::Deadline);
+        assert_eq!(decide(second + Duration::from_nanos(1)).ok(), Some(second));
+    }
+
+    #[test]
+    fn a_clone_of_a_requests_progress_is_for_another_request_from_the_same_start() {
+        let started = Some(crate::time::now());
+        let progress = Progress { started, attempts: 3, request: 7, ..Progress::default() };
+        let copy = progress.clone();
+        assert_eq!((copy.started, copy.attempts, copy.request), (started, 0, 0));
+    }
+
+    #[test]
+    fn the_largest_settings_are_valid() {
+        let day = Duration::from_secs(86_400);
+        let largest = RetryPolicy::builder().attempts(100).empty_answers(2).max_server_delay(day);
+        assert!(largest.server_delay_jitter(1.0).build().is_ok());
     }
 
     #[test]

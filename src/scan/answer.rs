@@ -241,3 +241,67 @@ impl Answer {
         worst.or_else(|| self.candidates.iter().all(|c| !c.seen).then_some(Kind::EmptyResponse))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_finish_reason_is_of_its_sort() {
+        for (finish, reasons) in [
+            (Finish::None, &["", "FINISH_REASON_UNSPECIFIED"][..]),
+            (Finish::Normal, &["STOP", "stop", "tool_calls", "function_call"]),
+            (Finish::Length, &["MAX_TOKENS", "length"]),
+            (Finish::Malformed, &["MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS"]),
+            (Finish::Malformed, &["MALFORMED_RESPONSE", "MISSING_THOUGHT_SIGNATURE", "NO_IMAGE"]),
+            (Finish::Blocked, &["RECITATION", "IMAGE_RECITATION", "BLOCKLIST", "SPII", "LANGUAGE"]),
+            (Finish::Blocked, &["MODEL_ARMOR", "content_filter", "SAFETY", "IMAGE_SAFETY"]),
+            (Finish::Blocked, &["PROHIBITED_CONTENT", "IMAGE_PROHIBITED_CONTENT"]),
+            (Finish::Other, &["OTHER", "SOMETHING_NEW", "SAFETY_BUT_LONGER_THAN_ANY_REASON_IS"]),
+        ] {
+            for reason in reasons {
+                assert_eq!(Finish::of(reason), finish, "{reason}");
+            }
+        }
+    }
+
+    fn of(keys: &[&str]) -> Answer {
+        let mut answer = Answer { objects: 1, ..Answer::default() };
+        for key in keys {
+            answer.member(key.as_bytes());
+        }
+        answer
+    }
+
+    #[test]
+    fn a_body_is_of_the_sort_that_its_members_are_of() {
+        for (keys, stream, fault) in [
+            (&["candidates"][..], false, Some(Kind::EmptyResponse)),
+            (&["choices"], false, Some(Kind::EmptyResponse)),
+            (&["promptFeedback"], false, Some(Kind::EmptyResponse)),
+            (&["usageMetadata"], false, Some(Kind::EmptyResponse)),
+            (&["response"], false, None),
+            (&["modelVersion"], false, None),
+            (&["predictions"], false, None),
+            (&["embedding"], false, None),
+            (&["embedding", "new"], false, None),
+            (&["new"], false, Some(Kind::Unknown)),
+            (&[], false, None),
+            (&[], true, None),
+        ] {
+            assert_eq!(of(keys).fault(stream), fault, "{keys:?}");
+        }
+        assert_eq!(Answer::default().fault(true), Some(Kind::EmptyResponse), "a stream without an event");
+        assert_eq!(Answer::default().fault(false), None);
+    }
+
+    #[test]
+    fn an_answer_that_breaks_off_is_blocked_or_truncated_or_no_answer() {
+        let mut blocked = of(&["candidates"]);
+        blocked.block("SAFETY");
+        assert_eq!([blocked.fault_of_cut(), blocked.fault(false)], [Some(Kind::ContentBlocked); 2]);
+        assert_eq!(of(&["candidates"]).fault_of_cut(), Some(Kind::Truncated));
+        assert_eq!(of(&["embedding"]).fault_of_cut(), Some(Kind::Truncated));
+        assert_eq!(of(&["new"]).fault_of_cut(), Some(Kind::Unknown));
+    }
+}

@@ -110,16 +110,18 @@ impl Capture {
         self.is_flat_error = true;
     }
 
-    /// The outermost object is over: what has been kept of it counts or not.
-    pub(super) fn close(&mut self) {
+    /// The outermost object is over: what has been kept of it counts or not. Whether its code has made it the first
+    /// error there is.
+    pub(super) fn close(&mut self) -> bool {
         let is_error = self.is_error || self.is_flat_error;
         match self.state {
-            State::Closed => return,
-            State::Cut if is_error => return,
+            State::Closed => return false,
+            State::Cut if is_error => return false,
             _ if is_error => self.text.push(b'}'),
             _ => self.text.truncate(usize::from(self.envelope)),
         }
         self.state = State::Closed;
+        self.is_flat_error && !self.is_error && self.envelope == 0
     }
 
     /// The outermost object breaks off. Half an error is one; the other members need the code, and all of them.

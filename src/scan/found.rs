@@ -146,7 +146,9 @@ impl Found {
     pub(super) fn close(&mut self, object: Slot) {
         match object {
             Slot::Envelope => {
-                self.capture.close();
+                if self.capture.close() {
+                    self.answer.error_after_output |= self.answer.delivered();
+                }
                 self.complete = self.complete.saturating_add(1);
             }
             Slot::Candidates => self.answer.candidate(self.index.into(), self.finish, self.delivered),

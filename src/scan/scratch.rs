@@ -142,3 +142,44 @@ fn is_number(text: &[u8]) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_string_is_read_with_its_escapes_wherever_it_is_cut() {
+        for (written, read) in [
+            (r"plain", "plain"),
+            (r"err\u006Fr", "error"),
+            (r"\u0065rror", "error"),
+            (r"err\u106Fr", "err?r"),
+            (r"err\u00e9r", "err?r"),
+            (r"a\n\t\r\b\f\/\\b", "a\n\t\r\u{8}\u{c}/\\b"),
+            (r"exactly_thirty-two_bytes_in_here", "exactly_thirty-two_bytes_in_here"),
+            (r"\u0065xactly_thirty-two_bytes_in_here", "exactly_thirty-two_bytes_in_here"),
+        ] {
+            let text = format!("{written}\" and more");
+            for cut in 0..=written.len() {
+                let (mut scratch, (front, back)) = (Scratch::default(), text.as_bytes().split_at(cut));
+                assert_eq!(scratch.string(front), None, "{written} at {cut}");
+                let (len, content) = scratch.string(back).expect("it ends here");
+                assert_eq!((len, content), (written.len() + 1 - cut, read.as_bytes()), "{written} at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_literal_is_one_of_jsons() {
+        for text in ["true", "false", "null", "0", "-0", "7", "10", "0.5", "-1.25", "1e5", "1E+05", "1.5e-3"]
+        {
+            assert!(is_literal(text.as_bytes()), "{text}");
+        }
+        for text in [
+            "", "-", "tru", "nul", "01", "-01", "00", "1.", ".5", "1.e5", "1e", "1e+", "1ex", "1e5x", "1x",
+            "+1",
+        ] {
+            assert!(!is_literal(text.as_bytes()), "{text}");
+        }
+    }
+}

@@ -64,6 +64,196 @@ fn what_is_known_can_be_asked_after_each_piece() {
 }
 
 #[test]
+fn a_flat_error_after_output_is_after_output() {
+    let text = r#"{"candidates":[{"content":{"parts":[{"text":"hi"}]}}]}"#;
+    let flat = r#"{"code":503,"message":"down"}"#;
+    for (body, after) in [
+        (format!("data: {text}\n\ndata: {flat}\n\n"), true),
+        (format!("[{text},{flat}]"), true),
+        (format!("[{flat},{text}]"), false),
+        (format!("[{flat},{text},{flat}]"), false),
+        (format!("data: {flat}\n\n"), false),
+    ] {
+        let scanner = whole(&body);
+        assert_eq!(scanner.error_after_output(), after, "{body}");
+        let verdict = Verdict::from_parts(StatusCode::OK, &HeaderMap::new(), Bytes::from(body.clone()));
+        assert_eq!(verdict.after_output(), after, "{body}");
+    }
+    let fine = whole(&format!(r#"[{text},{{"code":200,"message":"fine"}}]"#));
+    assert!(!fine.error_after_output());
+}
+
+#[test]
+fn both_readers_find_the_same_in_forms_that_are_rare() {
+    let good = r#"{"index":1,"content":{"parts":[{"text":"x"}]},"finishReason":"STOP"}"#;
+    let blocked = r#"{"index":0,"finishReason":"SAFETY"}"#;
+    for (body, kind) in [
+        (format!(r#"{{"candidates":[{good},{blocked}]}}"#), None),
+        (format!("data: {{\"candidates\":[{good}]}}\n\ndata: {{\"candidates\":[{blocked}]}}\n\n"), None),
+        (r#"{"response":{"promptFeedback":{"blockReason":"SAFETY"}}}"#.into(), Some(Kind::ContentBlocked)),
+        (r#"{"response":{"response":{"promptFeedback":{"blockReason":"SAFETY"}}}}"#.into(), None),
+        (r#"{"promptFeedback":{"blockReasonMessage":"no"}}"#.into(), Some(Kind::ContentBlocked)),
+        (r#"{"predictions":[{"raiFilteredReason":"no"}]}"#.into(), Some(Kind::ContentBlocked)),
+        (r#"{"predictions":[{"raiFilteredReason":"no"},{"gcsUri":"x"}]}"#.into(), None),
+        (r#"{"predictions":[{"bytesBase64Encoded":"x"},{"raiFilteredReason":"no"}]}"#.into(), None),
+        (
+            r#"{"candidates":[{"content":{"parts":[{"parts":[{"text":"x"}]}]},"finishReason":"STOP"}]}"#
+                .into(),
+            Some(Kind::EmptyResponse),
+        ),
+        (r#"{"choices":[{"delta":{"content":"x"},"finish_reason":"stop"}]}"#.into(), None),
+        (r#"{"choices":[{"message":{"tool_calls":[{}]},"finish_reason":"tool_calls"}]}"#.into(), None),
+        (r#"{"code":404,"message":"m"}"#.into(), Some(Kind::NotFound)),
+        (r#"{"code":500,"status":"NOT_FOUND"}"#.into(), Some(Kind::NotFound)),
+        (r#"{"code":500,"details":[{"reason":"API_KEY_INVALID"}]}"#.into(), Some(Kind::ApiKeyInvalid)),
+        (r#"{"code":400,"errors":[{"message":"API key not valid."}]}"#.into(), Some(Kind::ApiKeyInvalid)),
+        (r#"{"code":400,"message":"API key not valid."}"#.into(), Some(Kind::ApiKeyInvalid)),
+        (r#"{"error":null,"code":503,"message":"m"}"#.into(), Some(Kind::Unavailable)),
+        (r#"{"error":"","code":503,"message":"m"}"#.into(), Some(Kind::Unavailable)),
+        (r#"{"error":{},"code":503,"message":"m"}"#.into(), Some(Kind::Unavailable)),
+    ] {
+        let scanner = whole(&body);
+        assert_eq!((outcome(&scanner), judged(&body)), (kind, kind), "{body}");
+    }
+}
+
+#[test]
+fn what_is_no_error_is_not_kept() {
+    let kept = |body: &str| whole(body).error().map(|text| String::from_utf8_lossy(&text).into_owned());
+    let flat = Some(r#"[{"code":503,"message":"m"}]"#.to_owned());
+    for nothing in ["null", "\"\"", "{}", "[]", "0"] {
+        assert_eq!(kept(&format!(r#"{{"error":{nothing},"code":503,"message":"m"}}"#)), flat, "{nothing}");
+        assert_eq!(kept(&format!(r#"{{"code":503,"error":{nothing},"message":"m"}}"#)), flat, "{nothing}");
+        assert_eq!(kept(&format!(r#"{{"error":{nothing}}}"#)), None, "{nothing}");
+    }
+    assert_eq!(kept(r#"{"error":"x"}"#).as_deref(), Some(r#"[{"error":"x"}]"#));
+    assert_eq!(kept(r#"{"code":399,"message":"m"}"#), None);
+    assert_eq!(kept(r#"{"code":400,"message":"m"}"#).as_deref(), Some(r#"[{"code":400,"message":"m"}]"#));
+    // Just as much as there is room for.
+    let long = |len: usize| format!(r#"{{"error":"{}"}}"#, "x".repeat(len));
+    let room = 8 * 1024 - r#"[{"error":"""#.len();
+    assert!(kept(&long(room)).is_some_and(|text| text.ends_with("x\"}]")));
+    assert!(kept(&long(room + 1)).is_some_and(|text| text.ends_with('x') && text.len() == 8 * 1024));
+}
+
+#[test]
+fn an_error_that_breaks_off_is_kept_as_far_as_it_goes_and_no_other_member_is() {
+    let kept = |body: &str| whole(body).error().map(|text| String::from_utf8_lossy(&text).into_owned());
+    assert_eq!(
+        kept(r#"{"error":{"message":"over the li"#).as_deref(),
+        Some(r#"[{"error":{"message":"over the li"#)
+    );
+    assert_eq!(kept(r#"{"code":503,"message":"over the li"#), None);
+    assert_eq!(kept(r#"{"code":503,"message":"m""#), None, "the object is not complete");
+    assert_eq!(
+        kept(r#"[{"error":{"message":"one"}},{"code":503,"message":"tw"#).as_deref(),
+        Some(r#"[{"error":{"message":"one"}}]"#)
+    );
+    assert_eq!(
+        kept(r#"{"code":503,"error":{"message":"over the li"#).as_deref(),
+        Some(r#"[{"code":503,"error":{"message":"over the li"#)
+    );
+    let begun = r#"[{"candidates":[{"content":{"parts":[{"text":"hi"}]}}]},"#;
+    assert!(whole(&format!(r#"{begun}{{"error":{{"message":"over the li"#)).error_after_output());
+    assert!(!whole(&format!(r#"{begun}{{"code":503,"message":"over the li"#)).error_after_output());
+    let text = |len: usize| kept(&"x".repeat(len)).map(|text| text.len());
+    assert_eq!([8 * 1024, 8 * 1024 + 1].map(text), [Some(8 * 1024), None]);
+}
+
+#[test]
+fn what_is_near_to_json_is_none() {
+    for (body, broken) in [
+        (r#"{"a" : 1 , "b":[1,2] }"#, false),
+        (r#"{"a":  1,  "b":1}"#, false),
+        (r#"{"a" 1}"#, true),
+        (r#"{"a";1}"#, true),
+        (r#"{"index":nul}"#, true),
+        (r#"{"candidates":[{"index":nul}]}"#, true),
+        (r#"{"candidates":[{"index":12345678901234567890123456789012345}]}"#, false),
+        (r#"[{}}"#, true),
+        (r#"{"a":1]"#, true),
+        (r#"{"a":1,"":2}"#, false),
+        (r#"{"a":1, "":2}"#, false),
+        // In an event values may lie on lines of their own, and strings may not go on in the next one.
+        ("data: {\"a\":\ndata: {\"k\":\ndata: 1}}\n\n", false),
+        ("data: {\"a\":\"b\ndata: c\"}\n\n", true),
+        ("data: {\"a\":{\"k\":\"b\ndata: c\"}}\n\n", true),
+        ("data: {\"a\ndata: b\":1}\n\n", true),
+        ("data: {\"index\":\ndata: 1\ndata: ,\"b\":2}\n\n", false),
+        (r#"[{},]"#, true),
+        (r#"{"a":1,}"#, true),
+        (r#"{"candidates":[{"index":1],"b":2}"#, true),
+    ] {
+        assert_eq!(whole(body).is_broken(), broken, "{body}");
+    }
+}
+
+#[test]
+fn an_object_that_breaks_off_in_its_event_is_no_answer() {
+    for (body, fault) in [
+        ("data: {\n\n", Some(Kind::Unknown)),
+        ("data: {}\n\ndata: {\n\n", Some(Kind::Unknown)),
+        ("data: {}\n\ndata: hello\n\n", None),
+        ("data: {}\n\n", None),
+    ] {
+        assert_eq!(whole(body).fault(), fault, "{body}");
+    }
+}
+
+#[test]
+fn a_part_is_a_thought_by_itself() {
+    let delivered = |parts: &str| {
+        whole(&format!(r#"{{"candidates":[{{"content":{{"parts":[{parts}]}}}}]}}"#)).delivered()
+    };
+    let (thought, text) = (r#"{"text":"hm","thought":true}"#, r#"{"text":"hi"}"#);
+    assert!(!delivered(thought) && delivered(text));
+    assert!(delivered(&format!("{thought},{text}")) && delivered(&format!("{text},{thought}")));
+    assert!(!delivered(r#"{"text":""}"#) && !delivered(r#"{"text":5}"#));
+}
+
+#[test]
+fn names_may_have_blanks_around_them() {
+    for name in [" error", "error ", " error "] {
+        assert!(whole(&format!(r#"{{"{name}":{{"code":503,"message":"m"}}}}"#)).has_error(), "{name:?}");
+    }
+}
+
+#[test]
+fn lists_may_lie_in_lists_as_deep_as_anybody_likes() {
+    for depth in [1, 15, 16, 17, 40, 300] {
+        let body = format!("{}{{}}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(!whole(&body).is_broken(), "{depth}");
+    }
+}
+
+#[test]
+fn a_blank_line_ends_an_event_whatever_it_held() {
+    for end in ["\n\n", "\r\r", "\r\n\r\n"] {
+        let scanner = whole(&format!(
+            "data: {{\"candidates\":[{end}data: {{\"error\":{{\"code\":503,\"message\":\"m\"}}}}{end}"
+        ));
+        assert!(scanner.has_error() && scanner.is_broken(), "{end:?}");
+    }
+    assert!(whole("hello").is_text() && !whole("data: {}").is_text() && !whole("{}").is_text());
+}
+
+#[test]
+fn usage_is_read_where_it_stands_and_nowhere_else() {
+    let total = |body: &str| whole(body).usage().map(|usage| usage.total_tokens);
+    assert_eq!(total(r#"{"usage":{"total_tokens":5}}"#), Some(5));
+    assert_eq!(total(r#"{"interaction":{"usage":{"total_tokens":5}}}"#), Some(5));
+    for body in [
+        r#"{"interaction":{"other":{"total_tokens":5}}}"#,
+        r#"{"other":{"total_tokens":5}}"#,
+        r#"{"other":{"usage":{"total_tokens":5}}}"#,
+    ] {
+        assert_eq!(total(body), None, "{body}");
+    }
+    let cached = whole(r#"{"usage":{"prompt_tokens_details":{"cached_tokens":3,"audio_tokens":9}}}"#).usage();
+    assert_eq!(cached.map(|usage| usage.cached_tokens), Some(3));
+}
+
+#[test]
 fn a_chat_completion_tells_its_output() {
     let mut scanner = Scanner::new();
     scanner.feed(b"data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n");
@@ -197,8 +387,13 @@ fn usage(events: &[Object]) -> Option<Usage> {
     events.iter().rev().find_map(of_event)
 }
 
+/// Fewer where the environment says so: mutation testing runs this once for each mutant.
+fn cases() -> u32 {
+    if std::env::var_os("PROPTEST_CASES").is_some() { ProptestConfig::default().cases } else { 2000 }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(cases()))]
 
     #[test]
     fn a_stream_says_the_same_in_frames_as_whole(case in case(), sizes in vec(1..40_usize, 1..8)) {

@@ -303,6 +303,16 @@ mod tests {
     }
 
     #[test]
+    fn a_label_prints_itself_unless_it_is_a_key() {
+        let label = KeyLabel::new("team-a");
+        assert_eq!((label.as_str(), label.to_string().as_str()), ("team-a", "team-a"));
+        assert_eq!(format!("{label:?}"), r#"KeyLabel("team-a")"#);
+        let key = KeyLabel::new("AIzaSyA-0123456789");
+        assert_eq!((key.to_string().as_str(), key.as_str()), ("redacted", "AIzaSyA-0123456789"));
+        assert_eq!(format!("{key:?} {:?}", Name::new(&["m"])), r#"KeyLabel("redacted") "m""#);
+    }
+
+    #[test]
     fn a_place_gives_back_what_it_was_made_of() {
         for (project, location) in [(Some("p"), Some("l")), (Some("p"), None), (None, Some("l"))] {
             let place = Place::new(project, location).unwrap();

@@ -201,3 +201,28 @@ pub(crate) fn may_stream<B>(request: &http::Request<B>) -> bool {
     verb.trim_start_matches(['3', 'A', 'a']).starts_with("stream")
         || query.is_some_and(|query| query.contains("sse") || query.contains("stream"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_glance_sees_every_stream_and_spares_the_rest() {
+        for (uri, may) in [
+            ("/v1beta/models/m:streamGenerateContent", true),
+            ("/v1beta/models/m%3AstreamGenerateContent", true),
+            ("/v1beta/models/m%3astreamGenerateContent", true),
+            ("/v1beta1/interactions/i:stream", true),
+            ("/v1beta/models/m:generateContent?alt=sse", true),
+            ("/v1beta/interactions/i?stream=true", true),
+            ("/v1beta/models/m:generateContent", false),
+            ("/v1beta/models/m:generateContent?alt=json", false),
+            ("/v1beta/models", false),
+            ("/", false),
+        ] {
+            let request = http::Request::get(uri).body(()).expect("a valid request");
+            assert_eq!(may_stream(&request), may, "{uri}");
+            assert!(may || !Target::of(&request).is_streaming(), "{uri}");
+        }
+    }
+}

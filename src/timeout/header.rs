@@ -48,6 +48,21 @@ fn value(seconds: u64) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::timeout::settings::Settings;
+    use std::time::Duration;
+
+    #[test]
+    fn a_request_that_only_looks_like_a_stream_is_told_by_when_its_head_must_come() {
+        let told = |uri: &str| {
+            let mut request = Request::post(uri).body(()).unwrap();
+            let settings = Settings { first_byte: Some(Duration::from_secs(30)), ..Settings::default() };
+            tell_server(&mut request, &Plan::new(&settings, crate::time::now(), None, 0));
+            request.headers().get(&X_SERVER_TIMEOUT).map(|seconds| seconds.to_str().unwrap().to_owned())
+        };
+        assert_eq!(told("/v1beta/models/m:generateContent?note=stream").as_deref(), Some("30"));
+        assert_eq!(told("/v1beta/models/m:generateContent").as_deref(), Some("30"));
+        assert_eq!(told("/v1beta/models/m:streamGenerateContent?alt=sse"), None, "it may go on for long");
+    }
 
     #[test]
     fn whole_seconds_from_ten_on_are_printed_as_they_are() {

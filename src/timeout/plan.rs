@@ -171,6 +171,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_limited_is_not_measured() {
+        let plan = |settings: &Settings| Plan::new(settings, crate::time::now(), None, 0);
+        let none = Settings { idle: None, ..settings(None, None) };
+        assert!(plan(&none).rest.is_empty() && !none.count_from_the_call());
+        for some in [settings(None, None), Settings { idle: None, ..settings(None, Some(5)) }] {
+            assert!(!plan(&some).rest.is_empty());
+        }
+        assert!(settings(Some(5), None).count_from_the_call());
+        assert!(settings(None, Some(5)).count_from_the_call());
+    }
+
+    #[test]
     fn each_earlier_timeout_doubles_the_first_byte_up_to_the_longest() {
         let of = |first_byte: u64, earlier| settings(Some(first_byte), None).first_byte_after(earlier);
         let limits = [0, 1, 2, 3, u32::MAX].map(|earlier| of(120_000, earlier).unwrap().as_secs());

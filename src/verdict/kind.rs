@@ -211,3 +211,34 @@ impl fmt::Display for Kind {
         f.pad(self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_has_a_name_a_remedy_and_a_page() {
+        let names: std::collections::HashSet<_> = Kind::ALL.iter().map(|kind| kind.to_string()).collect();
+        assert_eq!(names.len(), Kind::ALL.len());
+        for kind in Kind::ALL {
+            assert!(kind.remedy().len() > 20 && kind.remedy().ends_with('.'), "{kind}: {}", kind.remedy());
+            let page = match kind {
+                Kind::ApiKeyInvalid | Kind::KeyLeaked | Kind::Unauthenticated => "/api-key",
+                Kind::FailedPrecondition => "/available-regions",
+                Kind::ContextTooLong => "/long-context",
+                Kind::PayloadTooLarge => "/files",
+                Kind::NotFound => "/models",
+                Kind::RateLimited | Kind::QuotaExhausted => "/rate-limits",
+                Kind::ContentBlocked => "/safety-settings",
+                Kind::ServiceDisabled => "/enable-disable",
+                _ => "/troubleshooting",
+            };
+            assert!(kind.docs().starts_with("https://") && kind.docs().ends_with(page), "{kind}");
+            let verdict = crate::Verdict::new(crate::verdict::Inner::new(*kind));
+            assert_eq!((verdict.docs(), verdict.remedy()), (Some(kind.docs()), kind.remedy()));
+            let printed = format!("{verdict:?}");
+            assert!(printed.starts_with(&format!("Verdict {{ kind: {kind:?}")), "{printed}");
+        }
+        assert_eq!(crate::Verdict::default().docs(), None);
+    }
+}

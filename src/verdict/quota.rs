@@ -166,3 +166,36 @@ impl QuotaViolation {
         self.model.as_ref().and_then(Piece::name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_piece_is_a_share_of_its_body_where_it_lies_in_it() {
+        let body = Bytes::from_static(b"one two three");
+        let text = std::str::from_utf8(&body).expect("text");
+        let is_share = |piece: &Piece| body.as_ptr_range().contains(&piece.0.as_ptr());
+        for part in [&text[..3], &text[4..7], &text[8..], text] {
+            let piece = Piece::of(&body, part);
+            assert!(piece.as_str() == part && is_share(&piece), "{part}");
+        }
+        // The body is the front of a larger text: what lies behind its end, or across it, is no share.
+        let front = body.slice(..7);
+        for part in [&text[4..9], &text[8..]] {
+            let piece = Piece::of(&front, part);
+            assert!(piece.as_str() == part && !is_share(&piece), "{part}");
+        }
+        let elsewhere = String::from("two");
+        assert!(!is_share(&Piece::of(&body, &elsewhere)));
+    }
+
+    #[test]
+    fn a_piece_prints_as_text_without_keys() {
+        let body = Bytes::from_static(b"AIzaSyA-0123456789abcdefghijklmnopqrstu");
+        let key = std::str::from_utf8(&body).expect("text");
+        assert_eq!(format!("{:?}", Piece::of(&body, "model")), r#""model""#);
+        let printed = format!("{:?}", Piece::of(&body, key));
+        assert!(printed.len() > 2 && !printed.contains("0123456789"), "{printed}");
+    }
+}

@@ -191,6 +191,24 @@ mod tests {
         assert_eq!(judge(429, named), Signal::Neutral);
         assert_eq!(judge(503, "<html>busy</html>"), Signal::Failure);
         assert_eq!(judge(418, ""), Signal::Neutral);
+        let server = Inner { http: Some(StatusCode::BAD_GATEWAY), ..Inner::new(Kind::Unknown) };
+        assert_eq!(Verdict::new(server).signal(), Signal::Failure);
+    }
+
+    #[test]
+    fn a_signal_prints_its_name() {
+        assert_eq!(format!("{:?}", Signals::default()), "Signals(_)");
+        let all = [Signal::Success, Signal::Failure, Signal::Timeout, Signal::Soft, Signal::Neutral];
+        assert_eq!(all.map(|s| s.to_string()), ["success", "failure", "timeout", "soft", "neutral"]);
+    }
+
+    #[test]
+    fn the_callers_table_sees_the_status_of_an_answer_that_failed_at_its_end() {
+        let by_status = Signals::by(|verdict| {
+            if verdict.http_status() == Some(StatusCode::OK) { Signal::Soft } else { Signal::Failure }
+        });
+        let end = End { outcome: Outcome::Failed(Kind::Truncated), usage: None };
+        assert_eq!(by_status.of_end(end, StatusCode::OK), Signal::Soft);
     }
 
     #[test]
