@@ -22,7 +22,7 @@ use measured::request;
 
 mod floors;
 mod rows;
-use rows::{Bare, Body, one};
+use floors::{Body, one};
 
 /// The rows, each with the one that it is compared with.
 const MAIN: [(&str, &str); 16] = [

@@ -26,7 +26,7 @@ use measured::request;
 
 mod floors;
 mod rows;
-use rows::{Bare, Body, one};
+use floors::{Body, one};
 
 const PASSES: usize = 201;
 const CALLS: usize = 1_280;

@@ -13,7 +13,8 @@ use tokio::time::Instant;
 use tower::Service;
 use tower_gemini::BoxError;
 
-use crate::{Bare, Body};
+mod bottom;
+pub(crate) use bottom::{Bare, Body, Counting, Reading, one};
 
 /// What a limit of requests and tokens costs at the least: an exact clock, one lock, a log of the last minute. It
 /// knows no keys, settles nothing, and cannot wait.

@@ -1,9 +1,7 @@
 //! The services whose calls are measured, by name: one list for the bench that times them and the one that counts
 //! their instructions.
 
-use bytes::Bytes;
 use http::Request;
-use http_body_util::Full;
 use tower::{Layer, Service};
 use tower_gemini::circuit_breaker::CircuitBreakerLayer;
 use tower_gemini::classify::ClassifyLayer;
@@ -13,14 +11,11 @@ use tower_gemini::retry::{RetryLayer, RetryPolicy};
 use tower_gemini::stack::GeminiStack;
 use tower_gemini::timeout::{DeadlineLayer, TimeoutLayer};
 
-use crate::floors::{BreakerFloor, Floor};
+use crate::floors::{Bare, Body, BreakerFloor, Counting, Floor, Reading, one};
 use crate::measured::request;
 
 mod services;
-pub(crate) use services::{Bare, one};
-use services::{Clocked, Cloning, Copying, Counting, Reading, limited};
-
-pub(crate) type Body = Full<Bytes>;
+use services::{Clocked, Cloning, Copying, limited};
 
 /// Who is shown the list.
 pub(crate) trait Rows {

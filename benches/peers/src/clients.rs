@@ -15,7 +15,7 @@ use tower::{Layer, Service, service_fn};
 use tower_gemini::reqwest::ReqwestClient;
 use tower_gemini::retry::{ReplayBody, RetryLayer};
 
-use crate::Body;
+use crate::floors::Body;
 
 /// A client that can be measured.
 pub(crate) trait Client: Service<Request, Future: Send> + Clone + Send + 'static {}

@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::hint::black_box;
-use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use allocation_counter::measure;
@@ -10,7 +9,7 @@ use http::{HeaderMap, Method, Request, Uri};
 use tokio::runtime::Runtime;
 use tower::Service;
 
-use crate::Body;
+use crate::floors::{Body, one};
 use crate::measured::request;
 
 const PASSES: usize = 201;
@@ -211,17 +210,6 @@ pub(crate) fn run(rows: &mut [Row], runtime: &Runtime) {
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
-}
-
-/// One call, polled once: nothing here may wait.
-pub(crate) fn one<S: Service<R>, R>(service: &mut S, request: R) {
-    let mut cx = Context::from_waker(Waker::noop());
-    assert!(service.poll_ready(&mut cx).is_ready());
-    let mut call = std::pin::pin!(service.call(request));
-    match call.as_mut().poll(&mut cx) {
-        Poll::Ready(result) => drop(black_box(result)),
-        Poll::Pending => unreachable!("the bare service is ready at once"),
-    }
 }
 
 /// A task's share.

@@ -11,8 +11,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
 use tower::Layer;
 use tower_gemini::circuit_breaker::CircuitBreakerLayer;
 use tower_gemini::classify::ClassifyLayer;
@@ -33,11 +31,9 @@ mod harness;
 mod peers;
 mod services;
 
-use floors::{BreakerFloor, Floor};
+use floors::{Bare, Body, BreakerFloor, Counting, Floor, Reading};
 use harness::Row;
-use services::{Bare, Reading, RetryFloor};
-
-type Body = Full<Bytes>;
+use services::RetryFloor;
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -71,11 +67,7 @@ fn rows() -> Vec<Row> {
     let group = "retry";
     rows.extend([
         Row::new(group, "floor", RetryFloor(Bare)),
-        Row::new(
-            group,
-            "tower Retry, counting",
-            tower::retry::RetryLayer::new(peers::Counting(4)).layer(Bare),
-        ),
+        Row::new(group, "tower Retry, counting", tower::retry::RetryLayer::new(Counting(4)).layer(Bare)),
         Row::new(group, "tower-resilience", peers::resilience_retry()),
         Row::new(group, "tower-gemini", RetryLayer::default().layer(Bare)),
     ]);
@@ -170,7 +162,7 @@ fn limited() -> AdaptiveConcurrencyLayer {
         *response.status_mut() = http::StatusCode::GATEWAY_TIMEOUT;
         std::future::ready(Ok::<_, tower_gemini::BoxError>(response))
     }));
-    harness::one(&mut late, measured::request());
+    floors::one(&mut late, measured::request());
     assert!(layer.handle().all()[0].1.limit().is_some(), "a late call starts the limit");
     layer
 }

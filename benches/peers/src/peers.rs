@@ -2,7 +2,7 @@
 //!
 //! governor, leaky-bucket, failsafe and recloser are not layers: a `service_fn` is the least that makes one of them.
 
-use std::future::{Ready, ready};
+use std::future::ready;
 use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,17 +13,14 @@ use failsafe::futures::CircuitBreaker as _;
 use governor::{Quota, RateLimiter};
 use http::{Request, Response};
 use recloser::{AsyncRecloser, Recloser};
-use tower::retry::Policy;
 use tower::{Layer, Service, service_fn};
 use tower_gemini::BoxError;
 use tower_resilience_circuitbreaker::{CircuitBreakerError, CircuitBreakerLayer};
 use tower_resilience_ratelimiter::{RateLimiterLayer, RateLimiterServiceError, WindowType};
 use tower_resilience_retry::RetryLayer;
 
-use crate::Body;
-use crate::harness::one;
+use crate::floors::{Bare, Body, one};
 use crate::measured::request;
-use crate::services::Bare;
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// No row comes near it.
@@ -42,28 +39,6 @@ fn poll_now<F: Future>(future: F) -> F::Output {
 }
 
 // ===== tower =====
-
-/// The least policy that tower's Retry can have.
-#[derive(Clone)]
-pub(crate) struct Counting(pub(crate) u32);
-
-impl Policy<Request<Body>, Response<Body>, BoxError> for Counting {
-    type Future = Ready<()>;
-    fn retry(
-        &mut self,
-        _: &mut Request<Body>,
-        result: &mut Result<Response<Body>, BoxError>,
-    ) -> Option<Ready<()>> {
-        let failed = result.as_ref().map_or(true, |response| response.status().is_server_error());
-        (failed && self.0 > 0).then(|| {
-            self.0 -= 1;
-            ready(())
-        })
-    }
-    fn clone_request(&mut self, request: &Request<Body>) -> Option<Request<Body>> {
-        Some(request.clone())
-    }
-}
 
 /// Not `Clone`: shared, it needs a `Buffer`, which is a task and a channel more.
 pub(crate) fn tower_rate_limit() -> impl Service<Request<Body>> {
