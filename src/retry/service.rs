@@ -18,9 +18,8 @@ use crate::timeout::Deadline;
 /// documentation](super).
 ///
 /// `poll_ready` is the inner service's own. The first attempt of a call goes through the instance that was polled
-/// ready; each further one through a clone of its own, which is polled ready first. Those clones are copies of one
-/// that all services of a layer, and all that were cloned from one, share: it is made at the first call, holds no
-/// readiness, and is dropped with the last of them and of their calls.
+/// ready, the further ones through a clone, which is polled ready before each. That is cloned from a spare which this
+/// service and its clones share: made at the first call, never polled, dropped with the last of them and of their calls.
 #[derive(Clone)]
 pub struct Retry<S> {
     inner: S,
@@ -46,7 +45,7 @@ impl<S: Clone> Shared<S> {
     #[cold]
     pub(super) fn service(&self) -> Box<S> {
         let spare = self.spare.get().expect("it was made before the first attempt");
-        // NOTE: the one place where a user's code, `clone`, runs under a lock of ours. Nothing else is behind it.
+        // NOTE: a user's code, `clone`, runs under this lock. Nothing else is behind it, and only retries take it.
         Box::new(lock(spare).clone())
     }
 }
