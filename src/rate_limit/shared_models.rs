@@ -313,8 +313,15 @@ fn loom_tokens_that_were_not_used_reach_who_waits_for_them() {
 
 #[test]
 fn loom_a_refusal_closes_the_door_whatever_else_is_answered() {
-    fn answer(permit: Permit, answer: http::response::Builder) -> Option<Permit> {
-        permit.answered(&mut answer.body(()).expect("valid"))
+    // What the future does with a head.
+    fn answer(mut permit: Permit, answer: http::response::Builder) -> Option<Permit> {
+        let mut answer = answer.body(()).expect("valid");
+        if Verdict::is_good(&answer) {
+            permit.welcomed();
+            return Some(permit);
+        }
+        permit.refused(&mut answer);
+        None
     }
     model(None, per_minute(4), |door| {
         let begun = door.key.common.now();
