@@ -829,6 +829,22 @@ async fn the_service_is_cloned_once_and_then_for_those_who_retry() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_dropped_between_attempts_leaves_no_clone_behind() {
+    let log = Arc::new(Journal { good_from: usize::MAX, ..Journal::default() });
+    let mut service = RetryLayer::new(no_budget().attempts(20).build().unwrap())
+        .layer(Counted { name: "a", log: Arc::clone(&log) });
+    // The service's own, the spare, and that of the call; then the call's is gone, and with the service the spare.
+    let mut call = Box::pin(service.call(request()));
+    assert!(tokio::time::timeout(10 * SECOND, call.as_mut()).await.is_err(), "it waits");
+    assert!(log.calls.lock().unwrap().len() >= 2);
+    assert_eq!(Arc::strong_count(&log), 4);
+    drop(call);
+    assert_eq!(Arc::strong_count(&log), 3);
+    drop(service);
+    assert_eq!(Arc::strong_count(&log), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_service_that_was_changed_is_retried_as_it_is_now() {
     let log = Arc::new(Journal { good_from: 4, ..Journal::default() });
     let mut service = RetryLayer::new(no_budget().attempts(2).build().unwrap())
