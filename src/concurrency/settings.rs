@@ -16,6 +16,7 @@ pub(super) struct Tuning {
     pub(super) decrease: f64,
     /// Of a limit below one.
     pub(super) paced_decrease: f64,
+    pub(super) growth: f64,
     pub(super) increase: f64,
     pub(super) floor: f64,
     pub(super) pace: Duration,
@@ -28,6 +29,7 @@ impl Default for Tuning {
         Self {
             decrease: 0.5,
             paced_decrease: 0.1,
+            growth: 0.2,
             increase: 0.1,
             floor: 0.02,
             pace: Duration::from_secs(1),
