@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::evidence::{Caller, Evidence, Witness};
+use super::evidence::{Caller, Evidence, Timeout, Usual, Witness};
 use super::limit::{Limit, Room, Speed};
 use super::settings::Tuning;
 use crate::time::saturating_add;
@@ -33,8 +33,6 @@ pub(super) struct Start {
 pub(super) enum Said {
     Answered,
     TimedOut {
-        /// Answers in time, up to now.
-        answers: u32,
         /// A call that started later has been answered.
         overtaken: bool,
     },
@@ -60,11 +58,15 @@ pub(super) struct Control {
     cut_at: u64,
     /// How long calls wait before they time out.
     patience: Option<Duration>,
+    /// Calls with a higher number began after the last answer that was not slow, of those since the last cut.
+    good_until: u64,
+    /// How usual it is that calls time out.
+    usual: Usual,
 }
 
 impl Control {
     /// Watches from the call with this number on.
-    pub(super) fn new(from: u64, now: Instant) -> Self {
+    pub(super) fn new(from: u64, now: Instant, usual: Usual) -> Self {
         Self {
             flights: BTreeMap::new(),
             lost: 0,
@@ -76,7 +78,13 @@ impl Control {
             bound: Witness::Nobody,
             cut_at: 0,
             patience: None,
+            good_until: u64::MAX,
+            usual,
         }
+    }
+
+    pub(super) const fn usual(&self) -> Usual {
+        self.usual
     }
 
     pub(super) const fn limit(&self) -> Option<&Limit> {
@@ -155,11 +163,14 @@ impl Control {
         &mut self,
         start: Start,
         said: Said,
+        started: u64,
+        answers: u32,
         in_flight: u32,
         now: Instant,
         draw: impl FnOnce() -> f64,
         tuning: &Tuning,
     ) -> bool {
+        self.usual.answers(answers);
         let began = self.flights.remove(&start.number);
         if began.is_none() && start.number >= self.from {
             self.lost = self.lost.saturating_sub(1);
@@ -168,12 +179,11 @@ impl Control {
         match said {
             Said::Nothing => false,
             Said::Answered => {
-                self.answered(start, took, in_flight, now, tuning);
+                self.answered(start, took, started, in_flight, now, tuning);
                 false
             }
-            Said::TimedOut { answers, overtaken } => {
-                let answered = answers.wrapping_sub(start.answers);
-                self.timed_out(start, took, overtaken, answered, now, draw, tuning)
+            Said::TimedOut { overtaken } => {
+                self.timed_out(start, took, overtaken, answers, now, draw, tuning)
             }
         }
     }
@@ -182,6 +192,7 @@ impl Control {
         &mut self,
         start: Start,
         took: Option<Duration>,
+        started: u64,
         in_flight: u32,
         now: Instant,
         tuning: &Tuning,
@@ -189,6 +200,9 @@ impl Control {
         // How long one took that began before anything was watched is not known, and it is old news.
         let Some(took) = took else { return };
         let speed = Speed::of(took, self.patience);
+        if speed != Speed::Slow && start.number > self.cut_at {
+            self.good_until = started;
+        }
         if speed != Speed::Slow {
             self.evidence.quick_answer(start.number);
             if start.number > self.cut_at && !self.bound.binds(start.caller) {
@@ -203,17 +217,21 @@ impl Control {
         }
     }
 
-    #[allow(clippy::too_many_arguments, reason = "what a call carries, what its end says, and what the caller hands in")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "what a call carries, what its end says, and what the caller hands in"
+    )]
     fn timed_out(
         &mut self,
         start: Start,
         took: Option<Duration>,
         overtaken: bool,
-        answered: u32,
+        answers: u32,
         now: Instant,
         draw: impl FnOnce() -> f64,
         tuning: &Tuning,
     ) -> bool {
+        let answered = answers.wrapping_sub(start.answers);
         if let Some(took) = took {
             let patience = *self.patience.get_or_insert(took);
             if took < patience / 2 {
@@ -229,7 +247,18 @@ impl Control {
                 return false;
             }
         }
-        if !self.evidence.timeout(start.number, overtaken, start.caller) {
+        let weight = self.usual.weight();
+        if self.limit.is_none() || start.number > self.good_until {
+            self.usual.timed_out();
+            if self.usual.is_no_news() {
+                (self.limit, self.bound) = (None, Witness::Nobody);
+                self.evidence.clear();
+                return false;
+            }
+        }
+        let timeout =
+            Timeout { number: start.number, caller: start.caller, is_overtaken: overtaken, answered };
+        if !self.evidence.timeout(timeout, weight) {
             return false;
         }
         match &mut self.limit {
@@ -248,6 +277,7 @@ impl Control {
 
     /// From the call with this number on, what happens is news.
     pub(super) fn was_cut(&mut self, last: u64) {
+        self.good_until = u64::MAX;
         self.cut_at = last;
     }
 

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::ConcurrencyState;
 use super::control::{Control, Said, Start};
-use super::evidence::Caller;
+use super::evidence::{Caller, Usual};
 use super::limit::{Limit, Room};
 use super::settings::Settings;
 use crate::event::{Event, Observed};
@@ -67,6 +67,8 @@ struct Inside {
     next_ticket: u64,
     cuts: u64,
     last_cut: Option<Instant>,
+    /// What the last control loop has learnt.
+    usual: Usual,
     /// Made at the first cut.
     stream: Option<Box<Stream>>,
 }
@@ -235,7 +237,8 @@ impl Gate {
         let old = if known { None } else { waiter.waker.replace(waker.clone()) };
         waiter.timer = pace;
         // Nobody depends on others to be polled: whoever waits looks for itself, the sooner the nearer it is to its turn.
-        let own = now + GRACE + STAGGER.saturating_mul(u32::try_from(before).unwrap_or(u32::MAX).min(100_000));
+        let own =
+            now + GRACE + STAGGER.saturating_mul(u32::try_from(before).unwrap_or(u32::MAX).min(100_000));
         (pace.map_or(own, |pace| pace.min(own)), pace, old)
     }
 
@@ -308,7 +311,7 @@ impl Gate {
     fn watch(&self, inside: &mut Inside, now: Instant) {
         if inside.control.is_none() {
             let started = self.started.fetch_or(WATCHED, Ordering::SeqCst);
-            inside.control = Some(Box::new(Control::new(started + 1, now)));
+            inside.control = Some(Box::new(Control::new(started + 1, now, inside.usual)));
         }
     }
 
@@ -318,15 +321,16 @@ impl Gate {
         self.count_end(signal, start);
         let said = match signal {
             Signal::Success => Said::Answered,
-            Signal::Timeout => Said::TimedOut {
-                answers: answers(self.ended.load(Ordering::Relaxed)),
-                overtaken: self.newest.load(Ordering::Relaxed) > start.number,
-            },
+            Signal::Timeout => {
+                Said::TimedOut { overtaken: self.newest.load(Ordering::Relaxed) > start.number }
+            }
             _ => Said::Nothing,
         };
         let Inside { control: Some(control), stream, .. } = inside else { return };
         let draw = || stream.get_or_insert_with(|| Box::new(self.settings.chance.stream())).unit();
-        if control.end(start, said, in_flight, now, draw, &self.settings.tuning) {
+        let answers = answers(self.ended.load(Ordering::Relaxed));
+        let started = self.started.load(Ordering::Relaxed) & !WATCHED;
+        if control.end(start, said, started, answers, in_flight, now, draw, &self.settings.tuning) {
             control.was_cut(self.started.load(Ordering::Relaxed) & !WATCHED);
             inside.cuts += 1;
             inside.last_cut = Some(now);
@@ -396,7 +400,8 @@ impl Gate {
 
     /// The first waiter and the instant of its pace, if it is for the pace alone that it waits.
     fn next_timer(&self, inside: &mut Inside, now: Instant) -> Option<(u64, Instant)> {
-        let (first, caller) = inside.waiting.first_key_value().map(|(first, waiter)| (*first, waiter.caller))?;
+        let (first, caller) =
+            inside.waiting.first_key_value().map(|(first, waiter)| (*first, waiter.caller))?;
         let in_flight = self.in_flight(inside, now);
         match inside.control.as_ref()?.room(caller, in_flight, now, &self.settings.tuning) {
             Room::At(at) => Some((first, at)),
@@ -430,9 +435,11 @@ impl Gate {
     fn rest(&self, inside: &mut Inside, now: Instant, wakes: &mut Wakes) {
         let Some(control) = &inside.control else { return };
         wakes.lifted = control.limit().is_some();
+        let control_usual = control.usual();
         while !inside.waiting.is_empty() {
             self.grant_first(inside, now, wakes);
         }
+        inside.usual = control_usual;
         inside.control = None;
         // From here on the word is everybody's again.
         self.started.fetch_and(!WATCHED, Ordering::SeqCst);

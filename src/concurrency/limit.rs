@@ -11,6 +11,12 @@ use tokio::time::Instant;
 use super::settings::Tuning;
 use crate::time::saturating_add;
 
+/// What a slow answer takes away.
+const BRAKE: f64 = 0.05;
+
+/// The limit that follows one call at a time.
+const FIRST_PACE: f64 = 0.5;
+
 /// A limit that is in force.
 #[derive(Clone, Debug)]
 pub(super) struct Limit {
@@ -94,7 +100,8 @@ impl Limit {
     /// The earliest instant at which a call may start that has to wait now, whatever the calls in flight do:
     /// each can succeed and raise the limit. `None` when it may be at any time.
     pub(super) fn earliest(&self, in_flight: u32, tuning: &Tuning) -> Option<Instant> {
-        let most = (0..in_flight.min(8)).fold(self.value, |value, _| Self::grown(value, Speed::Quick, tuning));
+        let most =
+            (0..in_flight.min(8)).fold(self.value, |value, _| Self::grown(value, Speed::Quick, tuning));
         (most < 1.0).then(|| self.paced(most, tuning))
     }
 
@@ -121,12 +128,12 @@ impl Limit {
 
     fn grown(value: f64, speed: Speed, tuning: &Tuning) -> f64 {
         match speed {
-            // Back up as fast as it went down: a pace is at one call at a time after six answers.
-            Speed::Quick if value < 1.0 => (value * 2.0).min(1.0),
+            // The server answers at once again: back to one call at a time.
+            Speed::Quick if value < 1.0 => 1.0,
             // There are as many answers in a round trip as the limit has calls, so this is a share of it.
             Speed::Quick => value + tuning.growth,
             Speed::Fair => value + tuning.increase * value.min(1.0) / value.max(1.0),
-            Speed::Slow => value - tuning.growth * value.min(1.0),
+            Speed::Slow => value - BRAKE * value.min(1.0),
         }
     }
 
@@ -141,7 +148,8 @@ impl Limit {
         } else {
             // This process waits for each call before it sends another, so it is the fleet that is too many, and each
             // of its members must go far back for the server to get its head above water.
-            (self.value * tuning.paced_decrease).max(tuning.floor)
+            let share = if self.value < 1.0 { tuning.paced_decrease } else { FIRST_PACE };
+            (self.value * share).max(tuning.floor)
         };
         self.cut_at = now;
     }

@@ -5,8 +5,8 @@ use std::task::{Context, Poll};
 use http::{Request, Response};
 use tower_service::Service;
 
-use super::future::{State, Waiting};
 use super::evidence::Caller;
+use super::future::{State, Waiting};
 use super::gate::{Entry, Gate};
 use super::layer::Shared;
 use super::{ConcurrencyLimited, Refusal, ResponseFuture};
