@@ -5,6 +5,7 @@
 //!                              [--threads N] [--out FOLDER] [--record FILE]
 //! cargo bench --bench storm -- --jitter
 //! cargo bench --bench storm -- --harm [--scenario NAME] [--contender NAME] [--seeds N] [--json]
+//! cargo bench --bench storm -- --weather --days N --seed N [--family NAME] [--contender NAME] [--seeds N] [--json]
 //! ```
 //!
 //! Scenarios are data: `benches/storm/scenarios`, and its README says what each member means. Every contender meets the
@@ -48,7 +49,8 @@ use lexopt::prelude::*;
 use storm::run::{Cell, Contender};
 use storm::scenario;
 use storm::stack::Variant;
-use storm::weather::{harm, judge};
+use storm::weather::families::Family;
+use storm::weather::{harm, judge, report as weather};
 
 /// What is asked for on the command line.
 struct Options {
@@ -60,6 +62,10 @@ struct Options {
     json: bool,
     jitter: bool,
     harm: bool,
+    weather: bool,
+    days: u64,
+    seed: u64,
+    family: Option<Family>,
     out: PathBuf,
     record: Option<PathBuf>,
 }
@@ -74,6 +80,10 @@ fn options() -> Result<Options, lexopt::Error> {
         json: false,
         jitter: false,
         harm: false,
+        weather: false,
+        days: 170,
+        seed: 1,
+        family: None,
         out: here.join("target/storm"),
         record: None,
     };
@@ -87,6 +97,10 @@ fn options() -> Result<Options, lexopt::Error> {
             Long("json") => options.json = true,
             Long("jitter") => options.jitter = true,
             Long("harm") => options.harm = true,
+            Long("weather") => options.weather = true,
+            Long("days") => options.days = parser.value()?.parse()?,
+            Long("seed") => options.seed = parser.value()?.parse()?,
+            Long("family") => options.family = Some(parser.value()?.parse_with(family)?),
             Long("out") => options.out = parser.value()?.into(),
             Long("record") => options.record = Some(parser.value()?.into()),
             // What cargo adds.
@@ -98,6 +112,12 @@ fn options() -> Result<Options, lexopt::Error> {
         return Err("`--seeds` and `--threads` must be at least 1".into());
     }
     Ok(options)
+}
+
+fn family(name: &str) -> Result<Family, String> {
+    let known = Family::ALL.map(Family::name).join(", ");
+    let found = Family::ALL.into_iter().find(|family| family.name() == name);
+    found.ok_or_else(|| format!("there are {known}"))
 }
 
 fn main() -> ExitCode {
@@ -133,6 +153,27 @@ fn work(options: &Options) -> Result<bool, String> {
         return Ok(jitter::table());
     }
     let benches = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/storm");
+    if options.weather {
+        let wanted = weather::Wanted {
+            days: options.days,
+            seed: options.seed,
+            family: options.family,
+            contenders: named(options, judge::everybody(), judge::everybody())?,
+            seeds: options.seeds.unwrap_or(1),
+            threads: options.threads,
+            json: options.json,
+            out: &options.out,
+        };
+        let lived = weather::Weather::live(&wanted);
+        let folder = lived.write(wanted.out)?;
+        if wanted.json {
+            println!("{:#}", lived.json());
+        } else {
+            lived.print();
+            println!("\nthe worst days are files in {}", folder.display());
+        }
+        return Ok(true);
+    }
     if options.harm {
         let contenders = named(options, storm::weather::harm::contenders(), judge::everybody())?;
         let day = if options.scenario == "all" { "" } else { &options.scenario };
