@@ -4,7 +4,7 @@
 //! cargo bench --bench storm -- [--scenario FILE|NAME|all] [--contender NAME|all] [--seeds N] [--json]
 //!                              [--threads N] [--out FOLDER] [--record FILE]
 //! cargo bench --bench storm -- --jitter
-//! cargo bench --bench storm -- --harm [--scenario NAME] [--contender NAME] [--seeds N] [--json]
+//! cargo bench --bench storm -- --harm [--scenario NAME|FILE|FOLDER] [--contender NAME] [--seeds N] [--json]
 //! cargo bench --bench storm -- --weather --days N --seed N [--family NAME] [--contender NAME] [--seeds N] [--json]
 //! ```
 //!
@@ -176,10 +176,15 @@ fn work(options: &Options) -> Result<bool, String> {
     }
     if options.harm {
         let contenders = named(options, storm::weather::harm::contenders(), judge::everybody())?;
-        let day = if options.scenario == "all" { "" } else { &options.scenario };
+        let (folder, asked) = (benches.join("harm"), Path::new(&options.scenario));
+        let (days, name) = match options.scenario.as_str() {
+            "all" => (folder.as_path(), ""),
+            _ if asked.exists() => (asked, ""),
+            name => (folder.as_path(), name),
+        };
         harm::print(&harm::Wanted {
-            folder: &benches.join("harm"),
-            day,
+            days,
+            name,
             contenders,
             seeds: options.seeds.unwrap_or(2),
             threads: options.threads,

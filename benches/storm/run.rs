@@ -15,7 +15,7 @@ use super::stack::{Count, Variant};
 use crate::server::Server;
 
 /// Who is tried.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Contender {
     Policy(&'static Policy),
     Tower,

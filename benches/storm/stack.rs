@@ -85,6 +85,18 @@ impl Observer for Count {
     }
 }
 
+/// The stack without the layer that a variant leaves out: each is a type of its own.
+macro_rules! parts {
+    ($variant:expr, $stack:expr, $server:expr) => {
+        match $variant {
+            Variant::NoGovernor => sender($stack.without_concurrency().layer($server.clone())),
+            Variant::NoBreaker => sender($stack.without_circuit_breaker().layer($server.clone())),
+            Variant::NoRateLimit => sender($stack.without_rate_limit().layer($server.clone())),
+            Variant::All | Variant::RetryOnly => sender($stack.layer($server.clone())),
+        }
+    };
+}
+
 /// One process.
 pub(crate) fn process(
     variant: Variant,
@@ -112,15 +124,13 @@ pub(crate) fn process(
     }
     let limits = limits.build().expect(VALID);
     let stack = Preset::new().seed(seed).observer(observer()).stack().timeout(timeout).rate_limit(limits);
-    if scenario.load.models > 1 && variant == Variant::All {
-        let chain = ModelFallbackLayer::builder().chain(MODELS[0], MODELS[1..].iter().copied());
-        return sender(stack.falling_back(chain).expect(VALID).layer(server.clone()));
+    if scenario.load.models == 1 {
+        return parts!(variant, stack, server);
     }
+    let chain = || ModelFallbackLayer::builder().chain(MODELS[0], MODELS[1..].iter().copied());
     match variant {
-        Variant::NoGovernor => sender(stack.without_concurrency().layer(server.clone())),
-        Variant::NoBreaker => sender(stack.without_circuit_breaker().layer(server.clone())),
-        Variant::NoRateLimit => sender(stack.without_rate_limit().layer(server.clone())),
-        Variant::All | Variant::RetryOnly => sender(stack.layer(server.clone())),
+        Variant::All => sender(stack.falling_back(chain()).expect(VALID).layer(server.clone())),
+        _ => parts!(variant, stack.fallback(chain().build().expect(VALID)), server),
     }
 }
 

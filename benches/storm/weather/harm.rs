@@ -11,9 +11,10 @@ use crate::storm::stack::Variant;
 
 /// What is asked for.
 pub(crate) struct Wanted<'a> {
-    pub(crate) folder: &'a Path,
+    /// Their folder, or one file.
+    pub(crate) days: &'a Path,
     /// The beginning of the names of the days; empty is all.
-    pub(crate) day: &'a str,
+    pub(crate) name: &'a str,
     pub(crate) contenders: Vec<Contender>,
     pub(crate) seeds: u64,
     pub(crate) threads: usize,
@@ -22,11 +23,14 @@ pub(crate) struct Wanted<'a> {
 
 /// Prints them.
 pub(crate) fn print(wanted: &Wanted<'_>) -> Result<(), String> {
-    let scenarios = scenario::all(wanted.folder)?;
+    let scenarios = match wanted.days.is_file() {
+        true => vec![scenario::read(wanted.days)?],
+        false => scenario::all(wanted.days)?,
+    };
     let mut cells = Cell::all(&scenarios);
-    cells.retain(|cell| cell.name().starts_with(wanted.day));
+    cells.retain(|cell| cell.name().starts_with(wanted.name));
     if cells.is_empty() {
-        return Err(format!("no day in {} is called {}", wanted.folder.display(), wanted.day));
+        return Err(format!("no day in {} is called {}", wanted.days.display(), wanted.name));
     }
     let days =
         live_all(cells.len(), wanted.threads, |n| Day::live(&cells[n], &wanted.contenders, wanted.seeds));

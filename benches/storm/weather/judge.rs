@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::storm::figures::{Figures, Result};
 use crate::storm::policies::POLICIES;
+use crate::storm::policy::LimiterRule;
 use crate::storm::run::{Cell, Contender};
 use crate::storm::scenario::Scenario;
 use crate::storm::stack::Variant;
@@ -43,6 +44,7 @@ pub(crate) fn everybody() -> Vec<Contender> {
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) name: &'static str,
+    /// Whether the stack is compared with it on this day.
     pub(crate) plain: bool,
     /// Of each request that counts, whether it was served, and after how many seconds it was over.
     ends: Vec<(bool, f64)>,
@@ -83,7 +85,7 @@ impl Row {
         }
         Self {
             name: contender.name(),
-            plain: is_plain(contender),
+            plain: is_plain(contender) && (obeys(contender) || !is_told_too_little(scenario)),
             served: ends.iter().filter(|(served, _)| *served).count() as f64 / ends.len().max(1) as f64,
             calls_per_answer: sum(|figures| figures.calls_in_all)
                 / sum(|figures| figures.served_in_all).max(1.0),
@@ -113,6 +115,22 @@ fn is_plain(contender: Contender) -> bool {
         Contender::Tower | Contender::TowerResilience | Contender::Stack(Variant::RetryOnly) => true,
         Contender::Ours | Contender::Stack(_) => false,
     }
+}
+
+/// Whether a client keeps to the quota that it is told.
+fn obeys(contender: Contender) -> bool {
+    match contender {
+        Contender::Policy(policy) => policy.limiter == LimiterRule::Gcra,
+        Contender::Tower | Contender::TowerResilience => true,
+        Contender::Ours | Contender::Stack(_) => contender != Contender::Stack(Variant::RetryOnly),
+    }
+}
+
+/// Whether those who run the client set a limit below the server's: to keep to it is to do as one is told, and who does
+/// not is no measure.
+fn is_told_too_little(scenario: &Scenario) -> bool {
+    let limit = scenario.model.quota.as_ref().and_then(|quota| quota.rpm);
+    scenario.told.rpm.is_some_and(|told| limit.is_none_or(|limit| told < limit))
 }
 
 /// One day, and what each client made of it.
@@ -161,6 +179,25 @@ impl Day {
         let requests = rows.first().map_or(0, |row| row.ends.len());
         let verdict = judge(&rows);
         Self { name: cell.name(), title: cell.scenario.title.clone(), requests, rows, verdict }
+    }
+
+    /// Which part of the stack the harm comes from, where there is more than a point of it: those without which
+    /// seven tenths of it are gone.
+    pub(crate) fn causes(&self) -> Option<String> {
+        let verdict = self.verdict.as_ref().filter(|verdict| verdict.sure_harm > 1.0)?;
+        let cures = |row: &Row| 100.0 * (row.served - verdict.served) > 0.7 * verdict.harm;
+        let without = |variant: Variant| self.row(variant.name()).is_some_and(cures);
+        let parts = [
+            (Variant::NoGovernor, "governor"),
+            (Variant::NoBreaker, "breaker"),
+            (Variant::NoRateLimit, "rate limit"),
+        ];
+        let parts: Vec<_> = parts.into_iter().filter(|(variant, _)| without(*variant)).collect();
+        Some(match parts.as_slice() {
+            [] if without(Variant::RetryOnly) => "several together".to_owned(),
+            [] => "retry".to_owned(),
+            parts => parts.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(" or "),
+        })
     }
 
     pub(crate) fn row(&self, name: &str) -> Option<&Row> {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use self::draw::{Draw, round};
 use self::families::{Family, suit};
-use super::scenario::{Load, Measure, Scenario, Told};
+use super::scenario::{Abandon, Load, Measure, Scenario, Told};
 use crate::server::Model;
 
 /// The fewest and the most requests of a day, about.
@@ -37,6 +37,8 @@ pub(crate) fn day(seed: u64, index: u64) -> Scenario {
     let stretch = family.stretch(draw);
     let mut day = fair(stretch, draw);
     family.apply(&mut day, stretch, draw);
+    let latency = day.model.latency.as_secs_f64();
+    suit(&mut day, latency);
     day.name = format!("weather-{seed}-{index:04}-{}", family.name());
     let title = if day.title.is_empty() { family.name() } else { &day.title };
     day.title = format!("day {index} of seed {seed}: {title}");
@@ -58,7 +60,10 @@ fn fair(stretch: f64, draw: &mut Draw) -> Scenario {
         _ => draw.log_uniform(10.0, 600.0),
     };
     let processes = if draw.chance(0.5) { 1.0 } else { draw.log_uniform(1.0, 50.0) };
-    let mut day = Scenario {
+    let attempt_timeout =
+        if draw.chance(0.5) { attempt_timeout.min(deadline / 2.0) } else { attempt_timeout };
+    let goes = draw.chance(0.1).then(|| (draw.uniform(0.05, 0.5), draw.uniform(0.1, 1.0)));
+    Scenario {
         name: String::new(),
         title: String::new(),
         load: Load {
@@ -69,7 +74,10 @@ fn fair(stretch: f64, draw: &mut Draw) -> Scenario {
             tenants: Vec::new(),
             gateway: true,
             prompts: None,
-            abandon: None,
+            abandon: goes.map(|(share, within)| Abandon {
+                share,
+                within: Duration::from_secs_f64(round(within * deadline)),
+            }),
             labels: false,
             uncounted: None,
             streams: 0.0,
@@ -83,7 +91,5 @@ fn fair(stretch: f64, draw: &mut Draw) -> Scenario {
         measure: Measure::P99,
         told: Told::default(),
         clock: None,
-    };
-    suit(&mut day, latency);
-    day
+    }
 }

@@ -1,5 +1,6 @@
 //! What a thousand days came to, by family and by client.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -111,6 +112,19 @@ impl Weather {
         let all: Vec<&Day> = self.days.iter().map(|(_, day)| day).collect();
         if let Some(summary) = Summary::of(&all) {
             println!("{:<14} {}", "all", summary.line());
+        }
+        println!(
+            "\ndays with more than a point of sure harm, by the part of the stack without which it is gone"
+        );
+        for family in Family::ALL {
+            let mut causes = BTreeMap::<String, usize>::new();
+            self.of(family).iter().filter_map(|day| day.causes()).for_each(|cause| {
+                *causes.entry(cause).or_default() += 1;
+            });
+            if !causes.is_empty() {
+                let shown: Vec<_> = causes.iter().map(|(cause, days)| format!("{cause} {days}")).collect();
+                println!("{:<14} {}", family.name(), shown.join("; "));
+            }
         }
         println!("\nshare served and score, by family: ours, and the others, best score first");
         for family in Family::ALL.into_iter().map(Some).chain([None]) {

@@ -43,7 +43,6 @@ fn some_secs(duration: Duration) -> Option<Value> {
 /// The text of its file.
 pub(crate) fn text(day: &Scenario) -> String {
     let mut file = Object::default();
-    file.put("title", day.title.clone());
     file.put("load", load(&day.load));
     file.put("server", server(&day.model));
     file.put("deadline", secs(day.deadline));
@@ -60,8 +59,9 @@ pub(crate) fn text(day: &Scenario) -> String {
         let start = jiff::Timestamp::from_second(clock.start.as_secs() as i64).expect("it was read");
         file.put("clock", json!({ "start": start.to_string(), "jumps": clock.jumps }));
     }
-    let file = Value::Object(file.0);
-    serde_json::to_string_pretty(&file).expect("its keys are strings") + "\n"
+    let rest = serde_json::to_string_pretty(&Value::Object(file.0)).expect("its keys are strings");
+    // What a person reads first comes first.
+    rest.replacen("{\n", &format!("{{\n  \"title\": {},\n", json!(day.title)), 1) + "\n"
 }
 
 fn load(load: &Load) -> Map<String, Value> {
