@@ -103,6 +103,7 @@ pub mod fallback;
 pub mod google_rpc;
 pub mod guide;
 mod keyed;
+mod latency;
 pub mod observe;
 mod order;
 pub mod rate_limit;
