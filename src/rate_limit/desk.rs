@@ -251,7 +251,7 @@ impl<W> Desk<W> {
                 if picked >> nth & 1 == 0 {
                     continue;
                 }
-                match self.ledger.admit(now, self.queue.cost(*place)) {
+                match self.ledger.admit_within(now, self.queue.cost(*place)) {
                     Admission::Granted(receipt) => {
                         self.answer(*place, Ok(receipt));
                         went = true;
@@ -264,7 +264,8 @@ impl<W> Desk<W> {
                 // The smallest that may pass does so as soon as it fits, which may be before the head's turn.
                 let fitting = places.iter().zip(sizes).filter(|one| *one.1 <= room);
                 if let Some((place, _)) = fitting.min_by_key(|one| *one.1) {
-                    if let Admission::Wait { until, .. } = self.ledger.admit(now, self.queue.cost(*place)) {
+                    let cost = self.queue.cost(*place);
+                    if let Admission::Wait { until, .. } = self.ledger.admit_within(now, cost) {
                         self.next = self.next.min(until);
                     }
                 }

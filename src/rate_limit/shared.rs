@@ -260,7 +260,7 @@ impl Key {
     /// The head of a good answer.
     #[inline]
     pub(super) fn welcomed(&self, receipt: &mut Receipt) {
-        if !receipt.is_probe() && !self.attentive.load(Ordering::Relaxed) {
+        if !receipt.is_test() && !self.attentive.load(Ordering::Relaxed) {
             return;
         }
         let now = self.common.now();
