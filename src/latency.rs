@@ -64,6 +64,11 @@ impl Latency {
         self.quantile(1, 2)
     }
 
+    /// What one of ten answers takes longer than. `None` before the fifth sample.
+    pub(crate) fn slow(&self) -> Option<Duration> {
+        self.quantile(9, 10)
+    }
+
     fn quantile(&self, share: u32, of: u32) -> Option<Duration> {
         if self.seen < ENOUGH {
             return None;

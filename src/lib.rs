@@ -106,6 +106,7 @@ mod keyed;
 mod latency;
 pub mod observe;
 mod order;
+mod quota_wait;
 pub mod rate_limit;
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]

@@ -136,7 +136,7 @@ pub(super) struct Spent {
 }
 
 pub(super) const TOO_LARGE: Refusal =
-    Refusal { why: Why::TooLarge, dimension: Dimension::InputTokensPerMinute, until: None };
+    Refusal { why: Why::TooLarge, dimension: Dimension::InputTokensPerMinute, until: None, is_final: false };
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,8 @@
 //! its dimensions at once: [`admit`](Ledger::admit), [`settle`](Ledger::settle) and
 //! [`close_until`](Ledger::close_until). The queue and the layer above know nothing of windows and days.
 
+use std::time::Duration;
+
 use super::admission::{Admission, Forecast, Receipt, Settlement, Spent, TOO_LARGE, Trial};
 use super::day::Day;
 use super::estimate::{Cost, Ratio, Trust};
@@ -551,6 +553,17 @@ impl Ledger {
     /// Whether [`answered`](Self::answered) has anything to learn.
     pub(super) const fn is_attentive(&self) -> bool {
         self.ramp.is_some()
+    }
+
+    /// The window and its guard band.
+    pub(super) const fn span(&self) -> Nanos {
+        self.rules.span
+    }
+
+    /// How long ago a call was sent, at most a window.
+    pub(super) fn age(&self, now: Nanos, receipt: &Receipt) -> Duration {
+        let age = self.window.charged_at(receipt.entry).map(|at| now.saturating_sub(at));
+        Duration::from_nanos(age.unwrap_or(self.rules.span))
     }
 
     /// Whether a call that was refused for its tokens was alone, and larger than the limit by itself.
