@@ -146,11 +146,11 @@ impl<W> Desk<W> {
             return refuse(Why::Full);
         }
         if forecast.at > deadline && !self.may_pass(now, cost, deadline) {
-            return refuse(Why::Deadline);
+            return self.last_resort(now, cost, refusal(Why::Deadline));
         }
         let in_time = forecast.at.saturating_add(self.least()) <= deadline;
         if !first && !in_time && forecast.at <= deadline {
-            return Arrival::Refused(Refusal { is_final: true, ..refusal(Why::Deadline) });
+            return self.last_resort(now, cost, Refusal { is_final: true, ..refusal(Why::Deadline) });
         }
         if self.queue.used() >= self.max_queue {
             return refuse(Why::Queue);
@@ -164,6 +164,11 @@ impl<W> Desk<W> {
             self.advance(now);
         }
         Arrival::Queued(place, Held { dimension: forecast.dimension, until: forecast.at })
+    }
+
+    /// Lets one go over a learnt limit that would be refused, or refuses it.
+    fn last_resort(&mut self, now: Nanos, cost: Cost, refusal: Refusal) -> Arrival {
+        self.ledger.try_over(now, cost).map_or(Arrival::Refused(refusal), Arrival::Granted)
     }
 
     /// A waiter looks whether it was answered, and leaves a way to wake it where it was not.

@@ -2,12 +2,16 @@
 //!
 //! A named limit is kept, and tried now and then: where it binds, one call is let through over it. While the truth is
 //! unchanged that call's 429 names the limit again, and the next trial comes after twice the wait: first 60 s, then up to
-//! [`CALLS_PER_TRIAL`] calls, but at least 30 s and at most 5 minutes. While trials succeed they go on at once, and each
-//! raises the limit by itself: one at a time first, then as many at once as a quarter of what has been gained, and beyond
-//! twice the named limit, which no way of counting a minute explains, as much as has been gained.
+//! the time of 100 calls, but at least 30 s and at most 5 minutes. A request that would be refused because of the limit
+//! has nothing to lose: it is let through where the last trial is as long ago as 20 calls take, from 10 s to a minute.
+//!
+//! While trials succeed they go on at once, and each raises the limit by itself: one at a time first, then as many at once
+//! as a quarter of what has been gained, and beyond twice the named limit, which no way of counting a minute explains, as
+//! much as has been gained.
 //!
 //! A fixed window or a token bucket of the server's may take up to a window's calls over the limit before it refuses, so
-//! a success alone proves little. The slow growth bounds what such a mistake costs.
+//! a success alone proves little. The slow growth bounds what such a mistake costs, and each of the first three doubles the
+//! waits.
 
 use super::window::Nanos;
 
@@ -18,6 +22,11 @@ const LEAST: Nanos = 30 * SECOND;
 const MOST: Nanos = 300 * SECOND;
 /// How many calls go between two trials that fail, where that takes neither [`LEAST`] nor [`MOST`].
 const CALLS_PER_TRIAL: u64 = 100;
+/// The same for requests that would be refused.
+const PRESSED: (Nanos, Nanos) = (10 * SECOND, 60 * SECOND);
+const CALLS_PER_PRESSED: u64 = 20;
+/// How often the waits double where trials succeed although the limit holds.
+const MISTAKES: u32 = 3;
 /// A call over the limit that has no end by then is not waited for.
 const GIVEN_UP: Nanos = 300 * SECOND;
 /// Without trials: how long a limit stands before a tenth more is taken.
@@ -31,6 +40,10 @@ pub(super) struct Learnt {
     /// No trial before this instant, while nothing is gained.
     try_at: Nanos,
     wait: Nanos,
+    /// The same for a request that would be refused.
+    pressed_at: Nanos,
+    /// How often trials have succeeded first and then the same limit was named again, up to [`MISTAKES`].
+    mistakes: u32,
     /// A trial was made since the limit was named.
     tried: bool,
     /// What trials under way have taken, and until when they are waited for.
@@ -45,6 +58,10 @@ fn longest(span: Nanos, calls: u64) -> Nanos {
     (span / calls.max(1)).saturating_mul(CALLS_PER_TRIAL).clamp(LEAST, MOST)
 }
 
+fn pressed(span: Nanos, calls: u64) -> Nanos {
+    (span / calls.max(1)).saturating_mul(CALLS_PER_PRESSED).clamp(PRESSED.0, PRESSED.1)
+}
+
 impl Learnt {
     /// A limit that is named for the first time, in a window that holds so many calls.
     pub(super) fn new(now: Nanos, named: u64, span: Nanos, calls: u64) -> Self {
@@ -54,6 +71,8 @@ impl Learnt {
             over: 0,
             try_at: now.saturating_add(wait),
             wait,
+            pressed_at: now.saturating_add(pressed(span, calls).min(wait)),
+            mistakes: 0,
             tried: false,
             trying: 0,
             trying_until: 0,
@@ -80,22 +99,25 @@ impl Learnt {
             return;
         }
         if self.over > 0 {
-            self.wait = most;
+            self.mistakes = (self.mistakes + 1).min(MISTAKES);
+            self.wait = (most << self.mistakes).min(MOST);
         } else if self.tried {
-            self.wait = self.wait.saturating_mul(2);
+            self.wait = self.wait.saturating_mul(2).min(most);
         }
-        self.wait = self.wait.min(most);
         (self.over, self.tried) = (0, false);
         self.try_at = now.saturating_add(self.wait);
+        let pressed = (pressed(span, calls) << self.mistakes).min(PRESSED.1);
+        self.pressed_at = now.saturating_add(pressed).min(self.try_at);
         self.raise_at = now.saturating_add(TRUSTED);
     }
 
     /// Whether a call may go over the limit that takes `amount` of it. `telling`: the window was filled just now, so
-    /// that a success says more than that the server counts in another way.
-    pub(super) fn may_try(&self, now: Nanos, amount: u64, telling: bool) -> bool {
+    /// that a success says more than that the server counts in another way. `pressed`: it would be refused otherwise.
+    pub(super) fn may_try(&self, now: Nanos, amount: u64, telling: bool, pressed: bool) -> bool {
         let trying = if now < self.trying_until { self.trying } else { 0 };
         if self.over == 0 {
-            return telling && now >= self.try_at && trying == 0;
+            let from = if pressed { self.pressed_at } else { self.try_at };
+            return telling && now >= from && trying == 0;
         }
         let at_once = if self.over > self.named { self.over } else { self.over / 4 };
         trying == 0 || trying.saturating_add(amount) <= at_once
@@ -121,7 +143,9 @@ impl Learnt {
     pub(super) fn ended(&mut self, now: Nanos, amount: u64, sent: bool) {
         self.trying = self.trying.saturating_sub(amount);
         if sent {
-            self.try_at = self.try_at.max(now.saturating_add(self.wait));
+            let next = now.saturating_add(self.wait);
+            (self.try_at, self.pressed_at) =
+                (self.try_at.max(next), self.pressed_at.max(now.saturating_add(PRESSED.0)));
         }
     }
 
@@ -152,7 +176,7 @@ mod tests {
         let (mut now, mut refused, mut reached) = (0, 0, None);
         while now < until {
             let mut sent = 0;
-            while learnt.may_try(now, 1, true) {
+            while learnt.may_try(now, 1, true, false) {
                 learnt.begin(now, 1);
                 sent += 1;
             }
@@ -196,8 +220,8 @@ mod tests {
     fn a_trial_of_which_nothing_is_heard_ends_the_trials_for_five_minutes_only() {
         let mut learnt = Learnt::new(0, 10, SPAN, 10);
         learnt.begin(FIRST, 1);
-        assert!(!learnt.may_try(FIRST + GIVEN_UP - 1, 1, true));
-        assert!(learnt.may_try(FIRST + GIVEN_UP, 1, true));
+        assert!(!learnt.may_try(FIRST + GIVEN_UP - 1, 1, true, false));
+        assert!(learnt.may_try(FIRST + GIVEN_UP, 1, true, false));
     }
 
     #[test]
@@ -205,10 +229,10 @@ mod tests {
         let mut learnt = Learnt::new(0, 10, SPAN, 10);
         learnt.begin(FIRST, 1);
         learnt.ended(FIRST, 1, false);
-        assert!(learnt.may_try(FIRST, 1, true));
+        assert!(learnt.may_try(FIRST, 1, true, false));
         learnt.begin(FIRST, 1);
         learnt.ended(FIRST, 1, true);
-        assert!(!learnt.may_try(2 * FIRST - 1, 1, true) && learnt.may_try(2 * FIRST, 1, true));
+        assert!(!learnt.may_try(2 * FIRST - 1, 1, true, false) && learnt.may_try(2 * FIRST, 1, true, false));
     }
 
     #[test]
@@ -217,15 +241,28 @@ mod tests {
         let mut now = 0;
         for wait in [60, 120, 240, 300, 300] {
             now += wait * SECOND;
-            assert!(!learnt.may_try(now - 1, 1, true) && learnt.may_try(now, 1, true), "{wait}");
-            assert!(!learnt.may_try(now, 1, false), "the window is not fresh");
+            assert!(
+                !learnt.may_try(now - 1, 1, true, false) && learnt.may_try(now, 1, true, false),
+                "{wait}"
+            );
+            assert!(!learnt.may_try(now, 1, false, false), "the window is not fresh");
             learnt.begin(now, 1);
             learnt.name(now, Some(10), SPAN, 10);
             learnt.ended(now, 1, true);
         }
         learnt.name(now, Some(8), SPAN, 8);
         assert_eq!(learnt.limit(), 8);
-        assert!(learnt.may_try(now + FIRST, 1, true));
+        assert!(learnt.may_try(now + FIRST, 1, true, false));
+    }
+
+    #[test]
+    fn requests_that_would_be_refused_ask_sooner() {
+        for (calls, wait) in [(1, 60), (10, 60), (30, 40), (60, 20), (1_000, 10)] {
+            let learnt = Learnt::new(0, calls, 60 * SECOND, calls);
+            let at = wait * SECOND;
+            assert!(!learnt.may_try(at - 1, 1, true, true), "{calls}");
+            assert!(learnt.may_try(at, 1, true, true), "{calls}");
+        }
     }
 
     #[derive(Clone, Debug)]
@@ -258,7 +295,7 @@ mod tests {
             for op in ops {
                 match op {
                     Op::Pass(time) => now += time,
-                    Op::Try(amount) if learnt.may_try(now, amount, true) => {
+                    Op::Try(amount) if learnt.may_try(now, amount, true, false) => {
                         learnt.begin(now, amount);
                         open.push(amount);
                     }
@@ -269,7 +306,8 @@ mod tests {
                         learnt.name(now, limit, SPAN, 10);
                         named = limit.unwrap_or(named);
                         prop_assert_eq!(learnt.limit(), named);
-                        prop_assert!(!learnt.may_try(now + LEAST - 1, 1, true));
+                        prop_assert!(!learnt.may_try(now + LEAST - 1, 1, true, false));
+                        prop_assert!(!learnt.may_try(now + PRESSED.0 - 1, 1, true, true));
                     }
                     Op::Raise => learnt.raise(now),
                 }

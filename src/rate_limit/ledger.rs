@@ -19,7 +19,7 @@ use super::window::{Freed, Nanos, Window};
 /// No limit.
 const NONE: u64 = u64::MAX;
 /// A learnt limit is tried within this part of a window after the last admission, when the server's count is as full as
-/// ours.
+/// ours. So long is also what a 429 may take.
 const TELLING: u64 = 16;
 
 /// The settings of a key that do not change.
@@ -69,6 +69,16 @@ struct InForce {
     rpm: u64,
     tpm: u64,
     rpd: u64,
+}
+
+/// Whether a request may go over a learnt limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tries {
+    Never,
+    /// It is its turn.
+    InTurn,
+    /// It would be refused otherwise.
+    Pressed,
 }
 
 /// How a request is let through.
@@ -142,7 +152,7 @@ impl Ledger {
     #[inline]
     pub(super) fn admit(&mut self, now: Nanos, cost: Cost) -> Admission {
         let now = self.tick(now);
-        match self.check(now, cost, true) {
+        match self.check(now, cost, Tries::InTurn) {
             Ok((tokens, pass)) => Admission::Granted(self.charge(now, cost.tokens, tokens, pass)),
             Err(refused) => refused,
         }
@@ -151,9 +161,18 @@ impl Ledger {
     /// As [`admit`](Self::admit), and never over a learnt limit: for those who may go before their turn.
     pub(super) fn admit_within(&mut self, now: Nanos, cost: Cost) -> Admission {
         let now = self.tick(now);
-        match self.check(now, cost, false) {
+        match self.check(now, cost, Tries::Never) {
             Ok((tokens, pass)) => Admission::Granted(self.charge(now, cost.tokens, tokens, pass)),
             Err(refused) => refused,
+        }
+    }
+
+    /// Lets a request that would be refused over a learnt limit, where that has not been tried for a while.
+    pub(super) fn try_over(&mut self, now: Nanos, cost: Cost) -> Option<Receipt> {
+        let now = self.tick(now);
+        match self.check(now, cost, Tries::Pressed) {
+            Ok((tokens, pass)) if pass.trial.is_any() => Some(self.charge(now, cost.tokens, tokens, pass)),
+            _ => None,
         }
     }
 
@@ -259,10 +278,10 @@ impl Ledger {
 
     /// Whether this request fits now; if so, what it is charged and whether it is a probe.
     #[inline]
-    fn check(&self, now: Nanos, cost: Cost, may_try: bool) -> Result<(u32, Pass), Admission> {
+    fn check(&self, now: Nanos, cost: Cost, tries: Tries) -> Result<(u32, Pass), Admission> {
         let tokens = match self.fitted(cost) {
             Ok(tokens) => tokens,
-            Err(refused) => return self.check_larger(now, cost, may_try).ok_or(refused),
+            Err(refused) => return self.check_larger(now, cost, tries).ok_or(refused),
         };
         let fits = self.window.requests() < self.limits.rpm
             && self.window.tokens() + u64::from(tokens) <= self.limits.tpm
@@ -270,22 +289,34 @@ impl Ledger {
         if fits && now >= self.closed_until && self.ramp.is_none() {
             return Ok((tokens, Pass::default()));
         }
-        self.check_closely(now, tokens, may_try).map(|pass| (tokens, pass))
+        self.check_closely(now, tokens, tries).map(|pass| (tokens, pass))
     }
 
     /// Of a request that is larger than the limit by itself: whether a learnt limit may be tried with it.
     #[cold]
-    fn check_larger(&self, now: Nanos, cost: Cost, may_try: bool) -> Option<(u32, Pass)> {
+    fn check_larger(&self, now: Nanos, cost: Cost, tries: Tries) -> Option<(u32, Pass)> {
         let tokens = cost.corrected(&self.ratio);
         let open = now >= self.closed_until && self.ramp.is_none() && self.day.count < self.limits.rpd;
         let fits = open && self.window.requests() < self.limits.rpm;
         let dimension = Dimension::InputTokensPerMinute;
-        let tries = may_try && fits && self.may_try(now, dimension, u64::from(tokens), true);
-        tries.then(|| (tokens, Pass { probe: false, trial: Trial::of(dimension) }))
+        let may_try = fits && self.may_try(now, dimension, u64::from(tokens), true, tries);
+        may_try.then(|| (tokens, Pass { probe: false, trial: Trial::of(dimension) }))
+    }
+
+    /// Whether this is the moment to try a learnt limit: a success says something, and the caller of a call that is
+    /// refused does not miss its turn meanwhile.
+    fn is_telling(&self, now: Nanos, tries: Tries) -> bool {
+        let while_refused = self.rules.span / TELLING;
+        if now.saturating_sub(self.window.newest_at()) > while_refused {
+            return false;
+        }
+        let back = now.saturating_add(while_refused);
+        let next = |from| self.window.freed_from(from).unwrap_or(NONE);
+        tries == Tries::Pressed || next(now) >= back || next(back) <= back.saturating_add(2 * while_refused)
     }
 
     /// Whether a call may go over the limit of this dimension, because a 429 taught it and it may have been raised.
-    fn may_try(&self, now: Nanos, dimension: Dimension, amount: u64, telling: bool) -> bool {
+    fn may_try(&self, now: Nanos, dimension: Dimension, amount: u64, telling: bool, tries: Tries) -> bool {
         let Some(learnt) = self.learnt[dimension as usize] else { return false };
         let configured = match dimension {
             Dimension::RequestsPerMinute => self.configured.rpm,
@@ -294,9 +325,10 @@ impl Ledger {
             Dimension::Other => None,
         };
         // Under a margin a success says nothing: the call is below the limit.
-        self.rules.margin == 1.0
+        tries != Tries::Never
+            && self.rules.margin == 1.0
             && configured.is_none_or(|most| learnt.limit() < most)
-            && learnt.may_try(now, amount, telling)
+            && learnt.may_try(now, amount, telling, tries == Tries::Pressed)
     }
 
     /// The tokens to charge: a guess may exceed the limit itself, and is then held to it.
@@ -319,7 +351,7 @@ impl Ledger {
     }
 
     #[cold]
-    fn check_closely(&self, now: Nanos, tokens: u32, may_try: bool) -> Result<Pass, Admission> {
+    fn check_closely(&self, now: Nanos, tokens: u32, tries: Tries) -> Result<Pass, Admission> {
         let wait = |until, dimension, spent| Err(Admission::Wait { until, dimension, spent });
         let (mut probe, mut trial) = (false, Trial::default());
         for dimension in DIMENSIONS {
@@ -336,7 +368,7 @@ impl Ledger {
         if self.day.count >= self.limits.rpd && !probe {
             // A learnt limit of the day is tried by probes alone at first.
             let gained = self.learnt[Dimension::RequestsPerDay as usize].is_some_and(|day| day.over() > 0);
-            if !(may_try && gained && self.may_try(now, Dimension::RequestsPerDay, 1, false)) {
+            if !(gained && self.may_try(now, Dimension::RequestsPerDay, 1, false, tries)) {
                 let reset = self.day.ends_at;
                 return wait(reset, Dimension::RequestsPerDay, Some(Spent { reset: Some(reset) }));
             }
@@ -345,13 +377,11 @@ impl Ledger {
         let over = |used: u64, cost: u64, limit: u64| used.saturating_add(cost).saturating_sub(limit);
         let requests_over = over(self.window.requests(), 1, self.limits.rpm);
         let tokens_over = over(self.window.tokens(), u64::from(tokens), self.limits.tpm);
-        let telling = now.saturating_sub(self.window.newest_at()) <= self.rules.span / TELLING;
-        let may_try = may_try && !probe;
-        let tries = |over: u64, dimension, amount| {
-            over == 0 || may_try && self.may_try(now, dimension, amount, telling)
+        let fits = |over: u64, dimension, amount| {
+            over == 0 || !probe && self.may_try(now, dimension, amount, self.is_telling(now, tries), tries)
         };
-        if !tries(requests_over, Dimension::RequestsPerMinute, 1)
-            || !tries(tokens_over, Dimension::InputTokensPerMinute, u64::from(tokens))
+        if !fits(requests_over, Dimension::RequestsPerMinute, 1)
+            || !fits(tokens_over, Dimension::InputTokensPerMinute, u64::from(tokens))
         {
             let dimension =
                 if tokens_over > 0 { Dimension::InputTokensPerMinute } else { Dimension::RequestsPerMinute };
@@ -376,7 +406,7 @@ impl Ledger {
     /// What is spent, where the next request would be turned away for it; a probe that is due would not be.
     pub(super) fn spent(&mut self, now: Nanos) -> Option<(Dimension, Spent)> {
         let now = self.tick(now);
-        match self.check_closely(now, 0, true) {
+        match self.check_closely(now, 0, Tries::InTurn) {
             Err(Admission::Wait { dimension, spent: Some(spent), .. }) => Some((dimension, spent)),
             _ => None,
         }
