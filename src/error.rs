@@ -15,6 +15,7 @@ use std::fmt;
 
 use tokio::time::Instant;
 
+use crate::quota_wait::QuotaWait;
 use crate::verdict::Kind;
 
 /// Any error, boxed. The same alias as `tower::BoxError`.
@@ -76,13 +77,14 @@ pub struct Rejected {
     why: &'static str,
     until: Option<Instant>,
     kind: Option<Kind>,
+    quota: Option<QuotaWait>,
 }
 
 impl Rejected {
     /// A rejection for `why` (a lower-case phrase without a full stop), with no known end.
     #[must_use]
     pub const fn new(why: &'static str) -> Self {
-        Self { why, until: None, kind: None }
+        Self { why, until: None, kind: None, quota: None }
     }
 
     /// Says when it makes sense to try again.
@@ -98,6 +100,22 @@ impl Rejected {
     pub const fn with_kind(mut self, kind: Kind) -> Self {
         self.kind = Some(kind);
         self
+    }
+
+    /// Says how long its request may still wait for quota.
+    pub(crate) const fn with_quota(mut self, quota: QuotaWait) -> Self {
+        self.quota = Some(quota);
+        self
+    }
+
+    /// The same without an end: coming back is of no use.
+    pub(crate) const fn for_good(mut self) -> Self {
+        self.until = None;
+        self
+    }
+
+    pub(crate) const fn quota(&self) -> Option<QuotaWait> {
+        self.quota
     }
 
     /// What kind of failure it stands for.

@@ -200,7 +200,8 @@ pub enum GaveUp {
     NotRetryable,
     /// All attempts of the policy, or of this kind's schedule, are used up.
     Attempts,
-    /// The server asks for a longer wait than the policy allows.
+    /// The server asks for a longer wait than the policy allows, or the rate limit's
+    /// [`max_wait`](crate::rate_limit::RateLimitBuilder::max_wait).
     ServerDelay,
     /// The next wait would end after the deadline.
     Deadline,

@@ -63,6 +63,8 @@ impl Carry {
             progress.waits.clone_from(&report.waits);
             progress.kinds.clone_from(&report.kinds);
         }
+        // Its place in the queue was one of this model's.
+        progress.quota.first = false;
         *lock(&self.progress) = progress;
     }
 }

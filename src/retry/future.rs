@@ -293,6 +293,7 @@ impl<S, B: Body + Clone> Kept<S, B> {
             Err(error) => Failure::of_error(error, &verdict),
         };
         let mut failed = self.failed.take().unwrap_or_else(|| Failed::begin(self.carry.as_ref()));
+        failed.progress.hear(Progress::said(&result));
         failed.is_called = false;
         if let Failure::Verdict(_) = failure {
             failed.spend();
@@ -446,6 +447,9 @@ impl Progress {
     /// Tells the layers inside which attempt this request is, and how many before it took too long.
     pub(super) fn mark<B>(&self, request: &mut Request<B>) {
         Attempt::mark(request, self.attempts + 1, &self.waits);
+        if !self.quota.is_empty() {
+            request.extensions_mut().insert(self.quota);
+        }
         let late = self.kinds.iter().filter(|kind| **kind == Kind::DeadlineExceeded).count();
         if late > 0 {
             let earlier = EarlierTimeouts(u32::try_from(late).unwrap_or(u32::MAX));

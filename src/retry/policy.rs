@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use http::Response;
 use tokio::time::Instant;
 
 use super::backoff::{Backoff, next_draw};
@@ -12,6 +13,7 @@ use super::track::TrackRecord;
 use super::{ConfigError, GaveUp};
 use crate::error::{BoxError, Rejected, find};
 use crate::event::{Observed, Observer};
+use crate::quota_wait::QuotaWait;
 use crate::rng::{Chance, Stream};
 use crate::verdict::{Kind, Retryability, Verdict};
 
@@ -389,6 +391,10 @@ pub(super) struct Progress {
     pub(super) drawn: Option<f64>,
     pub(super) waits: Vec<Duration>,
     pub(super) kinds: Vec<Kind>,
+    /// What a rate limit inside has said of the waits for quota.
+    pub(super) quota: QuotaWait,
+    /// It said so of the last failure.
+    pub(super) is_quota: bool,
 }
 
 impl Clone for Progress {
@@ -396,6 +402,35 @@ impl Clone for Progress {
     /// after it was read.
     fn clone(&self) -> Self {
         Self { started: self.started, ..Self::default() }
+    }
+}
+
+impl Progress {
+    /// What a rate limit inside has to say of this failure.
+    pub(super) fn said<RB>(result: &Result<Response<RB>, BoxError>) -> Option<QuotaWait> {
+        match result {
+            Ok(response) => QuotaWait::said(response),
+            Err(error) => find::<Rejected>(error.as_ref()).and_then(Rejected::quota),
+        }
+    }
+
+    pub(super) fn hear(&mut self, said: Option<QuotaWait>) {
+        self.is_quota = said.is_some();
+        self.quota = self.quota.and(said.unwrap_or_default());
+    }
+
+    /// The wait after this failure within what a rate limit inside allows.
+    fn bound(&self, wait: Result<Duration, GaveUp>, verdict: &Verdict) -> Result<Duration, GaveUp> {
+        if self.quota.first && matches!(wait, Ok(_) | Err(GaveUp::ServerDelay)) {
+            // It waits in the queue, before all others.
+            return Ok(Duration::ZERO);
+        }
+        let wait = wait?;
+        let delay = verdict.server_delay().filter(|_| verdict.kind() == Some(Kind::RateLimited));
+        let (Some(left), Some(delay)) = (self.quota.left.filter(|_| self.is_quota), delay) else {
+            return Ok(wait);
+        };
+        if delay.at_least() > left { Err(GaveUp::ServerDelay) } else { Ok(wait.min(left)) }
     }
 }
 
@@ -410,6 +445,16 @@ impl<'a> Failure<'a> {
     pub(super) fn verdict(&self) -> &'a Verdict {
         match self {
             Self::Verdict(verdict) | Self::Rejected(_, verdict) => verdict,
+        }
+    }
+
+    /// Whether what follows is a wait for quota, and not for a server that is unwell.
+    fn is_of_quota(&self) -> bool {
+        match self {
+            Self::Rejected(..) => true,
+            Self::Verdict(verdict) => {
+                verdict.kind() == Some(Kind::RateLimited) && verdict.server_delay().is_some()
+            }
         }
     }
 
@@ -491,6 +536,9 @@ impl Settings {
                 progress.rejections = progress.rejections.saturating_add(1);
                 let floor = Duration::from_millis(1 << progress.rejections.min(10));
                 let until = rejected.until().ok_or(GaveUp::Rejected)?;
+                if progress.is_quota && !progress.quota.allows(until.saturating_duration_since(now)) {
+                    return Err(GaveUp::Rejected);
+                }
                 // The first to come back may be the probe that finds out whether the server is well. Where others wait who
                 // have lost no attempt yet, they go before.
                 let behind = YIELD.saturating_mul(progress.attempts);
@@ -513,7 +561,7 @@ impl Settings {
                         Draw::ServerDelay => unit(),
                     }
                 };
-                let wait = self.schedule(progress, verdict, goes_on, draw)?;
+                let wait = progress.bound(self.schedule(progress, verdict, goes_on, draw), verdict)?;
                 if !in_time(wait) {
                     return Err(GaveUp::Deadline);
                 }
@@ -522,7 +570,10 @@ impl Settings {
                 // A server that names the time itself expects the retry: that is no load to be bounded, and
                 // waits for quota would starve the retries of real faults.
                 let token = match &self.budget {
-                    Some(budget) if verdict.retryability() != Retryability::AfterServerDelay => {
+                    Some(budget)
+                        if verdict.retryability() != Retryability::AfterServerDelay
+                            && !progress.quota.first =>
+                    {
                         Some(budget.withdraw(key()).ok_or(GaveUp::Budget)?)
                     }
                     _ => None,
@@ -531,6 +582,9 @@ impl Settings {
             }
         };
         (progress.stream, progress.drawn) = (stream, drawn);
+        if progress.is_quota && failure.is_of_quota() {
+            progress.quota.spend(again.wait);
+        }
         progress.waits.push(again.wait);
         Ok(again)
     }

@@ -32,6 +32,7 @@ where
         result: &mut Result<Response<RB>, BoxError>,
     ) -> Option<Self::Future> {
         let Self { settings, progress } = self;
+        let said = Progress::said(result);
         let (verdict, failure);
         match result {
             Ok(response) => {
@@ -58,6 +59,7 @@ where
             settings.deadline.map(|total| crate::time::saturating_add(started, total))
         });
         settings.number(progress);
+        progress.hear(said);
         settings.tell_failed(progress, &failure);
         match settings.decide(progress, &failure, now, deadline, || budget_key(request)) {
             Ok(again) => {
