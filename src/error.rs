@@ -185,6 +185,23 @@ impl ProbeFailed {
             Err(error) => error,
         }
     }
+
+    /// The same where the error is.
+    pub(crate) fn unwrap_in_place(error: &mut BoxError) {
+        /// Takes the error's place for the time of a move. Of no size, so its box allocates nothing.
+        #[derive(Debug)]
+        struct Moved;
+        impl fmt::Display for Moved {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("moved")
+            }
+        }
+        impl Error for Moved {}
+        if error.is::<Self>() {
+            let failed = std::mem::replace(error, Box::new(Moved));
+            *error = Self::unwrap(failed);
+        }
+    }
 }
 
 impl fmt::Display for ProbeFailed {
@@ -208,9 +225,9 @@ pub(crate) struct FailedProbe {
     pub(crate) until: Instant,
 }
 
-#[allow(dead_code, reason = "for the circuit breaker")]
 impl FailedProbe {
     /// Marks the failed answer to a probe.
+    #[allow(dead_code, reason = "for the circuit breaker")]
     pub(crate) fn mark<B>(response: &mut Response<B>, until: Instant) {
         response.extensions_mut().insert(Self { until });
     }

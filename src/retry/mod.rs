@@ -128,7 +128,8 @@ mod replay;
 mod report;
 mod service;
 mod tower;
-mod track;
+#[cfg(test)]
+mod trials;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
