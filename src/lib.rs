@@ -96,6 +96,7 @@
 pub mod circuit_breaker;
 pub mod classify;
 pub mod concurrency;
+mod blame;
 mod either;
 pub mod error;
 pub mod event;
