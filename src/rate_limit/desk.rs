@@ -14,9 +14,12 @@ use super::limits::Dimension;
 use super::queue::{NEVER, Place, Queue};
 use super::refusal::{Refusal, Why};
 use super::window::Nanos;
+use crate::keyed::Need;
 
 /// How many behind the head are looked at for one that fits before it.
 const BACKFILL: usize = 64;
+/// How long after a key's last request the limits that it was taught are worth more than another key's place.
+const REMEMBERED: Nanos = 3600 * 1_000_000_000;
 /// How many of those that are let through are exchanged for one that fits better.
 const EXCHANGES: usize = 4;
 
@@ -36,6 +39,11 @@ pub(super) struct Desk<W> {
     passing: bool,
     /// Who must be woken when the lock is released.
     woken: Vec<W>,
+    /// A call ended in a way that says something of its key: not one that was never sent, and none that was refused
+    /// with a 4xx, which any name can earn.
+    taught: bool,
+    /// When a request came last.
+    asked_at: Nanos,
 }
 
 /// What a request that queues waits for, as far as can be told when it comes.
@@ -75,12 +83,15 @@ impl<W> Desk<W> {
             armed: NEVER,
             passing: false,
             woken: Vec::new(),
+            taught: false,
+            asked_at: 0,
         }
     }
 
     /// The usual case: nobody waits, and the request fits.
     #[inline]
     pub(super) fn grant(&mut self, now: Nanos, cost: Cost) -> Option<Receipt> {
+        self.asked_at = now;
         if self.queue.is_empty() {
             if let Admission::Granted(receipt) = self.ledger.admit(now, cost) {
                 return Some(receipt);
@@ -164,6 +175,7 @@ impl<W> Desk<W> {
     /// A call is over. Returns whether the queue must [advance](Self::advance).
     #[inline]
     pub(super) fn settle(&mut self, receipt: Receipt, how: Settlement) -> bool {
+        self.taught |= !matches!(how, Settlement::NotSent | Settlement::Refused);
         self.ledger.settle(receipt, how) && self.is_queued()
     }
 
@@ -181,6 +193,25 @@ impl<W> Desk<W> {
     #[cfg(test)]
     pub(super) const fn places(&self) -> usize {
         self.queue.used()
+    }
+
+    /// How much would be lost if this key were forgotten.
+    pub(super) fn need(&self, now: Nanos) -> Need {
+        let ledger = &self.ledger;
+        let counts = ledger.counts();
+        let open = counts.admitted - counts.settled - counts.not_sent - counts.too_many;
+        let (today, limits) = (ledger.today().map_or(0, |today| today.1), ledger.limits());
+        let day_is_spent = limits.rpd.is_some_and(|rpd| today >= rpd) && now < ledger.day_ends_at();
+        let is_recent = now < self.asked_at.saturating_add(REMEMBERED);
+        let binds = day_is_spent || ledger.closed(now).next().is_some();
+        let has_learnt = ledger.has_learnt() || ledger.is_attentive();
+        if open > 0 || self.queue.used() > 0 || binds || (has_learnt && is_recent) {
+            Need::All
+        } else if self.taught && (is_recent || !ledger.is_idle(now)) {
+            Need::Counts
+        } else {
+            Need::Nothing
+        }
     }
 
     /// When the next one may be admitted; `None` where nobody waits.

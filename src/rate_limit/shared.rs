@@ -20,7 +20,7 @@ use super::queue::{NEVER, Place};
 use super::refusal::{RateLimited, Refusal};
 use super::window::Nanos;
 use crate::event::{Event, Observed};
-use crate::keyed::{Keyed, State};
+use crate::keyed::{Keyed, Need, State};
 use crate::sync::{AtomicBool, Mutex, Ordering, lock};
 use crate::target::{Target, TargetKey};
 use crate::time;
@@ -328,9 +328,12 @@ fn settlement(verdict: &Verdict) -> Settlement {
 
 impl State for Key {
     fn is_idle(&self) -> bool {
+        self.need() == Need::Nothing
+    }
+
+    fn need(&self) -> Need {
         let now = self.common.now();
-        let desk = lock(&self.desk);
-        !desk.is_queued() && desk.ledger.is_idle(now)
+        lock(&self.desk).need(now)
     }
 }
 
