@@ -6,6 +6,15 @@
 //!
 //! One waiter, the *driver*, owns the timer for the next change. Everybody else is woken once, with their answer.
 //! When the driver leaves, another one is woken to take over.
+//!
+//! Nobody depends on the driver, nor on anybody else who waits: a future may be polled once and then kept without being
+//! polled again, or be forgotten. So each waiter has a timer of its own for the instant at which its turn comes if all
+//! before it take theirs, and not after its deadline; the first [`NEAR`] look right after the driver should have acted.
+//! Whoever is woken by it acts as the driver should have, and takes its place. While everybody is polled, these timers
+//! are cancelled before they fire.
+//!
+//! A grant must be fetched within a bound, or it passes on to the next. Its owner, when it is polled again, is back in
+//! its old place.
 
 use super::admission::{Admission, Receipt, Settlement, Spent, TOO_LARGE};
 use super::estimate::Cost;
@@ -23,12 +32,33 @@ const REMEMBERED: Nanos = 3600 * 1_000_000_000;
 /// How many of those that are let through are exchanged for one that fits better.
 const EXCHANGES: usize = 4;
 
+/// How many behind the head look right after the driver should have acted.
+const NEAR: u32 = 8;
+/// Before a waiter whose turn has come, those that are not polled are looked for until so many were found that are.
+const POLLED: usize = 64;
+/// Timers for the same instant are spread over so many ticks.
+const SPREAD: u32 = 64;
+
+/// How long waiters are waited for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// How long a grant may go unfetched while others wait.
+    pub(super) fetch: Nanos,
+    /// What timers for the same instant are apart.
+    pub(super) tick: Nanos,
+}
+
+impl Patience {
+    pub(super) const DEFAULT: Self = Self { fetch: 1_000_000_000, tick: 1_000_000 };
+}
+
 #[derive(Debug)]
 pub(super) struct Desk<W> {
     pub(super) ledger: Ledger,
     queue: Queue<W>,
     max_queue: usize,
     waits: bool,
+    patience: Patience,
     /// When the next one may be admitted, if nothing happens before.
     next: Nanos,
     /// Who owns the timer.
@@ -65,19 +95,20 @@ pub(super) enum Arrival {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Look {
     Answered(Result<Receipt, Refusal>),
-    /// Not yet; somebody will wake it.
-    Waiting,
-    /// Not yet, and this waiter is the driver: look again at this instant.
+    /// Not yet; somebody will wake it, and if nobody does, [watch](Desk::watch) at this instant.
+    Waiting(Nanos),
+    /// Not yet, and this waiter is the driver: [watch](Desk::watch) at this instant.
     Driving(Nanos),
 }
 
 impl<W> Desk<W> {
-    pub(super) const fn new(ledger: Ledger, max_queue: usize, waits: bool) -> Self {
+    pub(super) const fn new(ledger: Ledger, max_queue: usize, waits: bool, patience: Patience) -> Self {
         Self {
             ledger,
             queue: Queue::new(),
             max_queue,
             waits,
+            patience,
             next: NEVER,
             driver: None,
             armed: NEVER,
@@ -129,27 +160,113 @@ impl<W> Desk<W> {
         if forecast.at > deadline && !self.may_pass(now, cost, deadline) {
             return refuse(Why::Deadline);
         }
-        if self.queue.used() >= self.max_queue {
+        if self.queue.busy() >= self.max_queue {
             return refuse(Why::Queue);
         }
-        let place = self.queue.join(cost, forecast.tokens, deadline);
+        let place = self.queue.join(cost, forecast.tokens, deadline, forecast.at);
+        self.queue.set_look_at(place, self.spread(place, forecast.at).min(deadline));
         if self.queue.len() == 1 || (self.passing && self.queue.len() <= BACKFILL + 1) {
             self.advance(now);
         }
         Arrival::Queued(place, Held { dimension: forecast.dimension, until: forecast.at })
     }
 
-    /// A waiter looks whether it was answered, and leaves a way to wake it where it was not.
-    pub(super) fn look(&mut self, place: Place, waker: impl FnOnce(&mut Option<W>)) -> Look {
-        if let Some(answer) = self.queue.take(place) {
+    /// A waiter looks whether it was answered, and leaves a way to wake it where it was not. The clock is read only
+    /// where it matters.
+    pub(super) fn look(
+        &mut self,
+        place: Place,
+        now: impl Fn() -> Nanos,
+        waker: impl FnOnce(&mut Option<W>),
+    ) -> Look {
+        if self.queue.is_parked(place) {
+            // It is polled again after all.
+            let now = now();
+            self.queue.unpark(place);
+            self.advance(now);
+            if self.queue.is_queued(place) {
+                self.plan(now, place);
+            }
+        }
+        if let Some((mut answer, fetch_by)) = self.queue.take(place) {
+            if let Ok(receipt) = &mut answer {
+                let now = now();
+                if now.saturating_add(self.patience.fetch) > fetch_by.saturating_add(self.patience.fetch / 16)
+                {
+                    // The server counts from when it is sent, and that is not when it was admitted.
+                    self.ledger.restamp(now, receipt);
+                }
+            }
             return Look::Answered(answer);
         }
         waker(self.queue.waker(place));
+        let due = self.due();
         if *self.driver.get_or_insert(place) == place {
-            self.armed = self.next;
-            return Look::Driving(self.next);
+            self.armed = due;
+            self.queue.set_look_at(place, due);
+            return Look::Driving(due);
         }
-        Look::Waiting
+        let rank = self.queue.rank(place);
+        if rank < NEAR {
+            let soon = due.saturating_add(self.patience.tick.saturating_mul(u64::from(rank) + 1));
+            self.queue.set_look_at(place, soon.min(self.queue.look_at(place)));
+        }
+        Look::Waiting(self.queue.look_at(place))
+    }
+
+    /// The timer of a waiter has come: its own, or the driver's. It does what the driver should have done.
+    pub(super) fn watch(&mut self, now: Nanos, place: Place) {
+        if !self.queue.is_queued(place) {
+            // Answered in this very moment, or parked: it will see when it looks.
+            return;
+        }
+        let late = now.saturating_sub(self.queue.look_at(place));
+        if self.driver != Some(place) && self.armed < now {
+            // The driver was to look before now.
+            (self.driver, self.armed) = (Some(place), 0);
+        }
+        // Who is late itself cannot tell who else is: the whole program may have stood still.
+        if late < self.patience.fetch / 2 {
+            self.park_starved(now, place);
+        }
+        self.advance(now);
+        if self.queue.is_queued(place) {
+            self.plan(now, place);
+        }
+    }
+
+    /// Parks those before `place` who were to look a while ago and did not.
+    fn park_starved(&mut self, now: Nanos, place: Place) {
+        let (mut next, mut polled) = (self.queue.head(), 0);
+        while let Some(before) = next.filter(|before| *before != place && polled < POLLED) {
+            next = self.queue.after(before);
+            polled += 1;
+            if self.queue.look_at(before).saturating_add(self.patience.fetch) <= now {
+                if self.driver == Some(before) {
+                    self.driver = None;
+                }
+                polled -= 1;
+                // Woken, so that one that only was late is back soon.
+                self.woken.extend(self.queue.park(before));
+            }
+        }
+    }
+
+    /// Works out when this waiter is to look again if nobody wakes it.
+    fn plan(&mut self, now: Nanos, place: Place) {
+        let (rank, len) = (u64::from(self.queue.rank(place)), self.queue.len() as u64);
+        let tokens = self.queue.tokens() / len.max(1) * rank;
+        let turn = self.ledger.forecast(now, (rank, tokens), self.queue.cost(place));
+        let turn = turn.map_or(now, |forecast| forecast.at).max(self.due());
+        // Not too often, where the turn cannot be told.
+        let soonest = now.saturating_add(self.patience.fetch / 4);
+        let at = self.spread(place, turn.max(soonest)).min(self.queue.deadline(place));
+        self.queue.set_look_at(place, at.max(now.saturating_add(1)));
+    }
+
+    fn spread(&self, place: Place, at: Nanos) -> Nanos {
+        let ticks = u64::from(self.queue.number(place) % SPREAD) + 1;
+        at.saturating_add(self.patience.tick.saturating_mul(ticks))
     }
 
     /// A waiter goes away, answered or not. Its waker comes back: dropping it may run a user's code, which is not to
@@ -189,7 +306,7 @@ impl<W> Desk<W> {
         self.queue.len()
     }
 
-    /// Places in use: those who wait, and those who were answered and have not looked yet.
+    /// Places in use: those who wait, those who were answered and have not looked yet, and those who are parked.
     #[cfg(test)]
     pub(super) const fn places(&self) -> usize {
         self.queue.used()
@@ -219,6 +336,11 @@ impl<W> Desk<W> {
         Some(self.next).filter(|_| self.is_queued())
     }
 
+    /// When somebody must act, if nothing happens before: the next admission, or the end of the time for a grant.
+    pub(super) fn due(&self) -> Nanos {
+        if self.is_queued() { self.next.min(self.queue.fetched_by()) } else { NEVER }
+    }
+
     /// Whom to wake, once the lock is released.
     pub(super) fn take_woken(&mut self) -> Vec<W> {
         std::mem::take(&mut self.woken)
@@ -228,16 +350,17 @@ impl<W> Desk<W> {
     pub(super) fn advance(&mut self, now: Nanos) {
         self.next = NEVER;
         self.passing = false;
+        self.take_back(now);
         while let Some(head) = self.queue.head() {
             match self.ledger.admit(now, self.queue.cost(head)) {
-                Admission::Granted(receipt) => self.answer(head, Ok(receipt)),
-                Admission::TooLarge => self.answer(head, Err(TOO_LARGE)),
+                Admission::Granted(receipt) => self.answer(now, head, Ok(receipt)),
+                Admission::TooLarge => self.answer(now, head, Err(TOO_LARGE)),
                 Admission::Wait { until, dimension, spent } => {
                     self.next = until;
                     if dimension == Dimension::InputTokensPerMinute {
                         self.backfill(now, head);
                     }
-                    self.refuse_hopeless(dimension, spent);
+                    self.refuse_hopeless(now, dimension, spent);
                     if self.queue.head() == Some(head) {
                         break;
                     }
@@ -248,18 +371,18 @@ impl<W> Desk<W> {
     }
 
     /// Refuses those whose deadline comes before anybody can be admitted.
-    fn refuse_hopeless(&mut self, dimension: Dimension, spent: Option<Spent>) {
+    fn refuse_hopeless(&mut self, now: Nanos, dimension: Dimension, spent: Option<Spent>) {
         let (mut before, mut why) = (self.next, Why::Deadline);
         let mut until = Some(self.next).filter(|next| *next != NEVER);
         if let Some(Spent { reset }) = spent {
             why = if reset.is_none() { Why::Zero } else { Why::Spent };
             (before, until) = (reset.unwrap_or(NEVER), reset.or(until));
             for place in self.queue.undated() {
-                self.answer(place, Err(Refusal { why, dimension, until }));
+                self.answer(now, place, Err(Refusal { why, dimension, until }));
             }
         }
         while let Some(place) = self.queue.too_late(before) {
-            self.answer(place, Err(Refusal { why, dimension, until }));
+            self.answer(now, place, Err(Refusal { why, dimension, until }));
         }
     }
 
@@ -284,7 +407,7 @@ impl<W> Desk<W> {
                 }
                 match self.ledger.admit(now, self.queue.cost(*place)) {
                     Admission::Granted(receipt) => {
-                        self.answer(*place, Ok(receipt));
+                        self.answer(now, *place, Ok(receipt));
                         went = true;
                     }
                     // Something else than tokens is in the way: the requests of the minute, a ramp.
@@ -314,11 +437,20 @@ impl<W> Desk<W> {
         alone && room.is_some_and(|room| self.ledger.tokens_of(cost) <= room)
     }
 
-    fn answer(&mut self, place: Place, answer: Result<Receipt, Refusal>) {
+    fn answer(&mut self, now: Nanos, place: Place, answer: Result<Receipt, Refusal>) {
         if self.driver == Some(place) {
             self.driver = None;
         }
-        self.woken.extend(self.queue.answer(place, answer));
+        let fetch_by = now.saturating_add(self.patience.fetch);
+        self.woken.extend(self.queue.answer(place, answer, fetch_by));
+    }
+
+    /// Takes the grants back that nobody has fetched in time, for those who wait.
+    fn take_back(&mut self, now: Nanos) {
+        while self.is_queued() && self.queue.fetched_by() <= now {
+            let Some(receipt) = self.queue.park_granted() else { return };
+            self.ledger.settle(receipt, Settlement::NotSent);
+        }
     }
 
     /// Sees to it that somebody owns the timer, and that it is not set too late.
@@ -327,9 +459,10 @@ impl<W> Desk<W> {
             (self.driver, self.next) = (None, NEVER);
             return;
         }
+        let due = self.due();
         match self.driver {
-            Some(driver) if self.next < self.armed => {
-                self.armed = self.next;
+            Some(driver) if due < self.armed => {
+                self.armed = due;
                 self.woken.extend(self.queue.waker(driver).take());
             }
             Some(_) => {}
@@ -337,7 +470,7 @@ impl<W> Desk<W> {
                 // One that was never polled cannot be woken; it takes over by itself when it is.
                 let able = self.queue.iter().take(BACKFILL).find(|place| self.queue.has_waker(*place));
                 if let Some(able) = able {
-                    (self.driver, self.armed) = (Some(able), self.next);
+                    (self.driver, self.armed) = (Some(able), due);
                     self.woken.extend(self.queue.waker(able).take());
                 }
             }
@@ -395,7 +528,7 @@ mod tests {
         let rules = Rules { span: SPAN, margin: 1.0, learn: true, probe_every: 40, guard: 0 };
         let mut ledger = Ledger::new(rules, limits, 0);
         ledger.set_day(0, Day { date: jiff::civil::date(2026, 11, 21), left: DAY });
-        Desk::new(ledger, 1000, true)
+        Desk::new(ledger, 1000, true, Patience { fetch: 4, tick: 0 })
     }
 
     fn of(tokens: u32) -> Cost {
@@ -410,7 +543,7 @@ mod tests {
     }
 
     fn look(desk: &mut Desk<u32>, place: Place, number: u32) -> Look {
-        desk.look(place, |waker| *waker = Some(number))
+        desk.look(place, || 0, |waker| *waker = Some(number))
     }
 
     #[test]
@@ -540,8 +673,8 @@ mod tests {
         assert!(desk.grant(0, of(1)).is_some());
         let places = [(); 3].map(|()| queued(&mut desk, 10, 1, NEVER));
         assert_eq!(look(&mut desk, places[0], 0), Look::Driving(SPAN));
-        assert_eq!(look(&mut desk, places[1], 1), Look::Waiting);
-        assert_eq!(look(&mut desk, places[2], 2), Look::Waiting);
+        assert!(matches!(look(&mut desk, places[1], 1), Look::Waiting(_)));
+        assert!(matches!(look(&mut desk, places[2], 2), Look::Waiting(_)));
         assert!(desk.take_woken().is_empty());
         assert_eq!(desk.cancel(20, places[1]), Some(1));
         assert!(desk.take_woken().is_empty(), "the driver is still there");
