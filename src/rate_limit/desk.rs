@@ -372,7 +372,8 @@ impl<W> Desk<W> {
 
     /// Refuses those whose deadline comes before anybody can be admitted.
     fn refuse_hopeless(&mut self, now: Nanos, dimension: Dimension, spent: Option<Spent>) {
-        let (mut before, mut why) = (self.next, Why::Deadline);
+        // A grant that is not fetched passes on, so there may be room when its time is over.
+        let (mut before, mut why) = (self.due(), Why::Deadline);
         let mut until = Some(self.next).filter(|next| *next != NEVER);
         if let Some(Spent { reset }) = spent {
             why = if reset.is_none() { Why::Zero } else { Why::Spent };

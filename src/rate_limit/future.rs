@@ -180,6 +180,10 @@ impl Ticket {
         timer: &mut Option<Pin<Box<Sleep>>>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Permit, RateLimited>> {
+        if timer.as_ref().is_some_and(|sleep| sleep.is_elapsed()) {
+            // Before it looks, which may bring the next timer forward.
+            self.key.watch(self.place);
+        }
         loop {
             match self.key.look(self.place, cx.waker()) {
                 Look::Answered(answer) => {
