@@ -266,6 +266,12 @@ impl<W: Write> JsonLines<W> {
                 line.member("harm", harm);
                 line
             }
+            Event::KeysExhausted { layer, max_keys } => {
+                let mut line = self.begin("keys_exhausted");
+                line.member("layer", layer.as_str());
+                line.member("max_keys", &max_keys);
+                line
+            }
             Event::Finished { .. } => return,
         };
         self.write(line);

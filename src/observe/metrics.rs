@@ -198,6 +198,9 @@ impl Observer for Metrics {
             Event::FallbackRefused { why, .. } => {
                 counter!("tower_gemini_fallback_refused_total", "why" => names::refusal(why)).increment(1);
             }
+            Event::KeysExhausted { layer, .. } => {
+                counter!("tower_gemini_keys_exhausted_total", "layer" => layer.as_str()).increment(1);
+            }
             // Misplaced is told once, to who writes the program.
             Event::Settled { used: None, .. } | Event::Misplaced { .. } => {}
             Event::Finished { call } => self.finished(call),

@@ -53,7 +53,7 @@ pub(super) struct Waiting<S, B> {
     request: Option<Request<B>>,
     /// `None` once admitted.
     ticket: Option<Ticket>,
-    /// Made when this waiter drives the queue.
+    /// For its turn, its deadline, or the queue's next change while this waiter drives it.
     timer: Option<Pin<Box<Sleep>>>,
     /// Admitted, but the inner service was not ready at once.
     delayed: bool,
@@ -183,6 +183,10 @@ impl Ticket {
         timer: &mut Option<Pin<Box<Sleep>>>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Permit, RateLimited>> {
+        if timer.as_ref().is_some_and(|sleep| sleep.is_elapsed()) {
+            // Before it looks, which may bring the next timer forward.
+            self.key.watch(self.place);
+        }
         loop {
             match self.key.look(self.place, cx.waker()) {
                 Look::Answered(answer) => {
@@ -195,22 +199,19 @@ impl Ticket {
                         Err(refusal) => Err(self.key.refuse(refusal, self.patience)),
                     });
                 }
-                Look::Waiting => {
-                    *timer = None;
-                    return Poll::Pending;
-                }
-                Look::Driving(next) => {
-                    // Nothing will happen by itself; whoever changes that wakes the driver.
-                    let Some(next) = self.key.common().instant(next) else {
+                // Each has a timer of its own, so that nobody waits for another one's to be polled.
+                Look::Waiting(at) | Look::Driving(at) => {
+                    // Nothing will happen by itself; whoever changes that wakes this one.
+                    let Some(at) = self.key.common().instant(at) else {
                         *timer = None;
                         return Poll::Pending;
                     };
-                    let sleep = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next)));
-                    if sleep.deadline() != next {
-                        sleep.as_mut().reset(next);
+                    let sleep = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+                    if sleep.deadline() != at {
+                        sleep.as_mut().reset(at);
                     }
                     ready!(sleep.as_mut().poll(cx));
-                    self.key.advance();
+                    self.key.watch(self.place);
                 }
             }
         }

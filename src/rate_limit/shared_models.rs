@@ -112,9 +112,9 @@ impl Door {
                 Look::Answered(answer) => return self.granted(answer),
                 Look::Driving(next) if time == Time::Flies => {
                     self.pass_until(next);
-                    self.key.advance();
+                    self.key.watch(place);
                 }
-                Look::Driving(_) | Look::Waiting => bell.wait(),
+                Look::Driving(_) | Look::Waiting(_) => bell.wait(),
             }
         }
     }
