@@ -302,12 +302,17 @@ async fn concurrency_the_first_of_the_queue_is_not_polled() {
         let server = Probe::always(Answer::Ok);
         let service = layer.layer(ClassifyLayer::new().layer(server));
         let far = Instant::now() + 3_600 * SECOND;
-        let first = call(&service, by(far));
-        if layer.handle().get(&key).unwrap().queued() == 0 {
-            // The pace was over: the next one waits.
-            drop(first);
-            continue;
+        // Until one has to wait for the pace.
+        let mut first = None;
+        for _ in 0..20 {
+            let next = call(&service, by(far));
+            if layer.handle().get(&key).unwrap().queued() == 1 {
+                first = Some(next);
+                break;
+            }
+            next.await.ok().expect("it was let in");
         }
+        let first = first.expect("below one, the second of two in a row has to wait");
         let start = Instant::now();
         let _kept = starve(first, way);
         let other = tokio::spawn(call(&service, by(far)));

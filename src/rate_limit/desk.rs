@@ -36,7 +36,7 @@ const EXCHANGES: usize = 4;
 const NEAR: u32 = 8;
 /// Before a waiter whose turn has come, those that are not polled are looked for until so many were found that are.
 const POLLED: usize = 64;
-/// Timers for the same instant are spread over so many ticks.
+/// Those who look again because their turn cannot be told do so within so many ticks.
 const SPREAD: u32 = 64;
 
 /// How long waiters are waited for.
@@ -141,6 +141,16 @@ impl<W> Desk<W> {
 
     fn arrive_late(&mut self, now: Nanos, cost: Cost, deadline: Nanos) -> Arrival {
         let now = self.ledger.look(now);
+        if self.queue.fetched_by() <= now {
+            // Somebody waits for it now.
+            self.take_back(now);
+            if self.queue.is_empty() {
+                if let Some(receipt) = self.grant(now, cost) {
+                    return Arrival::Granted(receipt);
+                }
+            }
+            self.advance(now);
+        }
         let ahead = (self.queue.len() as u64, self.queue.tokens());
         let forecast = match self.ledger.forecast(now, ahead, cost) {
             Ok(forecast) => forecast,
@@ -163,8 +173,9 @@ impl<W> Desk<W> {
         if self.queue.busy() >= self.max_queue {
             return refuse(Why::Queue);
         }
-        let place = self.queue.join(cost, forecast.tokens, deadline, forecast.at);
-        self.queue.set_look_at(place, self.spread(place, forecast.at).min(deadline));
+        // Its turn, if all before it take theirs. Not a moment later: who is served late by its own timer would make all
+        // those behind it late.
+        let place = self.queue.join(cost, forecast.tokens, deadline, forecast.at.min(deadline));
         if self.queue.len() == 1 || (self.passing && self.queue.len() <= BACKFILL + 1) {
             self.advance(now);
         }
@@ -208,7 +219,7 @@ impl<W> Desk<W> {
         }
         let rank = self.queue.rank(place);
         if rank < NEAR {
-            let soon = due.saturating_add(self.patience.tick.saturating_mul(u64::from(rank) + 1));
+            let soon = due.saturating_add(self.patience.tick.saturating_mul(u64::from(rank)));
             self.queue.set_look_at(place, soon.min(self.queue.look_at(place)));
         }
         Look::Waiting(self.queue.look_at(place))
@@ -258,15 +269,11 @@ impl<W> Desk<W> {
         let tokens = self.queue.tokens() / len.max(1) * rank;
         let turn = self.ledger.forecast(now, (rank, tokens), self.queue.cost(place));
         let turn = turn.map_or(now, |forecast| forecast.at).max(self.due());
-        // Not too often, where the turn cannot be told.
-        let soonest = now.saturating_add(self.patience.fetch / 4);
-        let at = self.spread(place, turn.max(soonest)).min(self.queue.deadline(place));
+        // Not too often where the turn cannot be told, and not all in the same moment.
+        let ticks = u64::from(self.queue.number(place) % SPREAD);
+        let soonest = now.saturating_add(self.patience.fetch / 4).saturating_add(self.patience.tick * ticks);
+        let at = turn.max(soonest).min(self.queue.deadline(place));
         self.queue.set_look_at(place, at.max(now.saturating_add(1)));
-    }
-
-    fn spread(&self, place: Place, at: Nanos) -> Nanos {
-        let ticks = u64::from(self.queue.number(place) % SPREAD) + 1;
-        at.saturating_add(self.patience.tick.saturating_mul(ticks))
     }
 
     /// A waiter goes away, answered or not. Its waker comes back: dropping it may run a user's code, which is not to
@@ -284,7 +291,7 @@ impl<W> Desk<W> {
         } else if was_head || self.passing {
             self.advance(now);
         } else {
-            self.appoint();
+            self.appoint(now);
         }
         waker
     }
@@ -350,7 +357,9 @@ impl<W> Desk<W> {
     pub(super) fn advance(&mut self, now: Nanos) {
         self.next = NEVER;
         self.passing = false;
-        self.take_back(now);
+        if self.is_queued() {
+            self.take_back(now);
+        }
         while let Some(head) = self.queue.head() {
             match self.ledger.admit(now, self.queue.cost(head)) {
                 Admission::Granted(receipt) => self.answer(now, head, Ok(receipt)),
@@ -367,7 +376,7 @@ impl<W> Desk<W> {
                 }
             }
         }
-        self.appoint();
+        self.appoint(now);
     }
 
     /// Refuses those whose deadline comes before anybody can be admitted.
@@ -448,14 +457,15 @@ impl<W> Desk<W> {
 
     /// Takes the grants back that nobody has fetched in time, for those who wait.
     fn take_back(&mut self, now: Nanos) {
-        while self.is_queued() && self.queue.fetched_by() <= now {
+        while self.queue.fetched_by() <= now {
             let Some(receipt) = self.queue.park_granted() else { return };
             self.ledger.settle(receipt, Settlement::NotSent);
         }
     }
 
-    /// Sees to it that somebody owns the timer, and that it is not set too late.
-    fn appoint(&mut self) {
+    /// Sees to it that somebody owns the timer, and that it is not set too late; and that some of those behind it
+    /// would notice soon if it were not polled.
+    fn appoint(&mut self, now: Nanos) {
         if self.queue.is_empty() {
             (self.driver, self.next) = (None, NEVER);
             return;
@@ -475,6 +485,29 @@ impl<W> Desk<W> {
                     self.woken.extend(self.queue.waker(able).take());
                 }
             }
+        }
+        self.post_watchers(now, due);
+    }
+
+    /// Wakes the first who wait and whose own timers would come long after the driver's, so that they set them anew:
+    /// each once while it moves up, and one that is not polled not again.
+    fn post_watchers(&mut self, now: Nanos, due: Nanos) {
+        let late = due.saturating_add(self.patience.fetch);
+        let (mut next, mut watchers) = (self.queue.head(), 0);
+        for _ in 0..BACKFILL {
+            let Some(place) = next.filter(|_| watchers < NEAR) else { return };
+            next = self.queue.after(place);
+            let look_at = self.queue.look_at(place);
+            // One that cannot be woken was not polled since; one that is late may not be polled any more.
+            if self.driver == Some(place) || !self.queue.has_waker(place) || look_at < now {
+                continue;
+            }
+            if look_at > late {
+                let soon = due.saturating_add(self.patience.tick.saturating_mul(u64::from(watchers)));
+                self.queue.set_look_at(place, soon);
+                self.woken.extend(self.queue.waker(place).take());
+            }
+            watchers += 1;
         }
     }
 }
@@ -684,7 +717,108 @@ mod tests {
         assert_eq!(look(&mut desk, places[2], 2), Look::Driving(SPAN));
     }
 
+    /// One that waits, in a world where some are not polled.
+    struct Waits {
+        place: Place,
+        deadline: Nanos,
+        /// Its timer; `None` where it is not polled any more.
+        timer: Option<Nanos>,
+        answered: Option<Nanos>,
+    }
+
+    /// Every waiter that is polled has its turn when it would have had it if all had been polled, whoever is not.
+    fn starve(rpm: u64, arrivals: &[(Nanos, u8)]) -> Result<(), TestCaseError> {
+        const MINUTE: Nanos = 60_000;
+        let rules = Rules { span: MINUTE, margin: 1.0, learn: true, probe_every: 40, guard: 0 };
+        let mut ledger = Ledger::new(rules, Limits::new().requests_per_minute(rpm), 0);
+        ledger.set_day(0, Day { date: jiff::civil::date(2026, 11, 21), left: NEVER / 2 });
+        let mut desk: Desk<usize> = Desk::new(ledger, 1_000, true, Patience { fetch: 1_000, tick: 1 });
+        let mut open: Vec<Receipt> = (0..rpm).map(|_| desk.grant(0, of(1)).expect("it fits")).collect();
+        let mut all: Vec<Waits> = Vec::new();
+        let (mut now, mut arrivals) = (1, arrivals.iter().peekable());
+        for _ in 0..100_000 {
+            let wakes = all.iter().enumerate().filter_map(|(nth, one)| Some((one.timer?, nth))).min();
+            let next = arrivals.peek().map(|one| now + one.0);
+            if next.is_some_and(|at| wakes.is_none_or(|(timer, _)| at <= timer)) {
+                let (after, kind) = *arrivals.next().expect("it was looked at");
+                now += after;
+                // Its turn is told to one that has no deadline.
+                let turn = match desk.arrive(now, of(1), NEVER) {
+                    Arrival::Granted(receipt) => {
+                        desk.settle(receipt, Settlement::NotSent);
+                        now
+                    }
+                    Arrival::Queued(place, held) => {
+                        desk.cancel(now, place);
+                        held.until
+                    }
+                    Arrival::Refused(refusal) => panic!("{refusal:?}"),
+                };
+                match desk.arrive(now, of(1), if kind == 0 { turn } else { NEVER }) {
+                    Arrival::Granted(receipt) => open.push(receipt),
+                    Arrival::Queued(place, _) => {
+                        let mut waits = Waits { place, deadline: turn, timer: None, answered: None };
+                        if kind == 0 {
+                            waits.timer = Some(now);
+                        } else if kind == 1 {
+                            // Polled once, and not again.
+                            let look = desk.look(place, || now, |waker| *waker = Some(all.len()));
+                            prop_assert!(!matches!(look, Look::Answered(_)), "there was no room");
+                        }
+                        all.push(waits);
+                    }
+                    Arrival::Refused(refusal) => prop_assert!(false, "{refusal:?}"),
+                }
+            } else if let Some((timer, nth)) = wakes {
+                if timer > now {
+                    now = timer;
+                }
+                let place = all[nth].place;
+                desk.watch(now, place);
+                match desk.look(place, || now, |waker| *waker = Some(nth)) {
+                    Look::Answered(answer) => {
+                        prop_assert!(answer.is_ok(), "{nth} at {now}: {answer:?}");
+                        open.extend(answer);
+                        prop_assert!(now <= all[nth].deadline, "{nth} at {now}, by {}", all[nth].deadline);
+                        (all[nth].timer, all[nth].answered) = (None, Some(now));
+                    }
+                    Look::Waiting(at) | Look::Driving(at) => {
+                        prop_assert!(at > now && at != NEVER, "{nth} at {now}: {at}");
+                        all[nth].timer = Some(at);
+                    }
+                }
+            } else {
+                break;
+            }
+            for woken in desk.take_woken() {
+                // The timer stands for the wake-up as well. Who is not polled has none.
+                if let Some(timer) = &mut all[woken].timer {
+                    *timer = now;
+                }
+            }
+        }
+        let answered: Vec<_> = all.iter().filter_map(|one| one.answered).collect();
+        prop_assert!(answered.is_sorted(), "first come, first served: {answered:?}");
+        for receipt in open {
+            desk.settle(receipt, Settlement::Unknown);
+        }
+        for one in all.iter().filter(|one| one.answered.is_none()) {
+            desk.cancel(now, one.place);
+        }
+        let counts = desk.ledger.counts();
+        prop_assert_eq!((desk.places(), desk.queued()), (0, 0));
+        prop_assert_eq!(counts.admitted, counts.settled + counts.not_sent);
+        Ok(())
+    }
+
     proptest! {
+        #[test]
+        fn who_is_polled_has_its_turn_whoever_is_not(
+            rpm in 1..5_u64, arrivals in proptest::collection::vec((0..20_000_u64, 0..3_u8), 1..60),
+        ) {
+            starve(rpm, &arrivals)?;
+        }
+
         #[test]
         fn what_is_picked_fits_and_fills_at_least_as_much_as_the_first_that_fit(
             sizes in proptest::collection::vec(0..1000_u64, 0..80), room in 0..9000_u64,
