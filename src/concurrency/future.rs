@@ -12,6 +12,7 @@ use super::body::Ending;
 use super::gate::{Place, Slot, Turn};
 use super::{ConcurrencyBody, ConcurrencyLimited, Refusal};
 use crate::error::BoxError;
+use crate::held;
 use crate::order::{self, Part};
 use crate::tail::Told;
 use crate::time;
@@ -113,8 +114,8 @@ where
                     };
                 }
                 StateProj::Waiting { waiting } => {
-                    ready!(waiting.poll_turn(cx))?;
-                    ready!(waiting.service.poll_ready(cx)).map_err(Into::into)?;
+                    ready!(held::hold(waiting.poll_turn(cx)))?;
+                    ready!(held::hold(waiting.service.poll_ready(cx))).map_err(Into::into)?;
                     let request = waiting.request.take().expect("it is sent once");
                     let slot = waiting.slot.take();
                     let future = waiting.service.call(request);
