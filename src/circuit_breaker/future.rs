@@ -12,6 +12,7 @@ use super::body::{CircuitBody, Watch};
 use super::error::CircuitOpen;
 use super::key::{Guard, Key};
 use crate::error::BoxError;
+use crate::held;
 use crate::order::{self, Part};
 use crate::tail::Told;
 use crate::verdict::Verdict;
@@ -90,7 +91,7 @@ where
                             state.set(State::Refused { refusal: Some(refusal) });
                             continue;
                         }
-                        ready!(waiting.service.poll_ready(cx)).map_err(Into::into)?;
+                        ready!(held::hold(waiting.service.poll_ready(cx))).map_err(Into::into)?;
                         waiting.ready = true;
                     }
                     // The place is taken here and not before: nothing is waited for from here to the call.

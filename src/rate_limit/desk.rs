@@ -39,7 +39,7 @@ const EXCHANGES: usize = 4;
 const NEAR: u32 = 8;
 /// Before a waiter whose turn has come, those that are not polled are looked for until so many were found that are.
 const POLLED: usize = 64;
-/// Timers for the same instant are spread over so many ticks.
+/// Those who look again because their turn cannot be told do so within so many ticks.
 const SPREAD: u32 = 64;
 
 /// How long waiters are waited for.
@@ -171,6 +171,18 @@ impl<W> Desk<W> {
 
     fn wait_for_turn(&mut self, now: Nanos, cost: Cost, deadline: Nanos, first: bool) -> Arrival {
         let now = self.ledger.look(now);
+        if self.queue.fetched_by() <= now {
+            // Somebody waits for it now.
+            self.take_back(now);
+            if first || self.queue.is_empty() {
+                if let Admission::Granted(receipt) = self.ledger.admit(now, cost) {
+                    // There may be more than one has taken.
+                    self.advance(now);
+                    return Arrival::Granted(receipt);
+                }
+            }
+            self.advance(now);
+        }
         let ahead = if first { (0, 0) } else { (self.queue.len() as u64, self.queue.tokens()) };
         let forecast = match self.ledger.forecast(now, ahead, cost) {
             Ok(forecast) => forecast,
@@ -198,11 +210,13 @@ impl<W> Desk<W> {
         if self.queue.busy() >= self.max_queue {
             return refuse(Why::Queue);
         }
+        // Its turn, if all before it take theirs. Not a moment later: who is served late by its own timer would make all
+        // those behind it late.
+        let look_at = forecast.at.min(deadline);
         let place = match first {
-            true => self.queue.join_first(cost, forecast.tokens, deadline, forecast.at),
-            false => self.queue.join(cost, forecast.tokens, deadline, forecast.at),
+            true => self.queue.join_first(cost, forecast.tokens, deadline, look_at),
+            false => self.queue.join(cost, forecast.tokens, deadline, look_at),
         };
-        self.queue.set_look_at(place, self.spread(place, forecast.at).min(deadline));
         self.joined_at = Some(now);
         if self.queue.len() == 1 || first || (self.passing && self.queue.len() <= BACKFILL + 1) {
             self.advance(now);
@@ -252,7 +266,7 @@ impl<W> Desk<W> {
         }
         let rank = self.queue.rank(place);
         if rank < NEAR {
-            let soon = due.saturating_add(self.patience.tick.saturating_mul(u64::from(rank) + 1));
+            let soon = due.saturating_add(self.patience.tick.saturating_mul(u64::from(rank)));
             self.queue.set_look_at(place, soon.min(self.queue.look_at(place)));
         }
         Look::Waiting(self.queue.look_at(place))
@@ -274,7 +288,7 @@ impl<W> Desk<W> {
             self.park_starved(now, place);
         }
         self.advance(now);
-        if self.queue.is_queued(place) {
+        if self.queue.is_queued(place) && self.queue.look_at(place) <= now {
             self.plan(now, place);
         }
     }
@@ -302,15 +316,11 @@ impl<W> Desk<W> {
         let tokens = self.queue.tokens() / len.max(1) * rank;
         let turn = self.ledger.forecast(now, (rank, tokens), self.queue.cost(place));
         let turn = turn.map_or(now, |forecast| forecast.at).max(self.due());
-        // Not too often, where the turn cannot be told.
-        let soonest = now.saturating_add(self.patience.fetch / 4);
-        let at = self.spread(place, turn.max(soonest)).min(self.queue.deadline(place));
+        // Not too often where the turn cannot be told, and not all in the same moment.
+        let ticks = u64::from(self.queue.number(place) % SPREAD);
+        let soonest = now.saturating_add(self.patience.fetch / 4).saturating_add(self.patience.tick * ticks);
+        let at = turn.max(soonest).min(self.queue.deadline(place));
         self.queue.set_look_at(place, at.max(now.saturating_add(1)));
-    }
-
-    fn spread(&self, place: Place, at: Nanos) -> Nanos {
-        let ticks = u64::from(self.queue.number(place) % SPREAD) + 1;
-        at.saturating_add(self.patience.tick.saturating_mul(ticks))
     }
 
     /// A waiter goes away, answered or not. Its waker comes back: dropping it may run a user's code, which is not to
@@ -328,7 +338,7 @@ impl<W> Desk<W> {
         } else if was_head || self.passing {
             self.advance(now);
         } else {
-            self.appoint();
+            self.appoint(now);
         }
         waker
     }
@@ -394,7 +404,9 @@ impl<W> Desk<W> {
     pub(super) fn advance(&mut self, now: Nanos) {
         self.next = NEVER;
         self.passing = false;
-        self.take_back(now);
+        if self.is_queued() {
+            self.take_back(now);
+        }
         while let Some(head) = self.queue.head() {
             if self.is_doomed(now, head) {
                 self.answer(now, head, Err(LATE));
@@ -415,7 +427,7 @@ impl<W> Desk<W> {
                 }
             }
         }
-        self.appoint();
+        self.appoint(now);
     }
 
     /// The head of a good answer has come.
@@ -557,14 +569,15 @@ impl<W> Desk<W> {
 
     /// Takes the grants back that nobody has fetched in time, for those who wait.
     fn take_back(&mut self, now: Nanos) {
-        while self.is_queued() && self.queue.fetched_by() <= now {
+        while self.queue.fetched_by() <= now {
             let Some(receipt) = self.queue.park_granted() else { return };
             self.ledger.settle(receipt, Settlement::NotSent);
         }
     }
 
-    /// Sees to it that somebody owns the timer, and that it is not set too late.
-    fn appoint(&mut self) {
+    /// Sees to it that somebody owns the timer, and that it is not set too late; and that some of those behind it
+    /// would notice soon if it were not polled.
+    fn appoint(&mut self, now: Nanos) {
         if self.queue.is_empty() {
             (self.driver, self.next) = (None, NEVER);
             return;
@@ -584,6 +597,29 @@ impl<W> Desk<W> {
                     self.woken.extend(self.queue.waker(able).take());
                 }
             }
+        }
+        self.post_watchers(now, due);
+    }
+
+    /// Wakes the first who wait and whose own timers would come long after the driver's, so that they set them anew:
+    /// each once while it moves up, and one that is not polled not again.
+    fn post_watchers(&mut self, now: Nanos, due: Nanos) {
+        let late = due.saturating_add(self.patience.fetch);
+        let (mut next, mut watchers) = (self.queue.head(), 0);
+        for _ in 0..BACKFILL {
+            let Some(place) = next.filter(|_| watchers < NEAR) else { return };
+            next = self.queue.after(place);
+            let look_at = self.queue.look_at(place);
+            // One that cannot be woken was not polled since; one that is late may not be polled any more.
+            if self.driver == Some(place) || !self.queue.has_waker(place) || look_at < now {
+                continue;
+            }
+            if look_at > late {
+                let soon = due.saturating_add(self.patience.tick.saturating_mul(u64::from(watchers)));
+                self.queue.set_look_at(place, soon);
+                self.woken.extend(self.queue.waker(place).take());
+            }
+            watchers += 1;
         }
     }
 }
@@ -855,29 +891,162 @@ mod tests {
 
     #[test]
     fn a_grant_that_is_not_fetched_does_not_refuse_who_can_be_answered_in_time() {
-        let mut desk = desk(Limits::new().requests_per_minute(1));
-        // Answers take 20.
-        for now in [0, SPAN, 2 * SPAN, 3 * SPAN] {
-            let mut receipt = desk.grant(now, of(1)).expect("it fits");
-            let place = queued(&mut desk, now, 1, NEVER);
-            desk.answered(now + 20, &mut receipt);
+        const SECOND: Nanos = 1_000_000_000;
+        let rules = Rules { span: 60 * SECOND, margin: 1.0, learn: true, probe_every: 60 * SECOND, guard: 0 };
+        let mut ledger = Ledger::new(rules, Limits::new().requests_per_minute(1), 0);
+        ledger.set_day(0, Day { date: jiff::civil::date(2026, 11, 21), left: 3600 * SECOND });
+        let mut desk: Desk<u32> = Desk::new(ledger, 1000, true, Patience { fetch: SECOND, tick: 0 });
+        let at = |minute: u64, second: u64| (60 * minute + second) * SECOND;
+        // Answers take 20 s.
+        for minute in 0..6 {
+            let mut receipt = desk.grant(at(minute, 0), of(1)).expect("it fits");
+            let place = queued(&mut desk, at(minute, 0), 1, NEVER);
+            desk.answered(at(minute, 20), &mut receipt);
             desk.settle(receipt, Settlement::Unknown);
-            desk.cancel(now + 20, place);
+            desk.cancel(at(minute, 20), place);
         }
-        let _last = desk.grant(4 * SPAN, of(1)).expect("it fits");
-        let starved = queued(&mut desk, 4 * SPAN, 1, NEVER);
-        let [other, behind] = [6 * SPAN, NEVER].map(|deadline| queued(&mut desk, 4 * SPAN, 1, deadline));
-        assert!(!matches!(look(&mut desk, other, 0), Look::Answered(_)));
-        desk.advance(5 * SPAN);
-        // It has until 6 · SPAN, when its turn comes; but the grant before it passes on within 4.
-        assert_eq!(look(&mut desk, other, 0), Look::Driving(5 * SPAN + 4));
-        desk.watch(5 * SPAN + 4, other);
-        assert!(matches!(look(&mut desk, other, 0), Look::Answered(Ok(_))));
-        assert!(!matches!(look(&mut desk, behind, 0), Look::Answered(_)));
-        assert!(!matches!(look(&mut desk, starved, 0), Look::Answered(_)));
+        let _last = desk.grant(at(6, 0), of(1)).expect("it fits");
+        let hopeless = desk.arrive(at(6, 0), of(1), at(7, 10));
+        assert!(matches!(hopeless, Arrival::Queued(..)), "alone it may try");
+        let late = desk.arrive(at(6, 0), of(1), at(8, 10));
+        assert!(matches!(late, Arrival::Refused(Refusal { is_final: true, .. })), "{late:?}");
+        let Arrival::Queued(hopeless, _) = hopeless else { unreachable!() };
+        desk.cancel(at(6, 0), hopeless);
+        let other = queued(&mut desk, at(6, 0), 1, at(7, 30));
+        let behind = queued(&mut desk, at(6, 0), 1, NEVER);
+        // One goes before it and is not polled.
+        assert!(matches!(desk.arrive_first(at(6, 10), of(1), NEVER), Arrival::Queued(..)));
+        let look = |desk: &mut Desk<u32>, now, place| desk.look(place, || now, |waker| *waker = Some(0));
+        assert_eq!(look(&mut desk, at(6, 10), other), Look::Driving(at(7, 0)));
+        desk.watch(at(7, 0), other);
+        // The next turn would be too late for it; but the grant before it passes on within a second.
+        assert_eq!(look(&mut desk, at(7, 0), other), Look::Driving(at(7, 1)));
+        desk.watch(at(7, 1), other);
+        assert!(matches!(look(&mut desk, at(7, 1), other), Look::Answered(Ok(_))));
+        assert!(matches!(look(&mut desk, at(7, 1), behind), Look::Driving(_)));
+    }
+
+    #[test]
+    fn who_goes_first_takes_back_what_nobody_has_fetched() {
+        let mut desk = desk(Limits::new().requests_per_minute(2));
+        let _both = [(); 2].map(|()| desk.grant(0, of(1)).expect("it fits"));
+        let places = [(); 2].map(|()| queued(&mut desk, 10, 1, NEVER));
+        desk.advance(SPAN);
+        let other = queued(&mut desk, SPAN, 1, NEVER);
+        assert!(matches!(look(&mut desk, other, 0), Look::Driving(_)));
+        assert!(matches!(desk.arrive_first(SPAN + 4, of(1), NEVER), Arrival::Granted(_)));
+        assert!(matches!(look(&mut desk, other, 0), Look::Answered(Ok(_))), "there was room for two");
+        assert!(places.into_iter().all(|place| !matches!(look(&mut desk, place, 1), Look::Answered(_))));
+    }
+
+    /// One that waits, in a world where some are not polled.
+    struct Waits {
+        place: Place,
+        deadline: Nanos,
+        /// Its timer; `None` where it is not polled any more.
+        timer: Option<Nanos>,
+        /// It was woken, and not by its timer.
+        woken: bool,
+        answered: Option<Nanos>,
+    }
+
+    /// Every waiter that is polled has its turn when it would have had it if all had been polled, whoever is not.
+    fn starve(rpm: u64, arrivals: &[(Nanos, u8)]) -> Result<(), TestCaseError> {
+        const MINUTE: Nanos = 60_000;
+        let rules = Rules { span: MINUTE, margin: 1.0, learn: true, probe_every: 40, guard: 0 };
+        let mut ledger = Ledger::new(rules, Limits::new().requests_per_minute(rpm), 0);
+        ledger.set_day(0, Day { date: jiff::civil::date(2026, 11, 21), left: NEVER / 2 });
+        let mut desk: Desk<usize> = Desk::new(ledger, 1_000, true, Patience { fetch: 1_000, tick: 1 });
+        let mut open: Vec<Receipt> = (0..rpm).map(|_| desk.grant(0, of(1)).expect("it fits")).collect();
+        let mut all: Vec<Waits> = Vec::new();
+        let (mut now, mut arrivals) = (1, arrivals.iter().peekable());
+        for step in 0.. {
+            prop_assert!(step < 5_000, "{step} steps for {} waiters", all.len());
+            let wakes = all.iter().enumerate().filter_map(|(nth, one)| Some((one.timer?, nth))).min();
+            let next = arrivals.peek().map(|one| now + one.0);
+            if next.is_some_and(|at| wakes.is_none_or(|(timer, _)| at <= timer)) {
+                let (after, kind) = *arrivals.next().expect("it was looked at");
+                now += after;
+                // Its turn is told to one that has no deadline.
+                let turn = match desk.arrive(now, of(1), NEVER) {
+                    Arrival::Granted(receipt) => {
+                        desk.settle(receipt, Settlement::NotSent);
+                        now
+                    }
+                    Arrival::Queued(place, held) => {
+                        desk.cancel(now, place);
+                        held.until
+                    }
+                    Arrival::Refused(refusal) => panic!("{refusal:?}"),
+                };
+                match desk.arrive(now, of(1), if kind == 0 { turn } else { NEVER }) {
+                    Arrival::Granted(receipt) => open.push(receipt),
+                    Arrival::Queued(place, _) => {
+                        let mut waits =
+                            Waits { place, deadline: turn, timer: None, woken: false, answered: None };
+                        if kind == 0 {
+                            (waits.timer, waits.woken) = (Some(now), true);
+                        } else if kind == 1 {
+                            // Polled once, and not again.
+                            let look = desk.look(place, || now, |waker| *waker = Some(all.len()));
+                            prop_assert!(!matches!(look, Look::Answered(_)), "there was no room");
+                        }
+                        all.push(waits);
+                    }
+                    Arrival::Refused(refusal) => prop_assert!(false, "{refusal:?}"),
+                }
+            } else if let Some((timer, nth)) = wakes {
+                if timer > now {
+                    now = timer;
+                }
+                let place = all[nth].place;
+                if !std::mem::take(&mut all[nth].woken) {
+                    desk.watch(now, place);
+                }
+                match desk.look(place, || now, |waker| *waker = Some(nth)) {
+                    Look::Answered(answer) => {
+                        prop_assert!(answer.is_ok(), "{nth} at {now}: {answer:?}");
+                        open.extend(answer);
+                        prop_assert!(now <= all[nth].deadline, "{nth} at {now}, by {}", all[nth].deadline);
+                        (all[nth].timer, all[nth].answered) = (None, Some(now));
+                    }
+                    Look::Waiting(at) | Look::Driving(at) => {
+                        prop_assert!(at != NEVER, "{nth} at {now}");
+                        all[nth].timer = Some(at.max(now));
+                    }
+                }
+            } else {
+                break;
+            }
+            for woken in desk.take_woken() {
+                // The timer stands for the wake-up as well. Who is not polled has none.
+                if all[woken].timer.is_some() {
+                    (all[woken].timer, all[woken].woken) = (Some(now), true);
+                }
+            }
+        }
+        let answered: Vec<_> = all.iter().filter_map(|one| one.answered).collect();
+        prop_assert!(answered.is_sorted(), "first come, first served: {answered:?}");
+        for receipt in open {
+            desk.settle(receipt, Settlement::Unknown);
+        }
+        for one in all.iter().filter(|one| one.answered.is_none()) {
+            desk.cancel(now, one.place);
+        }
+        let counts = desk.ledger.counts();
+        prop_assert_eq!((desk.places(), desk.queued()), (0, 0));
+        prop_assert_eq!(counts.admitted, counts.settled + counts.not_sent);
+        Ok(())
     }
 
     proptest! {
+        #[test]
+        fn who_is_polled_has_its_turn_whoever_is_not(
+            rpm in 1..5_u64, arrivals in proptest::collection::vec((0..20_000_u64, 0..3_u8), 1..60),
+        ) {
+            starve(rpm, &arrivals)?;
+        }
+
         #[test]
         fn what_is_picked_fits_and_fills_at_least_as_much_as_the_first_that_fit(
             sizes in proptest::collection::vec(0..1000_u64, 0..80), room in 0..9000_u64,

@@ -17,6 +17,7 @@ use super::refusal::RateLimited;
 use super::shared::Key;
 use super::window::Nanos;
 use crate::error::BoxError;
+use crate::held;
 use crate::tail::Told;
 use crate::verdict::Verdict;
 
@@ -118,9 +119,14 @@ where
             match this.state.as_mut().project() {
                 StateProj::Called { future } => {
                     if let Some(permit) = this.permit {
-                        permit.sent();
+                        permit.send();
                     }
-                    return match future.poll(cx) {
+                    held::reset();
+                    let polled = future.poll(cx);
+                    if let Some(permit) = this.permit {
+                        permit.polled(polled.is_pending() && held::is_held());
+                    }
+                    return match polled {
                         Poll::Pending => Poll::Pending,
                         Poll::Ready(Ok(mut response)) => {
                             let told = answered(&mut response, this.permit.take());
@@ -137,13 +143,13 @@ where
                 }
                 StateProj::Waiting { waiting } => {
                     if let Some(ticket) = &mut waiting.ticket {
-                        let answer = ready!(ticket.poll(&mut waiting.timer, cx));
+                        let answer = ready!(held::hold(ticket.poll(&mut waiting.timer, cx)));
                         *this.permit = Some(answer?);
                         (waiting.ticket, waiting.timer) = (None, None);
                     }
                     let Poll::Ready(ready) = waiting.service.poll_ready(cx) else {
                         waiting.delayed = true;
-                        return Poll::Pending;
+                        return held::hold(Poll::Pending);
                     };
                     ready.map_err(Into::into)?;
                     if waiting.delayed {
