@@ -575,9 +575,16 @@ impl<W> Desk<W> {
         }
     }
 
-    /// Sees to it that somebody owns the timer, and that it is not set too late; and that some of those behind it
-    /// would notice soon if it were not polled.
+    /// Sees to it that somebody owns the timer, and that some of those behind it would notice soon if it were not polled.
     fn appoint(&mut self, now: Nanos) {
+        self.appoint_driver();
+        if self.is_queued() {
+            self.post_watchers(now, self.due());
+        }
+    }
+
+    /// Sees to it that somebody owns the timer, and that it is not set too late.
+    fn appoint_driver(&mut self) {
         if self.queue.is_empty() {
             (self.driver, self.next) = (None, NEVER);
             return;
@@ -598,7 +605,6 @@ impl<W> Desk<W> {
                 }
             }
         }
-        self.post_watchers(now, due);
     }
 
     /// Wakes the first who wait and whose own timers would come long after the driver's, so that they set them anew:
@@ -606,7 +612,7 @@ impl<W> Desk<W> {
     fn post_watchers(&mut self, now: Nanos, due: Nanos) {
         let late = due.saturating_add(self.patience.fetch);
         let (mut next, mut watchers) = (self.queue.head(), 0);
-        for _ in 0..BACKFILL {
+        for _ in 0..2 * NEAR {
             let Some(place) = next.filter(|_| watchers < NEAR) else { return };
             next = self.queue.after(place);
             let look_at = self.queue.look_at(place);
