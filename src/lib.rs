@@ -103,6 +103,7 @@ pub mod event;
 pub mod fallback;
 pub mod google_rpc;
 pub mod guide;
+mod held;
 mod keyed;
 mod latency;
 pub mod observe;

@@ -13,6 +13,7 @@ use super::error::CircuitOpen;
 use super::key::{Guard, Key};
 use crate::blame::Caller;
 use crate::error::{BoxError, FailedProbe, ProbeFailed};
+use crate::held;
 use crate::order::{self, Part};
 use crate::tail::Told;
 use crate::verdict::{Signal, Verdict};
@@ -92,7 +93,7 @@ where
                             state.set(State::Refused { refusal: Some(refusal) });
                             continue;
                         }
-                        ready!(waiting.service.poll_ready(cx)).map_err(Into::into)?;
+                        ready!(held::hold(waiting.service.poll_ready(cx))).map_err(Into::into)?;
                         waiting.ready = true;
                     }
                     // The place is taken here and not before: nothing is waited for from here to the call.

@@ -54,7 +54,7 @@ impl Circuits {
         Self { shared }
     }
 
-    /// The keys of all circuits, in no order. One that keys beyond the bound share is not among them.
+    /// The keys of all circuits, in no order.
     #[must_use]
     pub fn keys(&self) -> Vec<TargetKey> {
         self.shared.keyed.all().into_iter().map(|(key, _)| key).collect()

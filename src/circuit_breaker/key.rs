@@ -13,7 +13,7 @@ use super::transition::Transition;
 use super::{Nanos, nanos};
 use crate::blame::Caller;
 use crate::event::{Event, Observed};
-use crate::keyed::{Keyed, State};
+use crate::keyed::{Keyed, Need, State};
 use crate::rng::Chance;
 use crate::sync::{AtomicUsize, Ordering};
 use crate::target::{Target, TargetKey};
@@ -77,7 +77,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn of_target(&self, target: &Target<'_>) -> Arc<Key> {
-        self.of_key(self.key_of(target))
+        self.keyed.get(self.key_of(target), |key| Key::new(key.clone(), Arc::clone(&self.common)))
     }
 
     pub(super) fn key_of(&self, target: &Target<'_>) -> TargetKey {
@@ -88,8 +88,9 @@ impl Shared {
         }
     }
 
+    /// The circuit of a key that is acted on by hand.
     pub(super) fn of_key(&self, key: TargetKey) -> Arc<Key> {
-        self.keyed.get(key, |key| Key::new(key.clone(), Arc::clone(&self.common)))
+        self.keyed.keep(key, |key| Key::new(key.clone(), Arc::clone(&self.common)))
     }
 }
 
@@ -172,6 +173,17 @@ impl State for Key {
     fn is_idle(&self) -> bool {
         let now = self.common.now();
         self.gate.with(now, &self.common.unwell, |machine, _| (machine.is_idle(now), None)).0
+    }
+
+    fn need(&self) -> Need {
+        let now = self.common.now();
+        let need = |machine: &mut Machine| match () {
+            () if machine.is_idle(now) => Need::Nothing,
+            // It lets every call through, by its own rule, and forgets no more than what it has counted.
+            () if machine.is_free() && machine.mode() == self.common.rules.mode => Need::Counts,
+            () => Need::All,
+        };
+        self.gate.with(now, &self.common.unwell, |machine, _| (need(machine), None)).0
     }
 }
 

@@ -146,6 +146,9 @@ impl Observer for Tracing {
             Event::Misplaced { layer, inside, harm } => {
                 debug!(target: "tower_gemini", layer = layer.as_str(), inside = inside.as_str(), harm, "layer misplaced");
             }
+            Event::KeysExhausted { layer, max_keys } => {
+                warn!(target: "tower_gemini", layer = layer.as_str(), max_keys, "all keys are in use");
+            }
             Event::Finished { call } => finished(call),
         }
     }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::admission::{Receipt, Settlement};
 use super::day::{Calendar, Day};
-use super::desk::{Arrival, Desk, Look};
+use super::desk::{Arrival, Desk, Look, Patience};
 use super::estimate::Cost;
 use super::key::{Pool, QuotaKey};
 use super::ledger::{Ledger, Rules};
@@ -20,7 +20,7 @@ use super::queue::{NEVER, Place};
 use super::refusal::{RateLimited, Refusal};
 use super::window::Nanos;
 use crate::event::{Event, Observed};
-use crate::keyed::{Keyed, State};
+use crate::keyed::{Keyed, Need, State};
 use crate::quota_wait::QuotaWait;
 use crate::sync::{AtomicBool, Mutex, Ordering, lock};
 use crate::target::{Target, TargetKey};
@@ -166,7 +166,7 @@ impl Key {
         if let Some((_, count)) = restored.filter(|(date, _)| *date == day.date) {
             ledger.restore(count);
         }
-        let desk = Mutex::new(Desk::new(ledger, common.max_queue, common.waits));
+        let desk = Mutex::new(Desk::new(ledger, common.max_queue, common.waits, Patience::DEFAULT));
         Self { id, common, desk, attentive: AtomicBool::new(false) }
     }
 
@@ -243,14 +243,28 @@ impl Key {
     pub(super) fn look(&self, place: Place, waker: &Waker) -> Look {
         // NOTE: the waker that is replaced may run a user's code when it is dropped: not under the lock.
         let mut old = None;
-        lock(&self.desk).look(place, |slot| match slot {
-            Some(known) if known.will_wake(waker) => {}
-            slot => old = slot.replace(waker.clone()),
-        })
+        let mut desk = lock(&self.desk);
+        let look = desk.look(
+            place,
+            || self.common.now(),
+            |slot| match slot {
+                Some(known) if known.will_wake(waker) => {}
+                slot => old = slot.replace(waker.clone()),
+            },
+        );
+        let woken = desk.take_woken();
+        drop(desk);
+        woken.into_iter().for_each(Waker::wake);
+        look
     }
 
-    /// The driver's timer has come.
-    pub(super) fn advance(&self) {
+    /// The timer of a waiter has come.
+    pub(super) fn watch(&self, place: Place) {
+        let now = self.common.now();
+        self.at_desk(now, |desk| desk.watch(now, place));
+    }
+
+    fn advance(&self) {
         let now = self.common.now();
         self.at_desk(now, |desk| desk.advance(now));
     }
@@ -380,9 +394,12 @@ fn settlement(verdict: &Verdict) -> Settlement {
 
 impl State for Key {
     fn is_idle(&self) -> bool {
+        self.need() == Need::Nothing
+    }
+
+    fn need(&self) -> Need {
         let now = self.common.now();
-        let desk = lock(&self.desk);
-        !desk.is_queued() && desk.ledger.is_idle(now)
+        lock(&self.desk).need(now)
     }
 }
 
