@@ -48,6 +48,19 @@ const OTHERS: u32 = 5;
 /// After so many windows without a call, what is known of a server is no longer worth keeping.
 const STALE_WINDOWS: u64 = 10;
 
+/// What is added to the time in which probes fail, against the noise of networks and timers.
+const GRAIN: Nanos = SECOND / 10;
+
+/// See [`Machine::promise`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Promise {
+    None,
+    /// It has lasted longer than those that failed: others may try as well.
+    Made,
+    /// It has lasted much longer: the circuit closes.
+    Kept,
+}
+
 /// What one call ended with, as the circuit sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mark {
@@ -99,6 +112,7 @@ pub(super) struct Change {
 #[derive(Clone, Copy, Debug)]
 struct Lease {
     ticket: u32,
+    since: Nanos,
     ends: Nanos,
 }
 
@@ -136,6 +150,8 @@ pub(super) struct Machine {
     /// Probes under way, and those that succeeded in this outage.
     leases: [Option<Lease>; MAX_PROBES],
     good: u32,
+    /// The longest that a probe of this outage took to fail.
+    fails_in: Option<Nanos>,
     /// Calls a second before the outage.
     busy: f64,
     /// Tickets handed out.
@@ -163,6 +179,7 @@ impl Machine {
             down: now,
             leases: [None; MAX_PROBES],
             good: 0,
+            fails_in: None,
             busy: 0.0,
             tickets: 0,
             denied: 0,
@@ -184,6 +201,9 @@ impl Machine {
                 change = Some(self.enter(now, phase, Cause::OpenTimeOver));
             }
         }
+        if self.promise(now) >= Promise::Kept {
+            change = Some(self.close(now, Cause::ProbeOutlasts));
+        }
         let ticket = match self.reserve(now) {
             Ok(ticket) => ticket,
             Err(_) if self.mode == Mode::ObserveOnly => return (Ok(None), change),
@@ -195,6 +215,22 @@ impl Machine {
     /// Whether this caller's requests are turned away while the circuit is open.
     fn binds(&self, caller: Caller) -> bool {
         matches!(self.phase, Phase::Closed { .. }) || self.bound.binds(caller)
+    }
+
+    /// What the oldest probe under way lets expect: a server that refuses does so at once, and one that is at work on a
+    /// probe for longer than that is back. An answer may take a minute; who waits for it may miss all of the time in which
+    /// the server is up.
+    fn promise(&self, now: Nanos) -> Promise {
+        let oldest = self.leases.iter().flatten().filter(|lease| lease.ends > now).map(|lease| lease.since).min();
+        let (Phase::HalfOpen { .. }, Some(fails_in), Some(oldest)) = (&self.phase, self.fails_in, oldest) else {
+            return Promise::None;
+        };
+        let unit = fails_in.saturating_mul(4).saturating_add(GRAIN);
+        match now.saturating_sub(oldest) {
+            age if self.rules.successes > 1 || age < unit => Promise::None,
+            age if age < unit.saturating_mul(2) => Promise::Made,
+            _ => Promise::Kept,
+        }
     }
 
     fn reserve(&mut self, now: Nanos) -> Result<u32, Denial> {
@@ -210,7 +246,8 @@ impl Machine {
             Phase::HalfOpen { .. } => {
                 // Zero is no ticket.
                 self.tickets = self.tickets.checked_add(1).unwrap_or(1);
-                let lease = Lease { ticket: self.tickets, ends: now.saturating_add(self.rules.lease) };
+                let ends = now.saturating_add(self.rules.lease);
+                let lease = Lease { ticket: self.tickets, since: now, ends };
                 let free = self.leases.iter_mut().find(|slot| slot.is_none_or(|lease| lease.ends <= now));
                 *free.expect("it does not deny, so a place is free") = Some(lease);
                 // One that hangs does not keep the others from finding out; it counts as one that failed.
@@ -241,8 +278,11 @@ impl Machine {
             }
             Phase::Open { .. } => None,
             Phase::HalfOpen { next } => {
+                let next = *next;
                 let taken = self.leases.iter().flatten().filter(|lease| lease.ends > now).count();
-                if taken == 0 || (taken < self.rules.probes && *next <= now) {
+                let promise = self.promise(now);
+                let may_go = next <= now || promise > Promise::None;
+                if taken == 0 || (taken < self.rules.probes && may_go) || promise == Promise::Kept {
                     return None;
                 }
                 // Nobody knows how long a probe takes. Those who wait ask again after the shortest open time, give or
@@ -296,15 +336,17 @@ impl Machine {
     ) -> Option<Change> {
         // Of an outage that is over, or not known any more: it has no lease.
         let slot = self.leases.iter_mut().find(|slot| slot.is_some_and(|l| l.ticket == pass.ticket))?;
-        if slot.take().is_some_and(|lease| lease.ends <= now) {
-            return None;
+        let lease = slot.take().filter(|lease| lease.ends > now)?;
+        if mark == Mark::Failure {
+            let took = now.saturating_sub(lease.since);
+            self.fails_in = Some(self.fails_in.map_or(took, |longest| longest.max(took)));
         }
         self.touched = self.touched.max(now);
         match mark {
             Mark::Neutral => None,
             Mark::Success if !slow => {
                 self.good += 1;
-                (self.good >= self.rules.successes).then(|| self.close(now))
+                (self.good >= self.rules.successes).then(|| self.close(now, Cause::ProbesSucceeded))
             }
             // Another one has failed before it, and it has been waited for since.
             Mark::Success | Mark::Failure if matches!(self.phase, Phase::Open { .. }) => None,
@@ -317,7 +359,7 @@ impl Machine {
         match mark {
             Mark::Neutral => None,
             // The server is well, so what the one caller has seen is its own.
-            Mark::Success => Some(self.close(now)),
+            Mark::Success => Some(self.close(now, Cause::ProbesSucceeded)),
             Mark::Failure => {
                 self.others += 1;
                 if self.others >= OTHERS {
@@ -413,13 +455,13 @@ impl Machine {
         (grown.min(max / (1.0 + JITTER)) * (1.0 + JITTER * (2.0 * draw - 1.0))) as Nanos
     }
 
-    fn close(&mut self, now: Nanos) -> Change {
+    fn close(&mut self, now: Nanos, cause: Cause) -> Change {
         let outage = now.saturating_sub(self.down);
         let share = RAMP_SHARES.iter().find(|(longest, _)| outage < *longest).map_or(0.0, |(_, share)| *share);
         let start = RAMP_START.max(self.busy * share);
         self.forget_outage();
         let ramp = (self.rules.ramp > 0).then(|| Ramp::new(now, self.rules.ramp, start));
-        self.enter(now, Phase::Closed { ramp }, Cause::ProbesSucceeded)
+        self.enter(now, Phase::Closed { ramp }, cause)
     }
 
     /// Hands the decision to somebody else, who begins with a blank page. Nothing happens where it is the same.
@@ -444,7 +486,7 @@ impl Machine {
 
     /// The next outage is another one.
     fn forget_outage(&mut self) {
-        (self.strikes, self.good, self.others) = (0, 0, 0);
+        (self.strikes, self.good, self.others, self.fails_in) = (0, 0, 0, None);
         self.leases = [None; MAX_PROBES];
         self.bound = Witness::Nobody;
     }

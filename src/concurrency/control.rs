@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::evidence::{Evidence, Timeout, Usual};
+use super::most::Most;
 use super::limit::{Limit, Room, Speed};
 use super::settings::Tuning;
 use crate::blame::{Caller, Witness};
@@ -63,6 +64,8 @@ pub(super) struct Control {
     good_until: u64,
     /// How usual it is that calls time out.
     usual: Usual,
+    /// The share of timeouts among the last calls that ended, where most time out whoever overtakes whom.
+    most: Most,
 }
 
 impl Control {
@@ -81,6 +84,7 @@ impl Control {
             patience: None,
             good_until: u64::MAX,
             usual,
+            most: Most::default(),
         }
     }
 
@@ -172,6 +176,11 @@ impl Control {
         tuning: &Tuning,
     ) -> bool {
         self.usual.answers(answers);
+        if self.most.ended(start.number, said, now) {
+            // The cut did no good: as large a share of the calls times out as before.
+            (self.limit, self.bound) = (None, Witness::Nobody);
+            self.evidence.clear();
+        }
         let began = self.flights.remove(&start.number);
         if began.is_none() && start.number >= self.from {
             self.lost = self.lost.saturating_sub(1);
@@ -184,7 +193,7 @@ impl Control {
                 false
             }
             Said::TimedOut { overtaken } => {
-                self.timed_out(start, took, overtaken, answers, now, draw, tuning)
+                self.timed_out(start, took, overtaken, started, answers, now, draw, tuning)
             }
         }
     }
@@ -227,6 +236,7 @@ impl Control {
         start: Start,
         took: Option<Duration>,
         overtaken: bool,
+        started: u64,
         answers: u32,
         now: Instant,
         draw: impl FnOnce() -> f64,
@@ -249,9 +259,16 @@ impl Control {
             }
         }
         let weight = self.usual.weight();
+        if self.limit.is_none() && self.most.may_try(now) {
+            self.limit = Some(Limit::first(answered, now, draw(), tuning));
+            self.bound = Witness::Many;
+            self.most.try_from(started, now, self.patience);
+            self.evidence.clear();
+            return true;
+        }
         if self.limit.is_none() || start.number > self.good_until {
             self.usual.timed_out();
-            if self.usual.is_no_news() {
+            if self.usual.is_no_news() && !self.most.is_on_trial() {
                 (self.limit, self.bound) = (None, Witness::Nobody);
                 self.evidence.clear();
                 return false;
