@@ -13,6 +13,7 @@ use super::most::Most;
 use super::limit::{Limit, Room, Speed};
 use super::settings::Tuning;
 use crate::blame::{Caller, Witness};
+use crate::latency::Latency;
 use crate::time::saturating_add;
 
 /// After how many times the patience a call that has neither ended nor been dropped counts as lost.
@@ -64,6 +65,8 @@ pub(super) struct Control {
     good_until: u64,
     /// How usual it is that calls time out.
     usual: Usual,
+    /// How long answers take.
+    latency: Latency,
     /// The share of timeouts among the last calls that ended, where most time out whoever overtakes whom.
     most: Most,
 }
@@ -84,6 +87,7 @@ impl Control {
             patience: None,
             good_until: u64::MAX,
             usual,
+            latency: Latency::new(),
             most: Most::default(),
         }
     }
@@ -121,6 +125,11 @@ impl Control {
             Some(limit) if self.bound.binds(caller) => limit.room(in_flight, now, tuning),
             _ => Room::Now,
         }
+    }
+
+    /// What a request must have left of its time when its turn comes: nine of ten answers take longer.
+    pub(super) fn least(&self) -> Duration {
+        self.latency.quick().unwrap_or_default()
     }
 
     /// See [`Limit::earliest`].
@@ -210,6 +219,7 @@ impl Control {
         // How long one took that began before anything was watched is not known, and it is old news.
         let Some(took) = took else { return };
         let speed = Speed::of(took, self.patience);
+        self.latency.record(took);
         if speed != Speed::Slow && start.number > self.cut_at {
             self.good_until = started;
         }
