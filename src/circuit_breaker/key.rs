@@ -143,10 +143,9 @@ impl Key {
             return None;
         }
         let now = self.common.now();
-        let denial = self
-            .gate
-            .deny_shut(now, caller)
-            .or_else(|| self.gate.with(now, &self.common.unwell, |machine, _| (machine.refuse(now, caller), None)).0);
+        let denial = self.gate.deny_shut(now, caller).or_else(|| {
+            self.gate.with(now, &self.common.unwell, |machine, _| (machine.refuse(now, caller), None)).0
+        });
         denial.map(|denial| self.turned_away(denial))
     }
 
@@ -238,7 +237,7 @@ impl Guard {
     /// Of a probe that failed: when the next one may go.
     #[inline]
     pub(super) fn report(mut self, signal: Signal, hint: Option<Duration>) -> Option<Instant> {
-        let pass = std::mem::replace(&mut self.pass, Pass { generation: 0, ticket: 0 });
+        let pass = std::mem::replace(&mut self.pass, Pass { generation: 0, ticket: 0, number: 0 });
         let ordinary = pass.ticket == 0;
         let quiet = match signal {
             Signal::Neutral => ordinary,

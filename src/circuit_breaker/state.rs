@@ -7,7 +7,7 @@
 use super::error::Why;
 use super::ramp::Ramp;
 use super::transition::{Cause, CircuitState, Mode};
-use super::window::{Counts, Window};
+use super::window::{Counts, Range, Window};
 use super::{MAX_PROBES, Nanos, SECOND};
 use crate::blame::{Caller, Witness};
 
@@ -75,6 +75,8 @@ pub(super) struct Pass {
     pub(super) generation: u32,
     /// Of a probe's lease; 0 for any other call.
     pub(super) ticket: u32,
+    /// Of the call, in the order in which calls start. Wraps.
+    pub(super) number: u32,
 }
 
 impl Pass {
@@ -118,10 +120,16 @@ struct Lease {
 
 #[derive(Clone, Debug)]
 enum Phase {
-    Closed { ramp: Option<Ramp> },
-    Open { until: Nanos },
+    Closed {
+        ramp: Option<Ramp>,
+    },
+    Open {
+        until: Nanos,
+    },
     /// The next probe may go at `next`, beside those under way.
-    HalfOpen { next: Nanos },
+    HalfOpen {
+        next: Nanos,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -139,6 +147,8 @@ pub(super) struct Machine {
     row: u32,
     /// Whose they are.
     witness: Witness,
+    /// The numbers of the calls that they began with and have come to.
+    range: Range,
     /// Whom an open circuit binds.
     bound: Witness,
     /// Failures in a row of those whom it does not bind.
@@ -173,6 +183,7 @@ impl Machine {
             window: Window::new(rules.window),
             row: 0,
             witness: Witness::Nobody,
+            range: Range::default(),
             bound: Witness::Nobody,
             others: 0,
             strikes: 0,
@@ -189,11 +200,13 @@ impl Machine {
     }
 
     /// Whether this call may go. It may be the one that finds the open time over.
+    ///
+    /// Its number is for the caller to give.
     pub(super) fn admit(&mut self, now: Nanos, caller: Caller) -> (Admission, Option<Change>) {
         self.touched = self.touched.max(now);
         let mut change = None;
         if !self.binds(caller) {
-            return (Ok(Some(Pass { generation: self.generation, ticket: 0 })), change);
+            return (Ok(Some(Pass { generation: self.generation, ticket: 0, number: 0 })), change);
         }
         if let Phase::Open { until } = self.phase {
             if now >= until && until != NEVER {
@@ -209,7 +222,7 @@ impl Machine {
             Err(_) if self.mode == Mode::ObserveOnly => return (Ok(None), change),
             Err(denial) => return (Err(denial), change),
         };
-        (Ok(Some(Pass { generation: self.generation, ticket })), change)
+        (Ok(Some(Pass { generation: self.generation, ticket, number: 0 })), change)
     }
 
     /// Whether this caller's requests are turned away while the circuit is open.
@@ -221,8 +234,10 @@ impl Machine {
     /// probe for longer than that is back. An answer may take a minute; who waits for it may miss all of the time in which
     /// the server is up.
     fn promise(&self, now: Nanos) -> Promise {
-        let oldest = self.leases.iter().flatten().filter(|lease| lease.ends > now).map(|lease| lease.since).min();
-        let (Phase::HalfOpen { .. }, Some(fails_in), Some(oldest)) = (&self.phase, self.fails_in, oldest) else {
+        let oldest =
+            self.leases.iter().flatten().filter(|lease| lease.ends > now).map(|lease| lease.since).min();
+        let (Phase::HalfOpen { .. }, Some(fails_in), Some(oldest)) = (&self.phase, self.fails_in, oldest)
+        else {
             return Promise::None;
         };
         let unit = fails_in.saturating_mul(4).saturating_add(GRAIN);
@@ -318,7 +333,7 @@ impl Machine {
         self.touched = self.touched.max(now);
         match &self.phase {
             Phase::Closed { .. } => {
-                let cause = self.count(now, caller, mark, slow)?;
+                let cause = self.count(now, caller, pass.number, mark, slow)?;
                 Some(self.open(now, cause, hint, draw()))
             }
             Phase::HalfOpen { .. } | Phase::Open { .. } => None,
@@ -389,15 +404,18 @@ impl Machine {
     }
 
     /// Counts one call, and says whether the circuit opens for it.
-    fn count(&mut self, now: Nanos, caller: Caller, mark: Mark, slow: bool) -> Option<Cause> {
+    fn count(&mut self, now: Nanos, caller: Caller, number: u32, mark: Mark, slow: bool) -> Option<Cause> {
         let failed = match mark {
             Mark::Neutral => return None,
+            // One that began before the row did is news from before it.
+            Mark::Success if self.row > 0 && self.range.begins_after(number) => false,
             Mark::Success => {
                 (self.row, self.witness) = (0, Witness::Nobody);
                 false
             }
             Mark::Failure => {
                 self.row = self.row.saturating_add(1);
+                self.range = if self.row == 1 { Range::of(number) } else { self.range.and(number) };
                 self.witness = self.witness.and(caller);
                 true
             }
@@ -408,10 +426,11 @@ impl Machine {
             _ => {}
         }
         self.window.record(now, Counts { calls: 1, failures: failed.into(), slow: slow.into() });
+        self.window.number(number);
         if self.mode == Mode::ForcedClosed || !(failed || slow) {
             return None;
         }
-        if self.row >= self.rules.consecutive {
+        if self.row >= self.rules.consecutive && self.range.is_mostly(self.row) {
             return Some(Cause::ConsecutiveFailures);
         }
         let counts = self.window.read(now);
@@ -419,7 +438,9 @@ impl Machine {
             return None;
         }
         match () {
-            () if exceeds(counts.failures, counts.calls, self.rules.failure_share) => {
+            () if exceeds(counts.failures, counts.calls, self.rules.failure_share)
+                && self.window.range(number).is_mostly(counts.calls) =>
+            {
                 Some(Cause::FailureShare)
             }
             () if exceeds(counts.slow, counts.calls, self.rules.slow_share) => Some(Cause::SlowShare),
@@ -457,7 +478,8 @@ impl Machine {
 
     fn close(&mut self, now: Nanos, cause: Cause) -> Change {
         let outage = now.saturating_sub(self.down);
-        let share = RAMP_SHARES.iter().find(|(longest, _)| outage < *longest).map_or(0.0, |(_, share)| *share);
+        let share =
+            RAMP_SHARES.iter().find(|(longest, _)| outage < *longest).map_or(0.0, |(_, share)| *share);
         let start = RAMP_START.max(self.busy * share);
         self.forget_outage();
         let ramp = (self.rules.ramp > 0).then(|| Ramp::new(now, self.rules.ramp, start));

@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::evidence::{Evidence, Timeout, Usual};
-use super::most::Most;
 use super::limit::{Limit, Room, Speed};
+use super::most::Most;
 use super::settings::Tuning;
 use crate::blame::{Caller, Witness};
 use crate::latency::Latency;

@@ -54,7 +54,11 @@ impl Most {
         self.seen = self.seen.saturating_add(1);
         self.share += (f64::from(u8::from(timed_out)) - self.share) / SPAN;
         let Some(trial) = self.trial.as_mut().filter(|trial| number > trial.from) else { return false };
-        if timed_out { trial.timed_out += 1 } else { trial.answered += 1 }
+        if timed_out {
+            trial.timed_out += 1
+        } else {
+            trial.answered += 1
+        }
         let ended = trial.answered + trial.timed_out;
         if ended < ENOUGH / 2 {
             return false;
