@@ -41,7 +41,7 @@ impl CircuitBreakerBuilder {
                 slow_share: f64::INFINITY,
                 open: SECOND / 2,
                 open_factor: 1.06,
-                open_max: 15 * SECOND,
+                open_max: 10 * SECOND,
                 max_server_delay: 300 * SECOND,
                 probes: 4,
                 successes: 1,

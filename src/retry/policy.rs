@@ -29,6 +29,12 @@ const EARLY_ATTEMPTS: u32 = 5;
 /// Of a retry where most other calls succeed.
 const QUICK: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
 
+/// Whether a failure may be chance: it says nothing of when to come back.
+fn is_chance(verdict: &Verdict) -> bool {
+    matches!(verdict.kind(), Some(Kind::Internal | Kind::Unavailable | Kind::Overloaded))
+        && verdict.server_delay().is_none()
+}
+
 /// With less left of a deadline no retry is begun that its backoff would begin later.
 const LEAST_LEFT: Duration = Duration::from_millis(500);
 
@@ -626,6 +632,10 @@ impl Settings {
                     }
                 };
                 let is_quick = self.is_quick(progress, verdict, &mut key);
+                if progress.reserved > 0 && !is_quick && is_chance(verdict) {
+                    // Another model is left, and it costs less than a wait for this one.
+                    return Err(GaveUp::Attempts);
+                }
                 let wait = progress.bound(self.schedule(progress, verdict, is_quick, draw), verdict)?;
                 let wait = if in_time(wait) { wait } else { self.fit(verdict, now, deadline, drawn)? };
                 progress.quick += u32::from(is_quick);
@@ -659,8 +669,7 @@ impl Settings {
     /// long, and the server has room. Where few succeed it is the server that needs the time.
     fn is_quick(&self, progress: &Progress, verdict: &Verdict, mut key: impl FnMut() -> u64) -> bool {
         progress.quick < self.quick_retries
-            && matches!(verdict.kind(), Some(Kind::Internal | Kind::Unavailable | Kind::Overloaded))
-            && verdict.server_delay().is_none()
+            && is_chance(verdict)
             && self.budget.as_ref().is_some_and(|budget| budget.is_well(key()))
     }
 
