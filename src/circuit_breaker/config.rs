@@ -46,7 +46,7 @@ impl CircuitBreakerBuilder {
                 probes: 4,
                 successes: 1,
                 lease: 120 * SECOND,
-                ramp: 30 * SECOND,
+                ramp: 20 * SECOND,
             },
             slow: None,
             fail_fast: false,

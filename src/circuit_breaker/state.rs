@@ -40,7 +40,7 @@ const RAMP_START: f64 = 10.0;
 
 /// The share of the calls a second before the outage with which a ramp begins, if that is more, by the longest outage
 /// that it is for: the longer it was, the more wait, and the colder the server may be.
-const RAMP_SHARES: [(Nanos, f64); 3] = [(10 * SECOND, 1.0), (60 * SECOND, 0.5), (Nanos::MAX, 0.25)];
+const RAMP_SHARES: [(Nanos, f64); 3] = [(30 * SECOND, 1.0), (90 * SECOND, 0.5), (Nanos::MAX, 0.25)];
 
 /// How many failures in a row of other callers show that it is not the one caller's fault for which a circuit is open.
 const OTHERS: u32 = 5;

@@ -185,7 +185,7 @@ impl Control {
         tuning: &Tuning,
     ) -> bool {
         self.usual.answers(answers);
-        if self.most.ended(start.number, said, now) {
+        if self.most.ended(start.number, start.caller, said, now) {
             // The cut did no good: as large a share of the calls times out as before.
             (self.limit, self.bound) = (None, Witness::Nobody);
             self.evidence.clear();
@@ -271,7 +271,7 @@ impl Control {
         let weight = self.usual.weight();
         if self.limit.is_none() && self.most.may_try(now) {
             self.limit = Some(Limit::first(answered, now, draw(), tuning));
-            self.bound = Witness::Many;
+            self.bound = self.most.witness();
             self.most.try_from(started, now, self.patience);
             self.evidence.clear();
             return true;

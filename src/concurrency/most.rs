@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::control::Said;
+use crate::blame::{Caller, Witness};
 use crate::time::saturating_add;
 
 /// How many ends the share is taken over.
@@ -19,12 +20,17 @@ const SPAN: f64 = 20.0;
 /// The share that calls for a try.
 const MOST: f64 = 0.5;
 
+/// A share so small that it is another trouble, which begins next.
+const FEW: f64 = 0.1;
+
 /// Calls that must have ended before the share, or a try, is judged.
 const ENOUGH: u32 = 20;
 
 #[derive(Debug, Default)]
 pub(super) struct Most {
     share: f64,
+    /// Whose timeouts they are.
+    witness: Witness,
     seen: u32,
     trial: Option<Trial>,
     /// No try before.
@@ -45,7 +51,7 @@ struct Trial {
 
 impl Most {
     /// A call has ended. Whether a try has just shown that it did no good.
-    pub(super) fn ended(&mut self, number: u64, said: Said, now: Instant) -> bool {
+    pub(super) fn ended(&mut self, number: u64, caller: Caller, said: Said, now: Instant) -> bool {
         let timed_out = match said {
             Said::Nothing => return false,
             Said::Answered => false,
@@ -53,6 +59,11 @@ impl Most {
         };
         self.seen = self.seen.saturating_add(1);
         self.share += (f64::from(u8::from(timed_out)) - self.share) / SPAN;
+        if timed_out {
+            self.witness = self.witness.and(caller);
+        } else if self.share < FEW {
+            self.witness = Witness::Nobody;
+        }
         let Some(trial) = self.trial.as_mut().filter(|trial| number > trial.from) else { return false };
         if timed_out {
             trial.timed_out += 1
@@ -86,6 +97,10 @@ impl Most {
 
     pub(super) fn try_from(&mut self, started: u64, now: Instant, _patience: Option<Duration>) {
         self.trial = Some(Trial { from: started, began: now, share: self.share, answered: 0, timed_out: 0 });
+    }
+
+    pub(super) const fn witness(&self) -> Witness {
+        self.witness
     }
 
     pub(super) const fn is_on_trial(&self) -> bool {
