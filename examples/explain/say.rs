@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 
+use http::StatusCode;
 use serde_json::{Value, json};
-use tower_gemini::Verdict;
 use tower_gemini::retry::RetryPolicy;
 use tower_gemini::verdict::Alternative;
+use tower_gemini::{Kind, Verdict};
 
 use crate::read::{self, Pasted};
 
@@ -19,7 +20,16 @@ pub(crate) fn json_line(line: &[u8]) -> String {
 }
 
 fn judge(pasted: &Pasted) -> Verdict {
-    Verdict::from_parts(pasted.status, &pasted.headers, pasted.body.clone())
+    let judge = |status| Verdict::from_parts(status, &pasted.headers, pasted.body.clone());
+    let verdict = judge(pasted.status);
+    // Without a status in the input, what is no answer is read as an error, in which a body may stand anywhere.
+    if pasted.assumed && verdict.kind() == Some(Kind::Unknown) {
+        let error = judge(StatusCode::INTERNAL_SERVER_ERROR);
+        if error.kind() != Some(Kind::Internal) || error.grpc_code().is_some() {
+            return error;
+        }
+    }
+    verdict
 }
 
 fn explain(id: Value, verdict: &Verdict) -> Value {

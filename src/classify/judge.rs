@@ -11,7 +11,8 @@ use http::header::RETRY_AFTER;
 use http::response::Parts;
 use http::{HeaderMap, StatusCode};
 
-use super::facts::{Facts, embedded};
+use super::facts::Facts;
+use super::nest::Context;
 use super::{prose, rules, text};
 use crate::scan::Scanner;
 use crate::verdict::{Alternative, Inner, Kind, Piece, Retryability, Sent, Verdict};
@@ -147,9 +148,12 @@ fn read<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) -> Form {
     match text.as_bytes().first() {
         None => Form::Empty,
         Some(b'{' | b'[' | b'"') => {
-            let whole = facts.fold(text);
+            let context = Context::new(http);
+            let whole = facts.fold(text, &context);
+            if !whole && !begins_as_json(text) {
+                print(facts, text, &context);
             // An answer that breaks off may speak of errors without being one.
-            if (http >= 400 || facts.has_error) && !(whole && facts.has_error) {
+            } else if (http >= 400 || facts.has_error) && !(whole && facts.has_error) {
                 text::scan(facts, text, http);
             }
             match facts.answer.objects {
@@ -168,16 +172,35 @@ fn read<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) -> Form {
             Form::Events
         }
         Some(_) => {
-            // A client's log line in front of the body: `ApiError: {"error": …`.
-            let json = embedded(text);
-            if json.is_none_or(|at| !facts.fold(&text[at..]) || !facts.has_error) {
-                text::scan(facts, text, http);
-            }
-            if facts.message.is_empty() && http >= 400 {
-                facts.message = Cow::Borrowed(first_line(text));
-            }
+            print(facts, text, &Context::new(http));
             Form::Text
         }
+    }
+}
+
+/// A client's print of an error, or its log line: `ApiError: {"error": …`.
+fn print<'a>(facts: &mut Facts<'a>, text: &'a str, context: &Context) {
+    if let Some(inner) = context.body_in(text, 0) {
+        *facts = Facts { answer: facts.answer, ..inner };
+    }
+    if !facts.has_error || facts.code.is_none() && facts.status.is_none() {
+        text::print(facts, text, context.http);
+    }
+    facts.settle(context);
+    if facts.message.is_empty() && context.http >= 400 {
+        // A quota's sentence may go on after it.
+        let quota = prose::says(text, &["uota exceeded"]);
+        facts.message = Cow::Borrowed(if quota { prose::clip(text, 4096) } else { first_line(text) });
+    }
+}
+
+/// Whether `text` is JSON as far as its first name goes, and not Python's or JavaScript's print of an object.
+fn begins_as_json(text: &str) -> bool {
+    let blank = [' ', '\n', '\r', '\t'];
+    let inside = text.trim_start_matches('[').trim_start_matches(blank);
+    match inside.strip_prefix('{') {
+        Some(rest) => rest.trim_start_matches(blank).starts_with(['"', '}']) || rest.is_empty(),
+        None => text.starts_with('"') || text.starts_with("[]") || inside.is_empty(),
     }
 }
 
@@ -194,7 +217,7 @@ fn events<'a>(facts: &mut Facts<'a>, text: &'a str) {
         let line = text[at..end].trim_end_matches('\r');
         if let Some(data) = line.strip_prefix("data:") {
             let before = facts.has_error;
-            if !facts.fold(data) {
+            if !facts.fold(data, &Context::new(200)) {
                 // An event that breaks off says that there was to be more.
                 facts.answer.foreign |= data.trim_start().starts_with(['{', '[']);
                 // Half a message still says most of it.
@@ -203,7 +226,7 @@ fn events<'a>(facts: &mut Facts<'a>, text: &'a str) {
                 }
             }
         } else if line.starts_with(['{', '[']) {
-            if !facts.fold(&text[at..]) {
+            if !facts.fold(&text[at..], &Context::new(200)) {
                 text::scan(facts, &text[at..], 200);
             }
             return;
@@ -212,14 +235,13 @@ fn events<'a>(facts: &mut Facts<'a>, text: &'a str) {
     }
 }
 
-/// A front end's page: its title is the only message, and some name a delay in prose.
+/// A front end's page: its title is the only message. The delay in its prose is the same for every fault, and none.
 fn html<'a>(facts: &mut Facts<'a>, page: &'a str) {
     let find = |needle: &str, from: usize| {
         page.get(from..)
             .and_then(|p| memchr::memmem::find(p.as_bytes(), needle.as_bytes()))
             .map(|at| from + at)
     };
-    facts.page_delay = prose::delay(page);
     let title = find("<title>", 0).map(|at| at + 7).and_then(|at| Some(at..find("</title>", at)?));
     if let Some(title) = title {
         facts.message = Cow::Borrowed(page[title].trim());

@@ -28,6 +28,7 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
@@ -197,6 +198,10 @@ pub(crate) struct Inner {
     /// Where no violation has one.
     pub(crate) model: Option<Piece>,
     pub(crate) body: Bytes,
+    /// A limit is left out as zeros are, though the answer says when it is back.
+    pub(crate) doubtful_zero: bool,
+    /// The quota's window, where the answer names no delay.
+    pub(crate) window: Option<Duration>,
     /// The error came after output had been delivered.
     pub(crate) after_output: bool,
     /// What an answer that failed under a 200 says it has used.
@@ -224,6 +229,8 @@ impl Inner {
             domain: None,
             model: None,
             body: Bytes::new(),
+            doubtful_zero: false,
+            window: None,
             after_output: false,
             usage: None,
             no_answer: false,
@@ -371,6 +378,43 @@ impl Verdict {
     #[must_use]
     pub fn server_delay(&self) -> Option<ServerDelay> {
         self.inner().and_then(|inner| inner.delay)
+    }
+
+    /// How long the quota takes to be back where the answer names it and no delay: a minute for a quota per minute, a
+    /// second for one per second. `None` where there is a [`server_delay`](Self::server_delay), and for every other
+    /// failure.
+    ///
+    /// An earlier attempt meets the same limit, and counts against it.
+    #[must_use]
+    pub fn quota_window(&self) -> Option<Duration> {
+        self.inner().and_then(|inner| inner.window)
+    }
+
+    /// Whether one retry is worth it and a second is not: a quota of a minute whose limit the answer leaves out, the way
+    /// proto3's JSON leaves out zeros, though it says when the quota is back.
+    ///
+    /// If the same comes again after that delay, the limit is zero: [`believed`](Self::believed) is the verdict then.
+    #[must_use]
+    pub fn is_doubtful_zero(&self) -> bool {
+        self.inner().is_some_and(|inner| inner.doubtful_zero)
+    }
+
+    /// The verdict without its doubt: where [`is_doubtful_zero`](Self::is_doubtful_zero), the limits that are left out are
+    /// zero, and the kind is [`Kind::QuotaExhausted`]. Any other verdict is returned as it is.
+    #[must_use]
+    pub fn believed(self) -> Self {
+        match self.0 {
+            Repr::Failure(inner) if inner.doubtful_zero => {
+                let mut inner = Arc::unwrap_or_clone(inner);
+                inner.doubtful_zero = false;
+                (inner.kind, inner.retryability) = (Kind::QuotaExhausted, Retryability::Never);
+                for violation in &mut inner.quota {
+                    violation.zero |= violation.limit.is_none() && violation.id.is_some();
+                }
+                Self::new(inner)
+            }
+            repr => Self(repr),
+        }
     }
 
     /// Every quota that was exceeded, in the order of the body.
