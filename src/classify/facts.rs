@@ -18,6 +18,16 @@ use crate::scan::Answer;
 /// Violations kept. Google sends four at most; the bound keeps a hostile body from growing a list.
 const MAX_VIOLATIONS: usize = 32;
 
+/// How far a text is JSON.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Read {
+    Whole,
+    /// It ends early.
+    Cut,
+    /// It is something else from some byte on.
+    Broken,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Facts<'a> {
     /// An `error` member was seen, or the body is one long error text.
@@ -98,13 +108,17 @@ pub(super) struct Metadata<'a> {
 }
 
 impl<'a> Facts<'a> {
-    /// Folds one JSON text. `false` where it ended early or was not JSON: what was read stays.
-    pub(super) fn fold(&mut self, json: &'a str, context: &Context) -> bool {
+    /// Folds one JSON text. What was read of one that is not whole stays.
+    pub(super) fn fold(&mut self, json: &'a str, context: &Context) -> Read {
         let deep = context.http >= 400;
         let mut de = serde_json::Deserializer::from_str(json);
-        let whole = Envelope { facts: self, context, level: 0, deep }.deserialize(&mut de).is_ok();
+        let read = match (Envelope { facts: self, context, level: 0, deep }).deserialize(&mut de) {
+            Ok(()) => Read::Whole,
+            Err(error) if error.is_eof() => Read::Cut,
+            Err(_) => Read::Broken,
+        };
         self.settle(context);
-        whole
+        read
     }
 
     /// Once all is read: members come in any order, and the message outranks what stands in for it.
@@ -127,15 +141,24 @@ impl<'a> Facts<'a> {
         };
         let marked = memchr::memchr2(b'{', b'[', self.message.as_bytes()).is_some();
         let complete = self.violations.len() > 0 && self.retry_info.is_some();
-        let print = match &self.message {
-            _ if self.unwrapped || self.reason.is_some() || complete => return,
-            message if !message.is_empty() && (weak || marked) => {
-                let plain = self.escaped.then(|| super::literal::unescape(message));
-                Print::read(plain.as_deref().unwrap_or(message))
-            }
-            _ => None,
+        if self.unwrapped || self.reason.is_some() || complete {
+            return;
+        }
+        let own = (!self.message.is_empty() && (weak || marked)).then(|| {
+            let plain = self.escaped.then(|| super::literal::unescape(&self.message));
+            Print::read(plain.as_deref().unwrap_or(&self.message))
+        });
+        let (own, other) = (own.flatten(), self.print.take());
+        // What says which quota it is says more than what says that there is one.
+        let says_more = |other: &Print| {
+            self.message.is_empty()
+                || own.as_ref().is_none_or(|own| !own.facts.has_details() && other.facts.has_details())
         };
-        let Some(print) = print.or_else(|| self.print.take().map(|print| *print)) else { return };
+        let (print, is_other) = match (other.filter(|other| says_more(other)), own) {
+            (Some(other), _) => (*other, true),
+            (None, Some(own)) => (own, false),
+            (None, None) => return,
+        };
         // A number without a name beside it may be anything where the answer has one of its own.
         let named = print.facts.status.is_some() || number >= 500 || number < 400;
         let mut facts = print.facts;
@@ -144,7 +167,7 @@ impl<'a> Facts<'a> {
             self.has_error = true;
             (self.code, self.status, self.code_name) = (code, status, None);
         }
-        if self.message.is_empty() {
+        if is_other && (weak && named || self.message.is_empty()) {
             (self.message, self.escaped) = (facts.message, false);
         }
         if self.violations.len() == 0 {

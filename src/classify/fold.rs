@@ -30,7 +30,9 @@ impl<'de> Visitor<'de> for Envelope<'_, '_, 'de> {
     tolerant!(visit_bool(bool), visit_u64(u64), visit_i64(i64), visit_f64(f64));
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        self.context.open(self.facts, text, self.level);
+        if !self.context.open(self.facts, text, self.level) && self.deep {
+            self.context.note(self.facts, text);
+        }
         Ok(())
     }
 

@@ -11,8 +11,8 @@ use http::header::RETRY_AFTER;
 use http::response::Parts;
 use http::{HeaderMap, StatusCode};
 
-use super::facts::Facts;
-use super::nest::Context;
+use super::facts::{Facts, Read};
+use super::nest::{self, Context};
 use super::{prose, rules, text};
 use crate::scan::Scanner;
 use crate::verdict::{Alternative, Inner, Kind, Piece, Retryability, Sent, Verdict};
@@ -149,10 +149,13 @@ fn read<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) -> Form {
         None => Form::Empty,
         Some(b'{' | b'[' | b'"') => {
             let context = Context::new(http);
-            let whole = facts.fold(text, &context);
+            let read = facts.fold(text, &context);
+            let whole = read == Read::Whole;
             if !whole && !begins_as_json(text) {
                 print(facts, text, &context);
-            // An answer that breaks off may speak of errors without being one.
+            } else if read == Read::Broken && http >= 400 && lenient(facts, text, &context) {
+                // JSON but for the line feeds in its strings.
+                // An answer that breaks off may speak of errors without being one.
             } else if (http >= 400 || facts.has_error) && !(whole && facts.has_error) {
                 text::scan(facts, text, http);
             }
@@ -178,13 +181,29 @@ fn read<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) -> Form {
     }
 }
 
+/// What is JSON in another language's eyes. Whether there was an error in it.
+fn lenient(facts: &mut Facts<'_>, text: &str, context: &Context) -> bool {
+    match context.body_in(text, 0) {
+        Some(inner) => {
+            *facts = Facts { answer: facts.answer, ..inner };
+            true
+        }
+        None => false,
+    }
+}
+
 /// A client's print of an error, or its log line: `ApiError: {"error": …`.
 fn print<'a>(facts: &mut Facts<'a>, text: &'a str, context: &Context) {
-    if let Some(inner) = context.body_in(text, 0) {
-        *facts = Facts { answer: facts.answer, ..inner };
-    }
+    lenient(facts, text, context);
     if !facts.has_error || facts.code.is_none() && facts.status.is_none() {
-        text::print(facts, text, context.http);
+        match nest::plain(text) {
+            Cow::Borrowed(text) => text::print(facts, text, context.http),
+            Cow::Owned(plain) => {
+                let mut inner = std::mem::take(facts).into_owned();
+                text::print(&mut inner, &plain, context.http);
+                *facts = inner.into_owned();
+            }
+        }
     }
     facts.settle(context);
     if facts.message.is_empty() && context.http >= 400 {
@@ -217,7 +236,7 @@ fn events<'a>(facts: &mut Facts<'a>, text: &'a str) {
         let line = text[at..end].trim_end_matches('\r');
         if let Some(data) = line.strip_prefix("data:") {
             let before = facts.has_error;
-            if !facts.fold(data, &Context::new(200)) {
+            if facts.fold(data, &Context::new(200)) != Read::Whole {
                 // An event that breaks off says that there was to be more.
                 facts.answer.foreign |= data.trim_start().starts_with(['{', '[']);
                 // Half a message still says most of it.
@@ -226,7 +245,7 @@ fn events<'a>(facts: &mut Facts<'a>, text: &'a str) {
                 }
             }
         } else if line.starts_with(['{', '[']) {
-            if !facts.fold(&text[at..], &Context::new(200)) {
+            if facts.fold(&text[at..], &Context::new(200)) != Read::Whole {
                 text::scan(facts, &text[at..], 200);
             }
             return;

@@ -12,13 +12,15 @@ pub(super) struct Named {
     pub(super) code: Option<Code>,
     /// The HTTP status, as a number or by the name of an exception.
     pub(super) number: Option<u16>,
+    /// The number leads a sentence, as google-api-core and the old JavaScript SDK write it: they leave the name out.
+    pub(super) leads: bool,
 }
 
 /// Reads the first status that is named, and the first number.
 pub(super) fn status(text: &str) -> Named {
     let (mut constant, mut camel, mut number, mut alias) = (None, None, None, None);
     let bytes = text.as_bytes();
-    let (mut at, mut before) = (0, "");
+    let (mut at, mut before, mut leads) = (0, "", false);
     loop {
         let is_word = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_';
         let Some(start) = bytes[at..].iter().position(is_word).map(|n| at + n) else { break };
@@ -26,12 +28,18 @@ pub(super) fn status(text: &str) -> Named {
         let word = &text[start..end];
         let place = Place {
             label: is_label(before),
-            leading: start == 0 || bytes[start - 1] == b'[' || bytes[start - 1] == b'(',
+            leading: start == 0
+                || matches!(bytes[start - 1], b'[' | b'(' | b'"' | b'\'')
+                || matches!(bytes[..start], [.., b':' | b'-' | b'.', b' ']),
             before,
             after: &bytes[end..],
         };
         match word.as_bytes()[0] {
-            b'0'..=b'9' => number = number.or_else(|| place.number(word)),
+            b'0'..=b'9' => {
+                let here = place.number(word);
+                number = number.or(here);
+                leads |= here.is_some() && here == number && place.leads();
+            }
             b'A'..=b'Z' if word.len() > 6 => {
                 constant = constant.or_else(|| place.constant(word));
                 camel = camel.or_else(|| place.camel(word));
@@ -41,7 +49,7 @@ pub(super) fn status(text: &str) -> Named {
         }
         (at, before) = (end, word);
     }
-    Named { code: constant.or(camel), number: number.or(alias) }
+    Named { code: constant.or(camel), number: number.or(alias), leads: leads && number.is_some() }
 }
 
 /// What stands around a word.
@@ -68,6 +76,12 @@ impl Place<'_> {
         // "error 503 times" is prose.
         let loose = self.after[0] == b' ' && self.before.to_ascii_lowercase().ends_with("error");
         (if self.label && !loose { true } else { (self.label || self.leading) && begins }).then_some(number)
+    }
+
+    /// Whether this begins a sentence that is the error, and is not said to be a status by the word in front of it.
+    fn leads(&self) -> bool {
+        let before = self.before.to_ascii_lowercase();
+        self.leading && (!self.label || before.ends_with("error") || before == "exception")
     }
 
     fn constant(&self, word: &str) -> Option<Code> {
@@ -190,7 +204,8 @@ mod tests {
             ("429 Over the quota.", None, Some(429)),
             ("googleapi: Error 403: x, forbidden", None, Some(403)),
         ] {
-            assert_eq!(status(text), Named { code, number }, "{text}");
+            let named = status(text);
+            assert_eq!((named.code, named.number), (code, number), "{text}");
         }
     }
 

@@ -71,17 +71,14 @@ impl Context {
         let mut text = Cow::Borrowed(text);
         'layers: for _ in 0..MAX_LAYERS {
             let mut at = 0;
+            if let Some(start) = candidate(&text, 0).filter(|start| has_foreign_layer(&text, *start)) {
+                let inner = self.spend(text.len()).then(|| unescape(&text[start..]));
+                if let Some(facts) = inner.and_then(|inner| self.body_in(&inner, level + 1)) {
+                    return Some(self.with_words(facts, &text));
+                }
+            }
             while let Some(start) = candidate(&text, at) {
                 let rest = &text[start..];
-                // Python's bytes: escapes without a sign of them outside of strings.
-                let bytes = text[..start].ends_with("b'") || text[..start].ends_with("b\"");
-                if bytes && memchr::memchr(b'\\', rest.as_bytes()).is_some() {
-                    if !self.spend(rest.len()) {
-                        return None;
-                    }
-                    text = Cow::Owned(unescape(rest));
-                    continue 'layers;
-                }
                 match literal::read(rest) {
                     Found::Layered => {
                         if !self.spend(rest.len()) {
@@ -147,6 +144,31 @@ impl Context {
     }
 }
 
+/// Whether a layer of escapes was put around the object at `start` by somebody who does not escape its quotes: Python's
+/// print of a text or of bytes around JSON, JSON's escapes around Python's print.
+///
+/// The number of backslashes in front of a quote tells: JSON's own leave an odd number in front of a double quote, Python's
+/// in front of a single one.
+fn has_foreign_layer(text: &str, start: usize) -> bool {
+    let bytes = &text.as_bytes()[start..];
+    let run = |mark: &[u8; 2]| {
+        let at = memchr::memmem::find(bytes, mark)?;
+        Some(bytes[..=at].iter().rev().take_while(|b| **b == b'\\').count())
+    };
+    let (double, single) = (run(b"\\\""), run(b"\\'"));
+    match bytes.iter().skip(1).find(|b| !b.is_ascii_whitespace() && **b != b'{') {
+        Some(b'"') => match double {
+            Some(run) => run % 2 == 0,
+            None => {
+                let opens = text[..start].ends_with("b'") || text[..start].ends_with("b\"");
+                opens && memchr::memchr(b'\\', bytes).is_some()
+            }
+        },
+        Some(b'\'') => double.is_some_and(|run| run % 2 == 1) || single.is_some_and(|run| run % 2 == 0),
+        _ => false,
+    }
+}
+
 fn boundary(text: &str, mut at: usize) -> usize {
     while !text.is_char_boundary(at) {
         at += 1;
@@ -156,6 +178,20 @@ fn boundary(text: &str, mut at: usize) -> usize {
 
 fn clip(text: &str) -> &str {
     super::prose::clip(text, MAX_WORDS)
+}
+
+/// A print without the escapes that were put around it as a whole.
+pub(super) fn plain(text: &str) -> Cow<'_, str> {
+    let mut text = Cow::Borrowed(text);
+    for _ in 0..MAX_LAYERS {
+        let escaped =
+            [&b"\\\""[..], b"\\n"].iter().any(|mark| memchr::memmem::find(text.as_bytes(), mark).is_some());
+        if !escaped {
+            break;
+        }
+        text = Cow::Owned(unescape(&text));
+    }
+    text
 }
 
 /// What a client's print of an error says in words.
@@ -168,7 +204,8 @@ impl Print {
     /// `None` where `text` is no print.
     pub(super) fn read(text: &str) -> Option<Self> {
         let mut facts = Facts::default();
-        let text = clip(text);
+        let plain = plain(clip(text));
+        let text = plain.as_ref();
         text::print(&mut facts, text, 200);
         let says_something = facts.code.is_some() || facts.status.is_some() || facts.has_details();
         if !says_something {

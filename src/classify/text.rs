@@ -50,6 +50,10 @@ pub(super) fn scan<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) {
         match value {
             Value::Whole(value) => {
                 scan.pair(facts, name, value);
+                // Somebody's words in quotes: `upstream said: "429 … [violations { … }]"`.
+                if value.len() > 40 && name != "message" && memchr::memchr(b'{', value.as_bytes()).is_some() {
+                    at = colon + 1 + text[colon + 1..].find(['"', '\'']).map_or(0, |quote| quote + 1);
+                }
                 if name.starts_with("quota") && scan.violation.is_some() {
                     scan.tail = at;
                 }
@@ -124,9 +128,7 @@ fn words(facts: &mut Facts<'_>, text: &str, http: u16) {
     if let Some(number) = number.filter(|_| facts.code.is_none()) {
         facts.has_error = true;
         facts.code = Some(number);
-        // `[429 Too Many Requests] …`: the old JavaScript SDK, which leaves the status out.
-        let bracketed = memchr::memmem::find(text.as_bytes(), format!("[{number} ").as_bytes()).is_some();
-        if bracketed && facts.status.is_none() {
+        if named.leads && facts.status.is_none() {
             facts.status = Code::from_http(number).map(|code| Cow::Borrowed(code.as_str()));
         }
     }
