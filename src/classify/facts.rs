@@ -11,6 +11,7 @@ use serde::de::DeserializeSeed;
 
 use super::fold::Envelope;
 use super::nest::{Context, Print};
+use super::prose;
 use super::scalar::Scalar;
 use crate::google_rpc::Code;
 use crate::scan::Answer;
@@ -126,6 +127,16 @@ impl<'a> Facts<'a> {
         if self.message.is_empty() {
             let spare = || self.localized.take().or(self.spare.take());
             self.message = self.legacy.take().or_else(spare).unwrap_or_default();
+        }
+        if self.message.starts_with('<') {
+            match &self.message {
+                Cow::Borrowed(page) => self.message = Cow::Borrowed(prose::title(page).unwrap_or(page)),
+                Cow::Owned(page) => {
+                    if let Some(title) = prose::title(page).map(str::to_owned) {
+                        self.message = Cow::Owned(title);
+                    }
+                }
+            }
         }
         self.believe_prints(context);
     }

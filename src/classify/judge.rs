@@ -167,7 +167,7 @@ fn read<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) -> Form {
             }
         }
         Some(b'<') => {
-            html(facts, text);
+            facts.message = Cow::Borrowed(prose::title(text).unwrap_or_default());
             Form::Text
         }
         Some(_) if is_event_stream(text) => {
@@ -251,19 +251,6 @@ fn events<'a>(facts: &mut Facts<'a>, text: &'a str) {
             return;
         }
         at = end + 1;
-    }
-}
-
-/// A front end's page: its title is the only message. The delay in its prose is the same for every fault, and none.
-fn html<'a>(facts: &mut Facts<'a>, page: &'a str) {
-    let find = |needle: &str, from: usize| {
-        page.get(from..)
-            .and_then(|p| memchr::memmem::find(p.as_bytes(), needle.as_bytes()))
-            .map(|at| from + at)
-    };
-    let title = find("<title>", 0).map(|at| at + 7).and_then(|at| Some(at..find("</title>", at)?));
-    if let Some(title) = title {
-        facts.message = Cow::Borrowed(page[title].trim());
     }
 }
 

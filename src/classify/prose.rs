@@ -42,6 +42,14 @@ fn is_page(message: &str) -> bool {
     )
 }
 
+/// The title of a front end's page, which is its only message. The delay in its prose is the same for every fault.
+pub(super) fn title(page: &str) -> Option<&str> {
+    const OPEN: &str = "<title>";
+    let from = memmem::find(page.as_bytes(), OPEN.as_bytes())? + OPEN.len();
+    let len = memmem::find(&page.as_bytes()[from..], b"</title>")?;
+    Some(page[from..from + len].trim())
+}
+
 fn duration_at(text: &str) -> Option<Duration> {
     let (duration, rest) = leading_duration(text)?;
     let factor = match rest.trim_start() {
