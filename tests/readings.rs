@@ -6,6 +6,8 @@
 #[path = "support/line.rs"]
 mod line;
 
+#[path = "readings/answers.rs"]
+mod answers;
 #[path = "readings/kinds.rs"]
 mod kinds;
 #[path = "readings/wrapped.rs"]

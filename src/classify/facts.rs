@@ -228,6 +228,14 @@ impl<'a> Facts<'a> {
         owned
     }
 
+    /// Relays write the number here.
+    pub(super) fn set_status(&mut self, value: Scalar<'a>) {
+        match value.integer().and_then(|n| u16::try_from(n).ok()).filter(|n| (400..600).contains(n)) {
+            Some(n) => self.code = self.code.or(Some(n)),
+            None => self.status = value.text().or(self.status.take()),
+        }
+    }
+
     /// Adds what details without an envelope say.
     pub(super) fn merge_details(&mut self, inner: Facts<'_>) {
         self.reset = self.reset.max(inner.reset);

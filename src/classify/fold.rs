@@ -64,7 +64,17 @@ impl<'de> Visitor<'de> for Envelope<'_, '_, 'de> {
                         bare.code_name = value.text().filter(|_| code.is_none()).or(bare.code_name);
                     }
                 }
-                "message" | "status" | "details" | "errors" => {
+                "status" => {
+                    facts.answer.foreign = true;
+                    let value = map.next_value_seed(ScalarSeed)?;
+                    if let Scalar::Text(text) = &value {
+                        facts.answer.status(text.as_bytes());
+                    }
+                    if !bare.unwrapped {
+                        bare.set_status(value);
+                    }
+                }
+                "message" | "details" | "errors" => {
                     facts.answer.foreign = true;
                     ErrorFold { facts: &mut bare, context, level }.member(&key, &mut map)?;
                 }
@@ -140,11 +150,7 @@ impl<'de> ErrorFold<'_, '_, 'de> {
             }
             "status" => {
                 let value = map.next_value_seed(ScalarSeed)?;
-                // Relays write the number here.
-                match value.integer().and_then(|n| u16::try_from(n).ok()).filter(|n| (400..600).contains(n)) {
-                    Some(n) => facts.code = facts.code.or(Some(n)),
-                    None => facts.status = value.text().or(facts.status.take()),
-                }
+                facts.set_status(value);
             }
             "message" => {
                 // Raw, because almost every message of a 429 has escapes, and the rules read it as well with

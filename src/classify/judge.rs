@@ -14,7 +14,7 @@ use http::{HeaderMap, StatusCode};
 use super::facts::{Facts, Read};
 use super::nest::{self, Context};
 use super::{prose, rules, text};
-use crate::scan::Scanner;
+use crate::scan::{MAX_KEPT, Scanner};
 use crate::verdict::{Alternative, Inner, Kind, Piece, Retryability, Sent, Verdict};
 
 const GZIP: &[u8] = &[0x1f, 0x8b];
@@ -25,19 +25,18 @@ pub(crate) fn judge(status: StatusCode, headers: &HeaderMap, body: Bytes) -> Ver
     // a coded one and one with broken UTF-8, of which the readable form is kept.
     let body = inflate(&body).map_or(body, Bytes::from);
     if let Ok(text) = std::str::from_utf8(&body) {
-        return judge_text(status, headers, &body, text);
+        return judge_text(status, headers, &body, text, true);
     }
     let text = String::from_utf8_lossy(&body);
-    judge_text(status, headers, &Bytes::copy_from_slice(text.as_bytes()), &text)
+    judge_text(status, headers, &Bytes::copy_from_slice(text.as_bytes()), &text, false)
 }
 
 /// What is wrong with an answer that was read along with; `None` where nothing is.
 ///
-/// Agrees with [`judge`] about the same bytes, but for a body that is no answer of a model at all, such as a
-/// downloaded file: nobody asked for one.
+/// Agrees with [`judge`] about the same bytes.
 pub(crate) fn judge_scanned(status: StatusCode, scanner: &Scanner) -> Option<Kind> {
     let error = error_of(status, None, scanner).map(|error| error.kind);
-    error.or_else(|| scanner.fault()).filter(|kind| *kind != Kind::Unknown)
+    error.or_else(|| scanner.fault())
 }
 
 /// The error that stands in an answer, judged as a failed response's body is.
@@ -79,6 +78,8 @@ pub(super) fn judge_held(
     let inner = match (error, seen) {
         (Some(error), _) => Inner { after_output: scanner.error_after_output(), ..error },
         (None, _) if scanner.delivered() => return None,
+        // A login page where a stream was asked for: nothing of what follows will change it.
+        (None, Seen::Part) if scanner.is_page() => fault_of(parts.status, Kind::Unknown, false, false),
         (None, Seen::Part) => return None,
         (None, Seen::Whole) => fault_of(parts.status, fault?, false, scanner.is_spent()),
         // The request was sent, and it may have been processed.
@@ -89,8 +90,13 @@ pub(super) fn judge_held(
             ..Inner::new(Kind::Transport)
         },
     };
-    let is_failure = inner.kind != Kind::Unknown && !inner.after_output;
-    is_failure.then(|| Verdict::new(Inner { usage: scanner.usage(), ..inner }))
+    (!inner.after_output).then(|| {
+        Verdict::new(Inner {
+            usage: scanner.usage(),
+            finish: scanner.unknown_finish().map(Into::into),
+            ..inner
+        })
+    })
 }
 
 /// An answer with something wrong.
@@ -105,8 +111,8 @@ fn fault_of(status: StatusCode, kind: Kind, delivered: bool, spent: bool) -> Inn
     }
 }
 
-/// `text` is `body`, read as UTF-8.
-fn judge_text(status: StatusCode, headers: &HeaderMap, body: &Bytes, text: &str) -> Verdict {
+/// `text` is `body`, read as UTF-8, which it is or not.
+fn judge_text(status: StatusCode, headers: &HeaderMap, body: &Bytes, text: &str, is_text: bool) -> Verdict {
     let text = text.trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n']);
     let mut facts = Facts::default();
     let form = read(&mut facts, text, status.as_u16());
@@ -118,7 +124,9 @@ fn judge_text(status: StatusCode, headers: &HeaderMap, body: &Bytes, text: &str)
         return Verdict::default();
     }
     let fault = match form {
-        Form::Text => Some(Kind::Unknown),
+        Form::Text if text.starts_with('<') || !is_download(text, is_text) => Some(Kind::Unknown),
+        // Nobody can say that a file which was asked for is none.
+        Form::Text => None,
         Form::Cut => facts.answer.fault_of_cut(),
         _ => facts.answer.fault(matches!(form, Form::Events)),
     };
@@ -130,6 +138,12 @@ fn judge_text(status: StatusCode, headers: &HeaderMap, body: &Bytes, text: &str)
             ..fault_of(status, kind, facts.answer.delivered(), facts.answer.is_spent())
         }),
     }
+}
+
+/// Whether a text is a file, and no answer: too long, or no text at all.
+fn is_download(text: &str, is_text: bool) -> bool {
+    let is_json = text.starts_with(['{', '[']);
+    !is_json && (text.len() > MAX_KEPT || !is_text)
 }
 
 enum Form {

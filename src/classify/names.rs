@@ -194,7 +194,11 @@ mod tests {
             ("14 UNAVAILABLE: down", Some(Unavailable), None),
             ("Status(StatusCode=\"Internal\", Detail=\"x\")", Some(Internal), None),
             ("google.api_core.exceptions.NotFound: 404 models/x", Some(NotFound), None),
-            ("google.genai.errors.ClientError: 429 RESOURCE_EXHAUSTED. {", Some(ResourceExhausted), None),
+            (
+                "google.genai.errors.ClientError: 429 RESOURCE_EXHAUSTED. {",
+                Some(ResourceExhausted),
+                Some(429),
+            ),
             ("Error code: 429 - [{", None, Some(429)),
             ("got status: 503 Service Unavailable.", None, Some(503)),
             ("HTTP 502: Bad Gateway", None, Some(502)),

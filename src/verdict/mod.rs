@@ -113,6 +113,7 @@ pub(crate) struct EndCell(Arc<Cell<dyn Send + Sync>>);
 pub(crate) struct Cell<T: ?Sized> {
     end: OnceLock<End>,
     cut: OnceLock<Kind>,
+    finish: OnceLock<Box<str>>,
     /// The publisher's own.
     pub(crate) with: T,
 }
@@ -122,7 +123,8 @@ impl<T: Send + Sync + 'static> Cell<T> {
     // Inlined up to where `with` is made, so that some hundred bytes are built once and not moved three times.
     #[inline(always)]
     pub(crate) fn new(with: T) -> (EndCell, Arc<Self>) {
-        let cell = Arc::new(Self { end: OnceLock::new(), cut: OnceLock::new(), with });
+        let cell =
+            Arc::new(Self { end: OnceLock::new(), cut: OnceLock::new(), finish: OnceLock::new(), with });
         (EndCell(Arc::<Self>::clone(&cell)), cell)
     }
 }
@@ -135,6 +137,11 @@ impl<T: ?Sized> Cell<T> {
     /// The first word stands.
     pub(crate) fn publish(&self, end: End) {
         let _ = self.end.set(end);
+    }
+
+    /// Before [`publish`](Self::publish): a finish reason that is not known here.
+    pub(crate) fn finished(&self, reason: &str) {
+        let _ = self.finish.set(reason.into());
     }
 
     /// What the drop of the body means.
@@ -208,6 +215,8 @@ pub(crate) struct Inner {
     pub(crate) usage: Option<Usage>,
     /// A 200 that holds no answer and no word why, so that the next one may.
     pub(crate) no_answer: bool,
+    /// A finish reason that is not known here.
+    pub(crate) finish: Option<Box<str>>,
     /// A retry was due, and the request's body was too large to be kept for it.
     pub(crate) replay_refused: bool,
 }
@@ -234,6 +243,7 @@ impl Inner {
             after_output: false,
             usage: None,
             no_answer: false,
+            finish: None,
             replay_refused: false,
         }
     }
@@ -518,6 +528,20 @@ impl Verdict {
         match &self.0 {
             Repr::Failure(inner) => inner.usage,
             Repr::Watched(end) => end.get()?.usage,
+            Repr::Success => None,
+        }
+    }
+
+    /// The finish reason of an answer where it is one that this version does not know, as the answer wrote it (its first 32
+    /// bytes). An answer with such a reason is complete if anything was delivered, and empty if not.
+    ///
+    /// `None` as long as [`outcome`](Self::outcome) is, and for reasons that are known, which the kind tells. Of failures,
+    /// those that were [peeked](crate::classify::Peek) at under a 200 may say.
+    #[must_use]
+    pub fn unknown_finish_reason(&self) -> Option<&str> {
+        match &self.0 {
+            Repr::Watched(end) => end.0.get().and(end.0.finish.get()).map(AsRef::as_ref),
+            Repr::Failure(inner) => inner.finish.as_deref(),
             Repr::Success => None,
         }
     }
