@@ -44,7 +44,8 @@ impl<'de> Visitor<'de> for Envelope<'_, '_, 'de> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let Self { facts, context, level, deep } = self;
-        let (mut bare, mut flat) = (Facts::default(), false);
+        // Made when it is needed, which it is not for the usual envelope.
+        let (mut bare, mut flat): (Option<Box<Facts<'de>>>, _) = (None, false);
         facts.answer.objects += 1;
         while let Some(key) = map.next_key_seed(Key)? {
             match key.as_ref() {
@@ -56,16 +57,18 @@ impl<'de> Visitor<'de> for Envelope<'_, '_, 'de> {
                 }
                 "code" => {
                     facts.answer.foreign = true;
+                    let bare = bare.get_or_insert_default();
                     let value = map.next_value_seed(ScalarSeed)?;
                     let code = value.integer().and_then(|n| u16::try_from(n).ok());
                     flat |= code.is_some_and(|code| code >= 400);
                     if !bare.unwrapped {
                         bare.code = code.or(bare.code);
-                        bare.code_name = value.text().filter(|_| code.is_none()).or(bare.code_name);
+                        bare.code_name = value.text().filter(|_| code.is_none()).or(bare.code_name.take());
                     }
                 }
                 "status" => {
                     facts.answer.foreign = true;
+                    let bare = bare.get_or_insert_default();
                     let value = map.next_value_seed(ScalarSeed)?;
                     if let Scalar::Text(text) = &value {
                         facts.answer.status(text.as_bytes());
@@ -76,13 +79,15 @@ impl<'de> Visitor<'de> for Envelope<'_, '_, 'de> {
                 }
                 "message" | "details" | "errors" => {
                     facts.answer.foreign = true;
-                    ErrorFold { facts: &mut bare, context, level }.member(&key, &mut map)?;
+                    let bare = bare.get_or_insert_default();
+                    ErrorFold { facts: bare, context, level }.member(&key, &mut map)?;
                 }
                 key if deep => Deep { facts: &mut *facts, context, level, depth: 0 }.member(key, &mut map)?,
                 _ => AnswerFold { answer: &mut facts.answer, model_version: &mut facts.model_version }
                     .member(&key, &mut map)?,
             }
         }
+        let Some(bare) = bare.map(|bare| *bare) else { return Ok(()) };
         // A trimmed envelope: `{"code": 429, "message": …}`. A numeric code is what tells it from an answer
         // that happens to have a `status`, or a text with an error in it.
         if !facts.has_error && (flat || deep && bare.is_flat_error()) {

@@ -77,6 +77,7 @@
 
 mod answer;
 mod body;
+mod close;
 mod facts;
 mod fold;
 mod future;
@@ -104,6 +105,7 @@ mod transport;
 mod watch;
 
 pub use self::body::ClassifyBody;
+pub use self::close::close;
 pub use self::future::ResponseFuture;
 pub(crate) use self::judge::{judge, judge_scanned};
 pub use self::layer::ClassifyLayer;

@@ -500,6 +500,14 @@ impl Verdict {
         self.inner().is_some_and(|inner| inner.replay_refused)
     }
 
+    /// Of something that was no HTTP response.
+    pub(crate) fn without_status(self) -> Self {
+        match self.0 {
+            Repr::Failure(inner) => Self::new(Inner { http: None, ..Arc::unwrap_or_clone(inner) }),
+            repr => Self(repr),
+        }
+    }
+
     pub(crate) fn with_replay_refused(self) -> Self {
         match self.0 {
             Repr::Failure(inner) => Self::new(Inner { replay_refused: true, ..(*inner).clone() }),
