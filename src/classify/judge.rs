@@ -13,7 +13,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::facts::{Facts, Read};
 use super::nest::{self, Context};
-use super::{prose, rules, text};
+use super::{prose, rules, text, usual};
 use crate::scan::{MAX_KEPT, Scanner};
 use crate::verdict::{Alternative, Inner, Kind, Piece, Retryability, Sent, Verdict};
 
@@ -161,6 +161,7 @@ enum Form {
 fn read<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) -> Form {
     match text.as_bytes().first() {
         None => Form::Empty,
+        Some(b'{') if http >= 400 && usual(facts, text, http) => Form::Json,
         Some(b'{' | b'[' | b'"') => {
             let context = Context::new(http);
             let read = facts.fold(text, &context);
@@ -193,6 +194,17 @@ fn read<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) -> Form {
             Form::Text
         }
     }
+}
+
+/// The short way for the usual error.
+fn usual<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) -> bool {
+    let is_usual = usual::read(facts, text).is_some();
+    if is_usual {
+        facts.settle(&Context::new(http));
+    } else {
+        *facts = Facts::default();
+    }
+    is_usual
 }
 
 /// What is JSON in another language's eyes. Whether there was an error in it.

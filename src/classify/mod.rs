@@ -102,6 +102,7 @@ mod text;
 #[cfg(any(feature = "tower-http-06", feature = "tower-http-07"))]
 mod trace;
 mod transport;
+mod usual;
 mod watch;
 
 pub use self::body::ClassifyBody;
