@@ -93,6 +93,7 @@
 //! [`timeout`]'s cuts a call that is under way.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod catalogue;
 pub mod circuit_breaker;
 pub mod classify;
 pub mod concurrency;

@@ -59,6 +59,7 @@ fn explain(id: Value, verdict: &Verdict) -> Value {
         "quota": quota,
         "remedy": verdict.kind().map(|kind| kind.remedy()),
         "docs": verdict.docs(),
+        "successor": verdict.retired().and_then(|retired| retired.successor),
     })
 }
 
@@ -90,6 +91,10 @@ fn write_prose(out: &mut String, pasted: &Pasted, verdict: &Verdict) -> std::fmt
     line("message", message.lines().next().unwrap_or_default())?;
     line("reason", verdict.reason().unwrap_or_default())?;
     line("model", verdict.model().unwrap_or_default())?;
+    if let Some(retired) = verdict.retired() {
+        let instead = retired.successor.map(|name| format!("; use {name}")).unwrap_or_default();
+        line("retired", &format!("on {}{instead}", retired.since))?;
+    }
     for violation in verdict.quota() {
         let limit = violation.limit().map_or("not named".into(), |limit| limit.to_string());
         let name = violation.id().or(violation.metric()).unwrap_or("a quota without a name");

@@ -144,6 +144,10 @@ impl<'a> Facts<'a> {
     /// Takes from a client's print in the message, or in a member without a name of ours, what the members themselves do
     /// not say.
     fn believe_prints(&mut self, context: &Context) {
+        let complete = self.violations.len() > 0 && self.retry_info.is_some();
+        if self.unwrapped || self.reason.is_some() || complete {
+            return;
+        }
         let canonical = self.status.as_deref().and_then(Code::from_name);
         let number = self.code.unwrap_or(context.http);
         let weak = match canonical {
@@ -151,10 +155,6 @@ impl<'a> Facts<'a> {
             Some(_) => number >= 500,
         };
         let marked = memchr::memchr2(b'{', b'[', self.message.as_bytes()).is_some();
-        let complete = self.violations.len() > 0 && self.retry_info.is_some();
-        if self.unwrapped || self.reason.is_some() || complete {
-            return;
-        }
         let own = (!self.message.is_empty() && (weak || marked)).then(|| {
             let plain = self.escaped.then(|| super::literal::unescape(&self.message));
             Print::read(plain.as_deref().unwrap_or(&self.message))

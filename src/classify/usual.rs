@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use memchr::{memchr, memchr2};
+use memchr::memchr;
 
 use super::facts::{Facts, Violation};
 use super::scalar::Scalar;
@@ -121,8 +121,15 @@ impl<'a> Cursor<'a> {
         loop {
             let byte = *bytes.get(self.at)?;
             self.at += 1;
-            if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
-                return Some(byte);
+            match byte {
+                // Google indents by two, and a third of the body is that.
+                b'\n' => {
+                    while bytes.get(self.at..self.at + 8).is_some_and(|eight| eight == b"        ") {
+                        self.at += 8;
+                    }
+                }
+                b' ' | b'\r' | b'\t' => {}
+                byte => return Some(byte),
             }
         }
     }
@@ -146,8 +153,8 @@ impl<'a> Cursor<'a> {
     fn string(&mut self) -> Option<&'a str> {
         self.expect(b'"')?;
         let rest = &self.text.as_bytes()[self.at..];
-        let len = memchr2(b'"', b'\\', rest)?;
-        if rest[len] != b'"' || has_control(&rest[..len]) {
+        let len = special(rest)?;
+        if rest[len] != b'"' {
             return None;
         }
         let text = &self.text[self.at..self.at + len];
@@ -170,15 +177,14 @@ impl<'a> Cursor<'a> {
         let mut escaped = false;
         loop {
             let rest = &bytes[self.at..];
-            let len = memchr2(b'"', b'\\', rest)?;
-            if has_control(&rest[..len]) {
-                return None;
-            }
+            let len = special(rest)?;
             self.at += len + 1;
-            if rest[len] == b'"' {
-                return Some(escaped);
+            match rest[len] {
+                b'"' => return Some(escaped),
+                b'\\' => escaped = true,
+                // JSON takes it in no string.
+                _ => return None,
             }
-            escaped = true;
             match rest.get(len + 1)? {
                 b'"' | b'\\' | b'n' | b't' | b'r' | b'b' | b'f' => self.at += 1,
                 b'/' if !plain => self.at += 1,
@@ -262,9 +268,25 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Whether there is a byte that JSON takes in no string.
-fn has_control(bytes: &[u8]) -> bool {
-    bytes.iter().fold(false, |any, b| any | (*b < 0x20))
+/// Where the first quote, backslash or control byte is, eight bytes at a time: strings here are short, and `memchr` takes
+/// long to set out.
+#[inline]
+fn special(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const TOPS: u64 = u64::from_ne_bytes([0x80; 8]);
+    // The top bit of each byte that is zero, exact up to the first one.
+    let zero = |word: u64| word.wrapping_sub(ONES) & !word & TOPS;
+    let mut at = 0;
+    while let Some(chunk) = bytes.get(at..at + 8) {
+        let word = u64::from_le_bytes(chunk.try_into().expect("eight bytes"));
+        let control = word.wrapping_sub(ONES * 0x20) & !word & TOPS;
+        let found = zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\'))) | control;
+        if found != 0 {
+            return Some(at + found.trailing_zeros() as usize / 8);
+        }
+        at += 8;
+    }
+    bytes[at..].iter().position(|b| matches!(b, b'"' | b'\\' | 0..0x20)).map(|n| at + n)
 }
 
 #[cfg(test)]
@@ -299,6 +321,15 @@ mod tests {
             }
         }
         assert!(short > 12, "{short} of the fixtures");
+    }
+
+    proptest! {
+        #[test]
+        fn the_first_special_byte_is_found(bytes in prop::collection::vec(prop_oneof![
+            Just(b'"'), Just(b'\\'), Just(0x1f), Just(0x20), Just(0x21), Just(0xa0), any::<u8>(), b'a'..b'z', b'a'..b'z', b'a'..b'z'
+        ], 0..40)) {
+            prop_assert_eq!(special(&bytes), bytes.iter().position(|b| matches!(b, b'"' | b'\\' | 0..0x20)));
+        }
     }
 
     #[test]

@@ -40,6 +40,7 @@ pub use self::quota::{Dimension, Period, QuotaViolation};
 pub use self::signal::Signal;
 pub(crate) use self::signal::Signals;
 pub use self::usage::Usage;
+use crate::catalogue::Catalogue;
 use crate::classify::redact;
 use crate::google_rpc::{Code, Status};
 
@@ -159,6 +160,18 @@ impl EndCell {
     pub(crate) fn cut(&self, kind: Kind) {
         let _ = self.0.cut.set(kind);
     }
+}
+
+/// A model that is gone, or is about to be: [`Verdict::retired`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Retired {
+    /// Its name.
+    pub model: String,
+    /// The day on which it retires, such as `2026-12-01`.
+    pub since: String,
+    /// What is to be used instead, where it is known.
+    pub successor: Option<String>,
 }
 
 /// What one attempt's outcome means. See the [module documentation](self).
@@ -460,6 +473,29 @@ impl Verdict {
             .as_ref()
             .and_then(Piece::name)
             .or_else(|| inner.quota.iter().find_map(QuotaViolation::model))
+    }
+
+    /// The retirement of the model that the answer names, where that is what is wrong: a [`NotFound`](Kind::NotFound) of a
+    /// model that retires, or a 400 or 429 of one whose day has come, for retired models answer with these as well.
+    ///
+    /// Read from the [catalogue](crate::catalogue) that counts at the moment of the question.
+    #[must_use]
+    pub fn retired(&self) -> Option<Retired> {
+        let by_date = match self.kind()? {
+            Kind::NotFound => false,
+            Kind::InvalidArgument | Kind::RateLimited | Kind::QuotaExhausted => true,
+            _ => return None,
+        };
+        let catalogue = Catalogue::current();
+        let model = catalogue.model(self.model()?)?;
+        if by_date && !model.is_retired(crate::time::wall_clock()) {
+            return None;
+        }
+        Some(Retired {
+            model: model.name().to_owned(),
+            since: model.retires()?.to_owned(),
+            successor: model.successor().map(str::to_owned),
+        })
     }
 
     /// The raw `google.rpc.Status` with all its details, keys and tokens replaced. Parsed anew at each call;

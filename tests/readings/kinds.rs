@@ -390,3 +390,23 @@ fn a_quota_of_a_minute_without_a_delay_waits_for_its_window() {
         );
     }
 }
+
+#[test]
+fn a_retired_model_is_named_with_its_successor() {
+    let not_found = |model: &str| {
+        json!({ "error": { "code": 404, "status": "NOT_FOUND", "message": format!("models/{model} is not found for API version v1beta") } }).to_string()
+    };
+    let retired = judge(404, &[], not_found("gemini-2.0-flash")).retired().unwrap();
+    assert_eq!((retired.model.as_str(), retired.since.as_str()), ("gemini-2.0-flash", "2026-06-01"));
+    assert_eq!(retired.successor.as_deref(), Some("gemini-3.5-flash-lite"));
+    assert_eq!(judge(404, &[], not_found("gemini-3.8-flash")).retired(), None);
+    assert_eq!(judge(404, &[], not_found("no-such-model")).retired(), None);
+    assert_eq!(
+        judge(503, &[], not_found("gemini-2.0-flash").replace("NOT_FOUND", "UNAVAILABLE")).retired(),
+        None
+    );
+    // An odd 429 of one whose day has come.
+    let quota = r#"{"error":{"code":429,"message":"x","details":[{"violations":[{"quotaId":"XRequestsPerMinute","quotaValue":"4","quotaDimensions":{"model":"gemini-2.0-flash"}}]}]}}"#;
+    assert!(judge(429, &[], quota).retired().is_some());
+    assert_eq!(judge(429, &[], quota.replace("gemini-2.0-flash", "gemini-3.8-flash")).retired(), None);
+}
