@@ -155,7 +155,8 @@ impl<'a> Facts<'a> {
             Some(_) => number >= 500,
         };
         let marked = memchr::memchr2(b'{', b'[', self.message.as_bytes()).is_some();
-        let own = (!self.message.is_empty() && (weak || marked)).then(|| {
+        let readable = !self.message.is_empty() && (weak || marked) && context.spend(self.message.len());
+        let own = readable.then(|| {
             let plain = self.escaped.then(|| super::literal::unescape(&self.message));
             Print::read(plain.as_deref().unwrap_or(&self.message))
         });
@@ -171,7 +172,7 @@ impl<'a> Facts<'a> {
             (None, None) => return,
         };
         // A number without a name beside it may be anything where the answer has one of its own.
-        let named = print.facts.status.is_some() || number >= 500 || number < 400;
+        let named = print.facts.status.is_some() || !(400..500).contains(&number);
         let mut facts = print.facts;
         let (code, status) = (facts.code.take(), facts.status.take());
         if weak && named && (code.is_some() || status.is_some()) {

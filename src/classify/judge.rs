@@ -163,7 +163,7 @@ fn read<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) -> Form {
         None => Form::Empty,
         Some(b'{') if http >= 400 && usual(facts, text, http) => Form::Json,
         Some(b'{' | b'[' | b'"') => {
-            let context = Context::new(http);
+            let context = Context::new(http, text.len());
             let read = facts.fold(text, &context);
             let whole = read == Read::Whole;
             if !whole && !begins_as_json(text) {
@@ -190,7 +190,7 @@ fn read<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) -> Form {
             Form::Events
         }
         Some(_) => {
-            print(facts, text, &Context::new(http));
+            print(facts, text, &Context::new(http, text.len()));
             Form::Text
         }
     }
@@ -200,7 +200,7 @@ fn read<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) -> Form {
 fn usual<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) -> bool {
     let is_usual = usual::read(facts, text).is_some();
     if is_usual {
-        facts.settle(&Context::new(http));
+        facts.settle(&Context::new(http, text.len()));
     } else {
         *facts = Facts::default();
     }
@@ -262,7 +262,7 @@ fn events<'a>(facts: &mut Facts<'a>, text: &'a str) {
         let line = text[at..end].trim_end_matches('\r');
         if let Some(data) = line.strip_prefix("data:") {
             let before = facts.has_error;
-            if facts.fold(data, &Context::new(200)) != Read::Whole {
+            if facts.fold(data, &Context::new(200, data.len())) != Read::Whole {
                 // An event that breaks off says that there was to be more.
                 facts.answer.foreign |= data.trim_start().starts_with(['{', '[']);
                 // Half a message still says most of it.
@@ -271,7 +271,7 @@ fn events<'a>(facts: &mut Facts<'a>, text: &'a str) {
                 }
             }
         } else if line.starts_with(['{', '[']) {
-            if facts.fold(&text[at..], &Context::new(200)) != Read::Whole {
+            if facts.fold(&text[at..], &Context::new(200, text.len() - at)) != Read::Whole {
                 text::scan(facts, &text[at..], 200);
             }
             return;

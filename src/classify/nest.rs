@@ -20,7 +20,9 @@ use super::text;
 const MAX_LEVELS: u8 = 12;
 /// Layers of escapes that are taken off one string.
 const MAX_LAYERS: u8 = 12;
-/// Bytes read in all strings together, those of each level counted again: what a body of the usual limit needs.
+/// Bytes read in all strings together, those of each level and layer counted again: so many times the body's own, so that the
+/// time stays linear, and never more than a body of the usual limit needs.
+const MAX_TIMES: usize = 16;
 const MAX_BYTES: usize = 2 * 1024 * 1024;
 /// Of a string that is read for words. Prints are short, whatever is in them.
 const MAX_WORDS: usize = 16 * 1024;
@@ -34,11 +36,13 @@ pub(super) struct Context {
 }
 
 impl Context {
-    pub(super) const fn new(http: u16) -> Self {
-        Self { http, left: Cell::new(MAX_BYTES) }
+    /// For a body of so many bytes.
+    pub(super) fn new(http: u16, bytes: usize) -> Self {
+        let left = bytes.saturating_mul(MAX_TIMES).saturating_add(MAX_WORDS).min(MAX_BYTES);
+        Self { http, left: Cell::new(left) }
     }
 
-    fn spend(&self, bytes: usize) -> bool {
+    pub(super) fn spend(&self, bytes: usize) -> bool {
         match self.left.get().checked_sub(bytes) {
             Some(left) => {
                 self.left.set(left);

@@ -120,7 +120,7 @@ fn limit(fields: &str) -> Option<u64> {
         let digits = value.bytes().take_while(u8::is_ascii_digit).count();
         let number = value[..digits].parse().ok()?;
         // A fraction, or a span of time, is no limit.
-        let after = value[digits..].as_bytes();
+        let after = &value.as_bytes()[digits..];
         let whole = match after {
             [b'.', b'0'..=b'9', ..] => false,
             [b, ..] => !b.is_ascii_alphanumeric() && *b != b'_',
