@@ -179,7 +179,8 @@ impl<'a> Facts<'a> {
             self.has_error = true;
             (self.code, self.status, self.code_name) = (code, status, None);
         }
-        if is_other && (weak && named || self.message.is_empty()) {
+        let longer = facts.message.len() > self.message.len();
+        if is_other && (self.message.is_empty() || weak && named && (longer || facts.has_details())) {
             (self.message, self.escaped) = (facts.message, false);
         }
         if self.violations.len() == 0 {

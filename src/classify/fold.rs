@@ -95,6 +95,13 @@ impl<'de> Visitor<'de> for Envelope<'_, '_, 'de> {
             answer.error_after_output |= answer.delivered();
             let reset = facts.reset.max(bare.reset);
             *facts = Facts { has_error: true, answer, reset, ..bare };
+        } else if facts.has_error && deep && !facts.unwrapped {
+            // Spring's `{"status": 500, "error": "Internal Server Error", "message": "… 429 …"}`.
+            if bare.unwrapped {
+                facts.take_over(bare);
+            } else if facts.code.is_none() && facts.status.is_none() {
+                context.note(facts, &bare.message);
+            }
         } else if !facts.has_error && deep {
             // Without a code it is still what there is.
             facts.spare = Some(bare.message).filter(|text| !text.is_empty()).or(facts.spare.take());

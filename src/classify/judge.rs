@@ -181,7 +181,7 @@ fn read<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) -> Form {
                 _ => Form::Events,
             }
         }
-        Some(b'<') => {
+        Some(b'<') if is_page(text) => {
             facts.message = Cow::Borrowed(prose::title(text).unwrap_or_default());
             Form::Text
         }
@@ -247,6 +247,14 @@ fn begins_as_json(text: &str) -> bool {
         Some(rest) => rest.trim_start_matches(blank).starts_with(['"', '}']) || rest.is_empty(),
         None => text.starts_with('"') || text.starts_with("[]") || inside.is_empty(),
     }
+}
+
+/// Whether a text in pointed brackets is a page, and not Python's print of an object (`<_InactiveRpcError of RPC …>`).
+fn is_page(text: &str) -> bool {
+    const TAGS: [&str; 9] = ["html", "head", "title", "body", "div", "center", "h1", "p", "script"];
+    let name = &text[1..];
+    let len = name.bytes().take_while(u8::is_ascii_alphanumeric).count();
+    name.starts_with(['!', '?', '/']) || TAGS.iter().any(|tag| name[..len].eq_ignore_ascii_case(tag))
 }
 
 fn is_event_stream(text: &str) -> bool {

@@ -148,6 +148,11 @@ impl Reader<'_> {
         }
         match self.blanks()? {
             b'{' => self.object(b'}', depth),
+            // Elixir's maps.
+            b'%' if self.text[self.at..].starts_with("%{") => {
+                self.at += 1;
+                self.object(b'}', depth)
+            }
             b'[' => self.list(depth),
             quote @ (b'"' | b'\'' | b'`') => self.string(quote).map(drop),
             // Python's bytes and raw strings.
@@ -432,6 +437,7 @@ mod tests {
             r#"{'error': {'code': 429, 'message': 'It\'s over, try "later"', 'details': [{'ok': None}]}}"#,
             r#"{ error: { code: 429, message: `It's over, try "later"`, details: [ { ok: undefined }, ] } }"#,
             r#"{"error"=>{"code"=>429, "message"=>"It's over, try \"later\"", "details"=>[{"ok"=>nil}]}}"#,
+            r#"{"error" => %{"code" => 429, "message" => "It's over, try \"later\"", "details" => [%{"ok" => nil}]}}"#,
             r#"{error={code=429, message=It's over, try "later", details=[{ok=null}]}}"#,
             r#"{error: {code: 429, message: It's over, try "later", details: [{ok: null}]}}"#,
             "{<EOL>  \"error\": {<EOL>\"code\": 429, \"message\": \"It's over, try \\\"later\\\"\", \"details\": [{\"ok\": null}]}}",

@@ -45,6 +45,11 @@ pub(super) fn status(text: &str) -> Named {
                 camel = camel.or_else(|| place.camel(word));
                 alias = alias.or_else(|| place.alias(word));
             }
+            // Swift's `RPCStatus.resourceExhausted`.
+            b'a'..=b'z' if word.len() > 6 && before.ends_with("Status") => {
+                let upper = word[..1].to_ascii_uppercase() + &word[1..];
+                camel = camel.or_else(|| from_camel(&upper));
+            }
             _ => {}
         }
         (at, before) = (end, word);
@@ -66,13 +71,17 @@ impl Place<'_> {
         let rest = match self.after {
             // A fraction, a share, a version.
             [b'.', b'0'..=b'9', ..] | [b'%', ..] | [b'-', b'0'..=b'9', ..] => return None,
+            // Python's `429, message='Too Many Requests', url=…`.
+            [b',', rest @ ..] if rest.starts_with(b" message=") => {
+                return (self.label || self.leading).then_some(number);
+            }
             [b' ' | b':' | b'.' | b'-' | b']' | b')', rest @ ..] => rest,
             [] => return (self.label || self.leading).then_some(number),
             rest => return self.label.then_some(number).filter(|_| !rest.is_empty()),
         };
         let next = rest.iter().find(|b| !b" :.-".contains(b));
         // A sentence, a name or a body follows.
-        let begins = next.is_none_or(|b| b.is_ascii_uppercase() || b"{['\"*<".contains(b));
+        let begins = next.is_none_or(|b| b.is_ascii_uppercase() || b"{['\"*<]".contains(b));
         // "error 503 times" is prose.
         let loose = self.after[0] == b' ' && self.before.to_ascii_lowercase().ends_with("error");
         (if self.label && !loose { true } else { (self.label || self.leading) && begins }).then_some(number)
@@ -203,9 +212,16 @@ mod tests {
             ("got status: 503 Service Unavailable.", None, Some(503)),
             ("HTTP 502: Bad Gateway", None, Some(502)),
             ("[429 Too Many Requests] over", None, Some(429)),
+            ("x: [403 ] Firebase AI Logic requires it", None, Some(403)),
             ("litellm.RateLimitError: over", None, Some(429)),
             ("litellm.ServiceUnavailableError: down", None, Some(503)),
             ("429 Over the quota.", None, Some(429)),
+            ("429, message='Too Many Requests', url='https://x'", None, Some(429)),
+            (
+                "RPCError(httpResponseCode: 429, status: RPCStatus.resourceExhausted)",
+                Some(ResourceExhausted),
+                Some(429),
+            ),
             ("googleapi: Error 403: x, forbidden", None, Some(403)),
         ] {
             let named = status(text);

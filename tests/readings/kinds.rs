@@ -298,6 +298,29 @@ fn a_status_name_in_a_print_is_read() {
         (500, text("Status(StatusCode=\"Unavailable\", Detail=\"The model is overloaded.\")"), "overloaded UNAVAILABLE backoff"),
         (400, text("400 User location is not supported for the API use without a billing account linked."), "failed_precondition FAILED_PRECONDITION never"),
         (400, text("User location is not supported for the API use."), "failed_precondition FAILED_PRECONDITION never"),
+        (500, body("message", "x"), "internal again"),
+        (
+            500,
+            json!({ "status": 500, "error": "Internal Server Error", "message": "com.google.genai.errors.ClientException: 429 . You exceeded your current quota.", "path": "/chat" }).to_string().into_bytes(),
+            "rate_limited again",
+        ),
+        (
+            500,
+            json!({ "status": 500, "error": "Internal Server Error", "message": "HTTP 403 - {\"error\":{\"code\":403,\"message\":\"x\",\"status\":\"PERMISSION_DENIED\"}}" }).to_string().into_bytes(),
+            "permission_denied PERMISSION_DENIED never",
+        ),
+        (
+            429,
+            json!({ "error": { "message": "x: Quota exceeded for metric: g.com/requests, limit: 5\nPlease retry in 12.5s.", "type": "RESOURCE_EXHAUSTED", "code": "429" } }).to_string().into_bytes(),
+            "rate_limited RESOURCE_EXHAUSTED after 12.5s@message + requests/unknown 5 ~g.com/requests",
+        ),
+        (500, text("429, message='Too Many Requests', url='https://x'"), "rate_limited again"),
+        (
+            500,
+            text("<_InactiveRpcError of RPC that terminated with:\n\tstatus = StatusCode.RESOURCE_EXHAUSTED\n\tdetails = \"Quota exceeded\"\n>"),
+            "rate_limited RESOURCE_EXHAUSTED backoff",
+        ),
+        (500, body("error", "FirebaseError: AI: Error fetching from https://x: [403 ] It is not enabled"), "permission_denied never"),
         // Google's own words for itself stay.
         (400, json!({ "error": { "code": 400, "status": "INVALID_ARGUMENT", "message": "Bad value for code: 503 UNAVAILABLE." } }).to_string().into_bytes(), "invalid_argument INVALID_ARGUMENT never"),
         (500, text("upstream failed with 503 of 900 calls"), "internal again"),
