@@ -200,7 +200,7 @@ async fn a_watched_body_publishes_its_end_once() {
             let verdict = Verdict::of(&response);
             assert_eq!((verdict.kind(), verdict.outcome()), (None, None), "not known yet");
             assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), text);
-            assert_eq!(verdict.outcome(), Some(outcome), "{:.200}", text);
+            assert_eq!(verdict.outcome(), Some(outcome), "{text:.200}");
         }
     }
     let broken = chunks(stream, 30).into_iter().chain([Step::Fail]);
