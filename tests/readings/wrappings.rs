@@ -125,7 +125,7 @@ fn python(value: &Value) -> String {
 
 fn node(value: &Value, depth: usize) -> String {
     match value {
-        Value::String(text) => repr(text).replace(". ", ". ' +\n  '").replace("\"' +", "\"' +"),
+        Value::String(text) => repr(text).replace(". ", ". ' +\n  '"),
         Value::Array(items) => {
             format!("[\n{}\n]", items.iter().map(|v| node(v, depth + 1)).collect::<Vec<_>>().join(",\n  "))
         }
