@@ -28,7 +28,7 @@
 //!     .layer(ClassifyLayer::new())
 //!     .service(client);
 //!
-//! let request = Request::post("https://generativelanguage.googleapis.com/v1beta/models/gemini-2.5-flash:generateContent")
+//! let request = Request::post("https://generativelanguage.googleapis.com/v1beta/models/gemini-3.5-flash-lite:generateContent")
 //!     .body(Full::from(r#"{"contents":[{"parts":[{"text":"Hello"}]}]}"#))?;
 //! let response = gemini.oneshot(request).await?;
 //!
@@ -94,6 +94,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod blame;
+pub mod catalogue;
 pub mod circuit_breaker;
 pub mod classify;
 pub mod concurrency;

@@ -265,7 +265,7 @@ fn chain(source: &str, text: &str) -> Result<Chain, String> {
     });
     let chain = parsed.ok_or_else(|| {
         format!(
-            "{source} must be a model and those that stand in for it, such as gemini-2.5-pro=gemini-2.5-flash"
+            "{source} must be a model and those that stand in for it, such as gemini-3.8-flash=gemini-3.5-flash-lite"
         )
     })?;
     let mut names = vec![&chain.model];

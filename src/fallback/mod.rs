@@ -111,7 +111,7 @@
 //! # let client = tower::service_fn(async |_: http::Request<http_body_util::Full<bytes::Bytes>>|
 //! #     Ok::<_, std::io::Error>(http::Response::new(http_body_util::Full::<bytes::Bytes>::default())));
 //! let fallback = ModelFallbackLayer::builder()
-//!     .chain("gemini-2.5-pro", ["gemini-2.5-flash", "gemini-2.0-flash"])
+//!     .chain("gemini-3.8-flash", ["gemini-3.5-flash-lite", "gemini-2.5-flash-lite"])
 //!     .build()?;
 //! let service = ServiceBuilder::new()
 //!     .layer(fallback)
@@ -143,8 +143,8 @@
 //! # });
 //! let (breaker, limit) = (CircuitBreakerLayer::default(), RateLimitLayer::default());
 //! let fallback = ModelFallbackLayer::builder()
-//!     .chain("gemini-2.5-pro", ["gemini-2.5-flash", "gemini-2.0-flash"])
-//!     .chain("gemini-2.5-flash", ["gemini-2.5-flash-lite"])
+//!     .chain("gemini-3.8-flash", ["gemini-3.5-flash-lite", "gemini-2.5-flash-lite"])
+//!     .chain("gemini-3.5-flash-lite", ["gemini-2.5-flash-lite"])
 //!     .circuits(breaker.handle())
 //!     .rate_limits(limit.handle())
 //!     .header(HeaderName::from_static("x-gemini-model"))
@@ -161,10 +161,10 @@
 //!     .layer(ClassifyLayer::new())
 //!     .service(client);
 //!
-//! let request = http::Request::post("http://127.0.0.1/v1beta/models/gemini-2.5-pro:generateContent");
+//! let request = http::Request::post("http://127.0.0.1/v1beta/models/gemini-3.8-flash:generateContent");
 //! let response = service.oneshot(request.body(Full::<Bytes>::from("{}"))?).await?;
-//! assert_eq!(response.headers()["x-gemini-model"], "gemini-2.5-flash");
-//! assert_eq!(AnsweredBy::of(&response).and_then(AnsweredBy::model), Some("gemini-2.5-flash"));
+//! assert_eq!(response.headers()["x-gemini-model"], "gemini-3.5-flash-lite");
+//! assert_eq!(AnsweredBy::of(&response).and_then(AnsweredBy::model), Some("gemini-3.5-flash-lite"));
 //! # Ok(()) }
 //! ```
 
