@@ -210,6 +210,8 @@ impl Gate {
             }
             self.grant(&mut inside, now, &mut wakes);
             let found = match inside.granted.remove(&place.ticket) {
+                // It was its turn just now, and too late.
+                None if inside.late.remove(&place.ticket) => (Turn::Late, None),
                 Some(grant) => {
                     if let Some(control) = &mut inside.control {
                         control.restart(grant.start.number, now);
