@@ -35,7 +35,7 @@ pub(super) fn delay(message: &str) -> Option<Duration> {
 
 /// Whether this is a page of Google's front end, or its sentence: "The server encountered a temporary error and could not
 /// complete your request. Please try again in 30 seconds."
-fn is_page(message: &str) -> bool {
+pub(super) fn is_page(message: &str) -> bool {
     says(
         message,
         &["<html", "<HTML", "<!DOCTYPE", "<!doctype", "temporary error and could not complete your request"],

@@ -335,5 +335,6 @@ fn model<'f>(facts: &'f Facts<'_>, kind: Kind) -> Option<&'f str> {
             | Kind::PermissionDenied
             | Kind::Overloaded
     );
-    names_its_own.then(|| prose::model(&facts.message))?
+    // A page names the path that was asked for.
+    names_its_own.then(|| prose::model(&facts.message).filter(|_| !prose::is_page(&facts.message)))?
 }

@@ -52,8 +52,8 @@ pub(super) fn scan<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) {
                 scan.pair(facts, name, value);
                 // Somebody's words in quotes: `upstream said: "429 … [violations { … }]"`. Each kind of quote ends at the next
                 // of its kind, so that the time stays linear.
-                let quoted = text[..next].ends_with(['"', '\'']) && value.len() > 40 && name != "message";
-                if quoted && memchr::memchr(b'{', value.as_bytes()).is_some() {
+                let quoted = text[..next].ends_with(['"', '\'']) && value.len() > 16 && name != "message";
+                if quoted && memchr::memchr2(b'{', b'[', value.as_bytes()).is_some() {
                     at = next - 1 - value.len();
                 }
                 if name.starts_with("quota") && scan.violation.is_some() {
