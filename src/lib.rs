@@ -100,6 +100,9 @@ mod either;
 pub mod error;
 pub mod event;
 pub mod fallback;
+#[cfg(feature = "fleet")]
+#[cfg_attr(docsrs, doc(cfg(feature = "fleet")))]
+pub mod fleet;
 pub mod google_rpc;
 pub mod guide;
 mod keyed;
