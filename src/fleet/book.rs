@@ -66,8 +66,8 @@ pub(super) struct Record {
     /// The tokens of the first that it wants.
     pub(super) head: u64,
     pub(super) weight: u32,
-    /// Requests and tokens that it was served, by weight: the least goes first.
-    pub(super) served: (f64, f64),
+    /// What it was served, by weight: the least goes first.
+    pub(super) served: f64,
     /// It has left, and is kept to know its messages again.
     pub(super) left: bool,
     /// When it was told to ask again.
@@ -301,7 +301,7 @@ impl Book {
                 want: Amount::default(),
                 head: 0,
                 weight: 1,
-                served: (0.0, 0.0),
+                served: 0.0,
                 left: false,
                 due: 0,
                 limits: take.limits,
@@ -349,9 +349,6 @@ impl Book {
         record.weight = take.weight.max(1);
         record.limits = take.limits;
         record.left = false;
-        let weight = f64::from(record.weight);
-        record.served.0 += take.spent.requests as f64 / weight;
-        record.served.1 += take.spent.tokens as f64 / weight;
     }
 
     pub(super) fn charge(&mut self, leaves: Micros, amount: Amount) {
@@ -398,8 +395,10 @@ impl Book {
             limits: most,
             want: take.want,
             sizes: &take.sizes,
-            slack: terms.lease,
+            slack: 2 * terms.lease,
         };
+        let record = &mut self.members[me];
+        record.served += share::cost(take.spent, most) / f64::from(record.weight);
         let share = share::share(&mut self.members, &wants);
         let granted = share.granted;
         #[cfg(test)]
@@ -431,10 +430,8 @@ impl Book {
             let room = Room { parts: parts.minus(take.part), most, left, largest: share.largest };
             self.serve(take, &room, granted, &mut reply);
             let record = &mut self.members[me];
-            let weight = f64::from(record.weight);
             // What went to the part is counted when it is used.
-            record.served.0 += reply.grant.requests as f64 / weight;
-            record.served.1 += reply.grant.tokens as f64 / weight;
+            record.served += share::cost(reply.grant, most) / f64::from(record.weight);
             if granted.requests < take.want.requests {
                 wants.free = wants.free.minus(granted);
                 let next = take.sizes.get(granted.requests as usize).copied().unwrap_or(0);

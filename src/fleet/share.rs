@@ -1,12 +1,16 @@
 //! Who gets what is free: max-min fair over members, by weight. Pure.
 //!
-//! Each member has a level, which is what it was served by its weight. What is free is poured over the members that
-//! wait like water: those at the lowest level get it first, until all stand equally high or want no more. So a member that
-//! asks twice gets no more than one that asks once, a large prompt is passed for no longer than it takes others to be
-//! served as much, and whoever begins to wait begins at the lowest level.
+//! Each request costs the larger of its shares of the two limits (dominant resource fairness). A member's level is what it
+//! was served by its weight. What is free is poured over the members that wait like water: those at the lowest level get it
+//! first, until all stand equally high or want no more. So a member that asks twice gets no more than one that asks once,
+//! a large prompt is passed for no longer than it takes others to be served as much, and whoever begins to wait begins at
+//! the lowest level.
 
 use super::book::Record;
 use super::message::{Amount, MANY, Micros};
+
+/// Rounding errors of sums of costs.
+const NOTHING: f64 = 1e-9;
 
 /// What is to be shared, and with whom.
 #[derive(Debug)]
@@ -17,6 +21,7 @@ pub(super) struct Wants<'a> {
     pub(super) free: Amount,
     pub(super) limits: Amount,
     pub(super) want: Amount,
+    /// Tokens of the first that wait; empty where they are not limited.
     pub(super) sizes: &'a [u64],
     /// How long after its turn a member is still thought to wait.
     pub(super) slack: Micros,
@@ -31,56 +36,37 @@ pub(super) struct Share {
     pub(super) largest: u64,
 }
 
-/// One of the two things that are shared.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Of {
-    Requests,
-    Tokens,
-}
-
-impl Of {
-    const fn want(self, member: &Record) -> u64 {
-        match self {
-            Self::Requests => member.want.requests,
-            Self::Tokens => member.want.tokens,
-        }
-    }
-
-    const fn level(self, member: &Record) -> f64 {
-        match self {
-            Self::Requests => member.served.0,
-            Self::Tokens => member.served.1,
-        }
-    }
+/// The larger share of the two limits.
+pub(super) fn cost(amount: Amount, limits: Amount) -> f64 {
+    let requests = amount.requests as f64 / limits.requests as f64;
+    let tokens = if limits.tokens >= MANY { 0.0 } else { amount.tokens as f64 / limits.tokens as f64 };
+    requests.max(tokens)
 }
 
 impl Record {
-    fn is_hungry(&self, now: Micros, slack: Micros) -> bool {
+    pub(super) fn is_hungry(&self, now: Micros, slack: Micros) -> bool {
         self.want.requests > 0 && now <= self.due + slack
     }
 }
 
 /// Works out what the member that asks may have now, and writes down what it wants.
 pub(super) fn share(members: &mut [Record], wants: &Wants<'_>) -> Share {
-    let Wants { now, me, slack, .. } = *wants;
+    let Wants { now, me, slack, limits, .. } = *wants;
     let was_hungry = members[me].is_hungry(now, slack);
     let mut share = Share::default();
-    let mut lowest: Option<(f64, f64)> = None;
+    let mut lowest: Option<f64> = None;
     for (at, m) in members.iter().enumerate() {
         if at != me && m.is_hungry(now, slack) {
             share.hungry += 1;
             share.largest = share.largest.max(m.head);
-            let low = lowest.unwrap_or(m.served);
-            lowest = Some((low.0.min(m.served.0), low.1.min(m.served.1)));
+            lowest = Some(lowest.map_or(m.served, |low| low.min(m.served)));
         }
     }
-    let head = wants.sizes.first().copied().unwrap_or(0).min(wants.limits.tokens);
+    let head = wants.sizes.first().copied().unwrap_or(0).min(limits.tokens);
     let mine = &mut members[me];
     if let (false, Some(low)) = (was_hungry, lowest) {
         // No debt is older than what a window can hold.
-        let within = |level: f64, low: f64, limit: u64| level.max(low).min(low + limit as f64);
-        mine.served.0 = within(mine.served.0, low.0, wants.limits.requests);
-        mine.served.1 = within(mine.served.1, low.1, wants.limits.tokens);
+        mine.served = mine.served.max(low).min(low + 1.0);
     }
     mine.want = wants.want;
     mine.head = head;
@@ -90,27 +76,61 @@ pub(super) fn share(members: &mut [Record], wants: &Wants<'_>) -> Share {
     }
     share.largest = share.largest.max(head);
 
-    let requests = Pour::new(Of::Requests, members, wants, wants.free.requests);
-    let most = wants.want.requests.min(wants.free.requests);
-    let mut granted = largest(most, |count| requests.fits(count));
-    if granted == 0 && requests.is_next(1) {
-        granted = 1;
+    let mut most = wants.want.requests.min(wants.free.requests);
+    let mut sums = Vec::new();
+    if limits.tokens < MANY {
+        let mut sum = 0;
+        for size in wants.sizes {
+            sum += (*size).min(limits.tokens);
+            if sums.len() as u64 >= most || sum > wants.free.tokens {
+                break;
+            }
+            sums.push(sum);
+        }
+        most = most.min(sums.len() as u64);
     }
-    if wants.limits.tokens >= MANY {
-        share.granted = Amount::new(granted, 0);
-        return share;
-    }
-    let mut sums = vec![0];
-    for size in wants.sizes.iter().take(usize::try_from(granted).unwrap_or(usize::MAX)) {
-        sums.push(sums[sums.len() - 1] + (*size).min(wants.limits.tokens));
-    }
-    let tokens = Pour::new(Of::Tokens, members, wants, wants.free.tokens);
-    let mut count = largest(sums.len() as u64 - 1, |count| tokens.fits(sums[count as usize]));
-    if count == 0 && granted > 0 && sums.len() > 1 && tokens.is_next(head) {
+    let amount = |count: u64| {
+        let tokens = if limits.tokens < MANY { sums[count as usize - 1] } else { 0 };
+        Amount::new(count, tokens)
+    };
+    let pour = Pour::new(members, wants);
+    let free = pour.free(wants.free);
+    let mut count = largest(most, |count| pour.fits(cost(amount(count), limits), free));
+    if count == 0 && most > 0 && pour.before() + cost(amount(1), limits) <= free + NOTHING {
         count = 1;
     }
-    share.granted = Amount::new(count, sums[count as usize]);
+    if count > 0 {
+        share.granted = amount(count);
+    }
     share
+}
+
+/// How long until the member's next request may go, as far as charges tell that are there now.
+pub(super) fn wait(
+    members: &[Record],
+    wants: &Wants<'_>,
+    ring: &[(Micros, Amount)],
+    head: u64,
+    heartbeat: Micros,
+) -> Micros {
+    let pour = Pour::new(members, wants);
+    let tokens = if wants.limits.tokens < MANY { head } else { 0 };
+    let needed = pour.before() + cost(Amount::new(1, tokens), wants.limits);
+    let mut free = wants.free;
+    let enough = |free: Amount| {
+        free.requests >= 1 && free.tokens >= tokens && needed <= pour.free(free) + NOTHING
+    };
+    for (leaves, amount) in ring {
+        if enough(free) {
+            break;
+        }
+        free = free.plus(*amount);
+        if enough(free) {
+            return leaves - wants.now;
+        }
+    }
+    // Either nobody knows when, or what is free is there for others first.
+    heartbeat
 }
 
 /// A mutant: whoever asks first has all.
@@ -127,34 +147,6 @@ pub(super) fn greedy(wants: &Wants<'_>) -> Amount {
         granted = granted.plus(Amount::new(1, size));
     }
     granted
-}
-
-/// How long until the member's next request may go, as far as charges tell that are there now.
-pub(super) fn wait(
-    members: &[Record],
-    wants: &Wants<'_>,
-    ring: &[(Micros, Amount)],
-    head: u64,
-    heartbeat: Micros,
-) -> Micros {
-    let requests = Pour::new(Of::Requests, members, wants, wants.free.requests);
-    let mut needed = Amount::new(requests.before() + 1, 0);
-    if wants.limits.tokens < MANY {
-        needed.tokens = Pour::new(Of::Tokens, members, wants, wants.free.tokens).before() + head;
-    }
-    let mut free = wants.free;
-    let enough = |free: Amount| free.requests >= needed.requests && free.tokens >= needed.tokens;
-    if enough(free) {
-        // What is free is there for others first; it is not known when they take it.
-        return 1_000;
-    }
-    for (leaves, amount) in ring {
-        free = free.plus(*amount);
-        if enough(free) {
-            return leaves - wants.now;
-        }
-    }
-    heartbeat
 }
 
 /// The largest number up to `most` that fits; what is smaller than one that fits does, too.
@@ -174,54 +166,69 @@ fn largest(most: u64, fits: impl Fn(u64) -> bool) -> u64 {
     low
 }
 
-/// One of the two, poured over those that wait.
-struct Pour<'a> {
-    of: Of,
-    members: &'a [Record],
-    wants: &'a Wants<'a>,
-    free: u64,
+/// Those that wait, as costs.
+struct Pour {
+    /// Level, weight, what it wants, what its next request costs; and whether it comes first among equals.
+    others: Vec<(f64, f64, f64, f64, bool)>,
+    level: f64,
+    weight: f64,
+    /// All that is wanted, the member's own included.
+    wanted: Amount,
+    cost: f64,
+    limits: Amount,
 }
 
-impl<'a> Pour<'a> {
-    const fn new(of: Of, members: &'a [Record], wants: &'a Wants<'a>, free: u64) -> Self {
-        Self { of, members, wants, free }
+impl Pour {
+    fn new(members: &[Record], wants: &Wants<'_>) -> Self {
+        let limits = wants.limits;
+        let me = &members[wants.me];
+        let mut pour = Self {
+            others: Vec::new(),
+            level: me.served,
+            weight: f64::from(me.weight),
+            wanted: wants.want,
+            cost: cost(wants.want, limits),
+            limits,
+        };
+        for (at, m) in members.iter().enumerate() {
+            if at != wants.me && m.is_hungry(wants.now, wants.slack) {
+                let want = cost(m.want, limits);
+                let head = cost(Amount::new(1, m.head), limits);
+                pour.others.push((m.served, f64::from(m.weight), want, head, at < wants.me));
+                pour.wanted = pour.wanted.plus(m.want);
+                pour.cost += want;
+            }
+        }
+        pour
     }
 
-    /// Others that wait for it.
-    fn others(&self) -> impl Iterator<Item = (usize, &'a Record)> {
-        let (of, wants) = (self.of, self.wants);
-        self.members.iter().enumerate().filter(move |(at, m)| {
-            *at != wants.me && of.want(m) > 0 && m.is_hungry(wants.now, wants.slack)
-        })
+    /// What is free, as a cost: the part of all that is wanted that it is enough for.
+    fn free(&self, free: Amount) -> f64 {
+        let part = |free: u64, wanted: u64| if wanted == 0 { 1.0 } else { free as f64 / wanted as f64 };
+        let mut enough = part(free.requests, self.wanted.requests);
+        if self.limits.tokens < MANY {
+            enough = enough.min(part(free.tokens, self.wanted.tokens));
+        }
+        enough.min(1.0) * self.cost
     }
 
     /// Whether there is enough for everybody to stand where the member would with so much more.
-    fn fits(&self, amount: u64) -> bool {
-        let me = &self.members[self.wants.me];
-        let level = self.of.level(me) + amount as f64 / f64::from(me.weight);
-        let mut needed = amount as f64;
-        for (_, m) in self.others() {
-            let to_level = f64::from(m.weight) * (level - self.of.level(m));
-            needed += to_level.max(0.0).min(self.of.want(m) as f64);
+    fn fits(&self, more: f64, free: f64) -> bool {
+        let level = self.level + more / self.weight;
+        let mut needed = more;
+        for (served, weight, want, _, _) in &self.others {
+            needed += (weight * (level - served)).max(0.0).min(*want);
         }
-        needed <= self.free as f64 + 1e-6
-    }
-
-    /// Whether what is left over in fractions is the member's turn.
-    fn is_next(&self, amount: u64) -> bool {
-        self.before() + amount <= self.free
+        needed <= free + NOTHING
     }
 
     /// What those need that stand lower than the member, or as low and come first.
-    fn before(&self) -> u64 {
-        let me = &self.members[self.wants.me];
-        let level = self.of.level(me);
-        let mut before = 0;
-        for (at, m) in self.others() {
-            let below = level - self.of.level(m);
-            if below > 0.0 || (below == 0.0 && at < self.wants.me) {
-                let to_level = (f64::from(m.weight) * below - 1e-6).ceil();
-                before += (to_level as u64).max(1).min(self.of.want(m));
+    fn before(&self) -> f64 {
+        let mut before = 0.0;
+        for (served, weight, want, head, first) in &self.others {
+            let below = self.level - served;
+            if below > NOTHING || (below >= -NOTHING && *first) {
+                before += (weight * below).max(*head).min(*want);
             }
         }
         before
