@@ -418,11 +418,14 @@ impl Book {
             reply.held = Held::Closed;
             if probe_at > now {
                 reply.wait = probe_at - now;
-            } else if take.want.requests > 0 && free.requests > 0 {
-                self.probe(now);
-                reply.probe = true;
-                let tokens = take.sizes.first().copied().unwrap_or(0).min(most.tokens);
-                reply.grant = Amount::new(1, if most.tokens >= MANY { 0 } else { tokens });
+            } else if take.want.requests > 0 && wants.free.requests > 0 {
+                let head = take.sizes.first().copied().unwrap_or(0).min(most.tokens);
+                let head = if most.tokens >= MANY { 0 } else { head };
+                if head <= free.tokens {
+                    self.probe(now);
+                    reply.probe = true;
+                    reply.grant = Amount::new(1, head);
+                }
             }
         } else if left == 0 {
             (reply.held, reply.wait) = (Held::Day, self.day.ends.saturating_sub(now).max(1_000));

@@ -2,12 +2,21 @@
 
 mod book;
 mod member;
+mod memory;
 mod message;
 #[cfg(test)]
 mod model;
+#[cfg(feature = "redis")]
+mod redis;
 mod share;
+mod store;
 
 pub use self::member::Outage;
+pub use self::memory::MemoryStore;
 pub use self::message::{
     Amount, Close, Correction, DayEnd, Held, Micros, Notice, Quota, Reply, StoreKey, Take, Terms, Use,
 };
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub use self::redis::RedisStore;
+pub use self::store::{Notices, Store, StoreError, StoreFault, StoreFuture};

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::book::Book;
 use super::member::{Manner, Member, Outage, Queued, UseId};
-use super::message::{Amount, DayEnd, Micros, Quota, Reply, StoreKey, Take, Terms};
+use super::message::{Amount, Close, DayEnd, Micros, Quota, Reply, StoreKey, Take, Terms};
 
 /// A fault that is built in on purpose, to see that the test notices it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +115,13 @@ enum Message {
     Reply(u64, Reply),
 }
 
+/// What a store was told, and when.
+pub(super) enum Told {
+    Take(Micros, String, Box<(Take, Reply)>),
+    Close(Micros, Close),
+    Flush,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Sent {
     at: Micros,
@@ -140,6 +147,8 @@ struct World {
     log: Vec<Sent>,
     from: usize,
     faults: bool,
+    /// What the store was told and answered, for another one to be told the same.
+    told: Option<Vec<Told>>,
     /// Who must not go away, and until when.
     stays: (u64, Micros),
     steps: u64,
@@ -174,6 +183,7 @@ impl World {
             log: Vec::new(),
             from: 0,
             faults,
+            told: None,
             stays: (0, 0),
             steps: 0,
         };
@@ -272,6 +282,9 @@ impl World {
                             self.before.pop_front();
                         }
                         let (reply, wrote) = self.book.take(self.now, &run, &take);
+                        if let Some(told) = &mut self.told {
+                            told.push(Told::Take(self.now, run, Box::new((take.clone(), reply.clone()))));
+                        }
                         if wrote.born {
                             // Those who hear of it say what they hold.
                             for process in self.processes.values_mut() {
@@ -438,6 +451,23 @@ impl World {
                 self.processes.get_mut(&one).expect("it lives").cut_until = cut;
             }
             // The server restarts, and some of its last writes were lost.
+            7_060..7_064 if self.told.is_some() => self.run += 1,
+            7_065..7_068 if self.told.is_some() => {}
+            // A 429.
+            7_068..7_074 => {
+                let lasts = Some(self.rng.below(20 * S)).filter(|_| self.rng.0 % 5 > 0);
+                let close = Close {
+                    limit: self.quota.requests.filter(|_| self.rng.0 % 3 == 0),
+                    ramp: self.rng.0 % 2 == 0,
+                    probe: self.rng.below(10 * S),
+                    ..Close::new((self.rng.0 % 4) as u8, lasts)
+                };
+                let close = if self.rng.chance(20) { Close::new(Close::OPEN, None) } else { close };
+                self.book.close(now, WINDOW, close);
+                if let Some(told) = &mut self.told {
+                    told.push(Told::Close(now, close));
+                }
+            }
             7_060..7_064 => {
                 let lost = self.rng.below(12) as usize;
                 let book = self.before.iter().rev().nth(lost).filter(|book| book.epoch != 0);
@@ -453,6 +483,9 @@ impl World {
                 let Some((id, _)) = self.processes.iter().find(knows) else { return };
                 self.stays = (*id, now + MINUTE);
                 self.before.clear();
+                if let Some(told) = &mut self.told {
+                    told.push(Told::Flush);
+                }
                 self.book = Book::default();
                 self.book.mutant = self.mutant;
             }
@@ -500,6 +533,16 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// What a store is told in the life of a fleet, and what the reference answers.
+pub(super) fn told(seed: u64, steps: u64) -> Vec<Told> {
+    let mut world = World::new(seed, None, true);
+    world.told = Some(Vec::new());
+    for _ in 0..steps {
+        world.step().expect("the bound holds");
+    }
+    world.told.take().unwrap_or_default()
 }
 
 /// One life of a fleet with faults.
