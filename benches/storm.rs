@@ -4,6 +4,8 @@
 //! cargo bench --bench storm -- [--scenario FILE|NAME|all] [--contender NAME|all] [--seeds N] [--json]
 //!                              [--threads N] [--out FOLDER] [--record FILE]
 //! cargo bench --bench storm -- --jitter
+//! cargo bench --bench storm -- --harm [--scenario NAME|FILE|FOLDER] [--contender NAME] [--seeds N] [--json]
+//! cargo bench --bench storm -- --weather --days N --seed N [--family NAME] [--contender NAME] [--seeds N] [--json]
 //! ```
 //!
 //! Scenarios are data: `benches/storm/scenarios`, and its README says what each member means. Every contender meets the
@@ -46,15 +48,24 @@ use lexopt::prelude::*;
 
 use storm::run::{Cell, Contender};
 use storm::scenario;
+use storm::stack::Variant;
+use storm::weather::families::Family;
+use storm::weather::{harm, judge, report as weather};
 
 /// What is asked for on the command line.
 struct Options {
     scenario: String,
     contender: String,
-    seeds: u64,
+    /// So many as the mode has by default where nothing is said.
+    seeds: Option<u64>,
     threads: usize,
     json: bool,
     jitter: bool,
+    harm: bool,
+    weather: bool,
+    days: u64,
+    seed: u64,
+    family: Option<Family>,
     out: PathBuf,
     record: Option<PathBuf>,
 }
@@ -64,10 +75,15 @@ fn options() -> Result<Options, lexopt::Error> {
     let mut options = Options {
         scenario: "all".to_owned(),
         contender: "all".to_owned(),
-        seeds: 10,
+        seeds: None,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         json: false,
         jitter: false,
+        harm: false,
+        weather: false,
+        days: 170,
+        seed: 1,
+        family: None,
         out: here.join("target/storm"),
         record: None,
     };
@@ -76,10 +92,15 @@ fn options() -> Result<Options, lexopt::Error> {
         match argument {
             Long("scenario") => options.scenario = parser.value()?.string()?,
             Long("contender") => options.contender = parser.value()?.string()?,
-            Long("seeds") => options.seeds = parser.value()?.parse()?,
+            Long("seeds") => options.seeds = Some(parser.value()?.parse()?),
             Long("threads") => options.threads = parser.value()?.parse()?,
             Long("json") => options.json = true,
             Long("jitter") => options.jitter = true,
+            Long("harm") => options.harm = true,
+            Long("weather") => options.weather = true,
+            Long("days") => options.days = parser.value()?.parse()?,
+            Long("seed") => options.seed = parser.value()?.parse()?,
+            Long("family") => options.family = Some(parser.value()?.parse_with(family)?),
             Long("out") => options.out = parser.value()?.into(),
             Long("record") => options.record = Some(parser.value()?.into()),
             // What cargo adds.
@@ -87,10 +108,16 @@ fn options() -> Result<Options, lexopt::Error> {
             other => return Err(other.unexpected()),
         }
     }
-    if options.seeds == 0 || options.threads == 0 {
+    if options.seeds == Some(0) || options.threads == 0 {
         return Err("`--seeds` and `--threads` must be at least 1".into());
     }
     Ok(options)
+}
+
+fn family(name: &str) -> Result<Family, String> {
+    let known = Family::ALL.map(Family::name).join(", ");
+    let found = Family::ALL.into_iter().find(|family| family.name() == name);
+    found.ok_or_else(|| format!("there are {known}"))
 }
 
 fn main() -> ExitCode {
@@ -104,12 +131,68 @@ fn main() -> ExitCode {
     }
 }
 
+/// Those that are asked for, by names with commas between them: all of them, or of those that are known.
+fn named(options: &Options, all: Vec<Contender>, known: Vec<Contender>) -> Result<Vec<Contender>, String> {
+    if options.contender == "all" {
+        return Ok(all);
+    }
+    let names = options.contender.split(',');
+    names
+        .map(|name| {
+            known.iter().copied().find(|contender| contender.name() == name).ok_or_else(|| {
+                let known: Vec<_> = known.iter().map(|contender| contender.name()).collect();
+                format!("no contender is called {name}: there are {}", known.join(", "))
+            })
+        })
+        .collect()
+}
+
 /// Whether every promise was kept.
 fn work(options: &Options) -> Result<bool, String> {
     if options.jitter {
         return Ok(jitter::table());
     }
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/storm/scenarios");
+    let benches = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/storm");
+    if options.weather {
+        let wanted = weather::Wanted {
+            days: options.days,
+            seed: options.seed,
+            family: options.family,
+            contenders: named(options, judge::everybody(), judge::everybody())?,
+            seeds: options.seeds.unwrap_or(1),
+            threads: options.threads,
+            json: options.json,
+            out: &options.out,
+        };
+        let lived = weather::Weather::live(&wanted);
+        let folder = lived.write(wanted.out)?;
+        if wanted.json {
+            println!("{:#}", lived.json());
+        } else {
+            lived.print();
+            println!("\nthe worst days are files in {}", folder.display());
+        }
+        return Ok(true);
+    }
+    if options.harm {
+        let contenders = named(options, storm::weather::harm::contenders(), judge::everybody())?;
+        let (folder, asked) = (benches.join("harm"), Path::new(&options.scenario));
+        let (days, name) = match options.scenario.as_str() {
+            "all" => (folder.as_path(), ""),
+            _ if asked.exists() => (asked, ""),
+            name => (folder.as_path(), name),
+        };
+        harm::print(&harm::Wanted {
+            days,
+            name,
+            contenders,
+            seeds: options.seeds.unwrap_or(2),
+            threads: options.threads,
+            json: options.json,
+        })?;
+        return Ok(true);
+    }
+    let folder = benches.join("scenarios");
     let mut scenarios = if Path::new(&options.scenario).is_file() {
         vec![scenario::read(Path::new(&options.scenario))?]
     } else {
@@ -122,18 +205,13 @@ fn work(options: &Options) -> Result<bool, String> {
     if scenarios.is_empty() {
         return Err(format!("no file and no scenario is called {name}"));
     }
-    let mut contenders = Contender::all();
-    if options.contender != "all" {
-        contenders.retain(|contender| contender.name() == options.contender);
-    }
-    if contenders.is_empty() {
-        let known: Vec<_> = Contender::all().iter().map(|contender| contender.name()).collect();
-        return Err(format!("no contender is called {}: there are {}", options.contender, known.join(", ")));
-    }
+    let known = Contender::all().into_iter().chain(judge::OURS).chain([Contender::Stack(Variant::RetryOnly)]);
+    let contenders = named(options, Contender::all(), known.collect())?;
+    let seeds = options.seeds.unwrap_or(10);
     let cells = Cell::all(&scenarios);
     let mut report = report::Report::new(options.json);
     for cell in &cells {
-        let table = report::Table::of(cell, &contenders, options.seeds, options.threads);
+        let table = report::Table::of(cell, &contenders, seeds, options.threads);
         report.print(&table);
         plot::write(&options.out, &table)?;
         report.keep(table);

@@ -31,7 +31,8 @@ use crate::verdict::Verdict;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// An attempt failed.
+    /// An attempt failed. One that was sent as a circuit breaker's probe is told as well, and does not count: the next one
+    /// has its number again.
     #[non_exhaustive]
     AttemptFailed {
         /// Which request: its number among those of this policy that had a failure, from 1.
@@ -43,15 +44,17 @@ pub enum Event<'a> {
     },
     /// The next attempt was paid for from the retry budget. A wait that the server named is not.
     ///
-    /// Should the attempt not be sent after all, the token goes back, untold.
+    /// Should the attempt not be sent after all, or the request succeed in the end, the tokens go back, untold.
     #[non_exhaustive]
     BudgetCharged {
         /// Which request.
         request: u64,
         /// The attempt that it pays for; the first is 1.
         attempt: u32,
-        /// Tokens that are left to this host, model and key label; one pays for one attempt. A budget that has none is
-        /// told by [`GaveUp::Budget`].
+        /// Tokens that it took: one, or two after a timeout.
+        cost: f64,
+        /// Tokens that are left to this host, model and key label. A budget that has not enough is told by
+        /// [`GaveUp::Budget`].
         left: f64,
     },
     /// The next attempt waits.
@@ -200,7 +203,8 @@ pub enum GaveUp {
     NotRetryable,
     /// All attempts of the policy, or of this kind's schedule, are used up.
     Attempts,
-    /// The server asks for a longer wait than the policy allows.
+    /// The server asks for a longer wait than the policy allows, or the rate limit's
+    /// [`max_wait`](crate::rate_limit::RateLimitBuilder::max_wait).
     ServerDelay,
     /// The next wait would end after the deadline.
     Deadline,

@@ -106,8 +106,10 @@ pub mod fleet;
 pub mod google_rpc;
 pub mod guide;
 mod keyed;
+mod latency;
 pub mod observe;
 mod order;
+mod quota_wait;
 pub mod rate_limit;
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]

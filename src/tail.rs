@@ -106,7 +106,7 @@ impl<H: OnEnd> Told<H> {
 /// What the classifier published, or what is known without it.
 fn end(cell: &Option<EndCell>, scanner: &Option<Box<Scanner>>, own: Outcome) -> End {
     let published = cell.as_ref().and_then(EndCell::get);
-    published.unwrap_or_else(|| End { outcome: own, usage: scanner.as_ref().and_then(|s| s.usage()) })
+    published.unwrap_or_else(|| End::new(own, scanner.as_ref().and_then(|s| s.usage())))
 }
 
 impl<B: Body, H: OnEnd> Body for Tail<B, H> {

@@ -12,6 +12,8 @@ mod crowd;
 mod days;
 #[path = "rate_limit/queue.rs"]
 mod queue;
+#[path = "rate_limit/raised.rs"]
+mod raised;
 #[path = "rate_limit/scenarios.rs"]
 mod scenarios;
 #[path = "rate_limit/settle.rs"]

@@ -14,7 +14,7 @@ use support::{Answer, Body, Probe, State, error, quota, request};
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_gemini::classify::ClassifyLayer;
-use tower_gemini::error::find;
+use tower_gemini::error::{ProbeFailed, find};
 use tower_gemini::event::{Event, Observer};
 use tower_gemini::retry::{Attempts, Backoff, Budget, GaveUp, Jitter, RetryLayer, RetryPolicy, Schedule};
 use tower_gemini::{BoxError, Deadline, Kind, Rejected, Verdict};
@@ -56,15 +56,15 @@ const SECOND: Duration = Duration::from_secs(1);
 #[tokio::test(start_paused = true)]
 async fn each_kind_follows_its_schedule() {
     let cases: Vec<(Answer, usize, u64, GaveUp)> = vec![
-        (error(429, "RESOURCE_EXHAUSTED", "slow down"), 5, 1, GaveUp::Attempts),
-        (error(503, "UNAVAILABLE", "down"), 5, 1, GaveUp::Attempts),
-        (error(503, "UNAVAILABLE", "The model is overloaded."), 5, 2, GaveUp::Attempts),
-        (Answer::Status(502, "<html><title>Error 502</title>".into()), 5, 1, GaveUp::Attempts),
-        (error(500, "INTERNAL", "oh"), 3, 1, GaveUp::Attempts),
+        (error(429, "RESOURCE_EXHAUSTED", "slow down"), 8, 1, GaveUp::Attempts),
+        (error(503, "UNAVAILABLE", "down"), 8, 1, GaveUp::Attempts),
+        (error(503, "UNAVAILABLE", "The model is overloaded."), 8, 2, GaveUp::Attempts),
+        (Answer::Status(502, "<html><title>Error 502</title>".into()), 8, 1, GaveUp::Attempts),
+        (error(500, "INTERNAL", "oh"), 8, 1, GaveUp::Attempts),
         (error(409, "ABORTED", "oh"), 3, 1, GaveUp::Attempts),
-        (error(504, "DEADLINE_EXCEEDED", "late"), 2, 1, GaveUp::MaybeProcessed),
+        (error(504, "DEADLINE_EXCEEDED", "late"), 8, 1, GaveUp::Attempts),
         (error(499, "CANCELLED", "gone"), 2, 1, GaveUp::MaybeProcessed),
-        (error(400, "FAILED_PRECONDITION", "The File x is not in an ACTIVE state"), 5, 1, GaveUp::Attempts),
+        (error(400, "FAILED_PRECONDITION", "The File x is not in an ACTIVE state"), 8, 1, GaveUp::Attempts),
         (error(400, "FAILED_PRECONDITION", "User location is not supported"), 1, 1, GaveUp::NotRetryable),
         (error(400, "INVALID_ARGUMENT", "bad"), 1, 1, GaveUp::NotRetryable),
         (error(401, "UNAUTHENTICATED", "who"), 1, 1, GaveUp::NotRetryable),
@@ -76,11 +76,12 @@ async fn each_kind_follows_its_schedule() {
     for (answer, attempts, base, why) in cases {
         let probe = Probe::always(answer.clone());
         probe.state().lock().unwrap().not_ready = 2;
-        let response = run(no_budget().build().unwrap(), &probe).await.expect("a response");
+        let policy = no_budget().without_deadline().build().unwrap();
+        let response = run(policy, &probe).await.expect("a response");
         let gaps = gaps(&probe.state());
         assert_eq!(gaps.len() + 1, attempts, "{answer:?}");
         for (n, gap) in gaps.iter().enumerate() {
-            let most = SECOND * u32::try_from(base << n).unwrap() + Duration::from_millis(1);
+            let most = SECOND * u32::try_from(base << n).unwrap().min(60) + Duration::from_millis(1);
             assert!(*gap <= most, "{answer:?}: retry {n} after {gap:?}, more than {most:?}");
         }
         let report = Attempts::of(&response);
@@ -92,13 +93,14 @@ async fn each_kind_follows_its_schedule() {
 #[tokio::test(start_paused = true)]
 async fn transport_failures_are_retried_by_whether_they_were_sent() {
     for (kind, attempts) in [
-        (ErrorKind::ConnectionRefused, 5),
+        (ErrorKind::ConnectionRefused, 8),
         (ErrorKind::ConnectionReset, 2),
-        (ErrorKind::TimedOut, 2),
+        (ErrorKind::TimedOut, 8),
         (ErrorKind::BrokenPipe, 2),
     ] {
         let probe = Probe::always(Answer::Io(kind));
-        let error = run(no_budget().build().unwrap(), &probe).await.expect_err("an error");
+        let policy = no_budget().without_deadline().build().unwrap();
+        let error = run(policy, &probe).await.expect_err("an error");
         assert_eq!(gaps(&probe.state()).len() + 1, attempts, "{kind}");
         let io = find::<std::io::Error>(error.as_ref()).expect("the inner error, untouched");
         assert_eq!(io.kind(), kind);
@@ -107,12 +109,51 @@ async fn transport_failures_are_retried_by_whether_they_were_sent() {
 
 #[tokio::test(start_paused = true)]
 async fn what_may_have_been_processed_is_a_switch_of_its_own() {
-    for (retries, attempts) in [(0, 1), (1, 2), (3, 4)] {
-        let probe = Probe::always(error(504, "DEADLINE_EXCEEDED", "late"));
-        let policy = no_budget().maybe_processed_retries(retries).build().unwrap();
-        run(policy, &probe).await.unwrap();
+    let cancelled = || error(499, "CANCELLED", "gone");
+    let late = || error(504, "DEADLINE_EXCEEDED", "late");
+    let reset = || Answer::Io(ErrorKind::ConnectionReset);
+    for (answer, retries, attempts) in [
+        (cancelled(), 0, 1),
+        (cancelled(), 1, 2),
+        (cancelled(), 3, 4),
+        (reset(), 0, 1),
+        (reset(), 2, 3),
+        // Timeouts are repeated like other failures, or not at all.
+        (late(), 0, 1),
+        (late(), 1, 8),
+    ] {
+        let probe = Probe::always(answer);
+        let policy = no_budget().without_deadline().maybe_processed_retries(retries).build().unwrap();
+        let _ = run(policy, &probe).await;
         assert_eq!(gaps(&probe.state()).len() + 1, attempts);
     }
+    // Resets among timeouts are counted alone.
+    let probe = Probe::new([late(), reset(), late(), reset()], Answer::Ok);
+    assert!(run(no_budget().build().unwrap(), &probe).await.is_err());
+    assert_eq!(gaps(&probe.state()).len() + 1, 4);
+}
+
+// Twenty per cent of calls outlast the attempt's timeout: two attempts serve 96 %, a plain client of five 99.97 %.
+#[tokio::test(start_paused = true)]
+async fn timeouts_that_help_are_repeated_and_those_that_do_not_run_out() {
+    let late = || error(504, "DEADLINE_EXCEEDED", "late");
+    let budget = Budget::new(8, 3.0).unwrap();
+    let policy = RetryPolicy::builder().without_deadline().budget(budget.clone()).build().unwrap();
+    for _ in 0..10 {
+        // Two tokens each; two are less than half of the bucket, which a second one must leave.
+        let probe = Probe::new([late(), late()], Answer::Ok);
+        assert_eq!(run(policy.clone(), &probe).await.unwrap().status(), 200);
+        assert_eq!(budget.keys_short(), 0, "paid back");
+    }
+    let mut calls = Vec::new();
+    for _ in 0..4 {
+        let probe = Probe::always(late());
+        let response = run(policy.clone(), &probe).await.unwrap();
+        assert_eq!(Attempts::of(&response).gave_up(), Some(GaveUp::Budget));
+        calls.push(gaps(&probe.state()).len() + 1);
+    }
+    // 8, 6, 4 of 8: three for one request that is always late, and the rest for first ones.
+    assert_eq!(calls, [4, 2, 1, 1]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -208,11 +249,9 @@ async fn the_budget_is_shared_by_clones_and_by_all_services_of_a_layer() {
         let response = service.oneshot(request()).await.unwrap();
         why.push(Attempts::of(&response).gave_up());
     }
-    // Four retries for the first request, two for the second, none for the others.
-    assert_eq!(
-        why,
-        [Some(GaveUp::Attempts), Some(GaveUp::Budget), Some(GaveUp::Budget), Some(GaveUp::Budget)]
-    );
+    // Four retries for the first request, for which a fifth would need half of the bucket; two for the second, none
+    // for the others.
+    assert_eq!(why, [Some(GaveUp::Budget); 4]);
     assert_eq!(probe.state().lock().unwrap().calls.len(), 5 + 3 + 1 + 1);
 }
 
@@ -251,7 +290,7 @@ async fn a_rejected_request_costs_no_attempt_and_waits_until_it_may_go() {
         Probe::new(std::iter::repeat_n(Answer::Rejected(Some(2 * SECOND)), 7), error(500, "INTERNAL", "oh"));
     let policy = RetryPolicy::builder().budget(Budget::new(2, 0.5).unwrap()).build().unwrap();
     let response = run(policy, &probe).await.unwrap();
-    assert_eq!(Attempts::of(&response).made(), 3, "the schedule of a 500, from its start");
+    assert_eq!(Attempts::of(&response).made(), 3, "as many as the budget pays for, from the start");
     let gaps = gaps(&probe.state());
     assert!(gaps[..7].iter().all(|gap| *gap >= 2 * SECOND), "{gaps:?}");
     let attempts: Vec<_> = probe.state().lock().unwrap().calls.iter().map(|call| call.attempt).collect();
@@ -295,12 +334,15 @@ async fn an_empty_budget_ends_no_wait_that_costs_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_retry_that_is_turned_away_keeps_its_token() {
     let (budget, policy, _) = one_retry();
+    let log = Arc::new(Log::default());
     let down = || error(503, "UNAVAILABLE", "down");
     let rejected = || Answer::Rejected(Some(SECOND));
     let probe = Probe::new([down(), rejected(), rejected()], Answer::Ok);
+    let policy = policy.to_builder().observer(Arc::clone(&log) as Arc<dyn Observer>).build().unwrap();
     let service = RetryLayer::new(policy).layer(ClassifyLayer::new().layer(probe.clone()));
     assert_eq!(service.clone().oneshot(request()).await.unwrap().status(), 200);
-    assert_eq!(budget.keys_short(), 1, "it was sent in the end");
+    let charged = log.0.lock().unwrap().iter().filter(|line| line.starts_with("charged")).count();
+    assert_eq!((charged, budget.keys_short()), (1, 0), "and gets it back in the end");
 
     // One that is never let in costs nothing.
     let (budget, policy, _) = one_retry();
@@ -394,9 +436,10 @@ async fn a_success_at_once_carries_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_body_over_the_limit_is_sent_once_and_says_so() {
     let body = r#"{"contents":[{"parts":[{"text":"hello"}]}]}"#.len();
-    for (limit, calls, refused) in [(body, 5, false), (body - 1, 1, true)] {
+    for (limit, calls, refused) in [(body, 8, false), (body - 1, 1, true)] {
         let probe = Probe::always(error(503, "UNAVAILABLE", "down"));
-        let response = run(no_budget().max_body_bytes(limit).build().unwrap(), &probe).await.unwrap();
+        let response =
+            run(no_budget().without_deadline().max_body_bytes(limit).build().unwrap(), &probe).await.unwrap();
         assert_eq!(probe.state().lock().unwrap().calls.len(), calls);
         assert_eq!(Attempts::of(&response).gave_up() == Some(GaveUp::BodyTooLarge), refused);
         assert_eq!(Verdict::of(&response).replay_refused(), refused);
@@ -415,9 +458,10 @@ async fn without_the_classifier_status_and_header_decide() {
     assert_eq!(service.oneshot(request()).await.unwrap().status(), 200);
     assert!(gaps(&probe.state())[0] >= 8 * SECOND);
 
-    for (status, calls) in [(503, 5), (500, 3), (400, 1), (403, 1)] {
+    for (status, calls) in [(503, 8), (500, 8), (400, 1), (403, 1)] {
         let probe = Probe::always(Answer::Status(status, String::new()));
-        RetryLayer::new(no_budget().build().unwrap()).layer(probe.clone()).oneshot(request()).await.unwrap();
+        let policy = no_budget().without_deadline().build().unwrap();
+        RetryLayer::new(policy).layer(probe.clone()).oneshot(request()).await.unwrap();
         assert_eq!(probe.state().lock().unwrap().calls.len(), calls, "{status}");
     }
 }
@@ -425,16 +469,10 @@ async fn without_the_classifier_status_and_header_decide() {
 #[tokio::test(start_paused = true)]
 async fn schedules_are_settable_per_kind() {
     let once = Schedule::new(1, Backoff::default());
-    let eight = Schedule::new(8, Backoff::default());
-    let policy = || {
-        no_budget()
-            .attempts(8)
-            .schedule(Kind::Internal, eight)
-            .schedule(Kind::Unavailable, once)
-            .build()
-            .unwrap()
-    };
-    for (answer, calls) in [(error(500, "INTERNAL", "oh"), 8), (error(503, "UNAVAILABLE", "down"), 1)] {
+    let six = Schedule::new(6, Backoff::default());
+    let policy =
+        || no_budget().schedule(Kind::Internal, six).schedule(Kind::Unavailable, once).build().unwrap();
+    for (answer, calls) in [(error(500, "INTERNAL", "oh"), 6), (error(503, "UNAVAILABLE", "down"), 1)] {
         let probe = Probe::always(answer);
         run(policy(), &probe).await.unwrap();
         assert_eq!(probe.state().lock().unwrap().calls.len(), calls);
@@ -443,100 +481,31 @@ async fn schedules_are_settable_per_kind() {
 
 #[tokio::test(start_paused = true)]
 async fn more_attempts_are_made_where_no_schedule_ends_them() {
-    for (answer, calls) in [(error(503, "UNAVAILABLE", "down"), 9), (error(500, "INTERNAL", "oh"), 3)] {
+    for (answer, calls) in [(error(503, "UNAVAILABLE", "down"), 9), (error(409, "ABORTED", "oh"), 3)] {
         let probe = Probe::always(answer);
         run(no_budget().attempts(9).without_deadline().build().unwrap(), &probe).await.unwrap();
         assert_eq!(probe.state().lock().unwrap().calls.len(), calls);
     }
 }
 
-/// Lives through `failures` and a success, or gives up; how many calls that took.
-async fn calls_for(policy: &RetryPolicy, kind: &Answer, failures: usize) -> usize {
-    let probe = Probe::new(vec![kind.clone(); failures], Answer::Ok);
-    run(policy.clone(), &probe).await.unwrap();
-    probe.state().lock().unwrap().calls.len()
-}
-
-const NEVER: usize = 100;
-
+// A prompt that is too long is answered so whenever it is sent. Its retries are never paid back.
 #[tokio::test(start_paused = true)]
-async fn internal_goes_on_while_third_attempts_help() {
-    let internal = error(500, "INTERNAL", "oh");
-    let policy = no_budget().build().unwrap();
-    assert_eq!(calls_for(&policy, &internal, 3).await, 3, "nothing is known yet");
-    for _ in 0..3 {
-        assert_eq!(calls_for(&policy, &internal, 2).await, 3);
+async fn a_request_that_always_ends_in_internal_is_bounded_by_the_budget() {
+    let budget = Budget::new(20, 3.0).unwrap();
+    let policy = RetryPolicy::builder().without_deadline().budget(budget).build().unwrap();
+    let mut calls = Vec::new();
+    for _ in 0..6 {
+        let probe = Probe::always(error(500, "INTERNAL", "too long"));
+        run(policy.clone(), &probe).await.unwrap();
+        calls.push(probe.state().lock().unwrap().calls.len());
     }
-    assert_eq!(calls_for(&policy, &internal, 4).await, 5, "three successes pay for two failures");
-    assert_eq!(
-        calls_for(&policy, &internal, NEVER).await,
-        4,
-        "that success and one more are left, and spent"
-    );
-    assert_eq!(calls_for(&policy, &internal, NEVER).await, 3);
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_helped_is_known_by_kind_and_model() {
-    let internal = error(500, "INTERNAL", "oh");
-    let conflict = error(409, "ABORTED", "oh");
-    let policy = no_budget().build().unwrap();
-    for _ in 0..8 {
-        // Of other kinds, and at the second attempt, a success says nothing of `internal`.
-        for (kind, failures) in [(&conflict, 2), (&error(503, "UNAVAILABLE", "down"), 3), (&internal, 1)] {
-            assert_eq!(calls_for(&policy, kind, failures).await, failures + 1);
-        }
-    }
-    assert_eq!(calls_for(&policy, &internal, NEVER).await, 3);
-    for _ in 0..8 {
-        calls_for(&policy, &internal, 2).await;
-    }
-    assert_eq!(calls_for(&policy, &conflict, NEVER).await, 3, "another kind");
-    let mut other = request();
-    *other.uri_mut() = "http://127.0.0.1/v1beta/models/other:generateContent".parse().unwrap();
-    let probe = Probe::always(internal.clone());
-    run_request(policy.clone(), &probe, other).await.unwrap();
-    assert_eq!(probe.state().lock().unwrap().calls.len(), 3, "another model");
-    assert_eq!(calls_for(&policy, &internal, NEVER).await, 5, "the policy's");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_schedule_without_evidence_is_not_changed_by_it() {
-    let internal = error(500, "INTERNAL", "oh");
-    let three = Schedule::new(3, Backoff::default());
-    let policy = no_budget().schedule(Kind::Internal, three).build().unwrap();
-    for _ in 0..8 {
-        calls_for(&policy, &internal, 2).await;
-    }
-    assert_eq!(calls_for(&policy, &internal, NEVER).await, 3);
-    let while_it_helps = Schedule::while_it_helps(2, Backoff::default());
-    let policy = no_budget().schedule(Kind::Unavailable, while_it_helps).build().unwrap();
-    let unavailable = error(503, "UNAVAILABLE", "down");
-    for _ in 0..8 {
-        assert_eq!(calls_for(&policy, &unavailable, 1).await, 2);
-    }
-    assert_eq!(calls_for(&policy, &unavailable, NEVER).await, 5);
-}
-
-// The same rule where tower's own `Retry` asks.
-#[tokio::test(start_paused = true)]
-async fn under_towers_retry_internal_goes_on_while_third_attempts_help() {
-    let internal = error(500, "INTERNAL", "oh");
-    let policy = no_budget().build().unwrap();
-    let calls = async |failures| {
-        let probe = Probe::new(vec![internal.clone(); failures], Answer::Ok);
-        let mut service = ServiceBuilder::new()
-            .layer(tower::retry::RetryLayer::new(policy.clone()))
-            .layer(ClassifyLayer::new())
-            .service(probe.clone());
-        service.ready().await.unwrap().call(request()).await.unwrap();
-        probe.state().lock().unwrap().calls.len()
-    };
-    assert_eq!(calls(NEVER).await, 3);
-    for _ in 0..8 {
-        assert_eq!(calls(2).await, 3);
-    }
-    assert_eq!(calls(NEVER).await, 5);
+    // 20 tokens: 7, then 4 down to half of the bucket and 4 below it as long as there are any.
+    assert_eq!(calls, [8, 5, 5, 5, 2, 1]);
+    // One success is worth three retries, whoever makes them.
+    run(policy.clone(), &Probe::always(Answer::Ok)).await.unwrap();
+    let probe = Probe::always(error(500, "INTERNAL", "too long"));
+    run(policy, &probe).await.unwrap();
+    assert_eq!(probe.state().lock().unwrap().calls.len(), 4);
 }
 
 // Of those who wait for a circuit, the first may be sent as a probe and lose an attempt: one that has all of them.
@@ -559,15 +528,15 @@ async fn five_attempts_are_never_spent_within_three_seconds() {
         let probe = Probe::always(error(503, "UNAVAILABLE", "down"));
         run(no_budget().seed(seed).build().unwrap(), &probe).await.unwrap();
         let gaps = gaps(&probe.state());
-        let sum: Duration = gaps.iter().sum();
-        assert!(gaps.len() == 4 && sum >= Duration::from_millis(3200), "seed {seed}: {gaps:?}");
+        let sum: Duration = gaps[..4].iter().sum();
+        assert!(sum >= Duration::from_millis(3200), "seed {seed}: {gaps:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn attempts_of_all_kinds_count_together() {
     let probe = Probe::new([quota("PerMinute", "1s")], error(500, "INTERNAL", "oh"));
-    let response = run(no_budget().build().unwrap(), &probe).await.unwrap();
+    let response = run(no_budget().attempts(3).build().unwrap(), &probe).await.unwrap();
     assert_eq!(Attempts::of(&response).kinds(), [Kind::RateLimited, Kind::Internal, Kind::Internal]);
 }
 
@@ -610,7 +579,7 @@ async fn observers_are_told_in_order() {
     };
     let usual: fn(Arc<Log>) -> RetryPolicy = |log| RetryPolicy::builder().observer(log).build().unwrap();
     let told = run(vec![error(503, "UNAVAILABLE", "down")], Answer::Ok, usual).await;
-    assert_eq!(told, "failed 1 unavailable, charged for 2, 19 left, waiting for 2, recovered 2");
+    assert_eq!(told, "failed 1 unavailable, charged for 2, 99 left, waiting for 2, recovered 2");
     let told = run(vec![], error(400, "INVALID_ARGUMENT", "bad"), usual).await;
     assert_eq!(told, "failed 1 invalid_argument, gave up 1 NotRetryable");
     let told = run(vec![], error(503, "UNAVAILABLE", "down"), |log| {
@@ -656,9 +625,10 @@ async fn towers_own_retry_takes_the_policy() {
     assert_eq!(gaps(&probe.state()).len(), 2);
 
     let probe = Probe::always(error(503, "UNAVAILABLE", "down"));
-    let service = tower::retry::RetryLayer::new(no_budget().build().unwrap()).layer(probe.clone());
+    let policy = no_budget().without_deadline().build().unwrap();
+    let service = tower::retry::RetryLayer::new(policy).layer(probe.clone());
     service.oneshot(request()).await.unwrap();
-    assert_eq!(probe.state().lock().unwrap().calls.len(), 5);
+    assert_eq!(probe.state().lock().unwrap().calls.len(), 8);
 }
 
 // ===== what a drop gives back, in each state of the future =====
@@ -855,4 +825,105 @@ async fn a_service_that_was_changed_is_retried_as_it_is_now() {
     assert_eq!(service.call(request()).await.unwrap().status(), 503);
     assert!(clone.call(request()).await.is_ok());
     assert_eq!(*log.calls.lock().unwrap(), ["before", "before", "after", "after", "before"]);
+}
+
+// ===== a circuit breaker's probes =====
+
+/// Fails as a probe that found the server down, so often; then as the answer says, and after that for ever.
+fn probing(
+    failures: usize,
+    open: Duration,
+    then: Answer,
+) -> (Probe, impl Service<Request<Body>, Response = Answered, Error = BoxError, Future = impl Send> + Clone) {
+    let script = std::iter::repeat_n(Answer::Io(ErrorKind::ConnectionRefused), failures);
+    let probe = Probe::new(script, then);
+    let inner = ClassifyLayer::new().layer(probe.clone());
+    let service = ServiceBuilder::new()
+        .map_err(move |error: BoxError| match find::<std::io::Error>(error.as_ref()) {
+            Some(_) => ProbeFailed::new(Instant::now() + open, error).into(),
+            None => error,
+        })
+        .service(inner);
+    (probe, service)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_probe_costs_no_attempt_and_no_token_and_is_no_error_of_its_own() {
+    let (log, budget) = (Arc::new(Log::default()), Budget::new(1, 0.5).unwrap());
+    let observer = || Arc::clone(&log) as Arc<dyn Observer>;
+    let policy =
+        RetryPolicy::builder().attempts(2).without_deadline().budget(budget.clone()).observer(observer());
+    let policy = policy.build().unwrap();
+    // An outage of ten probes, each 15 s after the other.
+    let (probe, service) = probing(10, 15 * SECOND, Answer::Ok);
+    let response = RetryLayer::new(policy.clone()).layer(service).oneshot(request()).await.unwrap();
+    let report = Attempts::of(&response);
+    assert_eq!((report.made(), report.probes(), report.waits().len()), (1, 10, 10));
+    assert!(report.kinds().is_empty());
+    assert_eq!(budget.keys_short(), 0);
+    for (n, gap) in gaps(&probe.state()).into_iter().enumerate() {
+        // Who has been one lets the others go before.
+        let later = Duration::from_millis(10) * (n as u32 + 1);
+        assert_eq!(gap, 15 * SECOND + later);
+    }
+    let told = std::mem::take(&mut *log.0.lock().unwrap());
+    assert_eq!(told[..3], ["failed 1 transport", "waiting for 1", "failed 1 transport"]);
+    assert_eq!(told.last().unwrap(), "recovered 1");
+
+    // What it did pay for, it keeps.
+    let (probe, service) = probing(3, 2 * SECOND, Answer::Ok);
+    let down = error(503, "UNAVAILABLE", "down");
+    probe.state().lock().unwrap().put_first(down);
+    let response = RetryLayer::new(policy.clone()).layer(service).oneshot(request()).await.unwrap();
+    assert_eq!((response.status().as_u16(), Attempts::of(&response).made()), (200, 2));
+    let told = log.0.lock().unwrap().join(", ");
+    assert_eq!(told.matches("charged for 2, 0 left").count(), 1, "{told}");
+    assert_eq!(budget.keys_short(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_cannot_wait_is_handed_on_as_the_error_that_it_met() {
+    for under_tower in [false, true] {
+        let policy = no_budget().deadline(60 * SECOND).build().unwrap();
+        let (probe, service) = probing(100, 15 * SECOND, Answer::Ok);
+        let result = if under_tower {
+            tower::retry::RetryLayer::new(policy).layer(service).oneshot(request()).await
+        } else {
+            RetryLayer::new(policy).layer(service).oneshot(request()).await
+        };
+        let error = result.expect_err("it is down for longer");
+        assert!(error.is::<std::io::Error>(), "the same box, and not in another: {error:?}");
+        assert_eq!(probe.state().lock().unwrap().calls.len(), 4, "at 0, 15, 30 and 45 s");
+    }
+    // Nothing is repeated under a policy of one attempt.
+    let policy = no_budget().attempts(1).build().unwrap();
+    let (_, service) = probing(1, SECOND, Answer::Ok);
+    let error = RetryLayer::new(policy).layer(service).oneshot(request()).await.unwrap_err();
+    assert!(error.is::<std::io::Error>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_may_have_been_processed_is_repeated_as_the_policy_says() {
+    for (retries, calls) in [(0, 1), (1, 2), (2, 3)] {
+        let probe = Probe::always(Answer::Io(ErrorKind::ConnectionReset));
+        let inner = ClassifyLayer::new().layer(probe.clone());
+        let service = ServiceBuilder::new()
+            .map_err(|error: BoxError| BoxError::from(ProbeFailed::new(Instant::now() + SECOND, error)))
+            .service(inner);
+        let policy = no_budget().maybe_processed_retries(retries).build().unwrap();
+        let error = RetryLayer::new(policy).layer(service).oneshot(request()).await.unwrap_err();
+        assert!(error.is::<std::io::Error>());
+        assert_eq!(probe.state().lock().unwrap().calls.len(), calls);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_towers_retry_a_failed_probe_costs_nothing_either() {
+    let budget = Budget::new(1, 0.5).unwrap();
+    let policy =
+        RetryPolicy::builder().attempts(2).without_deadline().budget(budget.clone()).build().unwrap();
+    let (_, service) = probing(10, 15 * SECOND, Answer::Ok);
+    let response = tower::retry::RetryLayer::new(policy).layer(service).oneshot(request()).await.unwrap();
+    assert_eq!((Attempts::of(&response).made(), Attempts::of(&response).probes()), (1, 10));
+    assert_eq!(budget.keys_short(), 0);
 }

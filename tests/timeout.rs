@@ -574,10 +574,10 @@ fn patient() -> RetryPolicy {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_default_policy_retries_once_and_the_second_attempt_has_twice_the_time() {
+async fn the_second_attempt_has_twice_the_time() {
     let (server, start) = (Server::new(1000, &[]), Instant::now());
     let stack = ServiceBuilder::new()
-        .layer(RetryLayer::new(patient()))
+        .layer(RetryLayer::new(patient().to_builder().attempts(2).build().unwrap()))
         .layer(TimeoutLayer::new())
         .layer(ClassifyLayer::new())
         .service(server.clone());
@@ -606,8 +606,8 @@ async fn each_timeout_doubles_the_time_up_to_the_longest() {
         (builder().total(300 * SECOND).build().unwrap(), [120, 240, 300, 300, 300]),
     ] {
         let server = Server::new(1000, &[]);
-        let policy = RetryPolicy::builder().deadline(DAY).without_budget().maybe_processed_retries(9);
-        let stack = RetryLayer::new(policy.build().unwrap()).layer(layer.layer(server.clone()));
+        let policy = patient().to_builder().attempts(5).build().unwrap();
+        let stack = RetryLayer::new(policy).layer(layer.layer(server.clone()));
         assert!(stack.oneshot(request()).await.is_err());
         assert_eq!(server.told(), expected.map(|seconds| Some(seconds.to_string())));
     }
@@ -642,6 +642,16 @@ async fn the_second_attempt_has_no_more_than_the_deadline_leaves() {
     let (what, _, after) = timed_out(&error, start);
     assert_eq!((what, server.calls()), (Phase::Deadline, 2));
     assert!(after >= 200 * SECOND && after <= 200 * SECOND + Duration::from_millis(1), "{after:?}");
+}
+
+// A plain client has three attempts in this time.
+#[tokio::test(start_paused = true)]
+async fn the_time_grows_no_further_than_leaves_room_for_one_more() {
+    let server = Server::new(1000, &[]);
+    let layer = builder().first_byte(20 * SECOND).build().unwrap();
+    let stack = RetryLayer::default().layer(layer.layer(server.clone()));
+    assert!(stack.oneshot(within(62 * SECOND)).await.is_err());
+    assert_eq!(server.calls(), 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -841,7 +851,7 @@ async fn under_a_deadline_each_attempt_has_its_own_time() {
     let (server, start) = (Server::new(1000, &[]), Instant::now());
     let stack = ServiceBuilder::new()
         .layer(DeadlineLayer::new(DAY).unwrap())
-        .layer(RetryLayer::new(patient()))
+        .layer(RetryLayer::new(patient().to_builder().attempts(2).build().unwrap()))
         .layer(builder().first_byte(20 * SECOND).max_first_byte(20 * SECOND).build().unwrap())
         .service(server.clone());
     let error = stack.oneshot(request()).await.unwrap_err();

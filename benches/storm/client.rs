@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::controls::{Breaker, Budget, Cubic, Gcra};
 use super::policy::{LimiterRule, Policy};
 use super::scenario::Scenario;
-use crate::server::{Answer, Server};
+use crate::server::{Answer, Call, Server};
 
 /// One request, on its way.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +22,18 @@ pub(crate) struct Job {
     /// The tokens, where the caller has counted them.
     pub(crate) known: Option<u64>,
     pub(crate) bytes: usize,
+    /// Its number, which all its attempts have.
+    pub(crate) request: usize,
+    pub(crate) tenant: usize,
+    /// Whether its attempts carry the name of the tenant.
+    pub(crate) labelled: bool,
+    pub(crate) streams: bool,
+    /// How many models may answer it.
+    pub(crate) models: usize,
 }
+
+/// How long every client waits for the next event of a stream.
+pub(crate) const IDLE: Duration = Duration::from_secs(60);
 
 pub(crate) type Sent = Pin<Box<dyn Future<Output = bool> + Send>>;
 
@@ -76,13 +87,22 @@ impl Process {
         self.with(|controls| controls.budget.on_request());
         let (mut paid, mut memory) = (0.0, 0.0);
         for retry in 0.. {
-            let answer = match self.attempt(job).await {
+            let answer = match self.attempt(job, retry as usize % job.models).await {
                 Some(answer) => answer,
                 // Turned away by its own breaker.
                 None if self.policy.breaker.is_some_and(|breaker| breaker.retried) => None,
                 None => return false,
             };
-            if answer.as_ref().is_some_and(|answer| answer.status == 200) {
+            if let Some(answer) = answer.as_ref().filter(|answer| answer.status == 200) {
+                if let Some(stream) = answer.stream {
+                    match stream.lasts() {
+                        Some(lasts) => sleep(lasts).await,
+                        None => {
+                            sleep(stream.until_silence() + IDLE).await;
+                            return false;
+                        }
+                    }
+                }
                 self.with(|controls| controls.budget.on_success(paid));
                 return true;
             }
@@ -103,7 +123,7 @@ impl Process {
     }
 
     /// The answer, or none where it timed out; none at all where the call was not made.
-    async fn attempt(&self, job: Job) -> Option<Option<Answer>> {
+    async fn attempt(&self, job: Job, model: usize) -> Option<Option<Answer>> {
         if let Some(slot) = self.with(|controls| controls.gcra.as_mut().map(Gcra::take)) {
             sleep_until(slot).await;
         }
@@ -118,7 +138,9 @@ impl Process {
             return None;
         }
         let mut flight = Flight { process: self, landed: false };
-        let answer = timeout(self.attempt_timeout, self.server.answer(job.tokens.unwrap_or(0))).await;
+        let Job { request, tenant, streams, .. } = job;
+        let call = Call { tokens: job.tokens.unwrap_or(0), request, tenant, model, streams };
+        let answer = timeout(self.attempt_timeout, self.server.answer(call)).await;
         flight.landed = true;
         let answer = answer.ok().and_then(Result::ok);
         let status = answer.as_ref().map(|answer| answer.status);

@@ -35,6 +35,8 @@ pub(crate) struct Figures {
     pub(crate) opened: u32,
     pub(crate) probes_failed: u32,
     pub(crate) cut: u32,
+    /// Why a retry gave up, and how often.
+    pub(crate) gave_up: std::collections::BTreeMap<&'static str, usize>,
     /// Broken promises, the first few in words.
     pub(crate) violations: Vec<String>,
     pub(crate) violated: usize,
@@ -74,7 +76,8 @@ impl Figures {
     /// Of results and calls, the latter in their order.
     pub(crate) fn of(scenario: &Scenario, results: &[Result], calls: &[Duration]) -> Self {
         let (from, until) = scenario.counted;
-        let stayed = || results.iter().filter(|(ask, _)| ask.leaves.is_none());
+        let judged = |ask: &Ask| scenario.load.uncounted != Some(ask.tenant);
+        let stayed = || results.iter().filter(|(ask, _)| ask.leaves.is_none() && judged(ask));
         let counted: Vec<_> = stayed().filter(|(ask, _)| (from..until).contains(&ask.at)).collect();
         let time = |(ask, end): &Result| end.map_or(scenario.deadline, |end| end.saturating_sub(ask.at));
         let mut times: Vec<f64> = counted.iter().map(|result| time(result).as_secs_f64()).collect();

@@ -20,6 +20,8 @@ pub(crate) struct Ask {
     pub(crate) bytes: usize,
     /// When its caller goes away.
     pub(crate) leaves: Option<Duration>,
+    /// Whether it asks for a stream.
+    pub(crate) streams: bool,
 }
 
 /// All of them, in the order of their arrival.
@@ -35,7 +37,7 @@ pub(crate) fn asks(scenario: &Scenario, processes: usize, seed: u64) -> Vec<Ask>
             let (goes, when): (f64, f64) = (rng.random(), rng.random());
             (goes < abandon.share).then(|| at + abandon.within.mul_f64(when))
         });
-        asks.push(Ask { at, process, tenant, tokens, bytes, leaves });
+        asks.push(Ask { at, process, tenant, tokens, bytes, leaves, streams: false });
     };
     for _ in 0..load.burst {
         let process = if processes > 1 { rng.random_range(0..processes) } else { 0 };
@@ -48,6 +50,10 @@ pub(crate) fn asks(scenario: &Scenario, processes: usize, seed: u64) -> Vec<Ask>
     }
     if load.burst > 0 && !load.tenants.is_empty() {
         exact_shares(load, &mut asks);
+    }
+    if load.streams > 0.0 {
+        let mut rng = StdRng::seed_from_u64(seed ^ 0x57E4);
+        asks.iter_mut().for_each(|ask| ask.streams = rng.random::<f64>() < load.streams);
     }
     asks
 }

@@ -65,6 +65,14 @@ impl Members {
         Ok(left.map(|left| Self { file: self.file.clone(), path: format!("{}{name}.", self.path), left }))
     }
 
+    /// Objects, in their order; none where the member is missing.
+    pub(crate) fn list(&mut self, name: &str) -> Taken<Vec<Self>> {
+        let list: Vec<Map<String, Value>> = self.maybe(name)?.unwrap_or_default();
+        let one =
+            |(n, left)| Self { file: self.file.clone(), path: format!("{}{name}[{n}].", self.path), left };
+        Ok(list.into_iter().enumerate().map(one).collect())
+    }
+
     /// A number in this range, its ends included.
     pub(crate) fn number(&mut self, name: &str, least: f64, most: f64) -> Taken<Option<f64>> {
         let number: Option<f64> = self.maybe(name)?;

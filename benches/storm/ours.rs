@@ -110,7 +110,7 @@ impl Stack {
     }
 }
 
-fn told(told: Told) -> Limits {
+pub(super) fn told(told: Told) -> Limits {
     let mut limits = Limits::new();
     if let Some(rpm) = told.rpm {
         limits = limits.requests_per_minute(rpm);
@@ -125,7 +125,7 @@ fn told(told: Told) -> Limits {
 }
 
 /// A calendar that begins with the scenario, and jumps as it says.
-fn calendar(clock: Clock) -> impl Fn() -> SystemTime + Send + Sync {
+pub(super) fn calendar(clock: Clock) -> impl Fn() -> SystemTime + Send + Sync {
     let began = Instant::now();
     move || {
         let since = Instant::now() - began;

@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use crate::server::Answer;
 
 /// A contender over the one model of a client in `client.rs`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Policy {
     pub(crate) name: &'static str,
     /// In all, the first included.
@@ -27,7 +27,7 @@ pub(crate) struct Policy {
 }
 
 /// Seconds before the n-th retry, n from 0.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Backoff {
     pub(crate) base: f64,
     pub(crate) factor: f64,
@@ -35,7 +35,7 @@ pub(crate) struct Backoff {
     pub(crate) jitter: Jitter,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Jitter {
     None,
     /// From nothing to the whole.
@@ -84,7 +84,7 @@ impl Backoff {
 }
 
 /// What becomes of the delay that the server names.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Hint {
     Ignored,
     /// Waited out as it is.
@@ -97,7 +97,7 @@ pub(crate) enum Hint {
     Capped(f64),
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum BudgetRule {
     None,
     /// A bucket of 500; a retry costs so much, after a throttling so much, after a timeout so much.
@@ -112,7 +112,7 @@ pub(crate) enum BudgetRule {
     Finagle,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct BreakerRule {
     /// Opens at this share of failures.
     pub(crate) share: f64,

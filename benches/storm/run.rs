@@ -11,15 +11,19 @@ use super::ours::Stack;
 use super::policies::POLICIES;
 use super::policy::Policy;
 use super::scenario::Scenario;
+use super::stack::{Count, Variant};
 use crate::server::Server;
 
 /// Who is tried.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Contender {
     Policy(&'static Policy),
     Tower,
     TowerResilience,
+    /// The layers in their order, watched for their promises.
     Ours,
+    /// The whole stack, or parts of it.
+    Stack(Variant),
 }
 
 pub(crate) const OURS: &str = "tower-gemini";
@@ -31,6 +35,7 @@ impl Contender {
             Self::Tower => "tower",
             Self::TowerResilience => "tower-resilience",
             Self::Ours => OURS,
+            Self::Stack(variant) => variant.name(),
         }
     }
 
@@ -71,14 +76,21 @@ impl<'a> Cell<'a> {
 
     /// One seed of it.
     pub(crate) fn run(&self, contender: Contender, seed: u64) -> Figures {
-        let began = worked();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-        let mut figures = runtime.expect("no I/O, nothing to fail").block_on(self.play(contender, seed));
-        figures.took = worked().saturating_sub(began);
-        figures
+        self.live(contender, seed).0
     }
 
-    async fn play(&self, contender: Contender, seed: u64) -> Figures {
+    /// One seed of it, and when each request was answered.
+    pub(crate) fn live(&self, contender: Contender, seed: u64) -> (Figures, Vec<Result>) {
+        let began = worked();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        let runtime = runtime.expect("no I/O, nothing to fail");
+        let (mut figures, results) = runtime.block_on(self.play(contender, seed));
+        drop(runtime);
+        figures.took = worked().saturating_sub(began);
+        (figures, results)
+    }
+
+    async fn play(&self, contender: Contender, seed: u64) -> (Figures, Vec<Result>) {
         let scenario = self.scenario;
         let start = Instant::now();
         let server = Server::start(scenario.model.clone(), seed);
@@ -86,11 +98,16 @@ impl<'a> Cell<'a> {
         let fleet = processes(&scenario.load, self.processes);
         let seeds = (0..fleet as u64).map(|n| seed * 1000 + n);
         let mut stacks = Vec::new();
+        let count = Count::default();
         let sends: Vec<Sender> = match contender {
             Contender::Policy(policy) => seeds.map(|seed| process(policy, scenario, &server, seed)).collect(),
             Contender::Tower => seeds.map(|seed| super::tower::process(scenario, &server, seed)).collect(),
             Contender::TowerResilience => {
                 seeds.map(|_| super::tower_resilience::process(scenario, &server)).collect()
+            }
+            Contender::Stack(variant) => {
+                let process = |seed| super::stack::process(variant, scenario, &server, seed, &count);
+                seeds.map(process).collect()
             }
             Contender::Ours => {
                 stacks.extend(seeds.map(|seed| Stack::new(scenario, fleet, &server, seed)));
@@ -98,11 +115,21 @@ impl<'a> Cell<'a> {
             }
         };
         let mut tasks = Vec::with_capacity(asks.len());
-        for ask in &asks {
+        for (request, ask) in asks.iter().enumerate() {
             tokio::time::sleep_until(start + ask.at).await;
             let deadline = start + ask.at + scenario.deadline;
             let known = ask.tokens.filter(|_| scenario.load.prompts.is_some_and(|prompts| prompts.known));
-            let job = Job { deadline, tokens: ask.tokens, known, bytes: ask.bytes };
+            let job = Job {
+                deadline,
+                tokens: ask.tokens,
+                known,
+                bytes: ask.bytes,
+                request,
+                tenant: ask.tenant,
+                labelled: scenario.load.labels,
+                streams: ask.streams,
+                models: scenario.load.models,
+            };
             let sent = sends[ask.process](job);
             let until = ask.leaves.map_or(deadline, |leaves| deadline.min(start + leaves));
             tasks.push(tokio::spawn(async move {
@@ -117,10 +144,10 @@ impl<'a> Cell<'a> {
         }
         drop(sends);
         let mut figures = Figures::of(scenario, &results, &server.calls());
-        // The server's own task is no leftover, where it has one.
+        // The server's own tasks are no leftovers.
         tokio::time::sleep(Duration::from_millis(1)).await;
         let left = tokio::runtime::Handle::current().metrics().num_alive_tasks();
-        let own = usize::from(scenario.model.one_by_one.is_some());
+        let own = server.tasks();
         for stack in &stacks {
             stack.watch.holds(left <= own, || format!("{left} tasks left"));
             stack.close();
@@ -133,7 +160,12 @@ impl<'a> Cell<'a> {
                 figures.cut += watched.cut;
             });
         }
-        figures
+        let deeds = count.deeds();
+        figures.opened += deeds.opened;
+        figures.probes_failed += deeds.reopened;
+        figures.cut += deeds.cut;
+        figures.gave_up = deeds.gave_up;
+        (figures, results)
     }
 }
 

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::members::{BadScenario, Members, Taken};
-use crate::quota::{Counting, Quota};
-use crate::server::{Down, Model, Tail};
+use super::scenario_server::model;
+use crate::server::{MODELS, Model};
 
 /// What happens, whoever the clients are.
 #[derive(Clone, Debug)]
@@ -52,6 +52,14 @@ pub(crate) struct Load {
     pub(crate) gateway: bool,
     pub(crate) prompts: Option<Prompts>,
     pub(crate) abandon: Option<Abandon>,
+    /// Whether requests carry the name of their tenant, where a contender reads one.
+    pub(crate) labels: bool,
+    /// A tenant whose requests count for nothing: the others are judged.
+    pub(crate) uncounted: Option<usize>,
+    /// The share of the requests that ask for a stream.
+    pub(crate) streams: f64,
+    /// How many models may answer: the first is asked, and the others stand in.
+    pub(crate) models: usize,
 }
 
 /// Log-normal prompts.
@@ -200,99 +208,30 @@ fn load(file: &mut Members) -> Taken<Load> {
         });
         inner.done()?;
     }
+    let labels = load.maybe("labels")?.unwrap_or(false);
+    let uncounted = load.count("uncounted", 0, 999)?.map(|tenant| tenant as usize);
+    if uncounted.is_some_and(|tenant| tenant >= tenants.len()) {
+        return Err(load.bad("uncounted", "must be the number of one of the `tenants`, from 0"));
+    }
+    let streams = load.number("streams", 0.0, 1.0)?.unwrap_or(0.0);
+    let models = load.count("models", 1, MODELS.len() as u64)?.unwrap_or(1) as usize;
     load.done()?;
     // A burst alone lasts for an instant.
     let horizon = until.unwrap_or(Duration::from_secs(1));
     let burst = usize::try_from(burst).expect("at most 100,000");
-    Ok(Load { processes, burst, rate, horizon, tenants, gateway, prompts, abandon })
-}
-
-fn model(file: &mut Members) -> Taken<Model> {
-    let Some(mut server) = file.inner("server")? else { return Err(file.bad("server", "is missing")) };
-    let mut model = Model::default();
-    if let Some(latency) = server.seconds("latency")? {
-        model.latency = latency;
-    }
-    if let Some(mut tail) = server.inner("tail")? {
-        let (sigma, share, factor) = (
-            tail.number("sigma", 0.0, 3.0)?,
-            tail.number("share", 0.0, 1.0)?,
-            tail.number("factor", 1.0, 1e3)?,
-        );
-        model.tail = Some(Tail {
-            sigma: sigma.unwrap_or(0.0),
-            share: share.unwrap_or(0.0),
-            factor: factor.unwrap_or(1.0),
-        });
-        tail.done()?;
-    }
-    model.one_by_one = server.seconds("one_by_one")?;
-    if model.one_by_one.is_some_and(|each| each.is_zero()) {
-        return Err(server.bad("one_by_one", "must be above 0"));
-    }
-    model.falling = server.number("falling", 0.0, 10.0)?.unwrap_or(0.0);
-    model.queue = server.count("queue", 1, 1_000_000)?.map_or(usize::MAX, |most| most as usize);
-    if let Some(mut slow) = server.inner("slow")? {
-        let (from, until) = span(&mut slow)?;
-        let factor = slow.number("factor", 1.0, 1e3)?;
-        model.slow = Some((from, until, factor.ok_or_else(|| slow.bad("factor", "is missing"))?));
-        slow.done()?;
-    }
-    if let Some(mut down) = server.inner("down")? {
-        let (from, until) = span(&mut down)?;
-        let every = down.seconds("every")?;
-        if every.is_some_and(|every| every < until) {
-            return Err(down.bad("every", "must not be before `until`"));
-        }
-        model.down = Down { from, until, every };
-        down.done()?;
-    }
-    model.errors = server.number("errors", 0.0, 0.99)?.unwrap_or(0.0);
-    if let Some(mut quota) = server.inner("quota")? {
-        model.quota = Some(limits(&mut quota)?);
-        quota.done()?;
-    }
-    server.done()?;
-    Ok(model)
-}
-
-fn span(inner: &mut Members) -> Taken<(Duration, Duration)> {
-    let (from, until) = (inner.seconds("from")?.unwrap_or_default(), inner.seconds("until")?);
-    let until = until.ok_or_else(|| inner.bad("until", "is missing"))?;
-    if from >= until {
-        return Err(inner.bad("until", "must be after `from`"));
-    }
-    Ok((from, until))
-}
-
-fn limits(quota: &mut Members) -> Taken<Quota> {
-    let counting: Option<String> = quota.maybe("counting")?;
-    let phase = quota.seconds("phase")?;
-    if phase.is_some_and(|phase| phase >= crate::quota::MINUTE) {
-        return Err(quota.bad("phase", "must be below 60"));
-    }
-    let counting = match counting.as_deref() {
-        None | Some("sliding") => Counting::Sliding,
-        Some("fixed") => Counting::Fixed(phase.unwrap_or_default()),
-        Some("bucket") => Counting::Bucket,
-        Some(other) => {
-            return Err(quota.bad("counting", format!("must be sliding, fixed or bucket, not {other}")));
-        }
-    };
-    if phase.is_some() && !matches!(counting, Counting::Fixed(_)) {
-        return Err(quota.bad("phase", "must not be there unless `counting` is fixed"));
-    }
-    let rpd = quota.count("rpd", 1, 1_000_000_000)?;
-    let resets = quota.seconds("resets")?;
-    if rpd.is_some() != resets.is_some() {
-        return Err(quota.bad("resets", "must be there with `rpd`, and only then"));
-    }
-    Ok(Quota {
-        rpm: quota.count("rpm", 1, 1_000_000_000)?,
-        tpm: quota.count("tpm", 1, 1_000_000_000_000)?,
-        counting,
-        rpd: rpd.zip(resets),
-        named: quota.maybe("named")?.unwrap_or(true),
+    Ok(Load {
+        processes,
+        burst,
+        rate,
+        horizon,
+        tenants,
+        gateway,
+        prompts,
+        abandon,
+        labels,
+        uncounted,
+        streams,
+        models,
     })
 }
 

@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use tower::retry::backoff::{Backoff, ExponentialBackoff, ExponentialBackoffMaker, MakeBackoff};
 use tower::retry::budget::{Budget, TpsBudget};
 use tower::retry::{Policy, RetryLayer};
 use tower::util::{BoxCloneService, rng::HasherRng};
 use tower::{BoxError, ServiceBuilder, ServiceExt};
 
-use super::client::{Job, Sender};
+use super::client::{IDLE, Job, Sender};
 use super::scenario::Scenario;
-use crate::server::{Server, Tokens};
+use crate::server::{Caller, MODELS, Server, ServerBody, Tokens};
 
 const RETRIES: u32 = 3;
 
@@ -42,13 +42,13 @@ struct Retries {
     budget: Arc<TpsBudget>,
 }
 
-impl<B: Clone> Policy<Request<B>, Response<B>, BoxError> for Retries {
+impl<B: Clone, RB> Policy<Request<B>, Response<RB>, BoxError> for Retries {
     type Future = tokio::time::Sleep;
 
     fn retry(
         &mut self,
-        _: &mut Request<B>,
-        result: &mut Result<Response<B>, BoxError>,
+        request: &mut Request<B>,
+        result: &mut Result<Response<RB>, BoxError>,
     ) -> Option<Self::Future> {
         if result.as_ref().is_ok_and(|response| response.status().is_success()) {
             self.budget.deposit();
@@ -58,6 +58,11 @@ impl<B: Clone> Policy<Request<B>, Response<B>, BoxError> for Retries {
             return None;
         }
         self.left -= 1;
+        if request.extensions().get::<Chained>().is_some() {
+            let first = request.uri().path().contains(MODELS[1]);
+            let streams = request.uri().query().is_some();
+            *request.uri_mut() = uri(MODELS[usize::from(!first)], streams);
+        }
         Some(self.backoff.next_backoff())
     }
 
@@ -83,19 +88,46 @@ pub(crate) fn process(scenario: &Scenario, server: &Server, seed: u64) -> Sender
     let service = BoxCloneService::new(ServiceBuilder::new().layer(RetryLayer::new(policy)).service(limited));
     Rc::new(move |job| {
         let call = service.clone().oneshot(request(job));
-        Box::pin(async move { call.await.is_ok_and(|response| response.status().is_success()) })
+        Box::pin(async move { is_whole(call.await).await })
     })
+}
+
+/// Whether an answer is good and its body comes to its end, without a pause that is longer than every client waits.
+pub(crate) async fn is_whole<E>(answer: Result<Response<ServerBody>, E>) -> bool {
+    let Some(mut response) = answer.ok().filter(|response| response.status().is_success()) else {
+        return false;
+    };
+    loop {
+        match tokio::time::timeout(IDLE, response.frame()).await {
+            Ok(Some(Ok(_))) => {}
+            Ok(None) => return true,
+            Ok(Some(Err(_))) | Err(_) => return false,
+        }
+    }
+}
+
+/// Marks a request that another model may answer.
+#[derive(Clone, Copy)]
+struct Chained;
+
+fn uri(model: &str, streams: bool) -> http::Uri {
+    let method = if streams { "streamGenerateContent?alt=sse" } else { "generateContent" };
+    let uri = format!("http://127.0.0.1/v1beta/models/{model}:{method}");
+    uri.parse().expect("its parts are valid")
 }
 
 /// The request of a job; its body is as long as the prompt, and nobody reads it.
 pub(crate) fn request(job: Job) -> Request<Full<Bytes>> {
     static PROMPT: [u8; 8 << 20] = [b' '; 8 << 20];
     let body = Bytes::from_static(&PROMPT[..job.bytes.min(PROMPT.len())]);
-    let mut request = Request::post("http://127.0.0.1/v1beta/models/gemini-9-flash:generateContent")
-        .body(Full::from(body))
-        .expect("its parts are valid");
+    let mut request =
+        Request::post(uri(MODELS[0], job.streams)).body(Full::from(body)).expect("its parts are valid");
     if let Some(tokens) = job.tokens {
         request.extensions_mut().insert(Tokens(tokens));
+    }
+    request.extensions_mut().insert(Caller { request: job.request, tenant: job.tenant });
+    if job.models > 1 {
+        request.extensions_mut().insert(Chained);
     }
     request
 }

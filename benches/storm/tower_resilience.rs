@@ -19,9 +19,9 @@ use tower_resilience_retry::RetryLayer;
 use super::client::Sender;
 use super::scenario::Scenario;
 use super::tower::request;
-use crate::server::Server;
+use crate::server::{Server, ServerBody};
 
-type Retries = RetryLayer<Request<Full<Bytes>>, Response<Full<Bytes>>, BoxError>;
+type Retries = RetryLayer<Request<Full<Bytes>>, Response<ServerBody>, BoxError>;
 
 /// One process. Nothing in it is random.
 pub(crate) fn process(scenario: &Scenario, server: &Server) -> Sender {
@@ -37,10 +37,10 @@ pub(crate) fn process(scenario: &Scenario, server: &Server) -> Sender {
         None => BoxCloneService::new(attempt),
     };
     let retry = Retries::exponential_backoff()
-        .retry_on_response(|response: &Response<Full<Bytes>>| !response.status().is_success());
+        .retry_on_response(|response: &Response<ServerBody>| !response.status().is_success());
     let service = BoxCloneService::new(ServiceBuilder::new().layer(retry.build()).service(limited));
     Rc::new(move |job| {
         let call = service.clone().oneshot(request(job));
-        Box::pin(async move { call.await.is_ok_and(|response| response.status().is_success()) })
+        Box::pin(async move { super::tower::is_whole(call.await).await })
     })
 }

@@ -5,7 +5,7 @@ use std::io;
 
 use super::AnswerFailed;
 use crate::error::{Rejected, chain};
-use crate::timeout::TimedOut;
+use crate::timeout::{TimedOut, UploadIncomplete};
 use crate::verdict::{Alternative, Inner, Kind, Retryability, Sent, Verdict};
 
 /// What one link of the chain says.
@@ -17,8 +17,7 @@ enum Sign {
     TimedOut,
     /// It may have left.
     MaybeSent,
-    /// The caller's own mistake: the same request fails again. Only the clients' errors tell.
-    #[cfg_attr(not(any(feature = "hyper", feature = "reqwest")), allow(dead_code))]
+    /// The caller's own mistake: the same request fails again.
     Unsendable,
 }
 
@@ -31,7 +30,13 @@ pub(crate) fn judge_error(error: &(dyn Error + 'static)) -> Verdict {
     // The strongest sign of the whole chain: "connect" beats the "timed out" below it, and any sign beats
     // the plain "maybe" that a wrapper gives.
     let mut sign = Sign::MaybeSent;
+    let (mut by_caller, mut stalled) = (false, false);
     for link in chain(error) {
+        if let Some(late) = link.downcast_ref::<TimedOut>() {
+            by_caller |= late.is_by_caller();
+            stalled |= late.is_stalled_upload();
+        }
+        by_caller |= link.is::<UploadIncomplete>();
         match read(link) {
             Some(found @ (Sign::NotSent | Sign::Unsendable)) => {
                 sign = found;
@@ -49,10 +54,12 @@ pub(crate) fn judge_error(error: &(dyn Error + 'static)) -> Verdict {
         }
         Sign::NotSent => (Kind::Transport, Sent::No, Retryability::WithBackoff),
         Sign::MaybeSent => (Kind::Transport, Sent::Maybe, Retryability::WithBackoff),
+        // Another attempt would wait for the same caller.
+        Sign::TimedOut if stalled => (Kind::DeadlineExceeded, Sent::Maybe, Retryability::Never),
         Sign::TimedOut => (Kind::DeadlineExceeded, Sent::Maybe, Retryability::WithBackoff),
         Sign::Unsendable => (Kind::Transport, Sent::No, Retryability::Never),
     };
-    Verdict::new(Inner { sent, retryability, alternative: Alternative::None, ..Inner::new(kind) })
+    Verdict::new(Inner { sent, retryability, alternative: Alternative::None, by_caller, ..Inner::new(kind) })
 }
 
 fn read(link: &(dyn Error + 'static)) -> Option<Sign> {
@@ -64,6 +71,9 @@ fn read(link: &(dyn Error + 'static)) -> Option<Sign> {
     }
     if link.is::<TimedOut>() {
         return Some(Sign::TimedOut);
+    }
+    if link.downcast_ref::<UploadIncomplete>().is_some_and(UploadIncomplete::has_failed) {
+        return Some(Sign::Unsendable);
     }
     if link.is::<tower::timeout::error::Elapsed>() || link.is::<tokio::time::error::Elapsed>() {
         return Some(Sign::TimedOut);

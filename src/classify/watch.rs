@@ -50,7 +50,7 @@ impl Watch {
 
     fn publish(&self, outcome: Outcome) {
         let usage = lock(&self.0.with).usage();
-        self.0.publish(End { outcome, usage });
+        self.0.publish(End::new(outcome, usage));
     }
 }
 
@@ -58,7 +58,8 @@ impl Drop for Watch {
     fn drop(&mut self) {
         // After the end it says nothing: the first word stands.
         if self.0.get().is_none() {
-            self.publish(self.0.dropped());
+            let usage = lock(&self.0.with).usage();
+            self.0.publish(self.0.dropped(usage));
         }
     }
 }

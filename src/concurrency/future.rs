@@ -3,19 +3,16 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use http::{Request, Response};
-use http_body::Body;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 use tower_service::Service;
 
-use super::body::Ending;
 use super::gate::{Place, Slot, Turn};
-use super::{ConcurrencyBody, ConcurrencyLimited, Refusal};
+use super::{ConcurrencyLimited, Refusal};
 use crate::error::BoxError;
 use crate::order::{self, Part};
-use crate::tail::Told;
 use crate::time;
-use crate::verdict::Verdict;
+use crate::verdict::{Signal, Verdict};
 
 pin_project! {
     /// The future of [`AdaptiveConcurrency`](super::AdaptiveConcurrency).
@@ -73,11 +70,11 @@ impl<S, B> Waiting<S, B> {
             let now = time::now();
             match self.place.look(now, cx.waker()) {
                 Turn::Come(slot) => self.slot = Some(slot),
-                Turn::Wait(until) if self.deadline <= now => {
-                    return Poll::Ready(Err(ConcurrencyLimited::new(self.late, until)));
+                Turn::Wait(_, pace) if self.deadline <= now => {
+                    return Poll::Ready(Err(ConcurrencyLimited::new(self.late, pace)));
                 }
-                Turn::Wait(until) => {
-                    let timer = until.map_or(self.deadline, |until| until.min(self.deadline));
+                Turn::Wait(look_again, _) => {
+                    let timer = look_again.min(self.deadline);
                     if self.sleep.deadline() != timer {
                         self.sleep.as_mut().reset(timer);
                     }
@@ -93,9 +90,8 @@ impl<S, B, RB, E> Future for ResponseFuture<S, B, S::Future>
 where
     S: Service<Request<B>, Response = Response<RB>, Error = E>,
     E: Into<BoxError>,
-    RB: Body,
 {
-    type Output = Result<Response<ConcurrencyBody<RB>>, BoxError>;
+    type Output = Result<Response<RB>, BoxError>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -106,8 +102,8 @@ where
                     return match future.poll(cx) {
                         Poll::Pending => Poll::Pending,
                         Poll::Ready(Ok(mut response)) => {
-                            let told = headed(&mut response, slot.take());
-                            Poll::Ready(Ok(ConcurrencyBody::watch(response, told)))
+                            headed(&mut response, slot.take());
+                            Poll::Ready(Ok(response))
                         }
                         Poll::Ready(Err(error)) => Poll::Ready(Err(errored(error.into(), slot.take()))),
                     };
@@ -129,16 +125,14 @@ where
     }
 }
 
-/// Learns from the head of an answer, and leaves the slot to the body of a good one: until that ends, the server is
-/// at work on it. What a failure has to say, it has said.
+/// The call is no longer in flight: the server has shown that it answers, or what is wrong with it.
 #[inline(always)]
-fn headed<RB: Body>(response: &mut Response<RB>, slot: Option<Slot>) -> Told<Ending> {
-    let Some(slot) = slot else { return Told::nobody() };
-    if let Some(cell) = Verdict::good(response) {
-        return Told::of_good(response, cell.cloned(), Ending { slot, status: response.status() });
+fn headed<RB>(response: &mut Response<RB>, slot: Option<Slot>) {
+    let Some(slot) = slot else { return };
+    if Verdict::good(response).is_some() {
+        return slot.end(Signal::Success);
     }
     failed(response, slot);
-    Told::nobody()
 }
 
 #[cold]

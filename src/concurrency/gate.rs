@@ -1,18 +1,22 @@
-//! One key's door: who is inside, who waits, and the limit while there is one.
+//! One key's gate: who is in flight, who waits, and the control loop while there is something to watch.
 //!
-//! While there is no limit, a call that comes or goes moves one atomic word and nothing else. From the first cut until
-//! the limit is lifted everything happens under one short lock; wakers are woken after it.
+//! While all is well a call that starts adds one to a word, and one that ends adds one to another: no lock, no clock.
+//! From the first timeout until nothing speaks against the server any more everything happens under one short lock;
+//! wakers are woken after it.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::ConcurrencyState;
+use super::control::{Control, Said, Start};
+use super::evidence::{Caller, Usual};
 use super::limit::{Limit, Room};
 use super::settings::Settings;
 use crate::event::{Event, Observed};
@@ -22,57 +26,65 @@ use crate::target::TargetKey;
 use crate::time;
 use crate::verdict::{Signal, Signals};
 
-/// The word: calls in flight (32 bits), whether there is a limit (1 bit), and the age (31 bits), which each cut
-/// moves on, so that a call admitted before a cut is known for one.
-///
-/// While `LIMITED` is set, only the holder of the lock changes the word, and the count in it is out of date: the one
-/// under the lock counts.
-///
-/// Relaxed throughout: the word publishes nothing but itself. Its changes have one order whatever their ordering,
-/// so each admission is before a cut and counted by it, or sees `LIMITED` and takes the lock, and the lock orders
-/// the rest. Ages wrap after 2³¹ cuts: 68 years at one a second.
-const COUNT: u64 = 0xFFFF_FFFF;
-const LIMITED: u64 = 1 << 32;
-const AGE_SHIFT: u32 = 33;
+/// In `started`: what happens now happens under the lock.
+const WATCHED: u64 = 1 << 63;
 
-const fn age_of(word: u64) -> u32 {
-    (word >> AGE_SHIFT) as u32
-}
+/// One end in `ended`; its lower half counts the answers among them, and wraps into the upper one once in 2³² answers,
+/// which makes one call too few for as long as nothing is watched.
+const END: u64 = 1 << 32;
 
-const fn count_of(word: u64) -> u32 {
-    (word & COUNT) as u32
-}
+/// For how long a turn that has come is kept for one who does not come for it.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// By how much later each waiter looks whether those before it still do what they are there for.
+const STAGGER: Duration = Duration::from_millis(20);
 
 pub(super) struct Gate {
     key: TargetKey,
     settings: Arc<Settings>,
-    word: AtomicU64,
+    /// Calls that were started, and whether there is something to watch. Calls in flight are those started less those
+    /// ended, at any time.
+    ///
+    /// Orderings: a call that ends adds to `ended` and then reads `started`; whoever sets `WATCHED` does so and then
+    /// reads `ended`. Both are `SeqCst`, so that one of the two sees the other, and no end is missed by the one who
+    /// waits for it. All else is ordered by the lock, or is a count.
+    started: AtomicU64,
+    ended: AtomicU64,
+    /// The highest number of a call that was answered. A lost update makes a timeout weigh more than it should, once.
+    newest: AtomicU64,
     inside: Mutex<Inside>,
 }
 
 /// What the lock guards.
 #[derive(Default)]
 struct Inside {
-    /// `Some` exactly while the word says `LIMITED`.
-    limit: Option<Limit>,
-    /// Valid while there is a limit. Counts the granted, too.
-    in_flight: u32,
+    /// `Some` exactly while the word says `WATCHED`.
+    control: Option<Box<Control>>,
     /// By ticket, which is the order of arrival.
     waiting: BTreeMap<u64, Waiter>,
-    /// Waiters that have been given a slot and have not come for it yet, with the age of their admission.
-    granted: BTreeMap<u64, u32>,
+    /// Waiters that have been given a turn and have not come for it yet.
+    granted: BTreeMap<u64, Grant>,
     next_ticket: u64,
     cuts: u64,
     last_cut: Option<Instant>,
+    /// What the last control loop has learnt.
+    usual: Usual,
     /// Made at the first cut.
     stream: Option<Box<Stream>>,
 }
 
-#[derive(Default)]
 struct Waiter {
+    caller: Caller,
+    deadline: Instant,
     waker: Option<Waker>,
-    /// When it was told to look again. Only the first of the queue holds a timer for the pace.
+    /// When it was told to look again. The first of the queue holds a timer for the pace.
     timer: Option<Instant>,
+}
+
+#[derive(Clone, Copy)]
+struct Grant {
+    start: Start,
+    at: Instant,
 }
 
 /// What became of a request that came to the gate.
@@ -90,23 +102,36 @@ pub(super) enum Entry {
 #[derive(Debug)]
 pub(super) enum Turn {
     Come(Slot),
-    /// Look again when woken, and at this instant.
-    Wait(Option<Instant>),
+    /// Look again when woken, and at this instant. With the instant of the pace, if it is for the pace that it waits.
+    Wait(Instant, Option<Instant>),
+}
+
+fn answers(ended: u64) -> u32 {
+    ended as u32
 }
 
 impl Gate {
     pub(super) fn new(key: TargetKey, settings: Arc<Settings>) -> Self {
-        Self { key, settings, word: AtomicU64::new(0), inside: Mutex::default() }
+        Self {
+            key,
+            settings,
+            started: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            newest: AtomicU64::new(0),
+            inside: Mutex::default(),
+        }
     }
 
-    /// Admits a call if there is no limit. No lock, no clock.
+    /// Admits a call if there is nothing to watch. No lock, no clock.
     #[inline]
-    pub(super) fn try_enter(self: Arc<Self>) -> Result<Slot, Arc<Self>> {
-        let mut word = self.word.load(Relaxed);
-        while word & LIMITED == 0 {
-            // 2³² calls in flight would need more memory than there is.
-            match self.word.compare_exchange_weak(word, word + 1, Relaxed, Relaxed) {
-                Ok(_) => return Ok(Slot::new(self, age_of(word))),
+    pub(super) fn try_enter(self: Arc<Self>, caller: Caller) -> Result<Slot, Arc<Self>> {
+        let mut word = self.started.load(Ordering::Relaxed);
+        while word & WATCHED == 0 {
+            match self.started.compare_exchange_weak(word, word + 1, Ordering::SeqCst, Ordering::Relaxed) {
+                Ok(_) => {
+                    let answers = answers(self.ended.load(Ordering::Relaxed));
+                    return Ok(Slot::new(self, Start { number: word + 1, answers, caller }));
+                }
                 Err(changed) => word = changed,
             }
         }
@@ -114,11 +139,11 @@ impl Gate {
     }
 
     /// Admits a call, gives it a place in the queue, or turns it away.
-    pub(super) fn enter(self: &Arc<Self>, now: Instant, deadline: Instant) -> Entry {
+    pub(super) fn enter(self: &Arc<Self>, caller: Caller, now: Instant, deadline: Instant) -> Entry {
         let mut wakes = Wakes::default();
         let entry = {
             let mut inside = lock(&self.inside);
-            let entry = self.arrive(&mut inside, now, deadline, &mut wakes);
+            let entry = self.arrive(&mut inside, caller, now, deadline, &mut wakes);
             self.settle(&mut inside, now, &mut wakes);
             entry
         };
@@ -129,25 +154,29 @@ impl Gate {
     fn arrive(
         self: &Arc<Self>,
         inside: &mut Inside,
+        caller: Caller,
         now: Instant,
         deadline: Instant,
         wakes: &mut Wakes,
     ) -> Entry {
-        self.lift_if_spent(inside, now, wakes);
+        self.rest_if_spent(inside, now, wakes);
         // Those who came before go first, also one whose pace is over and who has not looked yet.
         self.grant(inside, now, wakes);
-        let tuning = &self.settings.tuning;
-        let Some(limit) = inside.limit.as_mut() else {
-            // No limit can come while the lock is held.
-            let slot = Arc::clone(self).try_enter().ok();
-            return Entry::Admitted(slot.expect("there is no limit"));
-        };
-        if inside.waiting.is_empty() && limit.room(inside.in_flight, now, tuning) == Room::Now {
-            self.take(inside, now);
-            return Entry::Admitted(self.slot());
+        if inside.control.is_none() {
+            // Nothing can be watched anew while the lock is held.
+            let slot = Arc::clone(self).try_enter(caller).ok();
+            return Entry::Admitted(slot.expect("nothing is watched"));
         }
-        limit.bound(now);
-        let earliest = limit.earliest(inside.in_flight, tuning).filter(|at| *at > now);
+        let in_flight = self.in_flight(inside, now);
+        let tuning = &self.settings.tuning;
+        let control = inside.control.as_mut().expect("it is watched");
+        let room = control.room(caller, in_flight, now, tuning);
+        let is_bound = control.binds(caller);
+        if room == Room::Now && (inside.waiting.is_empty() || !is_bound) {
+            return Entry::Admitted(Slot::new(Arc::clone(self), self.take(inside, caller, now)));
+        }
+        control.stands_in_the_way(now);
+        let earliest = control.earliest(in_flight, tuning).filter(|at| *at > now);
         if deadline <= now || earliest.is_some_and(|at| at > deadline) {
             return Entry::Late(earliest);
         }
@@ -156,21 +185,32 @@ impl Gate {
         }
         let ticket = inside.next_ticket;
         inside.next_ticket += 1;
-        inside.waiting.insert(ticket, Waiter::default());
-        Entry::Queued(Place { gate: Arc::clone(self), ticket, served: false })
+        inside.waiting.insert(ticket, Waiter { caller, deadline, waker: None, timer: None });
+        Entry::Queued(Place { gate: Arc::clone(self), ticket, caller, deadline, served: false })
     }
 
-    /// The waiter with this ticket looks whether its turn has come.
-    fn look(self: &Arc<Self>, ticket: u64, now: Instant, waker: &Waker) -> Turn {
+    /// The waiter at this place looks whether its turn has come.
+    fn look(self: &Arc<Self>, place: &Place, now: Instant, waker: &Waker) -> Turn {
         let mut wakes = Wakes::default();
         let (turn, old) = {
             let mut inside = lock(&self.inside);
+            // One whose turn had come and who did not come for it is back in its old place.
+            if !inside.granted.contains_key(&place.ticket) {
+                let (caller, deadline) = (place.caller, place.deadline);
+                let waiter = || Waiter { caller, deadline, waker: None, timer: None };
+                inside.waiting.entry(place.ticket).or_insert_with(waiter);
+            }
             self.grant(&mut inside, now, &mut wakes);
-            let found = match inside.granted.remove(&ticket) {
-                Some(age) => (Turn::Come(Slot::new(Arc::clone(self), age)), None),
+            let found = match inside.granted.remove(&place.ticket) {
+                Some(grant) => {
+                    if let Some(control) = &mut inside.control {
+                        control.restart(grant.start.number, now);
+                    }
+                    (Turn::Come(Slot::new(Arc::clone(self), grant.start)), None)
+                }
                 None => {
-                    let (timer, old) = self.wait(&mut inside, ticket, now, waker);
-                    (Turn::Wait(timer), old)
+                    let (look_at, pace, old) = self.wait(&mut inside, place.ticket, now, waker);
+                    (Turn::Wait(look_at, pace), old)
                 }
             };
             self.settle(&mut inside, now, &mut wakes);
@@ -182,33 +222,37 @@ impl Gate {
         turn
     }
 
-    /// The waiter's timer, and the waker that the new one has replaced.
+    /// When the waiter is to look again, the instant of its pace, and the waker that the new one has replaced.
     fn wait(
         &self,
         inside: &mut Inside,
         ticket: u64,
         now: Instant,
         waker: &Waker,
-    ) -> (Option<Instant>, Option<Waker>) {
-        let timer = self.next_timer(inside, now).filter(|(first, _)| *first == ticket).map(|(_, at)| at);
+    ) -> (Instant, Option<Instant>, Option<Waker>) {
+        let pace = self.next_timer(inside, now).filter(|(first, _)| *first == ticket).map(|(_, at)| at);
+        let before = inside.waiting.first_key_value().map_or(0, |(first, _)| ticket.saturating_sub(*first));
         let waiter = inside.waiting.get_mut(&ticket).expect("it is granted, waiting, or gone");
         let known = waiter.waker.as_ref().is_some_and(|known| known.will_wake(waker));
         let old = if known { None } else { waiter.waker.replace(waker.clone()) };
-        waiter.timer = timer;
-        (timer, old)
+        waiter.timer = pace;
+        // Nobody depends on others to be polled: whoever waits looks for itself, the sooner the nearer it is to its turn.
+        let own =
+            now + GRACE + STAGGER.saturating_mul(u32::try_from(before).unwrap_or(u32::MAX).min(100_000));
+        (pace.map_or(own, |pace| pace.min(own)), pace, old)
     }
 
-    /// The waiter with this ticket is gone. A slot that it was given and did not come for passes on.
+    /// The waiter with this ticket is gone. A turn that it was given and did not come for passes on.
     fn leave(&self, ticket: u64, now: Instant) {
         let mut wakes = Wakes::default();
         let left = {
             let mut inside = lock(&self.inside);
             let left = inside.waiting.remove(&ticket);
-            if let (Some(_), Some(limit)) = (&left, &mut inside.limit) {
-                limit.bound(now);
+            if let (Some(_), Some(control)) = (&left, &mut inside.control) {
+                control.stands_in_the_way(now);
             }
-            if inside.granted.remove(&ticket).is_some() {
-                self.give_back(&mut inside);
+            if let Some(grant) = inside.granted.remove(&ticket) {
+                self.give_back(&mut inside, grant.start, Signal::Neutral, now, &mut wakes);
             }
             self.settle(&mut inside, now, &mut wakes);
             left
@@ -220,125 +264,152 @@ impl Gate {
 
     /// A call is over.
     #[inline]
-    fn end(&self, signal: Signal, age: u32) {
-        if signal != Signal::Timeout {
-            let mut word = self.word.load(Relaxed);
-            while word & LIMITED == 0 {
-                match self.word.compare_exchange_weak(word, word - 1, Relaxed, Relaxed) {
-                    Ok(_) => return,
-                    Err(changed) => word = changed,
-                }
+    fn end(&self, signal: Signal, start: Start) {
+        if signal != Signal::Timeout && self.started.load(Ordering::Relaxed) & WATCHED == 0 {
+            self.count_end(signal, start);
+            if self.started.load(Ordering::SeqCst) & WATCHED == 0 {
+                return;
             }
+            // Somebody has just begun to watch, and may have counted this call.
+            return self.end_counted();
         }
-        self.end_at(signal, age, time::now());
+        self.end_at(signal, start, time::now());
+    }
+
+    #[inline]
+    fn count_end(&self, signal: Signal, start: Start) {
+        let answered = signal == Signal::Success;
+        self.ended.fetch_add(END + u64::from(answered), Ordering::SeqCst);
+        if answered && self.newest.load(Ordering::Relaxed) < start.number {
+            self.newest.store(start.number, Ordering::Relaxed);
+        }
     }
 
     #[cold]
-    fn end_at(&self, signal: Signal, age: u32, now: Instant) {
+    fn end_counted(&self) {
+        let mut wakes = Wakes::default();
+        self.settle(&mut lock(&self.inside), time::now(), &mut wakes);
+        self.after(wakes);
+    }
+
+    #[cold]
+    fn end_at(&self, signal: Signal, start: Start, now: Instant) {
         let mut wakes = Wakes::default();
         {
             let mut inside = lock(&self.inside);
-            self.learn(&mut inside, signal, age, now, &mut wakes);
-            self.give_back(&mut inside);
-            self.lift_if_spent(&mut inside, now, &mut wakes);
+            if signal == Signal::Timeout {
+                self.watch(&mut inside, now);
+            }
+            self.give_back(&mut inside, start, signal, now, &mut wakes);
+            self.rest_if_spent(&mut inside, now, &mut wakes);
             self.settle(&mut inside, now, &mut wakes);
         }
         self.after(wakes);
     }
 
-    /// What a result does to the limit, while its call still counts as in flight.
-    fn learn(&self, inside: &mut Inside, signal: Signal, age: u32, now: Instant, wakes: &mut Wakes) {
-        let tuning = &self.settings.tuning;
-        let in_flight = inside.in_flight;
-        match (signal, &mut inside.limit) {
-            (Signal::Success, Some(limit)) if limit.is_used(in_flight) => {
-                limit.bound(now);
-                limit.grow(tuning);
-            }
-            (Signal::Timeout, Some(limit)) => {
-                limit.bound(now);
-                if age == age_of(self.word.load(Relaxed)) && limit.may_cut(now, tuning) {
-                    limit.cut(in_flight, now, tuning);
-                    self.next_age(inside, now, wakes);
-                }
-            }
-            // One that began before the last limit, which was lifted since, is news of another time.
-            (Signal::Timeout, None) if age == age_of(self.word.load(Relaxed)) => {
-                // From here on the word is ours, and what it counted is exact.
-                inside.in_flight = count_of(self.word.fetch_or(LIMITED, Relaxed));
-                let draw = self.draw(inside);
-                inside.limit = Some(Limit::first(inside.in_flight, now, draw, tuning));
-                self.next_age(inside, now, wakes);
-            }
-            _ => {}
+    /// From here on the lock is taken by all.
+    fn watch(&self, inside: &mut Inside, now: Instant) {
+        if inside.control.is_none() {
+            let started = self.started.fetch_or(WATCHED, Ordering::SeqCst);
+            inside.control = Some(Box::new(Control::new(started + 1, now, inside.usual)));
         }
     }
 
-    fn next_age(&self, inside: &mut Inside, now: Instant, wakes: &mut Wakes) {
-        let age = u64::from(age_of(self.word.load(Relaxed)).wrapping_add(1));
-        self.word.store((age << AGE_SHIFT) | LIMITED, Relaxed);
-        inside.cuts += 1;
-        inside.last_cut = Some(now);
-        wakes.cut = inside.limit.as_ref().map(|limit| (inside.in_flight, limit.value()));
-    }
-
-    /// One call less.
-    fn give_back(&self, inside: &mut Inside) {
-        match inside.limit {
-            Some(_) => inside.in_flight -= 1,
-            // No limit can come while the lock is held, but the fast path may be at work.
-            None => _ = self.word.fetch_sub(1, Relaxed),
+    /// A call is no longer in flight, and what its end says is learnt.
+    fn give_back(&self, inside: &mut Inside, start: Start, signal: Signal, now: Instant, wakes: &mut Wakes) {
+        let in_flight = self.in_flight(inside, now);
+        self.count_end(signal, start);
+        let said = match signal {
+            Signal::Success => Said::Answered,
+            Signal::Timeout => {
+                Said::TimedOut { overtaken: self.newest.load(Ordering::Relaxed) > start.number }
+            }
+            _ => Said::Nothing,
+        };
+        let Inside { control: Some(control), stream, .. } = inside else { return };
+        let draw = || stream.get_or_insert_with(|| Box::new(self.settings.chance.stream())).unit();
+        let answers = answers(self.ended.load(Ordering::Relaxed));
+        let started = self.started.load(Ordering::Relaxed) & !WATCHED;
+        if control.end(start, said, started, answers, in_flight, now, draw, &self.settings.tuning) {
+            control.was_cut(self.started.load(Ordering::Relaxed) & !WATCHED);
+            inside.cuts += 1;
+            inside.last_cut = Some(now);
+            wakes.cut = inside.limit().map(|limit| (in_flight, limit.value()));
         }
     }
 
-    /// Gives free slots to those who wait, first come first served.
+    /// Calls that were started and have not ended, and those of them that count.
+    fn in_flight(&self, inside: &mut Inside, now: Instant) -> u32 {
+        let all = self.all_in_flight();
+        inside.control.as_mut().map_or(all, |control| control.in_flight(all, now))
+    }
+
+    fn all_in_flight(&self) -> u32 {
+        let ended = self.ended.load(Ordering::SeqCst) >> 32;
+        // 2³² calls in flight would need more memory than there is.
+        (self.started.load(Ordering::SeqCst) as u32).wrapping_sub(ended as u32)
+    }
+
+    /// Gives turns to those who wait, first come first served. What was given and not fetched is taken back first.
     fn grant(&self, inside: &mut Inside, now: Instant, wakes: &mut Wakes) {
-        while let (Some(limit), false) = (&mut inside.limit, inside.waiting.is_empty()) {
-            if limit.room(inside.in_flight, now, &self.settings.tuning) != Room::Now {
+        while let Some((ticket, grant)) = inside.granted.first_key_value() {
+            // Turns are given in the order of tickets but for those that came back, which wait a little longer then.
+            if time::saturating_add(grant.at, GRACE) > now {
+                break;
+            }
+            let (ticket, start) = (*ticket, grant.start);
+            inside.granted.remove(&ticket);
+            self.give_back(inside, start, Signal::Neutral, now, wakes);
+        }
+        while let Some((_, first)) = inside.waiting.first_key_value() {
+            let caller = first.caller;
+            let in_flight = self.in_flight(inside, now);
+            let Some(control) = &mut inside.control else { return };
+            if control.room(caller, in_flight, now, &self.settings.tuning) != Room::Now {
                 return;
             }
-            limit.bound(now);
-            self.take(inside, now);
-            self.grant_first(inside, wakes);
+            control.stands_in_the_way(now);
+            self.grant_first(inside, now, wakes);
         }
     }
 
-    fn grant_first(&self, inside: &mut Inside, wakes: &mut Wakes) {
+    fn grant_first(&self, inside: &mut Inside, now: Instant, wakes: &mut Wakes) {
         if let Some((ticket, waiter)) = inside.waiting.pop_first() {
-            inside.granted.insert(ticket, age_of(self.word.load(Relaxed)));
+            let start = self.take(inside, waiter.caller, now);
+            inside.granted.insert(ticket, Grant { start, at: now });
             wakes.wakers.extend(waiter.waker);
         }
     }
 
-    /// Counts an admission under a limit.
-    fn take(&self, inside: &mut Inside, now: Instant) {
-        inside.in_flight += 1;
-        let draw = self.draw(inside);
-        let limit = inside.limit.as_mut().expect("there is a limit");
-        limit.admitted(now, draw);
-        if limit.is_used(inside.in_flight) {
-            limit.bound(now);
+    /// Counts an admission while something is watched.
+    fn take(&self, inside: &mut Inside, caller: Caller, now: Instant) -> Start {
+        let in_flight = self.in_flight(inside, now);
+        let number = (self.started.fetch_add(1, Ordering::SeqCst) & !WATCHED) + 1;
+        let answers = answers(self.ended.load(Ordering::Relaxed));
+        let Inside { control, stream, .. } = inside;
+        if let Some(control) = control {
+            let draw = if control.limit().is_some() {
+                stream.get_or_insert_with(|| Box::new(self.settings.chance.stream())).unit()
+            } else {
+                0.5
+            };
+            control.start(number, in_flight, now, draw);
         }
-    }
-
-    fn slot(self: &Arc<Self>) -> Slot {
-        Slot::new(Arc::clone(self), age_of(self.word.load(Relaxed)))
-    }
-
-    fn draw(&self, inside: &mut Inside) -> f64 {
-        inside.stream.get_or_insert_with(|| Box::new(self.settings.chance.stream())).unit()
+        Start { number, answers, caller }
     }
 
     /// The first waiter and the instant of its pace, if it is for the pace alone that it waits.
-    fn next_timer(&self, inside: &Inside, now: Instant) -> Option<(u64, Instant)> {
-        let (first, _) = inside.waiting.first_key_value()?;
-        match inside.limit.as_ref()?.room(inside.in_flight, now, &self.settings.tuning) {
-            Room::At(at) => Some((*first, at)),
+    fn next_timer(&self, inside: &mut Inside, now: Instant) -> Option<(u64, Instant)> {
+        let (first, caller) =
+            inside.waiting.first_key_value().map(|(first, waiter)| (*first, waiter.caller))?;
+        let in_flight = self.in_flight(inside, now);
+        match inside.control.as_ref()?.room(caller, in_flight, now, &self.settings.tuning) {
+            Room::At(at) => Some((first, at)),
             Room::Now | Room::Later => None,
         }
     }
 
-    /// Leaves nobody behind, after anything that may have changed whose turn it is: free slots are given, and the
+    /// Leaves nobody behind, after anything that may have changed whose turn it is: turns are given, and the
     /// first waiter is woken if it does not hold the timer that it should, because it has just become the first or
     /// the pace has changed.
     fn settle(&self, inside: &mut Inside, now: Instant, wakes: &mut Wakes) {
@@ -352,43 +423,40 @@ impl Gate {
         }
     }
 
-    fn lift_if_spent(&self, inside: &mut Inside, now: Instant, wakes: &mut Wakes) {
-        let spent = inside.limit.as_ref().is_some_and(|l| l.is_spent(now, self.settings.tuning.lift_after));
+    fn rest_if_spent(&self, inside: &mut Inside, now: Instant, wakes: &mut Wakes) {
+        let tuning = &self.settings.tuning;
+        let spent = inside.control.as_ref().is_some_and(|control| control.is_spent(now, tuning));
         if spent && inside.waiting.is_empty() {
-            self.lift(inside, wakes);
+            self.rest(inside, now, wakes);
         }
     }
 
-    fn lift(&self, inside: &mut Inside, wakes: &mut Wakes) {
-        if inside.limit.is_none() {
-            return;
-        }
+    /// Nothing is watched any more: all who wait go.
+    fn rest(&self, inside: &mut Inside, now: Instant, wakes: &mut Wakes) {
+        let Some(control) = &inside.control else { return };
+        wakes.lifted = control.limit().is_some();
+        let control_usual = control.usual();
         while !inside.waiting.is_empty() {
-            inside.in_flight += 1;
-            self.grant_first(inside, wakes);
+            self.grant_first(inside, now, wakes);
         }
-        inside.limit = None;
-        let age = self.word.load(Relaxed) & !(COUNT | LIMITED);
+        inside.usual = control_usual;
+        inside.control = None;
         // From here on the word is everybody's again.
-        self.word.store(age | u64::from(inside.in_flight), Relaxed);
-        wakes.lifted = true;
+        self.started.fetch_and(!WATCHED, Ordering::SeqCst);
     }
 
-    /// Forgets the limit and lets all who wait go.
+    /// Forgets what was learnt and lets all who wait go.
     pub(super) fn reset(&self) {
         let mut wakes = Wakes::default();
-        self.lift(&mut lock(&self.inside), &mut wakes);
+        self.rest(&mut lock(&self.inside), time::now(), &mut wakes);
         self.after(wakes);
     }
 
     pub(super) fn state(&self) -> ConcurrencyState {
-        let inside = lock(&self.inside);
+        let mut inside = lock(&self.inside);
         ConcurrencyState {
-            limit: inside.limit.as_ref().map(Limit::value),
-            in_flight: match inside.limit {
-                Some(_) => inside.in_flight,
-                None => count_of(self.word.load(Relaxed)),
-            },
+            limit: inside.limit().map(Limit::value),
+            in_flight: self.in_flight(&mut inside, time::now()),
             queued: inside.waiting.len(),
             cuts: inside.cuts,
             last_cut: inside.last_cut,
@@ -410,15 +478,22 @@ impl Gate {
     }
 }
 
+impl Inside {
+    fn limit(&self) -> Option<&Limit> {
+        self.control.as_ref().and_then(|control| control.limit())
+    }
+}
+
 impl State for Gate {
     fn is_idle(&self) -> bool {
-        let word = self.word.load(Relaxed);
-        if word & LIMITED == 0 {
-            return word & COUNT == 0;
+        if self.started.load(Ordering::Relaxed) & WATCHED == 0 {
+            return self.all_in_flight() == 0;
         }
         let inside = lock(&self.inside);
-        let spent = |limit: &Limit| limit.is_spent(time::now(), self.settings.tuning.lift_after);
-        inside.in_flight == 0 && inside.waiting.is_empty() && inside.limit.as_ref().is_none_or(spent)
+        let spent = |control: &Box<Control>| {
+            control.has_learnt_nothing() || control.is_spent(time::now(), &self.settings.tuning)
+        };
+        self.all_in_flight() == 0 && inside.waiting.is_empty() && inside.control.as_ref().is_none_or(spent)
     }
 }
 
@@ -440,13 +515,13 @@ struct Wakes {
 #[derive(Debug)]
 pub(super) struct Slot {
     gate: Arc<Gate>,
-    age: u32,
+    start: Start,
     signal: Signal,
 }
 
 impl Slot {
-    const fn new(gate: Arc<Gate>, age: u32) -> Self {
-        Self { gate, age, signal: Signal::Neutral }
+    const fn new(gate: Arc<Gate>, start: Start) -> Self {
+        Self { gate, start, signal: Signal::Neutral }
     }
 
     pub(super) fn observer(&self) -> &Observed {
@@ -469,23 +544,26 @@ impl Slot {
 impl Drop for Slot {
     #[inline]
     fn drop(&mut self) {
-        self.gate.end(self.signal, self.age);
+        self.gate.end(self.signal, self.start);
     }
 }
 
-/// A place in the queue. Dropped, it is free, and so is the slot it may have been given meanwhile.
+/// A place in the queue. Dropped, it is free, and so is the turn it may have been given meanwhile.
 #[derive(Debug)]
 pub(super) struct Place {
     gate: Arc<Gate>,
     ticket: u64,
-    /// The slot was fetched: there is nothing left to leave.
+    caller: Caller,
+    deadline: Instant,
+    /// The turn was fetched: there is nothing left to leave.
     served: bool,
 }
 
 impl Place {
     /// Not again after [`Turn::Come`].
     pub(super) fn look(&mut self, now: Instant, waker: &Waker) -> Turn {
-        let turn = self.gate.look(self.ticket, now, waker);
+        let gate = Arc::clone(&self.gate);
+        let turn = gate.look(self, now, waker);
         self.served = matches!(turn, Turn::Come(_));
         turn
     }

@@ -1,7 +1,8 @@
-//! How many at once: the arithmetic of one key's limit, from the first cut until it is lifted.
+//! How many at once: the arithmetic of one key's limit, from the first cut until it is lifted. Pure.
 //!
-//! Numbers and `now` in, numbers out. A timeout halves, a success that needed the limit adds a little, and a limit
-//! below one is a pace: one call at a time, a gap apart.
+//! Numbers and `now` in, numbers out. A cut goes to a share of what the server has answered within one patience, which
+//! is the number of calls that it can answer in that share of the patience (Little's law). A quick answer adds, a slow
+//! one takes away. A limit below one is a pace: one call at a time, a gap apart.
 
 use std::time::Duration;
 
@@ -9,6 +10,12 @@ use tokio::time::Instant;
 
 use super::settings::Tuning;
 use crate::time::saturating_add;
+
+/// What a slow answer takes away.
+const BRAKE: f64 = 0.05;
+
+/// The limit that follows one call at a time.
+const FIRST_PACE: f64 = 0.5;
 
 /// A limit that is in force.
 #[derive(Clone, Debug)]
@@ -35,11 +42,38 @@ pub(super) enum Room {
     Later,
 }
 
+/// How an answer compares with the patience of the calls that time out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Speed {
+    /// In less than a quarter of it.
+    Quick,
+    /// In less than half of it.
+    Fair,
+    /// Longer.
+    Slow,
+}
+
+impl Speed {
+    /// Of an answer that took so long; without a patience that is known, nothing is slow.
+    pub(super) fn of(took: Duration, patience: Option<Duration>) -> Self {
+        match patience {
+            Some(patience) if took >= patience / 2 => Self::Slow,
+            Some(patience) if took >= patience / 4 => Self::Fair,
+            _ => Self::Quick,
+        }
+    }
+}
+
 impl Limit {
-    /// What a timeout makes of `in_flight` calls, its own included, that had no limit.
-    pub(super) fn first(in_flight: u32, now: Instant, draw: f64, tuning: &Tuning) -> Self {
-        let value = (f64::from(in_flight) * tuning.decrease).max(tuning.floor);
+    /// The first cut, where the server has answered so many calls while one timed out.
+    pub(super) fn first(answered: u32, now: Instant, draw: f64, tuning: &Tuning) -> Self {
+        let value = Self::target(answered, tuning);
         Self { value, cut_at: now, bound_at: now, paced_from: now, spread: 0.5 + draw }
+    }
+
+    /// One call at a time, or what the server has shown that it can do.
+    fn target(answered: u32, tuning: &Tuning) -> f64 {
+        (f64::from(answered) * tuning.decrease).max(tuning.floor.max(1.0))
     }
 
     pub(super) const fn value(&self) -> f64 {
@@ -66,7 +100,8 @@ impl Limit {
     /// The earliest instant at which a call may start that has to wait now, whatever the calls in flight do:
     /// each can succeed and raise the limit. `None` when it may be at any time.
     pub(super) fn earliest(&self, in_flight: u32, tuning: &Tuning) -> Option<Instant> {
-        let most = self.value + tuning.increase * f64::from(in_flight);
+        let most =
+            (0..in_flight.min(8)).fold(self.value, |value, _| Self::grown(value, Speed::Quick, tuning));
         (most < 1.0).then(|| self.paced(most, tuning))
     }
 
@@ -87,106 +122,40 @@ impl Limit {
     }
 
     /// A call succeeded while the limit was used.
-    pub(super) fn grow(&mut self, tuning: &Tuning) {
-        // Below one, a success adds the share that it adds at one: 0.1/L would be a leap of five from the floor.
-        self.value += tuning.increase / self.value.max(1.0);
+    pub(super) fn answered(&mut self, speed: Speed, tuning: &Tuning) {
+        self.value = Self::grown(self.value, speed, tuning).max(tuning.floor);
     }
 
-    /// Whether a timeout cuts now: at most once in the interval.
+    fn grown(value: f64, speed: Speed, tuning: &Tuning) -> f64 {
+        match speed {
+            // The server answers at once again: back to one call at a time.
+            Speed::Quick if value < 1.0 => 1.0,
+            // There are as many answers in a round trip as the limit has calls, so this is a share of it.
+            Speed::Quick => value + tuning.growth,
+            Speed::Fair => value + tuning.increase * value.min(1.0) / value.max(1.0),
+            Speed::Slow => value - BRAKE * value.min(1.0),
+        }
+    }
+
+    /// Whether there may be a cut now: at most one in the interval.
     pub(super) fn may_cut(&self, now: Instant, tuning: &Tuning) -> bool {
         now.saturating_duration_since(self.cut_at) >= tuning.cut_interval
     }
 
-    pub(super) fn cut(&mut self, in_flight: u32, now: Instant, tuning: &Tuning) {
-        // What was really in flight counts: half of a limit that nobody filled would change nothing.
-        let used = self.value.min(f64::from(in_flight));
-        // Below one this process waits for each call before it sends another, so it is the fleet that is too many,
-        // and each of its members must go far back for the server to get its head above water.
-        let share = if used < 1.0 { tuning.paced_decrease } else { tuning.decrease };
-        self.value = (used * share).max(tuning.floor);
+    pub(super) fn cut(&mut self, answered: u32, now: Instant, tuning: &Tuning) {
+        self.value = if self.value > 1.0 {
+            self.value.min(Self::target(answered, tuning))
+        } else {
+            // This process waits for each call before it sends another, so it is the fleet that is too many, and each
+            // of its members must go far back for the server to get its head above water.
+            let share = if self.value < 1.0 { tuning.paced_decrease } else { FIRST_PACE };
+            (self.value * share).max(tuning.floor)
+        };
         self.cut_at = now;
     }
 
     /// Whether it has stood in nobody's way for long enough to be lifted.
     pub(super) fn is_spent(&self, now: Instant, lift_after: Duration) -> bool {
         now.saturating_duration_since(self.bound_at) >= lift_after
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn start() -> Instant {
-        crate::time::now()
-    }
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    #[test]
-    fn half_of_what_was_in_flight_then_slow_growth() {
-        let tuning = Tuning::default();
-        let now = start();
-        let mut limit = Limit::first(64, now, 0.5, &tuning);
-        assert_eq!(limit.value(), 32.0);
-        assert_eq!(limit.room(31, now, &tuning), Room::Now);
-        assert_eq!(limit.room(32, now, &tuning), Room::Later);
-        // 32 successes, one round trip, add a tenth.
-        (0..32).for_each(|_| limit.grow(&tuning));
-        assert!((limit.value() - 32.1).abs() < 0.001, "{}", limit.value());
-        assert!(!limit.may_cut(now + 4 * SECOND, &tuning) && limit.may_cut(now + 5 * SECOND, &tuning));
-        limit.cut(10, now + 5 * SECOND, &tuning);
-        assert_eq!(limit.value(), 5.0, "half of the ten, not of the limit");
-    }
-
-    #[test]
-    fn below_one_is_a_pace() {
-        let tuning = Tuning::default();
-        let now = start();
-        // The draw of one half is the mean: no spread.
-        let mut limit = Limit::first(1, now, 0.5, &tuning);
-        assert_eq!(limit.value(), 0.5);
-        assert_eq!(limit.room(0, now, &tuning), Room::At(now + 2 * SECOND));
-        assert_eq!(limit.room(0, now + 2 * SECOND, &tuning), Room::Now);
-        limit.admitted(now + 2 * SECOND, 0.0);
-        assert_eq!(limit.room(1, now + 9 * SECOND, &tuning), Room::Later, "one at a time");
-        assert_eq!(limit.room(0, now + 2 * SECOND, &tuning), Room::At(now + 3 * SECOND), "half the gap");
-        limit.admitted(now, 0.5);
-        // A success in flight could make it 0.6.
-        assert_eq!(limit.earliest(0, &tuning), Some(now + 2 * SECOND));
-        assert_eq!(limit.earliest(1, &tuning), Some(now + SECOND.mul_f64(1.0 / 0.6)));
-        assert_eq!(limit.earliest(5, &tuning), None);
-        limit.cut(1, now, &tuning);
-        assert_eq!(limit.value(), 0.05, "a tenth");
-        limit.cut(1, now, &tuning);
-        assert_eq!(limit.value(), 0.02);
-        assert_eq!(limit.room(0, now, &tuning), Room::At(now + 50 * SECOND));
-    }
-
-    proptest! {
-        #[test]
-        fn no_sequence_leaves_the_range(
-            first in 1u32..10_000,
-            steps in proptest::collection::vec((0u8..3, 1u32..10_000), 0..200),
-        ) {
-            let tuning = Tuning::default();
-            let now = start();
-            let mut limit = Limit::first(first, now, 0.0, &tuning);
-            for (step, in_flight) in steps {
-                let before = limit.value();
-                match step {
-                    0 => limit.grow(&tuning),
-                    1 => limit.cut(in_flight, now, &tuning),
-                    _ => limit.admitted(now, 0.999),
-                }
-                prop_assert!(limit.value().is_finite() && limit.value() >= tuning.floor);
-                prop_assert!(limit.value() <= before + tuning.increase);
-                match limit.room(0, now, &tuning) {
-                    Room::At(at) => prop_assert!(limit.value() < 1.0 && at <= now + 75 * SECOND),
-                    room => prop_assert_eq!(room, Room::Now),
-                }
-            }
-        }
     }
 }

@@ -106,19 +106,17 @@
 //! # let _ = layer; Ok(()) }
 //! ```
 
-mod body;
+mod control;
 mod error;
+mod evidence;
 mod future;
 mod gate;
 mod handle;
 mod layer;
 mod limit;
-#[cfg(test)]
-mod model;
 mod service;
 mod settings;
 
-pub use self::body::ConcurrencyBody;
 pub use self::error::{ConcurrencyLimited, Refusal};
 pub use self::future::ResponseFuture;
 pub use self::handle::{ConcurrencyHandle, ConcurrencyState};

@@ -3,15 +3,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
-use http_body::Body;
 use tower_service::Service;
 
+use super::evidence::Caller;
 use super::future::{State, Waiting};
 use super::gate::{Entry, Gate};
 use super::layer::Shared;
-use super::{ConcurrencyBody, ConcurrencyLimited, Refusal, ResponseFuture};
+use super::{ConcurrencyLimited, Refusal, ResponseFuture};
 use crate::error::BoxError;
 use crate::keyed::Memo;
+use crate::target::KeyLabel;
 use crate::time;
 use crate::timeout::Deadline;
 
@@ -63,9 +64,8 @@ impl<S, B, RB> Service<Request<B>> for AdaptiveConcurrency<S>
 where
     S: Service<Request<B>, Response = Response<RB>> + Clone,
     S::Error: Into<BoxError>,
-    RB: Body,
 {
-    type Response = Response<ConcurrencyBody<RB>>;
+    type Response = Response<RB>;
     type Error = BoxError;
     type Future = ResponseFuture<S, B, S::Future>;
 
@@ -77,13 +77,19 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let shared = &self.shared;
         let gate = shared.gates.of_request(&mut self.memo, &request, |target| shared.gate(target));
-        match gate.try_enter() {
+        match gate.try_enter(caller(&request)) {
             Ok(slot) => {
                 ResponseFuture { state: State::Called { future: self.inner.call(request), slot: Some(slot) } }
             }
             Err(gate) => self.call_limited(request, &gate),
         }
     }
+}
+
+/// Who asks: a hash of the label that the caller gave its key, 0 without one.
+#[inline]
+fn caller<B>(request: &Request<B>) -> Caller {
+    request.extensions().get::<KeyLabel>().map_or(0, KeyLabel::caller)
 }
 
 impl<S: Clone> AdaptiveConcurrency<S> {
@@ -102,7 +108,7 @@ impl<S: Clone> AdaptiveConcurrency<S> {
             None => (time::saturating_add(now, self.shared.settings.max_wait), Refusal::MaxWait),
         };
         let refused = |why, until| State::Refused { error: Some(ConcurrencyLimited::new(why, until)) };
-        let state = match gate.enter(now, deadline) {
+        let state = match gate.enter(caller(&request), now, deadline) {
             Entry::Admitted(slot) => State::Called { future: self.inner.call(request), slot: Some(slot) },
             Entry::Full(until) => refused(Refusal::QueueFull, until),
             Entry::Late(until) => refused(late, until),

@@ -16,6 +16,7 @@ pub(super) struct Tuning {
     pub(super) decrease: f64,
     /// Of a limit below one.
     pub(super) paced_decrease: f64,
+    pub(super) growth: f64,
     pub(super) increase: f64,
     pub(super) floor: f64,
     pub(super) pace: Duration,
@@ -26,10 +27,11 @@ pub(super) struct Tuning {
 impl Default for Tuning {
     fn default() -> Self {
         Self {
-            decrease: 0.5,
+            decrease: 0.7,
             paced_decrease: 0.1,
+            growth: 0.2,
             increase: 0.1,
-            floor: 0.02,
+            floor: 0.04,
             pace: Duration::from_secs(1),
             cut_interval: Duration::from_secs(5),
             lift_after: Duration::from_secs(120),

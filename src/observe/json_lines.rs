@@ -177,9 +177,10 @@ impl<W: Write> JsonLines<W> {
                 failure(&mut line, verdict);
                 line
             }
-            Event::BudgetCharged { request, attempt, left } => {
+            Event::BudgetCharged { request, attempt, cost, left } => {
                 let mut line = self.of_request("budget_charged", request);
                 line.member("attempt", &attempt);
+                line.member("cost", &cost);
                 line.member("left", &left);
                 line
             }

@@ -48,7 +48,7 @@ impl Report {
 
     fn tell_failed(&mut self) {
         let kind = self.call.as_ref().and_then(|call| call.verdict().kind()).unwrap_or(Kind::Unknown);
-        self.tell(End { outcome: Outcome::Failed(kind), usage: None });
+        self.tell(End::new(Outcome::Failed(kind), None));
     }
 
     fn tell(&mut self, end: End) {
@@ -75,6 +75,6 @@ impl OnEnd for Report {
 
 impl Drop for Report {
     fn drop(&mut self) {
-        self.tell(End { outcome: Outcome::Dropped, usage: None });
+        self.tell(End::new(Outcome::Dropped, None));
     }
 }

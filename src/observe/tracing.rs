@@ -76,8 +76,8 @@ impl Observer for Tracing {
                 error_message = &*verdict.message(),
                 "attempt failed",
             ),
-            Event::BudgetCharged { request, attempt, left } => {
-                debug!(target: "tower_gemini", request, attempt, left, "retry budget charged");
+            Event::BudgetCharged { request, attempt, cost, left } => {
+                debug!(target: "tower_gemini", request, attempt, cost, left, "retry budget charged");
             }
             Event::Waiting { request, attempt, wait, verdict } => debug!(
                 target: "tower_gemini",

@@ -15,8 +15,12 @@ pub(super) struct Receipt {
     /// The number of the probe that it is; 0 for any other call.
     pub(super) probe: u32,
     pub(super) counted: bool,
+    /// What its request has waited for quota so far, over all its attempts, in milliseconds. Kept where the wait is bounded.
+    pub(super) waited: u32,
     /// Input tokens are limited, so what the answer says of them matters.
     pub(super) wants_usage: bool,
+    /// The learnt limits that it is over.
+    pub(super) trial: Trial,
 }
 
 impl Receipt {
@@ -24,8 +28,36 @@ impl Receipt {
         self.probe != 0
     }
 
+    /// Whether a good answer to it teaches something.
+    pub(super) const fn is_test(&self) -> bool {
+        self.is_probe() || self.trial.is_any()
+    }
+
     pub(super) const fn wants_usage(&self) -> bool {
         self.wants_usage
+    }
+}
+
+/// The learnt limits that a call goes over, to see whether they still hold: a bit for each dimension.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Trial(u8);
+
+impl Trial {
+    pub(super) const fn of(dimension: Dimension) -> Self {
+        Self(1 << dimension as u8)
+    }
+
+    pub(super) const fn and(self, dimension: Dimension) -> Self {
+        Self(self.0 | Self::of(dimension).0)
+    }
+
+    #[inline]
+    pub(super) const fn is_any(self) -> bool {
+        self.0 != 0
+    }
+
+    pub(super) const fn is_of(self, dimension: Dimension) -> bool {
+        self.0 & Self::of(dimension).0 != 0
     }
 }
 
@@ -104,7 +136,7 @@ pub(super) struct Spent {
 }
 
 pub(super) const TOO_LARGE: Refusal =
-    Refusal { why: Why::TooLarge, dimension: Dimension::InputTokensPerMinute, until: None };
+    Refusal { why: Why::TooLarge, dimension: Dimension::InputTokensPerMinute, until: None, is_final: false };
 
 #[cfg(test)]
 mod tests {

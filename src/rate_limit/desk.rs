@@ -7,6 +7,8 @@
 //! One waiter, the *driver*, owns the timer for the next change. Everybody else is woken once, with their answer.
 //! When the driver leaves, another one is woken to take over.
 
+use std::time::Duration;
+
 use super::admission::{Admission, Receipt, Settlement, Spent, TOO_LARGE};
 use super::estimate::Cost;
 use super::ledger::Ledger;
@@ -14,6 +16,7 @@ use super::limits::Dimension;
 use super::queue::{NEVER, Place, Queue};
 use super::refusal::{Refusal, Why};
 use super::window::Nanos;
+use crate::latency::Latency;
 
 /// How many behind the head are looked at for one that fits before it.
 const BACKFILL: usize = 64;
@@ -36,6 +39,18 @@ pub(super) struct Desk<W> {
     passing: bool,
     /// Who must be woken when the lock is released.
     woken: Vec<W>,
+    /// How long good answers take, while somebody waits.
+    latency: Latency,
+    /// When the last one has joined the queue.
+    joined_at: Option<Nanos>,
+}
+
+/// Of a request that would be answered too late.
+const LATE: Refusal =
+    Refusal { why: Why::Deadline, dimension: Dimension::Other, until: None, is_final: true };
+
+fn nanos(estimate: Option<Duration>) -> Nanos {
+    estimate.map_or(0, |duration| u64::try_from(duration.as_nanos()).unwrap_or(NEVER))
 }
 
 /// What a request that queues waits for, as far as can be told when it comes.
@@ -75,6 +90,8 @@ impl<W> Desk<W> {
             armed: NEVER,
             passing: false,
             woken: Vec::new(),
+            latency: Latency::new(),
+            joined_at: None,
         }
     }
 
@@ -97,15 +114,28 @@ impl<W> Desk<W> {
         }
     }
 
+    /// A request arrives that goes before all who wait.
+    pub(super) fn arrive_first(&mut self, now: Nanos, cost: Cost, deadline: Nanos) -> Arrival {
+        if let Admission::Granted(receipt) = self.ledger.admit(now, cost) {
+            return Arrival::Granted(receipt);
+        }
+        self.wait_for_turn(now, cost, deadline, true)
+    }
+
     fn arrive_late(&mut self, now: Nanos, cost: Cost, deadline: Nanos) -> Arrival {
+        self.wait_for_turn(now, cost, deadline, false)
+    }
+
+    fn wait_for_turn(&mut self, now: Nanos, cost: Cost, deadline: Nanos, first: bool) -> Arrival {
         let now = self.ledger.look(now);
-        let ahead = (self.queue.len() as u64, self.queue.tokens());
+        let ahead = if first { (0, 0) } else { (self.queue.len() as u64, self.queue.tokens()) };
         let forecast = match self.ledger.forecast(now, ahead, cost) {
             Ok(forecast) => forecast,
             Err(refusal) => return Arrival::Refused(refusal),
         };
-        let refuse =
-            |why| Arrival::Refused(Refusal { why, dimension: forecast.dimension, until: forecast.until() });
+        let refusal =
+            |why| Refusal { why, dimension: forecast.dimension, until: forecast.until(), is_final: false };
+        let refuse = |why| Arrival::Refused(refusal(why));
         if let Some(Spent { reset }) = forecast.spent {
             // Whoever has all day may wait for tomorrow.
             if deadline == NEVER || reset.is_none_or(|reset| reset > deadline) {
@@ -116,16 +146,29 @@ impl<W> Desk<W> {
             return refuse(Why::Full);
         }
         if forecast.at > deadline && !self.may_pass(now, cost, deadline) {
-            return refuse(Why::Deadline);
+            return self.last_resort(now, cost, refusal(Why::Deadline));
+        }
+        let in_time = forecast.at.saturating_add(self.least()) <= deadline;
+        if !first && !in_time && forecast.at <= deadline {
+            return self.last_resort(now, cost, Refusal { is_final: true, ..refusal(Why::Deadline) });
         }
         if self.queue.used() >= self.max_queue {
             return refuse(Why::Queue);
         }
-        let place = self.queue.join(cost, forecast.tokens, deadline);
-        if self.queue.len() == 1 || (self.passing && self.queue.len() <= BACKFILL + 1) {
+        let place = match first {
+            true => self.queue.join_first(cost, forecast.tokens, deadline),
+            false => self.queue.join(cost, forecast.tokens, deadline),
+        };
+        self.joined_at = Some(now);
+        if self.queue.len() == 1 || first || (self.passing && self.queue.len() <= BACKFILL + 1) {
             self.advance(now);
         }
         Arrival::Queued(place, Held { dimension: forecast.dimension, until: forecast.at })
+    }
+
+    /// Lets one go over a learnt limit that would be refused, or refuses it.
+    fn last_resort(&mut self, now: Nanos, cost: Cost, refusal: Refusal) -> Arrival {
+        self.ledger.try_over(now, cost).map_or(Arrival::Refused(refusal), Arrival::Granted)
     }
 
     /// A waiter looks whether it was answered, and leaves a way to wake it where it was not.
@@ -198,6 +241,10 @@ impl<W> Desk<W> {
         self.next = NEVER;
         self.passing = false;
         while let Some(head) = self.queue.head() {
+            if self.is_doomed(now, head) {
+                self.answer(head, Err(LATE));
+                continue;
+            }
             match self.ledger.admit(now, self.queue.cost(head)) {
                 Admission::Granted(receipt) => self.answer(head, Ok(receipt)),
                 Admission::TooLarge => self.answer(head, Err(TOO_LARGE)),
@@ -216,19 +263,79 @@ impl<W> Desk<W> {
         self.appoint();
     }
 
+    /// The head of a good answer has come.
+    pub(super) fn answered(&mut self, now: Nanos, receipt: &mut Receipt) {
+        if self.is_scarce(now) {
+            self.latency.record(self.ledger.age(now, receipt));
+        }
+        self.ledger.answered(now, receipt);
+    }
+
+    /// A call that was sent has ended without an answer.
+    pub(super) fn unanswered(&mut self, now: Nanos, receipt: &Receipt) {
+        let age = self.ledger.age(now, receipt);
+        // Nothing is known but that it takes longer. Callers who give up early say nothing; that one which has taken longer
+        // than most answers would take twice as long is enough to follow a server that has become slow.
+        if self.is_scarce(now) && self.latency.slow().is_some_and(|slow| age > slow) {
+            self.latency.record(age.saturating_mul(2));
+        }
+    }
+
+    /// Whether somebody waits, or has in the last window.
+    fn is_scarce(&self, now: Nanos) -> bool {
+        self.is_queued() || self.joined_at.is_some_and(|at| now < at.saturating_add(self.ledger.span()))
+    }
+
+    /// Whether [`answered`](Self::answered) has anything to learn.
+    pub(super) fn is_attentive(&self, now: Nanos) -> bool {
+        self.ledger.is_attentive() || self.is_scarce(now)
+    }
+
+    /// What must be left of a deadline at an admission: nine of ten answers take longer. Nothing while nobody else waits,
+    /// so that a wrong estimate cannot keep itself up.
+    fn least(&self) -> Nanos {
+        if self.queue.is_empty() { 0 } else { nanos(self.latency.quick()) }
+    }
+
+    /// Whether the head would take the place of one who can still be answered in time, and hardly be so itself.
+    ///
+    /// Only where one of ten answers takes longer than the head has left, the last in the queue has that time now, and
+    /// will not have it when all before it have gone. Where there is room for all, nobody is refused.
+    fn is_doomed(&self, now: Nanos, head: Place) -> bool {
+        let slow = nanos(self.latency.slow());
+        if slow == 0 || self.queue.deadline(head) >= now.saturating_add(slow) {
+            return false;
+        }
+        let Some(tail) = self.queue.tail().filter(|tail| *tail != head) else { return false };
+        let deadline = self.queue.deadline(tail);
+        if deadline == NEVER || deadline < now.saturating_add(slow) {
+            return false;
+        }
+        let cost = self.queue.cost(tail);
+        let tokens = self.queue.tokens().saturating_sub(self.ledger.tokens_of(cost));
+        let ahead = (self.queue.len() as u64 - 1, tokens);
+        let forecast = self.ledger.forecast(now, ahead, cost);
+        forecast.is_ok_and(|forecast| forecast.at.saturating_add(slow) > deadline)
+    }
+
     /// Refuses those whose deadline comes before anybody can be admitted.
     fn refuse_hopeless(&mut self, dimension: Dimension, spent: Option<Spent>) {
         let (mut before, mut why) = (self.next, Why::Deadline);
         let mut until = Some(self.next).filter(|next| *next != NEVER);
+        let is_final = false;
         if let Some(Spent { reset }) = spent {
             why = if reset.is_none() { Why::Zero } else { Why::Spent };
             (before, until) = (reset.unwrap_or(NEVER), reset.or(until));
             for place in self.queue.undated() {
-                self.answer(place, Err(Refusal { why, dimension, until }));
+                self.answer(place, Err(Refusal { why, dimension, until, is_final }));
             }
         }
         while let Some(place) = self.queue.too_late(before) {
-            self.answer(place, Err(Refusal { why, dimension, until }));
+            self.answer(place, Err(Refusal { why, dimension, until, is_final }));
+        }
+        while self.queue.len() > 1 {
+            let Some(place) = self.queue.too_late(before.saturating_add(self.least())) else { break };
+            self.answer(place, Err(Refusal { why, dimension, until, is_final: true }));
         }
     }
 
@@ -251,7 +358,7 @@ impl<W> Desk<W> {
                 if picked >> nth & 1 == 0 {
                     continue;
                 }
-                match self.ledger.admit(now, self.queue.cost(*place)) {
+                match self.ledger.admit_within(now, self.queue.cost(*place)) {
                     Admission::Granted(receipt) => {
                         self.answer(*place, Ok(receipt));
                         went = true;
@@ -264,7 +371,8 @@ impl<W> Desk<W> {
                 // The smallest that may pass does so as soon as it fits, which may be before the head's turn.
                 let fitting = places.iter().zip(sizes).filter(|one| *one.1 <= room);
                 if let Some((place, _)) = fitting.min_by_key(|one| *one.1) {
-                    if let Admission::Wait { until, .. } = self.ledger.admit(now, self.queue.cost(*place)) {
+                    let cost = self.queue.cost(*place);
+                    if let Admission::Wait { until, .. } = self.ledger.admit_within(now, cost) {
                         self.next = self.next.min(until);
                     }
                 }
@@ -390,6 +498,7 @@ mod tests {
             why: Why::Spent,
             dimension: Dimension::RequestsPerDay,
             until: Some(DAY),
+            is_final: false,
         });
         assert_eq!(desk.arrive(1, of(1), NEVER), refused);
         assert_eq!(desk.arrive(1, of(1), DAY - 1), refused);
@@ -484,7 +593,12 @@ mod tests {
         desk.ledger.close_until(20, &first, lesson);
         desk.settle(first, Settlement::TooMany);
         desk.advance(20);
-        let refusal = Refusal { why: Why::Spent, dimension: Dimension::RequestsPerDay, until: Some(DAY) };
+        let refusal = Refusal {
+            why: Why::Spent,
+            dimension: Dimension::RequestsPerDay,
+            until: Some(DAY),
+            is_final: false,
+        };
         assert_eq!(look(&mut desk, undated, 0), Look::Answered(Err(refusal)));
         assert_eq!(look(&mut desk, early, 1), Look::Answered(Err(refusal)));
         assert!(matches!(look(&mut desk, late, 2), Look::Driving(_)));

@@ -15,6 +15,7 @@ use super::permit::Permit;
 use super::queue::Place;
 use super::refusal::RateLimited;
 use super::shared::Key;
+use super::window::Nanos;
 use crate::error::BoxError;
 use crate::tail::Told;
 use crate::verdict::Verdict;
@@ -62,13 +63,15 @@ pub(super) struct Waiting<S, B> {
 pub(super) struct Ticket {
     key: Arc<Key>,
     place: Place,
+    /// When the request has waited for quota as long as it may.
+    patience: Nanos,
     /// The place was given back with the answer.
     left: bool,
 }
 
 impl Ticket {
-    pub(super) const fn new(key: Arc<Key>, place: Place) -> Self {
-        Self { key, place, left: false }
+    pub(super) const fn new(key: Arc<Key>, place: Place, patience: Nanos) -> Self {
+        Self { key, place, patience, left: false }
     }
 }
 
@@ -185,8 +188,11 @@ impl Ticket {
                 Look::Answered(answer) => {
                     self.left = true;
                     return Poll::Ready(match answer {
-                        Ok(receipt) => Ok(Permit::new(Arc::clone(&self.key), receipt)),
-                        Err(refusal) => Err(self.key.refuse(refusal)),
+                        Ok(mut receipt) => {
+                            receipt.waited = self.key.common().waited(self.patience);
+                            Ok(Permit::new(Arc::clone(&self.key), receipt))
+                        }
+                        Err(refusal) => Err(self.key.refuse(refusal, self.patience)),
                     });
                 }
                 Look::Waiting => {

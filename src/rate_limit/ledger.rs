@@ -4,9 +4,12 @@
 //! its dimensions at once: [`admit`](Ledger::admit), [`settle`](Ledger::settle) and
 //! [`close_until`](Ledger::close_until). The queue and the layer above know nothing of windows and days.
 
-use super::admission::{Admission, Forecast, Receipt, Settlement, Spent, TOO_LARGE};
+use std::time::Duration;
+
+use super::admission::{Admission, Forecast, Receipt, Settlement, Spent, TOO_LARGE, Trial};
 use super::day::Day;
 use super::estimate::{Cost, Ratio, Trust};
+use super::learnt::Learnt;
 use super::lesson::Lesson;
 use super::limits::{Dimension, Limits};
 use super::refusal::Refusal;
@@ -15,8 +18,9 @@ use super::window::{Freed, Nanos, Window};
 
 /// No limit.
 const NONE: u64 = u64::MAX;
-/// How long a limit that a 429 taught stands before a tenth more is tried.
-const TRUST_LEARNT: Nanos = 3600 * 1_000_000_000;
+/// A learnt limit is tried within this part of a window after the last admission, when the server's count is as full as
+/// ours. So long is also what a 429 may take.
+const TELLING: u64 = 16;
 
 /// The settings of a key that do not change.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +42,7 @@ pub(super) struct Ledger {
     configured: Limits,
     /// What 429s taught, by dimension.
     learnt: [Option<Learnt>; Dimension::COUNT],
-    /// The earliest `raise_at` of them.
+    /// The earliest `raise_at` of them, where a margin keeps them from being tried.
     next_raise: Nanos,
     limits: InForce,
     day: Tally,
@@ -67,10 +71,23 @@ struct InForce {
     rpd: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Learnt {
-    limit: u64,
-    raise_at: Nanos,
+/// Whether a request may go over a learnt limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tries {
+    Never,
+    /// It is its turn.
+    InTurn,
+    /// It would be refused otherwise.
+    Pressed,
+}
+
+/// How a request is let through.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pass {
+    /// Through a closed door.
+    probe: bool,
+    /// Over a learnt limit.
+    trial: Trial,
 }
 
 /// A dimension that a 429 closed.
@@ -135,9 +152,27 @@ impl Ledger {
     #[inline]
     pub(super) fn admit(&mut self, now: Nanos, cost: Cost) -> Admission {
         let now = self.tick(now);
-        match self.check(now, cost) {
-            Ok((tokens, probe)) => Admission::Granted(self.charge(now, cost.tokens, tokens, probe)),
+        match self.check(now, cost, Tries::InTurn) {
+            Ok((tokens, pass)) => Admission::Granted(self.charge(now, cost.tokens, tokens, pass)),
             Err(refused) => refused,
+        }
+    }
+
+    /// As [`admit`](Self::admit), and never over a learnt limit: for those who may go before their turn.
+    pub(super) fn admit_within(&mut self, now: Nanos, cost: Cost) -> Admission {
+        let now = self.tick(now);
+        match self.check(now, cost, Tries::Never) {
+            Ok((tokens, pass)) => Admission::Granted(self.charge(now, cost.tokens, tokens, pass)),
+            Err(refused) => refused,
+        }
+    }
+
+    /// Lets a request that would be refused over a learnt limit, where that has not been tried for a while.
+    pub(super) fn try_over(&mut self, now: Nanos, cost: Cost) -> Option<Receipt> {
+        let now = self.tick(now);
+        match self.check(now, cost, Tries::Pressed) {
+            Ok((tokens, pass)) if pass.trial.is_any() => Some(self.charge(now, cost.tokens, tokens, pass)),
+            _ => None,
         }
     }
 
@@ -153,8 +188,12 @@ impl Ledger {
                 (u32::try_from(input_tokens).unwrap_or(u32::MAX), true, true)
             }
             Settlement::Refused => (0, true, true),
-            Settlement::TooMany => (0, true, false),
+            // What was over the limit was not counted, or the limit would be overstepped for a minute to come.
+            Settlement::TooMany => (0, !receipt.trial.is_any(), false),
         };
+        if receipt.trial.is_any() {
+            self.end_trial(&receipt, how);
+        }
         match how {
             Settlement::NotSent => {
                 self.counts.not_sent += 1;
@@ -183,9 +222,17 @@ impl Ledger {
         let now = self.tick(now);
         let Lesson { dimension, limit, until, spent, zero } = lesson;
         if self.rules.learn && !zero {
-            if let Some(limit) = limit.filter(|limit| *limit > 0) {
-                self.learn(now, dimension, limit);
+            self.learn(now, dimension, limit.filter(|limit| *limit > 0));
+        }
+        if receipt.trial.is_of(dimension) && dimension != Dimension::RequestsPerDay {
+            // It was over the limit on purpose, and says no more than that the limit holds.
+            return;
+        }
+        if receipt.trial.is_any() && dimension == Dimension::Other && !spent {
+            for tried in TRIED.into_iter().filter(|tried| receipt.trial.is_of(*tried)) {
+                self.learn(now, tried, None);
             }
+            return;
         }
         // One prompt larger than the limit itself closes the door to nobody else.
         if dimension == Dimension::InputTokensPerMinute && self.is_oversize(receipt) {
@@ -231,15 +278,57 @@ impl Ledger {
 
     /// Whether this request fits now; if so, what it is charged and whether it is a probe.
     #[inline]
-    fn check(&self, now: Nanos, cost: Cost) -> Result<(u32, bool), Admission> {
-        let tokens = self.fitted(cost)?;
+    fn check(&self, now: Nanos, cost: Cost, tries: Tries) -> Result<(u32, Pass), Admission> {
+        let tokens = match self.fitted(cost) {
+            Ok(tokens) => tokens,
+            Err(refused) => return self.check_larger(now, cost, tries).ok_or(refused),
+        };
         let fits = self.window.requests() < self.limits.rpm
             && self.window.tokens() + u64::from(tokens) <= self.limits.tpm
             && self.day.count < self.limits.rpd;
         if fits && now >= self.closed_until && self.ramp.is_none() {
-            return Ok((tokens, false));
+            return Ok((tokens, Pass::default()));
         }
-        self.check_closely(now, tokens).map(|probe| (tokens, probe))
+        self.check_closely(now, tokens, tries).map(|pass| (tokens, pass))
+    }
+
+    /// Of a request that is larger than the limit by itself: whether a learnt limit may be tried with it.
+    #[cold]
+    fn check_larger(&self, now: Nanos, cost: Cost, tries: Tries) -> Option<(u32, Pass)> {
+        let tokens = cost.corrected(&self.ratio);
+        let open = now >= self.closed_until && self.ramp.is_none() && self.day.count < self.limits.rpd;
+        let fits = open && self.window.requests() < self.limits.rpm;
+        let dimension = Dimension::InputTokensPerMinute;
+        let may_try = fits && self.may_try(now, dimension, u64::from(tokens), true, tries);
+        may_try.then(|| (tokens, Pass { probe: false, trial: Trial::of(dimension) }))
+    }
+
+    /// Whether this is the moment to try a learnt limit: a success says something, and the caller of a call that is
+    /// refused does not miss its turn meanwhile.
+    fn is_telling(&self, now: Nanos, tries: Tries) -> bool {
+        let while_refused = self.rules.span / TELLING;
+        if now.saturating_sub(self.window.newest_at()) > while_refused {
+            return false;
+        }
+        let back = now.saturating_add(while_refused);
+        let next = |from| self.window.freed_from(from).unwrap_or(NONE);
+        tries == Tries::Pressed || next(now) >= back || next(back) <= back.saturating_add(2 * while_refused)
+    }
+
+    /// Whether a call may go over the limit of this dimension, because a 429 taught it and it may have been raised.
+    fn may_try(&self, now: Nanos, dimension: Dimension, amount: u64, telling: bool, tries: Tries) -> bool {
+        let Some(learnt) = self.learnt[dimension as usize] else { return false };
+        let configured = match dimension {
+            Dimension::RequestsPerMinute => self.configured.rpm,
+            Dimension::InputTokensPerMinute => self.configured.tpm,
+            Dimension::RequestsPerDay => self.configured.rpd,
+            Dimension::Other => None,
+        };
+        // Under a margin a success says nothing: the call is below the limit.
+        tries != Tries::Never
+            && self.rules.margin == 1.0
+            && configured.is_none_or(|most| learnt.limit() < most)
+            && learnt.may_try(now, amount, telling, tries == Tries::Pressed)
     }
 
     /// The tokens to charge: a guess may exceed the limit itself, and is then held to it.
@@ -262,9 +351,9 @@ impl Ledger {
     }
 
     #[cold]
-    fn check_closely(&self, now: Nanos, tokens: u32) -> Result<bool, Admission> {
+    fn check_closely(&self, now: Nanos, tokens: u32, tries: Tries) -> Result<Pass, Admission> {
         let wait = |until, dimension, spent| Err(Admission::Wait { until, dimension, spent });
-        let mut probe = false;
+        let (mut probe, mut trial) = (false, Trial::default());
         for dimension in DIMENSIONS {
             let Some(closed) = self.closed[dimension as usize].filter(|closed| now < closed.until) else {
                 continue;
@@ -277,13 +366,23 @@ impl Ledger {
         }
         // The probe asks whether the day is really spent, so the day's count is not asked.
         if self.day.count >= self.limits.rpd && !probe {
-            let reset = self.day.ends_at;
-            return wait(reset, Dimension::RequestsPerDay, Some(Spent { reset: Some(reset) }));
+            // A learnt limit of the day is tried by probes alone at first.
+            let gained = self.learnt[Dimension::RequestsPerDay as usize].is_some_and(|day| day.over() > 0);
+            if !(gained && self.may_try(now, Dimension::RequestsPerDay, 1, false, tries)) {
+                let reset = self.day.ends_at;
+                return wait(reset, Dimension::RequestsPerDay, Some(Spent { reset: Some(reset) }));
+            }
+            trial = trial.and(Dimension::RequestsPerDay);
         }
         let over = |used: u64, cost: u64, limit: u64| used.saturating_add(cost).saturating_sub(limit);
         let requests_over = over(self.window.requests(), 1, self.limits.rpm);
         let tokens_over = over(self.window.tokens(), u64::from(tokens), self.limits.tpm);
-        if requests_over > 0 || tokens_over > 0 {
+        let fits = |over: u64, dimension, amount| {
+            over == 0 || !probe && self.may_try(now, dimension, amount, self.is_telling(now, tries), tries)
+        };
+        if !fits(requests_over, Dimension::RequestsPerMinute, 1)
+            || !fits(tokens_over, Dimension::InputTokensPerMinute, u64::from(tokens))
+        {
             let dimension =
                 if tokens_over > 0 { Dimension::InputTokensPerMinute } else { Dimension::RequestsPerMinute };
             // All that the window holds is enough: the limits are at least 1 and the tokens were fitted to them.
@@ -295,13 +394,19 @@ impl Ledger {
         if let Some(ramp) = self.ramp.filter(holds) {
             return wait(ramp.over_at, Dimension::Other, None);
         }
-        Ok(probe)
+        if requests_over > 0 {
+            trial = trial.and(Dimension::RequestsPerMinute);
+        }
+        if tokens_over > 0 {
+            trial = trial.and(Dimension::InputTokensPerMinute);
+        }
+        Ok(Pass { probe, trial })
     }
 
     /// What is spent, where the next request would be turned away for it; a probe that is due would not be.
     pub(super) fn spent(&mut self, now: Nanos) -> Option<(Dimension, Spent)> {
         let now = self.tick(now);
-        match self.check_closely(now, 0) {
+        match self.check_closely(now, 0, Tries::InTurn) {
             Err(Admission::Wait { dimension, spent: Some(spent), .. }) => Some((dimension, spent)),
             _ => None,
         }
@@ -380,15 +485,40 @@ impl Ledger {
     }
 
     #[inline]
-    fn charge(&mut self, now: Nanos, raw: u32, charged: u32, probe: bool) -> Receipt {
+    fn charge(&mut self, now: Nanos, raw: u32, charged: u32, pass: Pass) -> Receipt {
         let entry = self.window.charge(now, charged);
         self.day.count += 1;
         self.in_flight += 1;
         self.counts.admitted += 1;
-        let probe = if probe { self.number_probe(now) } else { 0 };
+        let probe = if pass.probe { self.number_probe(now) } else { 0 };
+        if pass.trial.is_any() {
+            self.begin_trial(now, pass.trial, charged);
+        }
         let wants_usage = self.limits.tpm != NONE;
         let day = self.day.number;
-        Receipt { entry, charged, raw, day, probe, counted: true, wants_usage }
+        let trial = pass.trial;
+        Receipt { entry, charged, raw, day, probe, waited: 0, counted: true, wants_usage, trial }
+    }
+
+    #[cold]
+    fn begin_trial(&mut self, now: Nanos, trial: Trial, tokens: u32) {
+        self.each_tried(trial, tokens, |learnt, amount| learnt.begin(now, amount));
+    }
+
+    /// A call over a learnt limit is over, and was not answered.
+    #[cold]
+    fn end_trial(&mut self, receipt: &Receipt, how: Settlement) {
+        let (now, sent) = (self.seen, how != Settlement::NotSent);
+        self.each_tried(receipt.trial, receipt.charged, |learnt, amount| learnt.ended(now, amount, sent));
+    }
+
+    fn each_tried(&mut self, trial: Trial, tokens: u32, mut act: impl FnMut(&mut Learnt, u64)) {
+        for dimension in TRIED.into_iter().filter(|dimension| trial.is_of(*dimension)) {
+            let amount = if dimension == Dimension::InputTokensPerMinute { u64::from(tokens) } else { 1 };
+            if let Some(learnt) = &mut self.learnt[dimension as usize] {
+                act(learnt, amount);
+            }
+        }
     }
 
     #[cold]
@@ -431,6 +561,22 @@ impl Ledger {
         if std::mem::take(&mut receipt.probe) != 0 {
             // It was let through a closed door, and was welcome.
             self.reopen();
+            self.raise_day();
+        }
+        let trial = std::mem::take(&mut receipt.trial);
+        if trial.is_any() {
+            self.each_tried(trial, receipt.charged, Learnt::passed);
+            self.refresh();
+        }
+    }
+
+    /// A probe of a day that was thought to be spent was answered: a learnt limit of it is tried on from there.
+    fn raise_day(&mut self) {
+        let (count, tries) = (self.day.count, self.rules.margin == 1.0);
+        let learnt = &mut self.learnt[Dimension::RequestsPerDay as usize];
+        if let Some(learnt) = learnt.as_mut().filter(|learnt| tries && count > learnt.limit()) {
+            learnt.passed(count - learnt.limit());
+            self.refresh();
         }
     }
 
@@ -439,33 +585,48 @@ impl Ledger {
         self.ramp.is_some()
     }
 
+    /// The window and its guard band.
+    pub(super) const fn span(&self) -> Nanos {
+        self.rules.span
+    }
+
+    /// How long ago a call was sent, at most a window.
+    pub(super) fn age(&self, now: Nanos, receipt: &Receipt) -> Duration {
+        let age = self.window.charged_at(receipt.entry).map(|at| now.saturating_sub(at));
+        Duration::from_nanos(age.unwrap_or(self.rules.span))
+    }
+
     /// Whether a call that was refused for its tokens was alone, and larger than the limit by itself.
     fn is_oversize(&self, receipt: &Receipt) -> bool {
         let charged = u64::from(receipt.charged);
         charged >= self.limits.tpm && self.window.tokens() <= charged
     }
 
-    fn learn(&mut self, now: Nanos, dimension: Dimension, limit: u64) {
-        let raise_at = now.saturating_add(TRUST_LEARNT);
-        self.learnt[dimension as usize] = Some(Learnt { limit, raise_at });
+    /// `limit` is `None` where a 429 speaks of the dimension without a number.
+    fn learn(&mut self, now: Nanos, dimension: Dimension, limit: Option<u64>) {
+        let (span, calls) = (self.rules.span, self.window.requests());
+        match (&mut self.learnt[dimension as usize], limit) {
+            (Some(learnt), _) => learnt.name(now, limit, span, calls),
+            (learnt, Some(limit)) => *learnt = Some(Learnt::new(now, limit, span, calls)),
+            (None, None) => return,
+        }
         self.refresh();
     }
 
-    /// A tier may have been raised since: each hour in which nothing contradicted, a tenth more is tried.
+    /// Under a margin a learnt limit is not tried, so a tenth more is taken each hour in which nothing contradicted.
     #[cold]
     fn raise(&mut self) {
         let now = self.seen;
         for learnt in self.learnt.iter_mut().flatten().filter(|learnt| learnt.raise_at <= now) {
-            learnt.limit = learnt.limit.saturating_add(learnt.limit.div_ceil(10));
-            learnt.raise_at = now.saturating_add(TRUST_LEARNT);
+            learnt.raise(now);
         }
         self.refresh();
     }
 
     fn refresh(&mut self) {
         let known = |configured: Option<u64>, learnt: Option<Learnt>| match (configured, learnt) {
-            (Some(configured), Some(learnt)) => Some(configured.min(learnt.limit)),
-            (configured, learnt) => configured.or(learnt.map(|learnt| learnt.limit)),
+            (Some(configured), Some(learnt)) => Some(configured.min(learnt.limit())),
+            (configured, learnt) => configured.or(learnt.map(|learnt| learnt.limit())),
         };
         let learnt = |dimension: Dimension| self.learnt[dimension as usize];
         let known = Limits {
@@ -479,7 +640,8 @@ impl Ledger {
             tpm: share.tpm.unwrap_or(NONE),
             rpd: share.rpd.unwrap_or(NONE),
         };
-        self.next_raise = self.learnt.iter().flatten().map(|learnt| learnt.raise_at).min().unwrap_or(NONE);
+        let raises = self.learnt.iter().flatten().filter(|_| self.rules.margin < 1.0);
+        self.next_raise = raises.map(|learnt| learnt.raise_at).min().unwrap_or(NONE);
     }
 
     // ===== the day =====
@@ -566,6 +728,10 @@ impl Ledger {
         now >= self.window.empty_at() && now >= self.closed_until && self.in_flight == 0 && !day_counts
     }
 }
+
+/// Those whose learnt limits are tried.
+const TRIED: [Dimension; 3] =
+    [Dimension::RequestsPerMinute, Dimension::InputTokensPerMinute, Dimension::RequestsPerDay];
 
 const DIMENSIONS: [Dimension; Dimension::COUNT] = [
     Dimension::RequestsPerDay,

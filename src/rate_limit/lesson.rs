@@ -35,6 +35,8 @@ pub(super) fn lessons(verdict: &Verdict, now: Nanos, day_ends: Nanos) -> Vec<Les
     let heard = Heard { exhausted: kind == Kind::QuotaExhausted, delay, now, day_ends };
     match verdict.quota() {
         [] if heard.exhausted => vec![heard.spent(Dimension::Other, None, None)],
+        // A spell of 429s that name nothing and no time is left to the retry layer's backoff and the circuit breaker.
+        [] if heard.delay.is_none() => Vec::new(),
         [] => vec![heard.passing(Dimension::Other, None)],
         violations => violations.iter().map(|violation| heard.lesson(violation)).collect(),
     }
@@ -180,13 +182,15 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_429_closes_nothing_by_itself() {
+    fn a_bare_429_teaches_nothing() {
         let bare = judge(
             r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"Resource has been exhausted (e.g. check quota)."}}"#,
         );
-        let lesson =
-            Lesson { dimension: Dimension::Other, limit: None, until: None, spent: false, zero: false };
-        assert_eq!(bare, [lesson]);
+        assert_eq!(bare, []);
+        let delayed = judge(
+            r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"Please retry in 5.5s."}}"#,
+        );
+        assert_eq!((delayed.len(), delayed[0].until), (1, Some(NOW + 5 * SECOND + SECOND / 2)));
     }
 
     #[test]

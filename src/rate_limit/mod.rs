@@ -136,6 +136,7 @@ mod future;
 mod handle;
 mod key;
 mod layer;
+mod learnt;
 mod ledger;
 mod lesson;
 mod limits;

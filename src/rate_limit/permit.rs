@@ -8,6 +8,7 @@ use super::admission::{Receipt, Settlement};
 use super::shared::Key;
 use crate::error::BoxError;
 use crate::order::{self, Part};
+use crate::quota_wait::QuotaWait;
 use crate::tail::OnEnd;
 use crate::verdict::{End, Verdict};
 
@@ -51,19 +52,19 @@ impl Permit {
     #[cold]
     pub(super) fn refused<B>(self, response: &mut Response<B>) {
         order::passed(response, Part::RateLimit, &self.key.common().observer);
-        self.failed(&Verdict::of(response));
+        if let Some(quota) = self.failed(&Verdict::of(response)) {
+            response.extensions_mut().insert(quota);
+        }
     }
 
     /// There is no answer.
     pub(super) fn errored(self, error: &BoxError) {
-        self.failed(&Verdict::from_error(error.as_ref()));
+        let _ = self.failed(&Verdict::from_error(error.as_ref()));
     }
 
     #[cold]
-    fn failed(mut self, verdict: &Verdict) {
-        if let Some(receipt) = self.receipt.take() {
-            self.key.failed(receipt, verdict);
-        }
+    fn failed(mut self, verdict: &Verdict) -> Option<QuotaWait> {
+        self.receipt.take().and_then(|receipt| self.key.failed(receipt, verdict))
     }
 }
 
@@ -85,8 +86,10 @@ impl OnEnd for Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(receipt) = self.receipt.take() {
-            let how = if self.sent { Settlement::Unknown } else { Settlement::NotSent };
-            self.key.settle(receipt, how);
+            match self.sent {
+                true => self.key.dropped(receipt),
+                false => self.key.settle(receipt, Settlement::NotSent),
+            }
         }
     }
 }

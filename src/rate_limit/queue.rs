@@ -91,8 +91,16 @@ impl<W> Queue<W> {
 
     /// Joins the end of the queue.
     pub(super) fn join(&mut self, cost: Cost, tokens: u32, deadline: Nanos) -> Place {
-        let waiter =
-            Waiter { prev: self.tail, next: NIL, cost, tokens, deadline, state: State::Queued, waker: None };
+        self.join_between(self.tail, NIL, cost, tokens, deadline)
+    }
+
+    /// Joins before all others.
+    pub(super) fn join_first(&mut self, cost: Cost, tokens: u32, deadline: Nanos) -> Place {
+        self.join_between(NIL, self.head, cost, tokens, deadline)
+    }
+
+    fn join_between(&mut self, prev: Place, next: Place, cost: Cost, tokens: u32, deadline: Nanos) -> Place {
+        let waiter = Waiter { prev, next, cost, tokens, deadline, state: State::Queued, waker: None };
         let place = if self.free == NIL {
             self.places.push(waiter);
             // A queue is bounded far below 2³².
@@ -103,11 +111,14 @@ impl<W> Queue<W> {
             self.places[place as usize] = waiter;
             place
         };
-        match self.tail {
+        match prev {
             NIL => self.head = place,
-            tail => self.places[tail as usize].next = place,
+            prev => self.places[prev as usize].next = place,
         }
-        self.tail = place;
+        match next {
+            NIL => self.tail = place,
+            next => self.places[next as usize].prev = place,
+        }
         self.len += 1;
         self.used += 1;
         self.tokens += u64::from(tokens);
@@ -121,6 +132,14 @@ impl<W> Queue<W> {
 
     pub(super) fn head(&self) -> Option<Place> {
         Some(self.head).filter(|place| *place != NIL)
+    }
+
+    pub(super) fn tail(&self) -> Option<Place> {
+        Some(self.tail).filter(|place| *place != NIL)
+    }
+
+    pub(super) fn deadline(&self, place: Place) -> Nanos {
+        self.places[place as usize].deadline
     }
 
     /// The next in the queue.

@@ -2,12 +2,14 @@
 
 use std::error::Error;
 use std::fmt;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::Dimension;
 use super::window::Nanos;
 use crate::error::Rejected;
+use crate::quota_wait::QuotaWait;
 use crate::verdict::Kind;
 
 /// Why a request was not admitted.
@@ -53,7 +55,8 @@ impl fmt::Display for Why {
 /// A request was not admitted, and **not sent**: the error of [`RateLimit`](super::RateLimit).
 ///
 /// Its `source()` is a [`Rejected`], so a retry layer outside waits for [`until`](Self::until) without spending an
-/// attempt, if its deadline permits.
+/// attempt, if its deadline permits. Where that is later than [`max_wait`](super::RateLimitBuilder::max_wait) allows, or an
+/// answer would come after the deadline, the `Rejected` has no end, and the retry layer hands this on at once.
 ///
 /// ```
 /// use tower_gemini::error::{BoxError, find};
@@ -86,6 +89,18 @@ impl RateLimited {
             None => rejected,
         };
         Self { why, dimension, until, rejected }
+    }
+
+    /// Of a request whose waits for quota are bounded.
+    pub(super) fn with_quota(mut self, left: Duration) -> Self {
+        self.rejected = self.rejected.with_quota(QuotaWait { left: Some(left), first: false });
+        self
+    }
+
+    /// A retry layer outside need not come back.
+    pub(super) fn for_good(mut self) -> Self {
+        self.rejected = self.rejected.for_good();
+        self
     }
 
     /// Why.
@@ -131,4 +146,6 @@ pub(super) struct Refusal {
     pub(super) why: Why,
     pub(super) dimension: Dimension,
     pub(super) until: Option<Nanos>,
+    /// Coming back is of no use, whatever `until` says.
+    pub(super) is_final: bool,
 }

@@ -15,6 +15,7 @@ use super::shared::{Key, Shared};
 use super::{BySize, RateLimitBody, RateLimits};
 use crate::error::BoxError;
 use crate::keyed::Memo;
+use crate::quota_wait::QuotaWait;
 use crate::timeout::Deadline;
 
 /// Admits requests at the pace of their quota. Made by [`RateLimitLayer`](super::RateLimitLayer); see the [module
@@ -102,7 +103,9 @@ where
             pool if pool.is_model_work() => Cost::of(&request, &core.estimate),
             _ => Cost::FREE,
         };
-        match key.arrive(cost, Deadline::of(&request).map(Deadline::instant)) {
+        let deadline = Deadline::of(&request).map(Deadline::instant);
+        let (arrival, patience) = key.enter(cost, deadline, || QuotaWait::of(&request));
+        match arrival {
             Arrival::Granted(receipt) => {
                 let permit = Permit::new(key, receipt);
                 ResponseFuture {
@@ -111,14 +114,14 @@ where
                 }
             }
             Arrival::Queued(place, _) => {
-                let ticket = Ticket::new(key, place);
+                let ticket = Ticket::new(key, place, patience);
                 // The readiness that the caller obtained goes back while the request waits: others may need it.
                 // What waits asks a clone of its own when its turn has come.
                 let fresh = self.inner.clone();
                 drop(std::mem::replace(&mut self.inner, fresh.clone()));
                 ResponseFuture::queued(fresh, request, ticket)
             }
-            Arrival::Refused(refusal) => ResponseFuture::refused(key.refuse(refusal)),
+            Arrival::Refused(refusal) => ResponseFuture::refused(key.refuse(refusal, patience)),
         }
     }
 }

@@ -21,6 +21,7 @@ use super::refusal::{RateLimited, Refusal};
 use super::window::Nanos;
 use crate::event::{Event, Observed};
 use crate::keyed::{Keyed, State};
+use crate::quota_wait::QuotaWait;
 use crate::sync::{AtomicBool, Mutex, Ordering, lock};
 use crate::target::{Target, TargetKey};
 use crate::time;
@@ -103,12 +104,17 @@ impl Common {
         Day::of(lock(&self.calendar).at(now, read))
     }
 
-    pub(super) fn deadline(&self, now: Nanos, asked: Option<Instant>) -> Nanos {
-        let asked = asked.map_or(NEVER, |instant| self.nanos(instant));
-        let most = self
-            .max_wait
-            .map_or(NEVER, |most| now.saturating_add(u64::try_from(most.as_nanos()).unwrap_or(NEVER)));
-        asked.min(most)
+    /// When a request has waited for quota as long as it may, over all its attempts.
+    fn patience(&self, now: Nanos, left: Option<Duration>) -> Nanos {
+        let most = self.max_wait.map(|most| left.map_or(most, |left| left.min(most)));
+        most.map_or(NEVER, |most| now.saturating_add(u64::try_from(most.as_nanos()).unwrap_or(NEVER)))
+    }
+
+    /// What a request that has so much patience left has waited, in whole milliseconds, rounded up.
+    pub(super) fn waited(&self, patience: Nanos) -> u32 {
+        let Some(most) = self.max_wait.filter(|_| patience != NEVER) else { return 0 };
+        let waited = most.saturating_sub(Duration::from_nanos(patience.saturating_sub(self.now())));
+        u32::try_from(waited.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX)
     }
 }
 
@@ -188,28 +194,50 @@ impl Key {
         result
     }
 
-    #[inline]
+    #[cfg(test)]
     pub(super) fn arrive(&self, cost: Cost, deadline: Option<Instant>) -> Arrival {
+        self.enter(cost, deadline, QuotaWait::default).0
+    }
+
+    /// A request arrives. Beside what became of it stands when it has waited as long as it may.
+    #[inline]
+    pub(super) fn enter(
+        &self,
+        cost: Cost,
+        deadline: Option<Instant>,
+        quota: impl FnOnce() -> QuotaWait,
+    ) -> (Arrival, Nanos) {
         let now = self.common.now();
         let mut desk = lock(&self.desk);
         if !desk.ledger.is_day_due(now) {
             if let Some(receipt) = desk.grant(now, cost) {
-                return Arrival::Granted(receipt);
+                return (Arrival::Granted(receipt), NEVER);
             }
         }
         drop(desk);
-        self.arrive_late(now, cost, deadline)
+        self.enter_late(now, cost, deadline, quota())
     }
 
     #[cold]
-    fn arrive_late(&self, now: Nanos, cost: Cost, deadline: Option<Instant>) -> Arrival {
-        let deadline = self.common.deadline(now, deadline);
-        let arrival = self.at_desk(now, |desk| desk.arrive(now, cost, deadline));
+    fn enter_late(
+        &self,
+        now: Nanos,
+        cost: Cost,
+        deadline: Option<Instant>,
+        quota: QuotaWait,
+    ) -> (Arrival, Nanos) {
+        let patience = self.common.patience(now, quota.left);
+        let deadline = deadline.map_or(NEVER, |instant| self.common.nanos(instant)).min(patience);
+        let arrival = self.at_desk(now, |desk| match quota.first {
+            true => desk.arrive_first(now, cost, deadline),
+            false => desk.arrive(now, cost, deadline),
+        });
         if let Arrival::Queued(_, held) = &arrival {
+            self.attentive.store(true, Ordering::Relaxed);
             let until = self.common.instant(held.until);
             self.common.observer.tell(&Event::Queued { key: &self.id, dimension: held.dimension, until });
         }
-        arrival
+        (arrival, patience)
     }
 
     pub(super) fn look(&self, place: Place, waker: &Waker) -> Look {
@@ -260,31 +288,38 @@ impl Key {
     /// The head of a good answer.
     #[inline]
     pub(super) fn welcomed(&self, receipt: &mut Receipt) {
-        if !receipt.is_probe() && !self.attentive.load(Ordering::Relaxed) {
+        if !receipt.is_test() && !self.attentive.load(Ordering::Relaxed) {
             return;
         }
         let now = self.common.now();
         self.at_desk(now, |desk| {
-            desk.ledger.answered(now, receipt);
+            desk.answered(now, receipt);
             if desk.is_queued() {
                 desk.advance(now);
             }
-            self.attentive.store(desk.ledger.is_attentive(), Ordering::Relaxed);
+            self.attentive.store(desk.is_attentive(now), Ordering::Relaxed);
         });
     }
 
-    /// An answer that is none: learns from it.
-    pub(super) fn failed(&self, receipt: Receipt, verdict: &Verdict) {
+    /// An answer that is none: learns from it. What there is to say to a retry layer outside.
+    pub(super) fn failed(&self, receipt: Receipt, verdict: &Verdict) -> Option<QuotaWait> {
         let now = self.common.now();
         let day_ends = lock(&self.desk).ledger.day_ends_at();
         let lessons = lessons(verdict, now, day_ends);
         let (charged, how) = (receipt.wants_usage().then_some(receipt.charged), settlement(verdict));
+        let first = receipt.trial.is_any() && how == Settlement::TooMany && !lessons.is_empty();
+        let waited = Duration::from_millis(u64::from(receipt.waited));
+        let left = self.common.max_wait.map(|most| most.saturating_sub(waited));
+        let late = verdict.kind() == Some(Kind::DeadlineExceeded);
         self.at_desk(now, |desk| {
+            if late {
+                desk.unanswered(now, &receipt);
+            }
             for lesson in &lessons {
                 desk.ledger.close_until(now, &receipt, *lesson);
             }
             desk.settle(receipt, how);
-            self.attentive.store(desk.ledger.is_attentive(), Ordering::Relaxed);
+            self.attentive.store(desk.is_attentive(now), Ordering::Relaxed);
             if desk.is_queued() {
                 desk.advance(now);
             }
@@ -295,12 +330,29 @@ impl Key {
             let (key, dimension, limit) = (&self.id, lesson.dimension, lesson.limit);
             self.common.observer.tell(&Event::QuotaExceeded { key, dimension, limit, until });
         }
+        let quota = QuotaWait { left, first };
+        (!quota.is_empty()).then_some(quota)
+    }
+
+    /// A call that was sent is dropped.
+    pub(super) fn dropped(&self, receipt: Receipt) {
+        if self.attentive.load(Ordering::Relaxed) {
+            let now = self.common.now();
+            self.at_desk(now, |desk| desk.unanswered(now, &receipt));
+        }
+        self.settle(receipt, Settlement::Unknown);
     }
 
     /// The named error of a refusal.
-    pub(super) fn refuse(&self, refusal: Refusal) -> RateLimited {
+    pub(super) fn refuse(&self, refusal: Refusal, patience: Nanos) -> RateLimited {
         let until = refusal.until.and_then(|until| self.common.instant(until));
-        let error = RateLimited::new(refusal.why, refusal.dimension, until);
+        let mut error = RateLimited::new(refusal.why, refusal.dimension, until);
+        if patience != NEVER {
+            error = error.with_quota(Duration::from_nanos(patience.saturating_sub(self.common.now())));
+        }
+        if refusal.is_final || refusal.until.is_some_and(|until| until > patience) {
+            error = error.for_good();
+        }
         self.common.observer.tell(&Event::RateLimited { key: &self.id, error: &error });
         error
     }

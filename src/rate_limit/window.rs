@@ -117,6 +117,24 @@ impl Window {
         Some(freed)
     }
 
+    /// When the last one was charged that is still in the window; 0 where it is empty.
+    pub(super) fn newest_at(&self) -> Nanos {
+        self.entries.back().map_or(0, |entry| entry.at)
+    }
+
+    /// When the first one leaves that does so at `instant` or later.
+    pub(super) fn freed_from(&self, instant: Nanos) -> Option<Nanos> {
+        let leaves = |entry: &Entry| entry.at.saturating_add(self.span);
+        let index = self.entries.partition_point(|entry| leaves(entry) < instant);
+        self.entries.get(index).map(leaves)
+    }
+
+    /// When this one was charged, to within a joined entry's width; `None` where it has left the window.
+    pub(super) fn charged_at(&self, id: EntryId) -> Option<Nanos> {
+        let index = usize::try_from(id.checked_sub(self.first)?).ok()?;
+        self.entries.get(index).map(|entry| entry.at)
+    }
+
     /// When the window will be empty if nothing more is charged.
     pub(super) fn empty_at(&self) -> Nanos {
         self.entries.back().map_or(0, |entry| entry.at.saturating_add(self.span))

@@ -1,10 +1,32 @@
 //! How many retries may be made in all: a bucket of tokens that successes fill.
 //!
-//! A plain attempt limit multiplies the load of an outage by the limit. A budget bounds it: each success pays
-//! [`per_success`](Budget::per_success) of a token in, each retry takes one out, and with none left the failure is
-//! handed on at once. In any steady state the load is at most `1 + per_success` times the first tries', and in a
-//! total outage it sinks to the first tries alone ([Brooker](https://brooker.co.za/blog/2022/02/28/retries.html),
-//! read 2026-11).
+//! A plain attempt limit multiplies the load of an outage by the limit. A budget bounds it by evidence: each retry takes
+//! tokens out, a request that succeeds in the end gets all of its own back and pays [`per_success`](Budget::per_success)
+//! on top, and one that fails has lost them. So retries that help are free, and retries that do not help run out; with
+//! none left the failure is handed on at once.
+//!
+//! # How much a success pays
+//!
+//! Where attempts fail independently with probability `f`, a request of at most `n` attempts fails with probability
+//! `fⁿ`, and has then lost `n - 1` tokens; it succeeds with `s = 1 - fⁿ`, and pays `d` in. The bucket holds where
+//! `(1 - s)(n - 1) <= d s`. For five attempts and eight:
+//!
+//! | `f` | 0.5 | 0.6 | 0.7 | 0.8 | 0.84 | 0.86 |
+//! |---|---|---|---|---|---|---|
+//! | least `d`, `n = 5` | 0.13 | 0.34 | 0.81 | 1.95 | 2.9 | 3.6 |
+//! | least `d`, `n = 8` | 0.03 | 0.12 | 0.43 | 1.41 | 2.3 | 3.0 |
+//!
+//! The default of 3 also covers the tokens that unfinished requests hold when such a spell begins. With the default
+//! backoff and `f = 0.8` those of age 0.5, 1.5, 3.5, 7.5 and 15.5 s (the middle of the waits) hold, by arrival a second,
+//! 0.4, 1.7, 4.8, 11 and 24 tokens in sum, and the successes until then have paid in 0.1, 0.5, 1.4, 3.8 and 9.2 times
+//! `d`: 100 tokens and `d = 3` are enough for some 200 requests a second, and `d = 2` for 40.
+//!
+//! # What it bounds
+//!
+//! With nothing that succeeds, all retries together are at most [`cap`](Budget::cap). Where a server answers with a
+//! steady goodput however much is asked, the attempts of requests that fail in the end are, beyond their first ones, at
+//! most `d` for each answer. A retry after a timeout takes two tokens, since nobody knows whether the server is
+//! still at work on what was given up: of those there are at most `d / 2`.
 //!
 //! An empty budget never makes anybody wait: no success could fill it while a sequential caller sleeps on it.
 
@@ -17,16 +39,44 @@ use super::ConfigError;
 use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, lock};
 
 /// Thousandths of a token, so that shares of one add up exactly.
-type Milli = u32;
+pub(super) type Milli = u32;
 const TOKEN: Milli = 1000;
-/// Keys that are short of tokens at the same time. Beyond that they share one bucket.
+/// Keys that are short of tokens at the same time. Beyond that the fuller half of them counts as full.
 const MAX_KEYS: usize = 1024;
-const SHARED_KEY: u64 = u64::MAX;
+
+/// What a retry costs, and from which level on it may be had.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Charge {
+    cost: Milli,
+    /// Only from a bucket that is at least half full: what is left below is for requests that have tried less.
+    is_late: bool,
+}
+
+impl Charge {
+    /// After a failure that the server, or the way to it, told of.
+    pub(super) const FAILURE: Self = Self { cost: TOKEN, is_late: false };
+    /// After a timeout.
+    pub(super) const TIMEOUT: Self = Self { cost: 2 * TOKEN, is_late: false };
+
+    pub(super) const fn late(self, is_late: bool) -> Self {
+        Self { is_late, ..self }
+    }
+}
 
 /// A retry budget. Clones share it: give one to several layers to bound them together.
 ///
-/// Kept apart by host and [`TargetKey`](crate::target::TargetKey), so that an outage of one model does not use up the retries of another. A key
-/// whose bucket is full takes no memory; at most 1,024 others are kept, and more share one.
+/// A bucket of tokens, full at the start. A retry takes one token out, and two after a timeout. A request that succeeds
+/// gets all of its own back and pays [`per_success`](Self::per_success) on top; one that fails has lost them. A retry
+/// that was not sent costs nothing. An attempt beyond the fifth, and a timeout's second and further retry, are made only
+/// while the bucket is at least half full.
+///
+/// With the default of 3 a success, the bucket does not run dry while up to 80 % of all calls fail independently, or
+/// 70 % time out; when nothing succeeds, all retries together are at most the bucket. In between, wasted retries are at most
+/// `per_success` for each answer.
+///
+/// Kept apart by host and [`TargetKey`](crate::target::TargetKey), so that an outage of one model does not use up the
+/// retries of another. A key whose bucket is full takes no memory; at most 1,024 others are kept. When there would be
+/// more, the fuller half of them counts as full again.
 ///
 /// ```
 /// use tower_gemini::retry::{Budget, RetryPolicy};
@@ -45,19 +95,19 @@ struct Shared {
     cap: Milli,
     per_success: Milli,
     /// Buckets that are not full: what they lack, from 1 to `cap`. A missing key has a full bucket.
-    lacking: Mutex<Buckets<Milli>>,
+    lacking: Mutex<Buckets>,
     /// `lacking.len()`, written under the lock and read without it, so that a success costs one load while all
     /// is well. Relaxed: it is a hint. A success that misses a bucket that was opened in the same moment pays
     /// nothing in, which is what it would have done a moment before.
     open: AtomicUsize,
 }
 
-/// By key, those that differ from what a key begins with. See [`slot`].
-pub(super) type Buckets<T> = HashMap<u64, T, BuildHasherDefault<Identity>>;
+/// By key, those that are not full.
+type Buckets = HashMap<u64, Milli, BuildHasherDefault<Identity>>;
 
 /// Keys are hashes already.
 #[derive(Default)]
-pub(super) struct Identity(u64);
+struct Identity(u64);
 
 impl Hasher for Identity {
     fn finish(&self) -> u64 {
@@ -74,17 +124,21 @@ impl Hasher for Identity {
 }
 
 impl Budget {
-    /// A budget of `cap` retries, full at the start, that each success refills by `per_success`.
+    /// A budget of `cap` tokens, full at the start, into which each success pays `per_success` beyond what its own
+    /// retries took.
     ///
     /// # Errors
     ///
-    /// When `cap` is not from 1 to 1,000,000, or `per_success` not from 0.001 to 1 (NaN included).
+    /// When `cap` is not from 1 to 1,000,000, or `per_success` not from 0.001 to 100 (NaN included).
     pub fn new(cap: u32, per_success: f64) -> Result<Self, ConfigError> {
         if !(1..=1_000_000).contains(&cap) {
-            return Err(ConfigError::new("budget.cap", "must be from 1 to 1,000,000 retries"));
+            return Err(ConfigError::new("budget.cap", "must be from 1 to 1,000,000 tokens"));
         }
-        if !(0.001..=1.0).contains(&per_success) {
-            return Err(ConfigError::new("budget.per_success", "must be from 0.001 to 1 token per success"));
+        if !(0.001..=100.0).contains(&per_success) {
+            return Err(ConfigError::new(
+                "budget.per_success",
+                "must be from 0.001 to 100 tokens per success",
+            ));
         }
         // In range by the line above, so the cast keeps the value.
         Ok(Self::of(cap * TOKEN, (per_success * f64::from(TOKEN)).round() as Milli))
@@ -95,13 +149,13 @@ impl Budget {
         Self { shared: Arc::new(shared) }
     }
 
-    /// The most retries that can be saved up.
+    /// The most tokens that can be saved up.
     #[must_use]
     pub fn cap(&self) -> u32 {
         self.shared.cap / TOKEN
     }
 
-    /// Tokens that one success pays in.
+    /// Tokens that one success pays in, beyond what its own retries took.
     #[must_use]
     pub fn per_success(&self) -> f64 {
         f64::from(self.shared.per_success) / f64::from(TOKEN)
@@ -113,7 +167,7 @@ impl Budget {
         self.shared.open.load(Ordering::Relaxed)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Buckets<Milli>> {
+    fn lock(&self) -> MutexGuard<'_, Buckets> {
         lock(&self.shared.lacking)
     }
 
@@ -123,39 +177,42 @@ impl Budget {
         self.shared.open.load(Ordering::Relaxed) == 0
     }
 
+    /// Whether no retry can be had, of whatever charge.
     pub(super) fn is_empty(&self, key: u64) -> bool {
         if self.is_full() {
             return false;
         }
-        let lacking = self.lock();
-        let slot = lacking.get(&slot(&lacking, key));
-        slot.is_some_and(|lack| self.shared.cap - lack < TOKEN)
+        self.lock().get(&key).is_some_and(|lack| self.shared.cap - lack < TOKEN)
     }
 
-    /// A success: pays in.
-    pub(super) fn deposit(&self, key: u64) {
+    /// A request has succeeded: pays in, and gives back what its retries took.
+    pub(super) fn deposit(&self, key: u64, taken: Milli) {
         if !self.is_full() {
-            self.give(key, self.shared.per_success);
+            self.give(key, self.shared.per_success.saturating_add(taken));
         }
     }
 
-    /// Takes one token, or says that there is none.
-    pub(super) fn withdraw(&self, key: u64) -> Option<Withdrawal> {
+    /// Takes what a retry costs, or says that there is not enough.
+    pub(super) fn withdraw(&self, key: u64, charge: Charge) -> Option<Withdrawal> {
+        let Shared { cap, .. } = *self.shared;
+        // A bucket that is smaller than the cost is emptied by it.
+        let cost = charge.cost.min(cap);
         let mut lacking = self.lock();
-        let key = slot(&lacking, key);
         let lack = lacking.get(&key).copied().unwrap_or(0);
-        if self.shared.cap - lack < TOKEN {
+        if cap - lack < cost || (charge.is_late && lack > cap / 2) {
             return None;
         }
-        lacking.insert(key, lack + TOKEN);
+        if lack == 0 && lacking.len() >= MAX_KEYS {
+            drop_fuller_half(&mut lacking);
+        }
+        lacking.insert(key, lack + cost);
         self.shared.open.store(lacking.len(), Ordering::Relaxed);
         drop(lacking);
-        Some(Withdrawal { from: Some((self.clone(), key)), left: self.shared.cap - lack - TOKEN })
+        Some(Withdrawal { budget: self.clone(), key, taken: cost, left: cap - lack - cost })
     }
 
     fn give(&self, key: u64, amount: Milli) {
         let mut lacking = self.lock();
-        let key = slot(&lacking, key);
         if let Some(lack) = lacking.get_mut(&key) {
             *lack = lack.saturating_sub(amount);
             if *lack == 0 {
@@ -166,16 +223,21 @@ impl Budget {
     }
 }
 
-/// Where this key is kept: beyond [`MAX_KEYS`] all others share one place.
-pub(super) fn slot<T>(buckets: &Buckets<T>, key: u64) -> u64 {
-    if buckets.len() < MAX_KEYS || buckets.contains_key(&key) { key } else { SHARED_KEY }
+/// Makes room by forgetting what the fuller half lacks. Half of them at once, so that each new key pays for a few steps
+/// on the average; and the fuller ones, so that an empty bucket stays empty while others come and go.
+#[cold]
+fn drop_fuller_half(lacking: &mut Buckets) {
+    let mut by_lack: Vec<(Milli, u64)> = lacking.iter().map(|(key, lack)| (*lack, *key)).collect();
+    let (fuller, ..) = by_lack.select_nth_unstable(MAX_KEYS / 2);
+    for (_, key) in fuller {
+        lacking.remove(key);
+    }
 }
 
 impl Default for Budget {
-    /// 20 retries, half a token per success: for a retry layer used without the other layers. At 30 % failures
-    /// it still covers three attempts for nearly all requests.
+    /// 100 tokens, 3 for each success: see the type.
     fn default() -> Self {
-        Self::of(20 * TOKEN, TOKEN / 2)
+        Self::of(100 * TOKEN, 3 * TOKEN)
     }
 }
 
@@ -189,29 +251,41 @@ impl fmt::Debug for Budget {
     }
 }
 
-/// A token that was taken for a retry. Goes back when it is dropped before the retry was sent.
+/// What was taken for a retry. Goes back when it is dropped before the retry was sent.
 #[derive(Debug)]
 pub(super) struct Withdrawal {
-    from: Option<(Budget, u64)>,
+    budget: Budget,
+    key: u64,
+    taken: Milli,
     left: Milli,
 }
 
 impl Withdrawal {
+    /// Tokens that it took.
+    pub(super) fn cost(&self) -> f64 {
+        f64::from(self.taken) / f64::from(TOKEN)
+    }
+
+    /// The same, as it is counted.
+    pub(super) const fn taken(&self) -> Milli {
+        self.taken
+    }
+
     /// Tokens that it left in its bucket.
     pub(super) fn left(&self) -> f64 {
         f64::from(self.left) / f64::from(TOKEN)
     }
 
-    /// The retry goes out: the token is spent.
-    pub(super) fn spend(mut self) {
-        self.from = None;
+    /// The retry goes out: the tokens are spent, until its request succeeds. Returns how much.
+    pub(super) fn spend(mut self) -> Milli {
+        std::mem::take(&mut self.taken)
     }
 }
 
 impl Drop for Withdrawal {
     fn drop(&mut self) {
-        if let Some((budget, key)) = self.from.take() {
-            budget.give(key, TOKEN);
+        if self.taken > 0 {
+            self.budget.give(self.key, self.taken);
         }
     }
 }
@@ -226,29 +300,62 @@ mod tests {
 
     use super::*;
 
+    const ONE: Charge = Charge::FAILURE;
+
     #[test]
     fn two_successes_pay_for_one_retry() {
         let budget = Budget::new(2, 0.5).expect("valid");
         for _ in 0..2 {
-            budget.withdraw(1).expect("full at the start").spend();
+            budget.withdraw(1, ONE).expect("full at the start").spend();
         }
-        assert!(budget.withdraw(1).is_none());
-        assert!(budget.withdraw(2).is_some(), "another key has its own");
-        budget.deposit(1);
+        assert!(budget.withdraw(1, ONE).is_none());
+        assert!(budget.withdraw(2, ONE).is_some(), "another key has its own");
+        budget.deposit(1, 0);
         assert!(budget.is_empty(1), "half a token is not one");
-        budget.deposit(1);
-        budget.withdraw(1).expect("one token").spend();
+        budget.deposit(1, 0);
+        budget.withdraw(1, ONE).expect("one token").spend();
+    }
+
+    #[test]
+    fn a_success_gives_back_what_its_retries_took() {
+        let budget = Budget::new(9, 0.5).expect("valid");
+        let taken = [ONE, Charge::TIMEOUT].map(|charge| budget.withdraw(1, charge).expect("full").spend());
+        assert_eq!(taken, [1000, 2000]);
+        budget.withdraw(1, ONE).expect("six are left").spend();
+        budget.deposit(1, taken.iter().sum());
+        assert_eq!(
+            budget.withdraw(1, ONE).map(|token| token.left()),
+            Some(7.5),
+            "one is lost, half is paid in"
+        );
+    }
+
+    #[test]
+    fn late_retries_are_for_a_bucket_that_is_half_full() {
+        let budget = Budget::new(4, 0.5).expect("valid");
+        let take = |late| budget.withdraw(1, ONE.late(late)).map(|token| token.spend()).is_some();
+        let taken = [true, true, true, true, false, false].map(|late| take(late));
+        assert_eq!(taken, [true, true, true, false, true, false]);
+    }
+
+    #[test]
+    fn a_bucket_smaller_than_the_charge_is_emptied_by_it() {
+        let budget = Budget::new(1, 0.5).expect("valid");
+        let token = budget.withdraw(1, Charge::TIMEOUT).expect("full");
+        assert_eq!((token.cost(), token.left()), (1.0, 0.0));
     }
 
     #[test]
     fn it_says_what_it_was_given_and_what_is_left() {
         let budget = Budget::new(7, 0.25).expect("valid");
         assert_eq!((budget.cap(), budget.per_success()), (7, 0.25));
-        let first = budget.withdraw(1).expect("full at the start");
+        let first = budget.withdraw(1, ONE).expect("full at the start");
         assert_eq!(first.left(), 6.0);
-        let second = budget.withdraw(1).expect("six are left");
+        let second = budget.withdraw(1, ONE).expect("six are left");
         assert_eq!(second.left(), 5.0);
         assert_eq!(format!("{budget:?}"), "Budget { cap: 7, per_success: 0.25, keys_short: 1 }");
+        let default = Budget::default();
+        assert_eq!((default.cap(), default.per_success()), (100, 3.0));
     }
 
     #[test]
@@ -264,26 +371,39 @@ mod tests {
     #[test]
     fn a_dropped_withdrawal_goes_back() {
         let budget = Budget::new(1, 0.5).expect("valid");
-        drop(budget.withdraw(7).expect("full"));
+        drop(budget.withdraw(7, ONE).expect("full"));
         assert_eq!(budget.keys_short(), 0, "a full bucket takes no memory");
-        budget.withdraw(7).expect("it came back").spend();
-        assert!(budget.withdraw(7).is_none());
+        budget.withdraw(7, ONE).expect("it came back").spend();
+        assert!(budget.withdraw(7, ONE).is_none());
     }
 
     #[test]
-    fn keys_beyond_the_bound_share_a_bucket() {
-        let budget = Budget::new(1, 0.5).expect("valid");
-        for key in 0..MAX_KEYS as u64 {
-            budget.withdraw(key).expect("its own").spend();
+    fn beyond_the_bound_the_fuller_half_counts_as_full() {
+        let budget = Budget::new(2, 0.5).expect("valid");
+        let keys = MAX_KEYS as u64;
+        // Every other one is empty, the rest lack one token of two.
+        for key in 0..keys {
+            for _ in 0..=key % 2 {
+                budget.withdraw(key, ONE).expect("its own").spend();
+            }
         }
-        budget.withdraw(1_000_000).expect("the shared one").spend();
-        assert!(budget.withdraw(2_000_000).is_none(), "the shared one is empty");
-        assert_eq!(budget.keys_short(), MAX_KEYS + 1);
+        assert_eq!(budget.keys_short(), MAX_KEYS);
+        assert!(budget.withdraw(1, ONE).is_none(), "what is known already makes no room");
+        // A newcomer is bound by nobody, and so are all who come after it.
+        for key in keys..10 * keys {
+            assert!(!budget.is_empty(key));
+            budget.withdraw(key, ONE).expect("full").spend();
+            assert!(budget.keys_short() <= MAX_KEYS);
+        }
+        let empty = (0..keys).filter(|key| budget.is_empty(*key)).count();
+        assert_eq!(empty, MAX_KEYS / 2, "the empty ones stay empty, whoever comes");
+        budget.withdraw(0, ONE).expect("dropped, and full again").spend();
     }
 
     #[test]
     fn bad_settings_name_the_rule() {
-        for (cap, per_success) in [(0, 0.5), (2_000_000, 0.5), (1, 0.0), (1, f64::NAN), (1, 1.5), (1, -1.0)] {
+        for (cap, per_success) in [(0, 0.5), (2_000_000, 0.5), (1, 0.0), (1, f64::NAN), (1, 100.5), (1, -1.0)]
+        {
             assert!(
                 Budget::new(cap, per_success).unwrap_err().to_string().contains("budget."),
                 "{cap} {per_success}"
@@ -304,7 +424,7 @@ mod tests {
                     scope.spawn(move || {
                         let mut granted = 0;
                         for i in 0..rounds {
-                            match budget.withdraw(3) {
+                            match budget.withdraw(3, ONE) {
                                 Some(w) if (i + worker) % 2 == 0 => {
                                     w.spend();
                                     granted += 1;
@@ -321,7 +441,7 @@ mod tests {
         });
         assert_eq!(granted, 50, "nobody paid in, so exactly the cap can be spent");
         for _ in 0..100 {
-            budget.deposit(3);
+            budget.deposit(3, 0);
         }
         assert_eq!(budget.keys_short(), 0, "100 halves make 50 whole");
     }
@@ -336,15 +456,15 @@ mod tests {
                 let tokens = &mut model[key as usize];
                 match op {
                     0 => {
-                        budget.deposit(key);
+                        budget.deposit(key, 0);
                         *tokens = (*tokens + 250).min(5000);
                     }
                     1 => {
-                        let granted = budget.withdraw(key).map(Withdrawal::spend).is_some();
+                        let granted = budget.withdraw(key, ONE).map(Withdrawal::spend).is_some();
                         prop_assert_eq!(granted, *tokens >= 1000);
                         *tokens -= if granted { 1000 } else { 0 };
                     }
-                    _ => drop(budget.withdraw(key)),
+                    _ => drop(budget.withdraw(key, ONE)),
                 }
                 prop_assert_eq!(budget.is_empty(key), *tokens < 1000);
             }

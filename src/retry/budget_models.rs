@@ -31,11 +31,11 @@ type Outcome = (Vec<Vec<bool>>, [Milli; KEYS]);
 fn take(budget: &Budget, step: Step) -> bool {
     match step {
         Deposit(key) => {
-            budget.deposit(key);
+            budget.deposit(key, 0);
             false
         }
-        Spend(key) => budget.withdraw(key).map(Withdrawal::spend).is_some(),
-        Step::Drop(key) => budget.withdraw(key).is_some(),
+        Spend(key) => budget.withdraw(key, Charge::FAILURE).map(Withdrawal::spend).is_some(),
+        Step::Drop(key) => budget.withdraw(key, Charge::FAILURE).is_some(),
     }
 }
 

@@ -54,7 +54,8 @@ impl Carry {
     /// How far the request has come.
     pub(super) fn take(&self) -> Progress {
         let progress = std::mem::take(&mut *lock(&self.progress));
-        Progress { reserved: self.reserved, elsewhere: progress.attempts, ..progress }
+        // What retries took from another model's budget is lost there: they did not help.
+        Progress { reserved: self.reserved, taken: 0, ..progress }
     }
 
     /// Keeps it for the next call. What went into a report is taken back from there.
@@ -63,6 +64,8 @@ impl Carry {
             progress.waits.clone_from(&report.waits);
             progress.kinds.clone_from(&report.kinds);
         }
+        // Its place in the queue was one of this model's.
+        progress.quota.first = false;
         *lock(&self.progress) = progress;
     }
 }

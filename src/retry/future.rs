@@ -10,13 +10,13 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 use tower_service::Service;
 
-use super::budget::{Budget, Withdrawal};
+use super::budget::{Budget, Milli, Withdrawal};
 use super::carry::Carry;
 use super::policy::{Failure, Progress, Settings};
 use super::report::{Attempt, Attempts};
 use super::service::Shared;
 use super::{GaveUp, Replay, budget_key};
-use crate::error::BoxError;
+use crate::error::{BoxError, FailedProbe, ProbeFailed};
 use crate::event::Event;
 use crate::order::{self, Part};
 use crate::time;
@@ -102,8 +102,15 @@ pub(super) struct Failed {
 impl Failed {
     fn spend(&mut self) {
         if let Some(token) = self.token.take() {
-            token.spend();
+            self.progress.taken = self.progress.taken.saturating_add(token.spend());
         }
+    }
+
+    /// The request has succeeded: what its retries took, which goes back. That of the last one does so here.
+    fn pay_back(&mut self) -> Milli {
+        self.is_called = false;
+        self.token = None;
+        std::mem::take(&mut self.progress.taken)
     }
 }
 
@@ -244,7 +251,7 @@ impl<S, B: Body + Clone> Task<S, B> {
 
     fn after<RB>(&mut self, result: Result<Response<RB>, BoxError>) -> Next<RB> {
         match self {
-            Self::PassThrough => Next::Return(result),
+            Self::PassThrough => Next::Return(bare(result)),
             Self::Refused(refused) => Next::Return(refused.after(result)),
             Self::Kept(kept) => kept.after(result),
         }
@@ -254,31 +261,30 @@ impl<S, B: Body + Clone> Task<S, B> {
 impl Refused {
     fn after<RB>(&mut self, mut result: Result<Response<RB>, BoxError>) -> Result<Response<RB>, BoxError> {
         let Some(verdict) = judge(&result) else {
+            let taken = self.failed.as_mut().map_or(0, |failed| failed.pay_back());
             if let (Some(budget), Some(key)) = (&self.settings.budget, self.key) {
-                budget.deposit(key);
+                budget.deposit(key, taken);
             }
             if let Some(failed) = self.failed.take() {
                 self.settings.recovered(failed, &mut result);
             }
             return result;
         };
-        let failure = match &result {
-            Ok(_) => Failure::Verdict(&verdict),
-            Err(error) => Failure::of_error(error, &verdict),
-        };
+        let failure = Failure::of(&result, &verdict);
         self.settings.note_free_wait(&failure);
         let mut failed = self.failed.take().unwrap_or_else(|| Failed::begin(self.carry.as_ref()));
         let progress = &mut failed.progress;
         self.settings.number(progress);
         self.settings.tell_failed(progress, &failure);
-        progress.attempts += 1;
-        progress.kinds.extend(verdict.kind());
+        if !matches!(failure, Failure::Rejected(..)) {
+            progress.count(&verdict);
+        }
         // The refusal is the reason only if there would have been another attempt.
-        let why = self.settings.schedule(progress, &verdict, false, |_| 0.0).err().unwrap_or(self.why);
+        let why = self.settings.schedule(progress, &verdict, |_| 0.0).err().unwrap_or(self.why);
         self.settings.tell_gave_up(progress, &failure, why);
         self.settings.note_order(&mut result);
         failed.end(&mut result, Some(why), self.carry.as_ref());
-        result
+        bare(result)
     }
 }
 
@@ -288,13 +294,12 @@ impl<S, B: Body + Clone> Kept<S, B> {
             self.succeeded(&mut result);
             return Next::Return(result);
         };
-        let failure = match &result {
-            Ok(_) => Failure::Verdict(&verdict),
-            Err(error) => Failure::of_error(error, &verdict),
-        };
+        let failure = Failure::of(&result, &verdict);
         let mut failed = self.failed.take().unwrap_or_else(|| Failed::begin(self.carry.as_ref()));
+        failed.progress.hear(Progress::said(&result));
         failed.is_called = false;
-        if let Failure::Verdict(_) = failure {
+        // One that was turned away, or was a circuit's probe, keeps the token for when it goes again.
+        if failure.is_counted() {
             failed.spend();
         }
         self.shared.settings.note_free_wait(&failure);
@@ -312,7 +317,7 @@ impl<S, B: Body + Clone> Kept<S, B> {
                 self.shared.settings.note_order(&mut result);
                 failed.progress.started = self.started;
                 failed.end(&mut result, Some(why), self.carry.as_ref());
-                Next::Return(result)
+                Next::Return(bare(result))
             }
         }
     }
@@ -336,25 +341,26 @@ impl<S, B: Body + Clone> Kept<S, B> {
         };
         if let Some(why) = missing {
             failed.progress.waits.pop();
+            if let Failure::Probe(_, verdict) = failure {
+                failed.progress.count_probe(verdict);
+            }
             return Err(why);
         }
         if let Some(token) = &again.token {
             settings.tell_charged(&failed.progress, token);
         }
-        // One that was turned away keeps the token that it did not use.
         failed.token = again.token.or(failed.token.take());
         Ok(again.wait)
     }
 
     fn succeeded<RB>(&mut self, result: &mut Result<Response<RB>, BoxError>) {
+        let taken = self.failed.as_mut().map_or(0, |failed| failed.pay_back());
         if let Some(budget) = self.shared.settings.budget.as_ref().filter(|budget| !budget.is_full()) {
             if let Some(key) = self.key.or_else(|| self.request.as_ref().map(budget_key)) {
-                budget.deposit(key);
+                budget.deposit(key, taken);
             }
         }
         if let Some(failed) = self.failed.take() {
-            let key = || self.key.or_else(|| self.request.as_ref().map(budget_key));
-            self.shared.settings.note_success(&failed.progress, key);
             self.shared.settings.recovered(failed, result);
         }
     }
@@ -382,6 +388,17 @@ impl<S, B: Body + Clone> Kept<S, B> {
         failed.progress.mark(&mut request);
         failed.is_called = true;
         request
+    }
+}
+
+/// As it was before a circuit breaker marked it.
+fn bare<RB>(result: Result<Response<RB>, BoxError>) -> Result<Response<RB>, BoxError> {
+    match result {
+        Ok(mut response) => {
+            FailedProbe::unmark(&mut response);
+            Ok(response)
+        }
+        Err(error) => Err(ProbeFailed::unwrap(error)),
     }
 }
 
@@ -420,7 +437,8 @@ impl Settings {
 
     pub(super) fn tell_charged(&self, progress: &Progress, token: &Withdrawal) {
         let (request, attempt) = (progress.request, progress.attempts + 1);
-        self.observer.tell(&Event::BudgetCharged { request, attempt, left: token.left() });
+        let (cost, left) = (token.cost(), token.left());
+        self.observer.tell(&Event::BudgetCharged { request, attempt, cost, left });
     }
 
     pub(super) fn tell_waiting(&self, progress: &Progress, failure: &Failure<'_>, wait: Duration) {
@@ -446,6 +464,9 @@ impl Progress {
     /// Tells the layers inside which attempt this request is, and how many before it took too long.
     pub(super) fn mark<B>(&self, request: &mut Request<B>) {
         Attempt::mark(request, self.attempts + 1, &self.waits);
+        if !self.quota.is_empty() {
+            request.extensions_mut().insert(self.quota);
+        }
         let late = self.kinds.iter().filter(|kind| **kind == Kind::DeadlineExceeded).count();
         if late > 0 {
             let earlier = EarlierTimeouts(u32::try_from(late).unwrap_or(u32::MAX));
@@ -462,9 +483,72 @@ impl Progress {
         }
         response.extensions_mut().insert(Attempts {
             made: self.attempts,
+            probes: self.probes,
             waits: std::mem::take(&mut self.waits),
             kinds: std::mem::take(&mut self.kinds),
             gave_up,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Empty;
+    use tower::{Layer, ServiceExt};
+
+    use super::*;
+    use crate::retry::{RetryLayer, RetryPolicy};
+
+    type Body = Empty<bytes::Bytes>;
+
+    /// Answers with this status and the mark of a failed probe, so often, and then well.
+    fn probing(
+        status: u16,
+        failures: u32,
+    ) -> impl Service<
+        Request<Body>,
+        Response = Response<Body>,
+        Error = BoxError,
+        Future = impl Future<Output = Result<Response<Body>, BoxError>>,
+    > + Clone {
+        let calls = Arc::new(std::sync::atomic::AtomicU32::new(0));
+        tower::service_fn(move |_: Request<Body>| {
+            let is_over = calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed) >= failures;
+            async move {
+                let mut response = Response::new(Body::new());
+                if !is_over {
+                    *response.status_mut() = http::StatusCode::from_u16(status).expect("a status");
+                    FailedProbe::mark(&mut response, time::now() + Duration::from_secs(15));
+                }
+                Ok(response)
+            }
+        })
+    }
+
+    async fn run(status: u16, failures: u32, deadline: u64) -> Response<Body> {
+        let policy = RetryPolicy::builder().attempts(2).deadline(Duration::from_secs(deadline));
+        let policy = policy.budget(Budget::new(1, 0.5).expect("valid")).build().expect("valid");
+        let service = RetryLayer::new(policy).layer(probing(status, failures));
+        service.oneshot(Request::new(Body::new())).await.expect("a response")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_to_a_probe_costs_no_attempt() {
+        let response = run(503, 10, 3600).await;
+        assert_eq!(response.status(), 200);
+        let report = Attempts::of(&response);
+        assert_eq!((report.made(), report.probes(), report.kinds()), (1, 10, &[][..]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_to_a_probe_is_handed_on_without_its_mark() {
+        for (status, probes, why) in [(503, 3, GaveUp::Deadline), (400, 0, GaveUp::NotRetryable)] {
+            let response = run(status, 10, 60).await;
+            assert_eq!(response.status().as_u16(), status);
+            assert_eq!(FailedProbe::of(&response), None);
+            let report = Attempts::of(&response);
+            assert_eq!((report.made(), report.probes(), report.gave_up()), (1, probes, Some(why)));
+            assert_eq!(report.kinds().len(), 1, "the last is an attempt like any other");
+        }
     }
 }

@@ -128,7 +128,8 @@ mod replay;
 mod report;
 mod service;
 mod tower;
-mod track;
+#[cfg(test)]
+mod trials;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -142,6 +143,7 @@ pub(crate) use self::carry::Carry;
 pub use self::future::ResponseFuture;
 pub use self::layer::RetryLayer;
 pub use self::policy::{RetryPolicy, RetryPolicyBuilder, Schedule};
+pub(crate) use self::replay::Upload;
 pub use self::replay::{LostReason, Replay, ReplayBody, ReplayLayer, ReplayLost, ReplayService, Superseded};
 pub use self::report::{Attempt, Attempts};
 pub use self::service::Retry;

@@ -4,20 +4,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use http::Response;
 use tokio::time::Instant;
 
 use super::backoff::{Backoff, next_draw};
-use super::budget::{Budget, Withdrawal};
-use super::track::TrackRecord;
+use super::budget::{Budget, Charge, Milli, Withdrawal};
 use super::{ConfigError, GaveUp};
-use crate::error::{BoxError, Rejected, find};
+use crate::error::{BoxError, FailedProbe, ProbeFailed, Rejected, find};
 use crate::event::{Observed, Observer};
+use crate::quota_wait::QuotaWait;
 use crate::rng::{Chance, Stream};
 use crate::verdict::{Kind, Retryability, Verdict};
 
 /// What a request waits longer for those that turn it away, for each of its attempts: more than the timer's grain, and
 /// nothing beside the waits themselves.
 const YIELD: Duration = Duration::from_millis(10);
+/// And at most so many times that, which is a fifth of a second.
+const MOST_YIELDS: u32 = 20;
+
+/// Attempts beyond these are made only while the budget is at least half full: what is left below that is kept for
+/// requests that have tried less.
+const EARLY_ATTEMPTS: u32 = 5;
 
 /// What to retry, how often and when. Cheap to clone; clones share the budget.
 ///
@@ -50,8 +57,6 @@ pub(super) struct Settings {
     failed_requests: Arc<AtomicU64>,
     /// See [`Settings::note_free_wait`].
     free_waits: Arc<AtomicBool>,
-    /// Of the kinds that are retried on while it helps.
-    track: Arc<TrackRecord>,
 }
 
 /// How one kind of failure is retried.
@@ -71,8 +76,6 @@ pub(super) struct Settings {
 pub struct Schedule {
     /// `None` is as many as the policy has.
     attempts: Option<u32>,
-    /// More than that as long as the last of them mostly helped.
-    while_it_helps: bool,
     backoff: Backoff,
 }
 
@@ -81,42 +84,13 @@ impl Schedule {
     /// even where the policy has more. 1 never retries it.
     #[must_use]
     pub const fn new(attempts: u32, backoff: Backoff) -> Self {
-        Self { attempts: Some(attempts), while_it_helps: false, backoff }
+        Self { attempts: Some(attempts), backoff }
     }
 
     /// As many attempts as the policy has, with this backoff.
     #[must_use]
     pub const fn waiting(backoff: Backoff) -> Self {
-        Self { attempts: None, while_it_helps: false, backoff }
-    }
-
-    /// As [`new`](Self::new), but as many attempts as the policy has while such late ones help: for a failure that is
-    /// either chance or the request's own fault, as `internal` is.
-    ///
-    /// An attempt that follows this kind, and is the `attempts`-th of its request or a later one, counts for its kind,
-    /// host, model and key label: up by one when it succeeds, to at most 8, and down by one when it ends in this kind
-    /// again. Above 0 the request goes on; at the start it is 0. At most 1,024 of them are kept, and more share one.
-    ///
-    /// ```
-    /// use tower_gemini::Kind;
-    /// use tower_gemini::retry::{Backoff, RetryPolicy, Schedule};
-    ///
-    /// # fn main() -> Result<(), tower_gemini::retry::ConfigError> {
-    /// let policy = RetryPolicy::builder()
-    ///     .schedule(Kind::Conflict, Schedule::while_it_helps(2, Backoff::default()))
-    ///     // Three and no more, whatever others found out.
-    ///     .schedule(Kind::Internal, Schedule::new(3, Backoff::default()))
-    ///     .build()?;
-    /// # let _ = policy; Ok(()) }
-    /// ```
-    #[must_use]
-    pub const fn while_it_helps(attempts: u32, backoff: Backoff) -> Self {
-        Self { attempts: Some(attempts), while_it_helps: true, backoff }
-    }
-
-    /// Whether an attempt of this number says something about others, where the one before it failed so.
-    fn is_late(&self, attempt: u32) -> bool {
-        self.while_it_helps && self.attempts.is_some_and(|most| attempt >= most)
+        Self { attempts: None, backoff }
     }
 }
 
@@ -141,18 +115,19 @@ impl RetryPolicy {
             (Kind::Transport, None, general),
             // Only where the verdict knows the precondition to come true by itself.
             (Kind::FailedPrecondition, None, general),
+            // It may be the form that an over-long request takes; the budget bounds what those cost.
+            (Kind::Internal, None, general),
             (Kind::Conflict, Some(3), general),
-            // Bounded by `maybe_processed_retries`, too.
+            // Each timeout costs the budget two tokens.
             (Kind::DeadlineExceeded, None, general),
+            // Bounded by `maybe_processed_retries`, too.
             (Kind::Cancelled, None, general),
         ] {
-            schedules[kind as usize] = Some(Schedule { attempts, while_it_helps: false, backoff });
+            schedules[kind as usize] = Some(Schedule { attempts, backoff });
         }
-        // It may be the form that an over-long request takes; a third time it is, unless others do better.
-        schedules[Kind::Internal as usize] = Some(Schedule::while_it_helps(3, general));
         RetryPolicyBuilder {
             settings: Settings {
-                attempts: 5,
+                attempts: 8,
                 schedules,
                 max_server_delay: second(60),
                 server_delay_jitter: 0.2,
@@ -166,15 +141,13 @@ impl RetryPolicy {
                 observer: Observed::default(),
                 failed_requests: Arc::default(),
                 free_waits: Arc::default(),
-                track: Arc::default(),
             },
             never_retried: None,
         }
     }
 
     /// A builder that starts with this policy's settings, to change some of them. What it builds shares this one's
-    /// budget, unless it is given another, and what this one has found out
-    /// ([`Schedule::while_it_helps`]).
+    /// budget, unless it is given another.
     ///
     /// ```
     /// use tower_gemini::stack::Preset;
@@ -195,7 +168,7 @@ impl RetryPolicy {
     #[must_use]
     pub fn would_retry(&self, verdict: &Verdict) -> Option<Duration> {
         let progress = Progress { attempts: 1, ..Progress::default() };
-        let wait = self.settings.schedule(&progress, verdict, false, |_| 0.0).ok();
+        let wait = self.settings.schedule(&progress, verdict, |_| 0.0).ok();
         wait.filter(|wait| self.settings.deadline.is_none_or(|deadline| *wait < deadline))
     }
 }
@@ -207,9 +180,9 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicyBuilder {
-    /// Attempts in all, the first included and whatever their kinds. From 1 (never retry) to 100; default 5.
-    /// A kind's [`schedule`](Self::schedule) may end a request earlier: by default `conflict` does, after 3, and so does
-    /// `internal` unless third attempts mostly help.
+    /// Attempts in all, the first included and whatever their kinds. From 1 (never retry) to 100; default 8.
+    /// A kind's [`schedule`](Self::schedule) may end a request earlier: by default `conflict` does, after 3. With a
+    /// [`Budget`], attempts beyond the fifth are made only while it is at least half full.
     pub const fn attempts(mut self, attempts: u32) -> Self {
         self.settings.attempts = attempts;
         self
@@ -266,8 +239,16 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// How often a request is repeated that may have been processed and billed already: after a 504, a 499, a
-    /// timeout, or a connection lost in mid-request. Default 1; 0 never repeats one.
+    /// How often a request is repeated that may have been processed and billed already: after a 499, or a connection
+    /// lost in mid-request. Default 1.
+    ///
+    /// A timeout, the server's 504 as well as the client's own, is repeated like other failures if this is not 0: it
+    /// may have been processed, too, but nothing came back in the time that the caller has, and a server that is
+    /// merely slow for once is common. The budget bounds it: such a retry costs two tokens, and the second and further
+    /// ones of a request are made only while the budget is at least half full. For fewer,
+    /// `schedule(Kind::DeadlineExceeded, Schedule::new(2, backoff))`.
+    ///
+    /// 0 repeats nothing that may have been processed, timeouts included.
     pub const fn maybe_processed_retries(mut self, retries: u32) -> Self {
         self.settings.maybe_processed_retries = retries;
         self
@@ -288,7 +269,7 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// The retry budget. Default 20 retries, half a token per success; see [`Budget`].
+    /// The retry budget. Default 100 tokens, 3 for each success; see [`Budget`].
     pub fn budget(mut self, budget: Budget) -> Self {
         self.settings.budget = Some(budget);
         self
@@ -377,18 +358,52 @@ pub(super) struct Progress {
     pub(super) maybe_processed: u32,
     /// Of the attempts, those whose answer was none.
     pub(super) empty: u32,
-    /// Rejections in a row, none of them sent.
+    /// Rejections and failed probes in a row, none of them counted as an attempt.
     pub(super) rejections: u32,
+    /// Attempts that were a circuit's probes and have failed; not counted as attempts.
+    pub(super) probes: u32,
+    /// Timeouts among the attempts.
+    pub(super) timeouts: u32,
+    /// What retries that were sent took from the budget, to be given back if the request succeeds.
+    pub(super) taken: Milli,
     /// Attempts that are left to models which come after this one.
     pub(super) reserved: u32,
-    /// Of the attempts, those at models that came before this one.
-    pub(super) elsewhere: u32,
     /// Drawn from at the first wait.
     pub(super) stream: Option<Stream>,
     /// For the last backoff.
     pub(super) drawn: Option<f64>,
     pub(super) waits: Vec<Duration>,
     pub(super) kinds: Vec<Kind>,
+    /// What a rate limit inside has said of the waits for quota.
+    pub(super) quota: QuotaWait,
+    /// It said so of the last failure.
+    pub(super) is_quota: bool,
+}
+
+impl Progress {
+    /// An attempt has failed.
+    pub(super) fn count(&mut self, verdict: &Verdict) {
+        self.attempts += 1;
+        self.kinds.extend(verdict.kind());
+    }
+
+    /// A probe that is not repeated after all, and is an attempt like any other.
+    pub(super) fn count_probe(&mut self, verdict: &Verdict) {
+        self.probes = self.probes.saturating_sub(1);
+        self.count(verdict);
+    }
+
+    /// The wait after what is no attempt, where it may go again so far ahead.
+    fn free_wait(&mut self, ahead: Duration) -> Duration {
+        // Two layers that disagree about the time must not spin, so the n-th in a row waits 2ⁿ ms at the least, and at
+        // most 1 s so.
+        self.rejections = self.rejections.saturating_add(1);
+        let floor = Duration::from_millis(1 << self.rejections.min(10));
+        // The first to come back may be the probe that finds out whether the server is well. Where others wait who
+        // have lost no attempt and been no probe yet, they go before.
+        let behind = YIELD * self.attempts.saturating_add(self.probes).min(MOST_YIELDS);
+        ahead.max(floor).saturating_add(behind)
+    }
 }
 
 impl Clone for Progress {
@@ -399,25 +414,84 @@ impl Clone for Progress {
     }
 }
 
+impl Progress {
+    /// What a rate limit inside has to say of this failure.
+    pub(super) fn said<RB>(result: &Result<Response<RB>, BoxError>) -> Option<QuotaWait> {
+        match result {
+            Ok(response) => QuotaWait::said(response),
+            Err(error) => find::<Rejected>(error.as_ref()).and_then(Rejected::quota),
+        }
+    }
+
+    pub(super) fn hear(&mut self, said: Option<QuotaWait>) {
+        self.is_quota = said.is_some();
+        self.quota = self.quota.and(said.unwrap_or_default());
+    }
+
+    /// The wait after this failure within what a rate limit inside allows.
+    fn bound(&self, wait: Result<Duration, GaveUp>, verdict: &Verdict) -> Result<Duration, GaveUp> {
+        if self.quota.first && matches!(wait, Ok(_) | Err(GaveUp::ServerDelay)) {
+            // It waits in the queue, before all others.
+            return Ok(Duration::ZERO);
+        }
+        let wait = wait?;
+        let delay = verdict.server_delay().filter(|_| verdict.kind() == Some(Kind::RateLimited));
+        let (Some(left), Some(delay)) = (self.quota.left.filter(|_| self.is_quota), delay) else {
+            return Ok(wait);
+        };
+        if delay.at_least() > left { Err(GaveUp::ServerDelay) } else { Ok(wait.min(left)) }
+    }
+}
+
 /// What an attempt ended with, apart from success.
 pub(super) enum Failure<'a> {
     Verdict(&'a Verdict),
     /// Not sent; the verdict is for the observer.
     Rejected(&'a Rejected, &'a Verdict),
+    /// Sent as a circuit's probe, which may be followed by another call from this instant on.
+    Probe(Instant, &'a Verdict),
 }
 
 impl<'a> Failure<'a> {
     pub(super) fn verdict(&self) -> &'a Verdict {
         match self {
-            Self::Verdict(verdict) | Self::Rejected(_, verdict) => verdict,
+            Self::Verdict(verdict) | Self::Rejected(_, verdict) | Self::Probe(_, verdict) => verdict,
         }
     }
 
-    pub(super) fn of_error(error: &'a BoxError, verdict: &'a Verdict) -> Self {
-        match find::<Rejected>(error.as_ref()) {
+    /// Whether what follows is a wait for quota, and not for a server that is unwell.
+    fn is_of_quota(&self) -> bool {
+        match self {
+            Self::Rejected(..) => true,
+            Self::Probe(..) => false,
+            Self::Verdict(verdict) => {
+                verdict.kind() == Some(Kind::RateLimited) && verdict.server_delay().is_some()
+            }
+        }
+    }
+
+    pub(super) fn of<RB>(result: &'a Result<Response<RB>, BoxError>, verdict: &'a Verdict) -> Self {
+        let error = match result {
+            Ok(response) => {
+                return match FailedProbe::of(response) {
+                    Some(until) => Self::Probe(until, verdict),
+                    None => Self::Verdict(verdict),
+                };
+            }
+            Err(error) => error.as_ref(),
+        };
+        if let Some(probe) = find::<ProbeFailed>(error) {
+            return Self::Probe(probe.until(), verdict);
+        }
+        match find::<Rejected>(error) {
             Some(rejected) => Self::Rejected(rejected, verdict),
             None => Self::Verdict(verdict),
         }
+    }
+
+    /// Whether the attempt was sent and counts.
+    pub(super) const fn is_counted(&self) -> bool {
+        matches!(self, Self::Verdict(_))
     }
 }
 
@@ -443,6 +517,7 @@ impl Settings {
     pub(super) fn note_free_wait(&self, failure: &Failure<'_>) {
         let is_free = match failure {
             Failure::Rejected(rejected, _) => rejected.until().is_some(),
+            Failure::Probe(..) => true,
             Failure::Verdict(verdict) => verdict.retryability() == Retryability::AfterServerDelay,
         };
         if is_free && !self.has_free_waits() {
@@ -486,26 +561,35 @@ impl Settings {
         };
         let again = match failure {
             Failure::Rejected(rejected, _) => {
-                // Not sent: no attempt, no token. But two layers that disagree about the time must not spin, so
-                // the n-th rejection in a row waits 2ⁿ ms at the least, and at most 1 s so.
-                progress.rejections = progress.rejections.saturating_add(1);
-                let floor = Duration::from_millis(1 << progress.rejections.min(10));
                 let until = rejected.until().ok_or(GaveUp::Rejected)?;
-                // The first to come back may be the probe that finds out whether the server is well. Where others wait who
-                // have lost no attempt yet, they go before.
-                let behind = YIELD.saturating_mul(progress.attempts);
-                let wait = until.saturating_duration_since(now).max(floor).saturating_add(behind);
+                if progress.is_quota && !progress.quota.allows(until.saturating_duration_since(now)) {
+                    return Err(GaveUp::Rejected);
+                }
+                let wait = progress.free_wait(until.saturating_duration_since(now));
                 if !in_time(wait) {
                     return Err(GaveUp::Deadline);
                 }
                 Again { wait, token: None }
             }
+            Failure::Probe(until, verdict) => {
+                progress.probes += 1;
+                let least = self.after_probe(progress, verdict);
+                let wait =
+                    least.map(|least| progress.free_wait(least.max(until.saturating_duration_since(now))));
+                match wait {
+                    Ok(wait) if in_time(wait) => {
+                        progress.maybe_processed += u32::from(may_be_lost(verdict));
+                        Again { wait, token: None }
+                    }
+                    end => {
+                        progress.count_probe(verdict);
+                        return Err(end.err().unwrap_or(GaveUp::Deadline));
+                    }
+                }
+            }
             Failure::Verdict(verdict) => {
-                let late = self.late(progress).filter(|kind| verdict.kind() == Some(*kind));
-                progress.attempts += 1;
+                progress.count(verdict);
                 progress.rejections = 0;
-                progress.kinds.extend(verdict.kind());
-                let goes_on = late.is_some_and(|kind| self.track.note(of_kind(key(), kind), false));
                 let draw = |what| {
                     let mut unit = || stream.get_or_insert_with(|| self.chance.stream()).unit();
                     match what {
@@ -513,17 +597,21 @@ impl Settings {
                         Draw::ServerDelay => unit(),
                     }
                 };
-                let wait = self.schedule(progress, verdict, goes_on, draw)?;
+                let wait = progress.bound(self.schedule(progress, verdict, draw), verdict)?;
                 if !in_time(wait) {
                     return Err(GaveUp::Deadline);
                 }
-                progress.maybe_processed += u32::from(verdict.maybe_processed());
+                progress.maybe_processed += u32::from(may_be_lost(verdict));
+                progress.timeouts += u32::from(is_timeout(verdict));
                 progress.empty += u32::from(verdict.is_no_answer());
                 // A server that names the time itself expects the retry: that is no load to be bounded, and
                 // waits for quota would starve the retries of real faults.
                 let token = match &self.budget {
-                    Some(budget) if verdict.retryability() != Retryability::AfterServerDelay => {
-                        Some(budget.withdraw(key()).ok_or(GaveUp::Budget)?)
+                    Some(budget)
+                        if verdict.retryability() != Retryability::AfterServerDelay
+                            && !progress.quota.first =>
+                    {
+                        Some(budget.withdraw(key(), charge(progress, verdict)).ok_or(GaveUp::Budget)?)
                     }
                     _ => None,
                 };
@@ -531,73 +619,95 @@ impl Settings {
             }
         };
         (progress.stream, progress.drawn) = (stream, drawn);
+        if progress.is_quota && failure.is_of_quota() {
+            progress.quota.spend(again.wait);
+        }
         progress.waits.push(again.wait);
         Ok(again)
     }
 
-    /// Whether the attempt that just ended, which `progress` does not count yet, says something about others, and about
-    /// which kind.
-    fn late(&self, progress: &Progress) -> Option<Kind> {
-        let before = progress.kinds.last().filter(|_| progress.attempts > progress.elsewhere)?;
-        let schedule = self.schedules[*before as usize]?;
-        schedule.is_late(progress.attempts + 1).then_some(*before)
-    }
-
-    /// Counts the success of such an attempt.
-    pub(super) fn note_success(&self, progress: &Progress, key: impl FnOnce() -> Option<u64>) {
-        let Some(kind) = self.late(progress) else { return };
-        if let Some(key) = key() {
-            self.track.note(of_kind(key, kind), true);
-        }
-    }
-
-    /// The wait before the next attempt, by kind and count alone; `goes_on` where such attempts have helped lately.
+    /// The wait before the next attempt, by kind and count alone.
     pub(super) fn schedule(
         &self,
         progress: &Progress,
         verdict: &Verdict,
-        goes_on: bool,
         mut draw: impl FnMut(Draw) -> f64,
     ) -> Result<Duration, GaveUp> {
+        let schedule = self.schedule_of(progress, verdict)?;
+        let most = self.most(progress.reserved);
+        if progress.attempts >= schedule.attempts.unwrap_or(most).min(most) {
+            return Err(GaveUp::Attempts);
+        }
+        self.may_repeat(progress, verdict)?;
+        let retry = progress.attempts.saturating_sub(1);
+        let own = schedule.backoff.delay(retry, progress.waits.last().copied(), draw(Draw::Backoff));
+        let Some(least) = self.server_delay(verdict)? else { return Ok(own) };
+        // Never early: the jitter goes on top, and the own backoff only lengthens it (a server that keeps
+        // failing after its own delay is given more time; google.rpc.RetryInfo asks for that).
+        Ok(own.max(least) + least.mul_f64(self.server_delay_jitter * draw(Draw::ServerDelay)))
+    }
+
+    /// The least wait after a failed probe, where such a failure is repeated at all.
+    fn after_probe(&self, progress: &Progress, verdict: &Verdict) -> Result<Duration, GaveUp> {
+        if self.schedule_of(progress, verdict)?.attempts == Some(1) {
+            return Err(GaveUp::Attempts);
+        }
+        self.may_repeat(progress, verdict)?;
+        Ok(self.server_delay(verdict)?.unwrap_or_default())
+    }
+
+    /// By which schedule such a failure is repeated.
+    fn schedule_of(&self, progress: &Progress, verdict: &Verdict) -> Result<Schedule, GaveUp> {
         let kind = verdict.kind().ok_or(GaveUp::NotRetryable)?;
         if verdict.after_output() {
             return Err(GaveUp::AfterOutput);
         }
-        let of_empty = Schedule::waiting(self.empty_backoff);
-        let schedule = match verdict.retryability() {
+        match verdict.retryability() {
             Retryability::Never if verdict.is_no_answer() && self.empty_answers > 0 => {
                 if progress.empty >= self.empty_answers {
                     return Err(GaveUp::Attempts);
                 }
-                &of_empty
+                Ok(Schedule::waiting(self.empty_backoff))
             }
-            Retryability::Never => return Err(GaveUp::NotRetryable),
-            _ => self.schedules[kind as usize].as_ref().ok_or(GaveUp::NotRetryable)?,
-        };
-        let most = self.most(progress.reserved);
-        let own = schedule.attempts.filter(|_| !goes_on).unwrap_or(most);
-        if progress.attempts >= own.min(most) {
-            return Err(GaveUp::Attempts);
+            Retryability::Never => Err(GaveUp::NotRetryable),
+            _ => self.schedules[kind as usize].ok_or(GaveUp::NotRetryable),
         }
-        if verdict.maybe_processed() && progress.maybe_processed >= self.maybe_processed_retries {
-            return Err(GaveUp::MaybeProcessed);
+    }
+
+    /// What may have been processed is repeated so often.
+    fn may_repeat(&self, progress: &Progress, verdict: &Verdict) -> Result<(), GaveUp> {
+        let most = self.maybe_processed_retries;
+        let is_over = if is_timeout(verdict) { most == 0 } else { progress.maybe_processed >= most };
+        if verdict.maybe_processed() && is_over { Err(GaveUp::MaybeProcessed) } else { Ok(()) }
+    }
+
+    /// What the server asks for, where it asks.
+    fn server_delay(&self, verdict: &Verdict) -> Result<Option<Duration>, GaveUp> {
+        match verdict.server_delay() {
+            Some(delay) if delay.declared() > self.max_server_delay => Err(GaveUp::ServerDelay),
+            delay => Ok(delay.map(|delay| delay.at_least())),
         }
-        let retry = progress.attempts - 1;
-        let own = schedule.backoff.delay(retry, progress.waits.last().copied(), draw(Draw::Backoff));
-        let Some(delay) = verdict.server_delay() else { return Ok(own) };
-        if delay.declared() > self.max_server_delay {
-            return Err(GaveUp::ServerDelay);
-        }
-        // Never early: the jitter goes on top, and the own backoff only lengthens it (a server that keeps
-        // failing after its own delay is given more time; google.rpc.RetryInfo asks for that).
-        let least = delay.at_least();
-        Ok(own.max(least) + least.mul_f64(self.server_delay_jitter * draw(Draw::ServerDelay)))
     }
 }
 
-/// The key of one kind: keys are hashes, so a few bits tell the kinds apart.
-const fn of_kind(key: u64, kind: Kind) -> u64 {
-    key ^ kind as u64
+/// What the next attempt costs, after this failure, which `progress` counts already.
+fn charge(progress: &Progress, verdict: &Verdict) -> Charge {
+    let is_late = progress.attempts >= EARLY_ATTEMPTS;
+    if is_timeout(verdict) {
+        Charge::TIMEOUT.late(is_late || progress.timeouts > 1)
+    } else {
+        Charge::FAILURE.late(is_late)
+    }
+}
+
+/// Nothing came back in time, by the server's clock or the client's.
+fn is_timeout(verdict: &Verdict) -> bool {
+    verdict.kind() == Some(Kind::DeadlineExceeded)
+}
+
+/// The request, or the answer to it, may have been lost on the way.
+fn may_be_lost(verdict: &Verdict) -> bool {
+    verdict.maybe_processed() && !is_timeout(verdict)
 }
 
 #[cfg(test)]
@@ -630,7 +740,7 @@ mod tests {
     fn a_builder_made_of_a_policy_changes_nothing_else() {
         let policy = RetryPolicy::builder().max_server_delay(Duration::from_secs(7)).build().expect("valid");
         let other = policy.to_builder().attempts(2).build().expect("valid");
-        assert_eq!((policy.settings.attempts, other.settings.attempts), (5, 2));
+        assert_eq!((policy.settings.attempts, other.settings.attempts), (8, 2));
         assert_eq!(other.settings.max_server_delay, Duration::from_secs(7));
     }
 
@@ -660,7 +770,7 @@ mod tests {
         let empty = failed(200, r#"{"candidates":[]}"#);
         assert_eq!(would(b().empty_answers(1), &empty), Some(Duration::ZERO));
         let settings = b().build().expect("valid").settings;
-        let gave_up = settings.schedule(&Progress::default(), &empty, false, |_| 0.0);
+        let gave_up = settings.schedule(&Progress::default(), &empty, |_| 0.0);
         assert_eq!(gave_up, Err(GaveUp::NotRetryable), "no attempt is missing: it was not asked for");
     }
 
@@ -700,6 +810,6 @@ mod tests {
     #[test]
     fn the_defaults_are_valid() {
         let policy = RetryPolicy::default();
-        assert_eq!((policy.settings.attempts, policy.settings.max_body_bytes), (5, 32 * 1024 * 1024));
+        assert_eq!((policy.settings.attempts, policy.settings.max_body_bytes), (8, 32 * 1024 * 1024));
     }
 }

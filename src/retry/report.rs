@@ -41,6 +41,7 @@ impl Attempt {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Attempts {
     pub(super) made: u32,
+    pub(super) probes: u32,
     pub(super) waits: Vec<Duration>,
     pub(super) kinds: Vec<Kind>,
     pub(super) gave_up: Option<GaveUp>,
@@ -53,10 +54,19 @@ impl Attempts {
         response.extensions().get().cloned().unwrap_or(Self { made: 1, ..Self::default() })
     }
 
-    /// Attempts that were made, the first included. Requests that were not sent are not counted.
+    /// Attempts that were made, the first included. Not counted are requests that were not sent, and
+    /// [`probes`](Self::probes).
     #[must_use]
     pub const fn made(&self) -> u32 {
         self.made
+    }
+
+    /// Times that this request was sent as a circuit breaker's probe and failed, beside the attempts: the
+    /// [`ProbeFailed`](crate::error::ProbeFailed) cost it nothing but a wait. A failed probe that was handed on is an
+    /// attempt like any other, and not counted here.
+    #[must_use]
+    pub const fn probes(&self) -> u32 {
+        self.probes
     }
 
     /// Each wait, in order, as decided.
@@ -65,7 +75,7 @@ impl Attempts {
         &self.waits
     }
 
-    /// The kind of each failure, in order, the final one included.
+    /// The kind of each failure, in order, the final one included; not those of [`probes`](Self::probes).
     #[must_use]
     pub fn kinds(&self) -> &[Kind] {
         &self.kinds

@@ -12,7 +12,7 @@ use tokio::time::Sleep;
 use super::budget::Withdrawal;
 use super::policy::{Failure, Progress, RetryPolicy};
 use super::{budget_key, replayable};
-use crate::error::BoxError;
+use crate::error::{BoxError, FailedProbe, ProbeFailed};
 use crate::timeout::Deadline;
 use crate::verdict::Verdict;
 
@@ -32,37 +32,34 @@ where
         result: &mut Result<Response<RB>, BoxError>,
     ) -> Option<Self::Future> {
         let Self { settings, progress } = self;
-        let (verdict, failure);
-        match result {
-            Ok(response) => {
-                verdict = Verdict::of(response);
-                if verdict.is_success() {
-                    if let Some(budget) = settings.budget.as_ref().filter(|budget| !budget.is_full()) {
-                        budget.deposit(budget_key(request));
-                    }
-                    settings.note_success(progress, || Some(budget_key(request)));
-                    progress.attempts += 1;
-                    progress.publish(Ok(response), None);
-                    return None;
-                }
-                failure = Failure::Verdict(&verdict);
+        let said = Progress::said(result);
+        let verdict = match result {
+            Ok(response) => Verdict::of(response),
+            Err(error) => Verdict::from_error(error.as_ref()),
+        };
+        if verdict.is_success() {
+            if let Some(budget) = settings.budget.as_ref().filter(|budget| !budget.is_full()) {
+                budget.deposit(budget_key(request), progress.taken);
             }
-            Err(error) => {
-                verdict = Verdict::from_error(error.as_ref());
-                failure = Failure::of_error(error, &verdict);
-            }
+            progress.attempts += 1;
+            progress.publish(result.as_mut().map_err(|_| ()), None);
+            return None;
         }
+        let failure = Failure::of(result, &verdict);
         let now = crate::time::now();
         let deadline = Deadline::of(request).map(Deadline::instant).or_else(|| {
             let started = progress.started.unwrap_or(now);
             settings.deadline.map(|total| crate::time::saturating_add(started, total))
         });
         settings.number(progress);
+        progress.hear(said);
         settings.tell_failed(progress, &failure);
         match settings.decide(progress, &failure, now, deadline, || budget_key(request)) {
             Ok(again) => {
                 if let Some(token) = &again.token {
                     settings.tell_charged(progress, token);
+                    // Its wait spends it, and one that is dropped ends the request.
+                    progress.taken = progress.taken.saturating_add(token.taken());
                 }
                 settings.tell_waiting(progress, &failure, again.wait);
                 progress.mark(request);
@@ -71,13 +68,18 @@ where
             Err(why) => {
                 settings.tell_gave_up(progress, &failure, why);
                 progress.publish(result.as_mut().map_err(|_| ()), Some(why));
+                match result {
+                    Ok(response) => FailedProbe::unmark(response),
+                    Err(error) => ProbeFailed::unwrap_in_place(error),
+                }
                 None
             }
         }
     }
 
     fn clone_request(&mut self, request: &Request<B>) -> Option<Request<B>> {
-        if self.progress.attempts == 0 {
+        // Without a number it had no failure yet. Attempts are none as well while it is turned away, or is a probe.
+        if self.progress.request == 0 {
             self.progress = Progress { started: Some(crate::time::now()), ..Progress::default() };
         }
         let last = self.progress.attempts + 1 >= self.settings.attempts;

@@ -8,6 +8,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 
+use super::error::Fault;
 use super::plan::{Cut, Rest};
 use super::{Phase, TimedOut};
 use crate::error::BoxError;
@@ -51,6 +52,8 @@ pin_project! {
         timer: Sleep,
         // When the pause is over that the body makes now; `None` while nobody waits for it.
         pause: Option<Instant>,
+        // Somebody has asked for a frame that has not come.
+        asked: bool,
         // This pause was begun anew for a reader who had been away. Once, so that one who looks in now and then
         // meets the end of it, too.
         spared: bool,
@@ -88,10 +91,11 @@ impl Limits {
             };
             let wait = wait.get_or_insert_with(|| {
                 let timer = tokio::time::sleep_until(cut.at);
-                Box::pin(Wait { timer, pause: None, spared: false })
+                Box::pin(Wait { timer, pause: None, asked: false, spared: false })
             });
             let mut wait = wait.as_mut().project();
             *wait.pause = idle.map(|idle| idle.at);
+            *wait.asked = true;
             ready!(wait.timer.as_mut().poll(cx));
             if wait.timer.deadline() < cut.at {
                 wait.timer.reset(cut.at);
@@ -108,14 +112,17 @@ impl Limits {
     fn went_on(&mut self) {
         if let Some(wait) = &mut self.wait {
             let wait = wait.as_mut().project();
-            (*wait.pause, *wait.spared) = (None, false);
+            (*wait.pause, *wait.asked, *wait.spared) = (None, false, false);
         }
     }
 
-    /// A body that is read slowly has no pauses, but it has an end.
+    /// A body that is read slowly has no pauses, but it has an end. Whose doing that is: the reader's, if no frame that it
+    /// asked for is missing.
     #[inline]
-    fn is_over_time(&self) -> Option<Cut> {
-        self.rest.total().filter(|total| total.at <= time::now())
+    fn is_over_time(&self) -> Option<(Cut, Fault)> {
+        let total = self.rest.total().filter(|total| total.at <= time::now())?;
+        let is_asked = self.wait.as_ref().is_some_and(|wait| wait.asked);
+        Some((total, if is_asked { Fault::Server } else { Fault::Deadline }))
     }
 }
 
@@ -139,8 +146,8 @@ where
         let mut this = self.project();
         let Some(inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready(None) };
         let late = if inner.is_end_stream() { None } else { this.limits.is_over_time() };
-        let cut = match late {
-            Some(cut) => cut,
+        let (cut, fault) = match late {
+            Some(late) => late,
             None => match inner.poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     this.limits.went_on();
@@ -151,16 +158,16 @@ where
                     this.limits.wait = None;
                     return Poll::Ready(end.map(|result| result.map_err(Into::into)));
                 }
-                Poll::Pending => ready!(this.limits.poll(cx)),
+                Poll::Pending => (ready!(this.limits.poll(cx)), Fault::Server),
             },
         };
         // Said before the inner body is dropped: its watcher publishes then.
         if let Some(cell) = this.cell {
-            cell.cut(Kind::DeadlineExceeded);
+            cell.cut(Kind::DeadlineExceeded, fault != Fault::Server);
         }
         this.inner.set(None);
         this.limits.wait = None;
-        Poll::Ready(Some(Err(TimedOut::new(cut).into())))
+        Poll::Ready(Some(Err(TimedOut::new(cut, fault).into())))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -3,7 +3,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::plan::Cut;
-use crate::error::Rejected;
+use crate::error::{BoxError, Rejected};
 use crate::verdict::Kind;
 
 /// An attempt, or the answer to it, took too long.
@@ -15,7 +15,18 @@ use crate::verdict::Kind;
 pub struct TimedOut {
     what: Phase,
     after: Duration,
+    fault: Fault,
     rejected: Option<Rejected>,
+}
+
+/// Whose doing it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    Server,
+    /// The caller left the server too little time, or read the answer too slowly.
+    Deadline,
+    /// The caller did not send the whole of the request's body.
+    Upload,
 }
 
 /// Which limit it was. Prints as the snake-case name.
@@ -52,14 +63,31 @@ impl fmt::Display for Phase {
 }
 
 impl TimedOut {
-    pub(super) const fn new(cut: Cut) -> Self {
-        Self { what: cut.what, after: cut.after, rejected: None }
+    pub(super) const fn new(cut: Cut, fault: Fault) -> Self {
+        Self { what: cut.what, after: cut.after, fault, rejected: None }
     }
 
     /// The deadline had passed when the request came.
     pub(super) fn not_sent() -> Self {
         let rejected = Rejected::new("too late to be answered in time").with_kind(Kind::DeadlineExceeded);
-        Self { what: Phase::Deadline, after: Duration::ZERO, rejected: Some(rejected) }
+        Self {
+            what: Phase::Deadline,
+            after: Duration::ZERO,
+            fault: Fault::Deadline,
+            rejected: Some(rejected),
+        }
+    }
+
+    /// Whether the caller brought it about, so that it says nothing of the server; the
+    /// [module documentation](super) has the rule.
+    #[must_use]
+    pub const fn is_by_caller(&self) -> bool {
+        !matches!(self.fault, Fault::Server)
+    }
+
+    /// Whether the caller had not sent the whole of the request's body.
+    pub(crate) const fn is_stalled_upload(&self) -> bool {
+        matches!(self.fault, Fault::Upload)
     }
 
     /// Which limit it was.
@@ -79,6 +107,12 @@ impl fmt::Display for TimedOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let after = self.after;
         match self.what {
+            _ if self.is_stalled_upload() => {
+                write!(
+                    f,
+                    "no answer within {after:?}, for the request's body has not come whole: send all of it"
+                )
+            }
             Phase::Deadline if self.rejected.is_some() => {
                 f.write_str("the request's deadline had passed: give it more time")
             }
@@ -101,5 +135,45 @@ impl fmt::Display for TimedOut {
 impl Error for TimedOut {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.rejected.as_ref().map(|rejected| rejected as &(dyn Error + 'static))
+    }
+}
+
+/// A call failed while the caller had not sent the whole of the request's body.
+///
+/// Behind it, as `source()`, is the inner service's error, which may not say so: a client of HTTP/2 tells of a reset
+/// alone. Only known of bodies that go through a [`ReplayLayer`](crate::retry::ReplayLayer). The verdict is that of the
+/// inner error, and [by the caller](crate::Verdict::is_by_caller); where the body itself has failed, the request cannot
+/// be sent again.
+#[derive(Debug)]
+pub struct UploadIncomplete {
+    source: BoxError,
+    has_failed: bool,
+}
+
+impl UploadIncomplete {
+    pub(super) const fn new(source: BoxError, has_failed: bool) -> Self {
+        Self { source, has_failed }
+    }
+
+    /// Whether the body failed; else the server, or the way to it, gave up while more of it was waited for.
+    #[must_use]
+    pub const fn has_failed(&self) -> bool {
+        self.has_failed
+    }
+}
+
+impl fmt::Display for UploadIncomplete {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.has_failed {
+            "the request's body failed while it was sent"
+        } else {
+            "the call broke off before the request's body had come whole"
+        })
+    }
+}
+
+impl Error for UploadIncomplete {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(self.source.as_ref())
     }
 }

@@ -7,8 +7,10 @@ use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
 use super::plan::Plan;
-use super::{TimedOut, TimeoutBody};
+use super::{TimedOut, TimeoutBody, UploadIncomplete};
 use crate::error::BoxError;
+use crate::retry::{Replay, Upload};
+use crate::verdict::{Kind, Sent, Verdict};
 
 pin_project! {
     /// The future of [`Timeout`](super::Timeout).
@@ -29,7 +31,8 @@ pin_project! {
     #[project = StateProj]
     enum State<F> {
         // The call is under way. The timer is made at its first `Pending`, and lies here rather than in a box.
-        Called { #[pin] future: F, #[pin] timer: Option<Sleep>, plan: Plan },
+        // The handle is there where the request's body is one that can tell how far the caller has come with it.
+        Called { #[pin] future: F, #[pin] timer: Option<Sleep>, plan: Plan, replay: Option<Replay> },
         // It took too long, or its time was over before it began. The call is gone. `None` once that was said.
         Over { error: Option<TimedOut> },
     }
@@ -37,8 +40,8 @@ pin_project! {
 
 impl<F> ResponseFuture<F> {
     #[inline]
-    pub(super) const fn called(future: F, plan: Plan) -> Self {
-        Self { state: State::Called { future, timer: None, plan } }
+    pub(super) const fn called(future: F, plan: Plan, replay: Option<Replay>) -> Self {
+        Self { state: State::Called { future, timer: None, plan, replay } }
     }
 
     pub(super) const fn over(error: TimedOut) -> Self {
@@ -64,13 +67,22 @@ where
         let mut state = self.project().state;
         loop {
             match state.as_mut().project() {
-                StateProj::Called { future, mut timer, plan } => {
+                StateProj::Called { future, mut timer, plan, replay } => {
                     // An answer that is here counts, however late.
                     match future.poll(cx) {
-                        Poll::Ready(Ok(response)) => {
+                        Poll::Ready(Ok(mut response)) => {
+                            if let Some(replay) = replay {
+                                answered(&mut response, replay);
+                            }
                             return Poll::Ready(Ok(TimeoutBody::limit(response, plan.rest)));
                         }
-                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                        Poll::Ready(Err(error)) => {
+                            let error = error.into();
+                            return Poll::Ready(Err(match replay {
+                                Some(replay) => failed(error, replay),
+                                None => error,
+                            }));
+                        }
                         Poll::Pending => {}
                     }
                     let Some(cut) = plan.head() else { return Poll::Pending };
@@ -79,7 +91,12 @@ where
                     }
                     ready!(timer.as_pin_mut().expect("it was set a line above").poll(cx));
                     // The call is dropped here and not with this future, so that its connection closes at once.
-                    state.set(State::Over { error: Some(TimedOut::new(cut)) });
+                    let (upload, whole_since) = match replay {
+                        Some(replay) => (replay.upload(), replay.whole_since()),
+                        None => (Upload::Whole, None),
+                    };
+                    let fault = plan.fault(cut, upload, whole_since);
+                    state.set(State::Over { error: Some(TimedOut::new(cut, fault)) });
                 }
                 StateProj::Over { error } => {
                     return Poll::Ready(Err(error.take().expect("polled after it was ready").into()));
@@ -87,4 +104,26 @@ where
             }
         }
     }
+}
+
+/// A server that waits for the rest of a request for long enough answers 408, and a proxy 504.
+fn answered<RB>(response: &mut Response<RB>, replay: &Replay) {
+    if Verdict::is_good(response) || replay.upload() != Upload::Awaited {
+        return;
+    }
+    let verdict = Verdict::of(response);
+    if verdict.kind() == Some(Kind::DeadlineExceeded) {
+        response.extensions_mut().insert(verdict.of_stalled_upload());
+    }
+}
+
+#[cold]
+fn failed(error: BoxError, replay: &Replay) -> BoxError {
+    let has_failed = match replay.upload() {
+        Upload::Failed => true,
+        // A server gives up on a request that does not go on. One that was never sent, it did not.
+        Upload::Awaited if Verdict::from_error(error.as_ref()).sent() == Sent::Maybe => false,
+        _ => return error,
+    };
+    UploadIncomplete::new(error, has_failed).into()
 }

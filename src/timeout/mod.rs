@@ -132,7 +132,7 @@ use http::Request;
 
 pub use self::body::TimeoutBody;
 pub use self::deadline::Deadline;
-pub use self::error::{Phase, TimedOut};
+pub use self::error::{Phase, TimedOut, UploadIncomplete};
 pub use self::future::ResponseFuture;
 pub use self::layer::TimeoutLayer;
 pub use self::service::Timeout;

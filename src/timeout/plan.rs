@@ -5,7 +5,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Phase;
+use super::error::Fault;
 use super::settings::Settings;
+use crate::retry::Upload;
 use crate::time::saturating_add;
 
 /// Below this Google turns the call away: "Manually set deadline 5s is too short. Minimum allowed deadline is 10s."
@@ -36,6 +38,9 @@ pub(super) struct Plan {
     head: Nanos,
     /// Which of the three that is.
     what: Phase,
+    /// How long the server must have had the whole request before its silence is the server's: half of the earlier of
+    /// this layer's own limits, not grown. [`NEVER`] where there are none.
+    fair: Nanos,
     pub(super) rest: Rest,
 }
 
@@ -53,28 +58,44 @@ impl Plan {
     /// Of an attempt that only its pauses end.
     pub(super) const fn pauses_only(settings: &Settings) -> Self {
         let rest = Rest { start: None, total: NEVER, idle: nanos_of(settings.idle) };
-        Self { head: NEVER, what: Phase::FirstByte, rest }
+        Self { head: NEVER, what: Phase::FirstByte, fair: NEVER, rest }
     }
 
     /// Of an attempt that begins `now`, after so many others that took too long.
     #[inline]
     pub(super) fn new(settings: &Settings, now: Instant, deadline: Option<Instant>, earlier: u32) -> Self {
-        let first_byte = nanos_of(settings.first_byte_after(earlier));
+        let left = deadline.map(|at| at.saturating_duration_since(now));
+        let first_byte = nanos_of(settings.first_byte_after(earlier, left));
         let total = nanos_of(settings.total);
         // Of those that fall together the first counts: no other setting helps where the deadline is the limit.
-        let mut head = deadline.map_or(NEVER, |at| nanos(at.saturating_duration_since(now)));
+        let mut head = nanos_of(left);
         let mut what = Phase::Deadline;
         for (limit, phase) in [(first_byte, Phase::FirstByte), (total, Phase::Total)] {
             if limit < head {
                 (head, what) = (limit, phase);
             }
         }
-        Self { head, what, rest: Rest { start: Some(now), total, idle: nanos_of(settings.idle) } }
+        let own = nanos_of(settings.first_byte).min(total);
+        let fair = if own == NEVER { NEVER } else { own / 2 };
+        Self { head, what, fair, rest: Rest { start: Some(now), total, idle: nanos_of(settings.idle) } }
     }
 
     /// When the head is late.
     pub(super) fn head(&self) -> Option<Cut> {
         self.rest.cut(self.head, self.what)
+    }
+
+    /// Whose doing it is that the head did not come before this cut, where the caller has come so far with sending the
+    /// request's body.
+    pub(super) fn fault(&self, cut: Cut, upload: Upload, whole_since: Option<Instant>) -> Fault {
+        match upload {
+            Upload::Awaited | Upload::Failed => Fault::Upload,
+            // One that is idle was not asked for more: the server does not read.
+            Upload::Whole | Upload::Idle => {
+                let had = whole_since.map_or(cut.after, |since| cut.at.saturating_duration_since(since));
+                if nanos(had) < self.fair { Fault::Deadline } else { Fault::Server }
+            }
+        }
     }
 
     /// Whole seconds for the server, rounded up.
@@ -145,14 +166,16 @@ mod tests {
         fn the_head_is_due_at_the_earliest_limit_and_the_error_names_that_one(
             first_byte in proptest::option::of(1_u64..400_000),
             total in proptest::option::of(1_u64..400_000),
-            deadline in proptest::option::of(1_u64..400_000),
+            // Even, for its half.
+            deadline in proptest::option::of((1_u64..200_000).prop_map(|ms| 2 * ms)),
             earlier in 0_u32..3,
             streaming: bool,
         ) {
             let now = crate::time::now();
             let at = deadline.map(|ms| now + Duration::from_millis(ms));
             let plan = Plan::new(&settings(first_byte, total), now, at, earlier);
-            let grown = first_byte.map(|ms| (ms << earlier).min(ms.max(600_000)));
+            let half = deadline.map_or(u64::MAX, |left| left / 2);
+            let grown = first_byte.map(|ms| (ms << earlier).min(ms.max(half.min(600_000))));
             let earliest = [deadline, grown, total].into_iter().flatten().min();
             prop_assert_eq!(plan.head().map(|cut| (cut.at - now).as_millis() as u64), earliest);
             if let Some(cut) = plan.head() {
@@ -171,6 +194,40 @@ mod tests {
     }
 
     #[test]
+    fn the_server_is_to_blame_once_it_had_the_request_for_half_of_the_limit() {
+        let now = crate::time::now();
+        let at = |ms: u64| now + Duration::from_millis(ms);
+        let fault = |first_byte, total, deadline: Option<u64>, earlier, upload, whole: Option<u64>| {
+            let plan = Plan::new(&settings(first_byte, total), now, deadline.map(at), earlier);
+            plan.fault(plan.head().unwrap(), upload, whole.map(at))
+        };
+        use Upload::*;
+        for (first_byte, total, deadline, whole, expected) in [
+            (Some(100), None, None, None, Fault::Server),
+            // The caller's deadline is judged by what it leaves.
+            (Some(100), None, Some(100), None, Fault::Server),
+            (Some(100), None, Some(50), None, Fault::Server),
+            (Some(100), None, Some(49), None, Fault::Deadline),
+            (Some(100), Some(60), Some(30), None, Fault::Server),
+            (Some(100), Some(60), Some(29), None, Fault::Deadline),
+            (None, None, Some(100_000), None, Fault::Deadline),
+            // And so is an upload that has taken its time.
+            (Some(100), None, None, Some(50), Fault::Server),
+            (Some(100), None, None, Some(51), Fault::Deadline),
+            (Some(100), None, Some(80), Some(31), Fault::Deadline),
+        ] {
+            for upload in [Whole, Idle] {
+                assert_eq!(fault(first_byte, total, deadline, 0, upload, whole), expected, "{deadline:?}");
+            }
+            for upload in [Awaited, Failed] {
+                assert_eq!(fault(first_byte, total, deadline, 0, upload, None), Fault::Upload);
+            }
+        }
+        // A limit that has grown asks for no more than it did.
+        assert_eq!(fault(Some(100), None, Some(60), 3, Whole, None), Fault::Server);
+    }
+
+    #[test]
     fn what_is_not_limited_is_not_measured() {
         let plan = |settings: &Settings| Plan::new(settings, crate::time::now(), None, 0);
         let none = Settings { idle: None, ..settings(None, None) };
@@ -184,9 +241,17 @@ mod tests {
 
     #[test]
     fn each_earlier_timeout_doubles_the_first_byte_up_to_the_longest() {
-        let of = |first_byte: u64, earlier| settings(Some(first_byte), None).first_byte_after(earlier);
+        let of = |first_byte: u64, earlier| settings(Some(first_byte), None).first_byte_after(earlier, None);
         let limits = [0, 1, 2, 3, u32::MAX].map(|earlier| of(120_000, earlier).unwrap().as_secs());
         assert_eq!(limits, [120, 240, 480, 600, 600]);
         assert_eq!(of(900_000, 1), Some(Duration::from_secs(900)), "longer than the longest: it stays");
+        let within = |left: u64, earlier| {
+            let left = Some(Duration::from_secs(left));
+            settings(Some(20_000), None).first_byte_after(earlier, left).unwrap().as_secs()
+        };
+        assert_eq!(
+            [(60, 0), (100, 1), (60, 1), (39, 1), (18, 2)].map(|(left, n)| within(left, n)),
+            [20, 40, 30, 20, 20]
+        );
     }
 }

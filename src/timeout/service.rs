@@ -9,6 +9,7 @@ use super::plan::Plan;
 use super::settings::Settings;
 use super::{Deadline, EarlierTimeouts, TimedOut, TimeoutBody};
 use crate::error::BoxError;
+use crate::retry::Replay;
 use crate::time;
 
 /// Ends an attempt that takes too long. Made by [`TimeoutLayer`](super::TimeoutLayer); see the [module
@@ -72,6 +73,7 @@ where
         if settings.server_timeout {
             tell_server(&mut request, &plan);
         }
-        ResponseFuture::called(self.inner.call(request), plan)
+        let replay = request.extensions().get::<Replay>().cloned();
+        ResponseFuture::called(self.inner.call(request), plan, replay)
     }
 }

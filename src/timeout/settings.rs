@@ -28,15 +28,17 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Doubled for each earlier attempt that took too long.
+    /// Doubled for each earlier attempt that took too long, to at most half of the time that is left: where answers are
+    /// late by chance and not by their length, the other half is for one more.
     #[inline]
-    pub(super) fn first_byte_after(&self, earlier: u32) -> Option<Duration> {
+    pub(super) fn first_byte_after(&self, earlier: u32, left: Option<Duration>) -> Option<Duration> {
         let first_byte = self.first_byte?;
         if earlier == 0 {
             return Some(first_byte);
         }
         let grown = first_byte.saturating_mul(2_u32.saturating_pow(earlier));
-        Some(grown.min(self.max_first_byte.max(first_byte)))
+        let most = left.map_or(self.max_first_byte, |left| self.max_first_byte.min(left / 2));
+        Some(grown.min(most.max(first_byte)))
     }
 
     /// Whether anything is measured from the call on, apart from the request's deadline.
@@ -73,8 +75,8 @@ impl TimeoutBuilder {
     /// `first_byte` it does not grow at all.
     ///
     /// Under this crate's retry, `first_byte` is doubled for each earlier attempt at the same request that ended in
-    /// `deadline_exceeded`, this layer's own timeouts and the server's 504 alike. The deadline and `total` are limits as
-    /// before.
+    /// `deadline_exceeded`, this layer's own timeouts and the server's 504 alike, but to no more than half of what the
+    /// deadline leaves. The deadline and `total` are limits as before.
     pub const fn max_first_byte(mut self, limit: Duration) -> Self {
         self.settings.max_first_byte = limit;
         self

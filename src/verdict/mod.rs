@@ -100,6 +100,14 @@ pub(crate) struct End {
     pub(crate) outcome: Outcome,
     /// As far as the body was read.
     pub(crate) usage: Option<Usage>,
+    /// A failure that the caller brought about.
+    pub(crate) by_caller: bool,
+}
+
+impl End {
+    pub(crate) const fn new(outcome: Outcome, usage: Option<Usage>) -> Self {
+        Self { outcome, usage, by_caller: false }
+    }
 }
 
 /// The shared cell in which the end of a body is published, once.
@@ -111,7 +119,7 @@ pub(crate) struct EndCell(Arc<Cell<dyn Send + Sync>>);
 #[derive(Default)]
 pub(crate) struct Cell<T: ?Sized> {
     end: OnceLock<End>,
-    cut: OnceLock<Kind>,
+    cut: OnceLock<(Kind, bool)>,
     /// The publisher's own.
     pub(crate) with: T,
 }
@@ -136,9 +144,14 @@ impl<T: ?Sized> Cell<T> {
         let _ = self.end.set(end);
     }
 
-    /// What the drop of the body means.
-    pub(crate) fn dropped(&self) -> Outcome {
-        self.cut.get().map_or(Outcome::Dropped, |kind| Outcome::Failed(*kind))
+    /// What the drop of the body means, where so much was read of it.
+    pub(crate) fn dropped(&self, usage: Option<Usage>) -> End {
+        match self.cut.get() {
+            Some((kind, by_caller)) => {
+                End { by_caller: *by_caller, ..End::new(Outcome::Failed(*kind), usage) }
+            }
+            None => End::new(Outcome::Dropped, usage),
+        }
     }
 }
 
@@ -147,9 +160,10 @@ impl EndCell {
         self.0.get()
     }
 
-    /// Says of a body that is dropped right after this why it is: it failed in this way.
-    pub(crate) fn cut(&self, kind: Kind) {
-        let _ = self.0.cut.set(kind);
+    /// Says of a body that is dropped right after this why it is: it failed in this way, and whether its reader
+    /// brought that about.
+    pub(crate) fn cut(&self, kind: Kind, by_caller: bool) {
+        let _ = self.0.cut.set((kind, by_caller));
     }
 }
 
@@ -205,6 +219,8 @@ pub(crate) struct Inner {
     pub(crate) no_answer: bool,
     /// A retry was due, and the request's body was too large to be kept for it.
     pub(crate) replay_refused: bool,
+    /// The caller brought it about.
+    pub(crate) by_caller: bool,
 }
 
 impl Inner {
@@ -228,6 +244,7 @@ impl Inner {
             usage: None,
             no_answer: false,
             replay_refused: false,
+            by_caller: false,
         }
     }
 
@@ -449,6 +466,27 @@ impl Verdict {
     pub(crate) fn with_replay_refused(self) -> Self {
         match self.0 {
             Repr::Failure(inner) => Self::new(Inner { replay_refused: true, ..(*inner).clone() }),
+            repr => Self(repr),
+        }
+    }
+
+    /// Whether the caller brought it about, so that it says nothing of the server: its
+    /// [`Deadline`](crate::Deadline) left the attempt too little time, or it did not send the whole of the request's
+    /// body ([`TimedOut::is_by_caller`](crate::timeout::TimedOut::is_by_caller),
+    /// [`UploadIncomplete`](crate::timeout::UploadIncomplete)). The [`signal`](Self::signal) is then
+    /// [`Neutral`](Signal::Neutral), whatever the kind.
+    #[must_use]
+    pub fn is_by_caller(&self) -> bool {
+        self.inner().is_some_and(|inner| inner.by_caller)
+    }
+
+    /// The caller did not send the whole of the request's body. Another attempt would wait for the same caller.
+    pub(crate) fn of_stalled_upload(self) -> Self {
+        match self.0 {
+            Repr::Failure(inner) => {
+                let retryability = Retryability::Never;
+                Self::new(Inner { by_caller: true, retryability, ..(*inner).clone() })
+            }
             repr => Self(repr),
         }
     }

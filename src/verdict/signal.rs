@@ -23,7 +23,8 @@ use crate::error::{Rejected, find};
 /// | [`Neutral`](Self::Neutral) | all others: the caller's mistakes, quotas, `content_blocked`, `empty_response`, `conflict` |
 ///
 /// Neutral as well, whatever the kind: a request that a layer of this process turned away ([`Rejected`]), one that
-/// the client refused to send, and a call or a body that the caller dropped.
+/// the client refused to send, a call or a body that the caller dropped, and a failure that the caller brought about
+/// ([`Verdict::is_by_caller`]).
 ///
 /// Prints as the lower-case name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,6 +72,7 @@ impl Verdict {
     pub fn signal(&self) -> Signal {
         let Some(inner) = self.inner() else { return Signal::Success };
         match inner.kind {
+            _ if inner.by_caller => Signal::Neutral,
             // The client would not send it, and will not the next time.
             Kind::Transport if inner.retryability == Retryability::Never && !inner.after_output => {
                 Signal::Neutral
@@ -104,13 +106,19 @@ impl Signals {
 
     /// Of a response's head. A success may still turn out otherwise at its end.
     pub(crate) fn of_verdict(self, verdict: &Verdict) -> Signal {
-        if verdict.is_success() { Signal::Success } else { (self.0)(verdict) }
+        if verdict.is_success() {
+            Signal::Success
+        } else if verdict.is_by_caller() {
+            Signal::Neutral
+        } else {
+            (self.0)(verdict)
+        }
     }
 
     pub(crate) fn of_error(self, error: &(dyn Error + 'static)) -> Signal {
         match find::<Rejected>(error) {
             Some(_) => Signal::Neutral,
-            None => (self.0)(&Verdict::from_error(error)),
+            None => self.of_verdict(&Verdict::from_error(error)),
         }
     }
 
@@ -120,6 +128,7 @@ impl Signals {
         match end.outcome {
             Outcome::Complete => Signal::Success,
             Outcome::Dropped => Signal::Neutral,
+            Outcome::Failed(_) if end.by_caller => Signal::Neutral,
             Outcome::Failed(kind) => {
                 (self.0)(&Verdict::new(Inner { http: Some(status), after_output: true, ..Inner::new(kind) }))
             }
@@ -207,7 +216,7 @@ mod tests {
         let by_status = Signals::by(|verdict| {
             if verdict.http_status() == Some(StatusCode::OK) { Signal::Soft } else { Signal::Failure }
         });
-        let end = End { outcome: Outcome::Failed(Kind::Truncated), usage: None };
+        let end = End::new(Outcome::Failed(Kind::Truncated), None);
         assert_eq!(by_status.of_end(end, StatusCode::OK), Signal::Soft);
     }
 
@@ -222,11 +231,15 @@ mod tests {
         assert_eq!(signals.of_error(turned_away.as_ref()), Signal::Neutral);
         let all = Signals::by(|_| Signal::Failure);
         assert_eq!(all.of_error(turned_away.as_ref()), Signal::Neutral, "whatever the caller's table says");
+        let own = Verdict::new(Inner { by_caller: true, ..Inner::new(Kind::DeadlineExceeded) });
+        assert_eq!((own.signal(), all.of_verdict(&own)), (Signal::Neutral, Signal::Neutral));
     }
 
     #[test]
     fn the_end_of_a_body_is_read_by_the_same_table() {
-        let end = |outcome| Signals::default().of_end(End { outcome, usage: None }, StatusCode::OK);
+        let end = |outcome| Signals::default().of_end(End::new(outcome, None), StatusCode::OK);
+        let slow_reader = End { by_caller: true, ..End::new(Outcome::Failed(Kind::DeadlineExceeded), None) };
+        assert_eq!(Signals::by(|_| Signal::Failure).of_end(slow_reader, StatusCode::OK), Signal::Neutral);
         assert_eq!(end(Outcome::Complete), Signal::Success);
         assert_eq!(end(Outcome::Dropped), Signal::Neutral);
         assert_eq!(end(Outcome::Failed(Kind::Transport)), Signal::Failure);

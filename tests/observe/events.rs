@@ -15,7 +15,7 @@ use super::{Each, USED, read, server, streamed};
 #[tokio::test(start_paused = true)]
 async fn the_budget_tells_what_it_paid_for_and_what_is_left() {
     let log = Each::new(|event: &Event<'_>| match event {
-        Event::BudgetCharged { request, attempt, left, .. } => Some((*request, *attempt, *left)),
+        Event::BudgetCharged { request, attempt, cost, left, .. } => Some((*request, *attempt, *cost, *left)),
         _ => None,
     });
     let policy =
@@ -27,7 +27,7 @@ async fn the_budget_tells_what_it_paid_for_and_what_is_left() {
     let service =
         ServiceBuilder::new().layer(RetryLayer::new(policy)).layer(ClassifyLayer::new()).service(probe);
     service.oneshot(request()).await.unwrap();
-    assert_eq!(log.seen(), [(1, 2, 2.0), (1, 4, 1.0)]);
+    assert_eq!(log.seen(), [(1, 2, 1.0, 2.0), (1, 4, 1.0, 1.0)]);
 }
 
 #[tokio::test(start_paused = true)]

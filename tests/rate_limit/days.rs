@@ -395,10 +395,12 @@ async fn without_the_classifier_a_429_is_still_a_429() {
 // ===== what is learnt =====
 
 #[tokio::test(start_paused = true)]
-async fn a_learnt_limit_is_raised_by_a_tenth_each_hour_without_a_429() {
-    for (learn, learnt, later) in [(true, Some(20), Some(22)), (false, None, None)] {
+async fn under_a_margin_a_learnt_limit_is_raised_by_a_tenth_each_hour_without_a_429() {
+    for (learn, margin, learnt, later) in
+        [(true, 0.5, Some(10), Some(11)), (true, 1.0, Some(20), Some(20)), (false, 0.5, None, None)]
+    {
         let sim = simulator(Quota::new().requests_per_minute(20));
-        let layer = RateLimitLayer::builder().learn(learn).build().unwrap();
+        let layer = RateLimitLayer::builder().learn(learn).margin(margin).build().unwrap();
         let answers = futures_util::future::join_all((0..21).map(|_| ask(&sim, &layer))).await;
         assert_eq!(answers.iter().filter(|answer| matches!(answer, Ok(429))).count(), 1);
         let limit = || layer.handle().status()[0].limits.of(Dimension::RequestsPerMinute);

@@ -31,7 +31,9 @@ async fn an_unknown_or_wrong_limit_is_learnt_from_the_first_429() {
             let outcome = burst(&sim, &stack(&sim, limit), (0..600).map(|_| prompt(10))).await;
             println!("{configured:?} {name}: {outcome:?}");
             assert_eq!(outcome.ok, 600, "{name}");
-            assert!(outcome.refused <= in_flight - 60, "{name}: {}", outcome.refused);
+            // The learnt limit is tried every hundred calls or so; a fixed window takes some of those before it refuses.
+            let tried = 30;
+            assert!(outcome.refused <= in_flight - 60 + tried, "{name}: {}", outcome.refused);
             assert!(outcome.makespan <= 1.02 * S1, "{name}: {}", outcome.makespan);
         }
     }

@@ -131,3 +131,21 @@ where
         calls: sim.call_count(),
     }
 }
+
+/// A service that can be asked from many tasks.
+pub(crate) trait Asked: Clone + Send + 'static {
+    /// Whether the request was answered well, to the end.
+    fn ask(self, request: Request<Body>) -> impl Future<Output = bool> + Send;
+}
+
+impl<S> Asked for S
+where
+    S: Service<Request<Body>, Response: IntoBytes, Error = BoxError, Future: Send> + Clone + Send + 'static,
+{
+    async fn ask(self, request: Request<Body>) -> bool {
+        match self.oneshot(request).await {
+            Ok(response) => response.read().await.0,
+            Err(_) => false,
+        }
+    }
+}

@@ -81,6 +81,13 @@ impl Probe {
     }
 }
 
+impl State {
+    /// Before the rest of the script.
+    pub(crate) fn put_first(&mut self, answer: Answer) {
+        self.script.push_front(answer);
+    }
+}
+
 impl Clone for Probe {
     fn clone(&self) -> Self {
         Self { state: Arc::clone(&self.state), ready: false, pending: 0 }

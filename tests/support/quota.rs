@@ -19,6 +19,10 @@ pub(crate) struct Quota {
     pub(crate) rpd: Option<(u64, Duration)>,
     /// Whether a 429 says which limit was exceeded, and what it is.
     pub(crate) named: bool,
+    /// Calls a second of others that are charged to it, as Poisson arrivals, and the input tokens of each.
+    pub(crate) strangers: Option<(f64, u64)>,
+    /// From when on the limits of a minute are so many times those above.
+    pub(crate) changes: Vec<(Duration, f64)>,
 }
 
 /// How the minutes are counted.
@@ -73,6 +77,38 @@ pub(crate) struct Meters {
     /// Limit, charged today, end of the day.
     day: Option<(u64, u64, Duration)>,
     named: bool,
+    strangers: Option<Strangers>,
+    /// Those to come, and the limits that they change.
+    changes: VecDeque<(Duration, f64)>,
+    limits: (Option<u64>, Option<u64>),
+}
+
+/// Other users of a quota.
+#[derive(Clone, Debug)]
+struct Strangers {
+    rate: f64,
+    tokens: u64,
+    next: Duration,
+    /// How many came, of which each gap is drawn.
+    came: u64,
+}
+
+impl Strangers {
+    fn new((rate, tokens): (f64, u64)) -> Self {
+        let mut strangers = Self { rate, tokens, next: Duration::ZERO, came: 0 };
+        strangers.step();
+        strangers
+    }
+
+    fn step(&mut self) {
+        self.came += 1;
+        // The finalizer of SplitMix64: the same for every client of a scenario.
+        let mut x = self.came.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        let draw = ((x ^ (x >> 31)) >> 11) as f64 / (1_u64 << 53) as f64;
+        self.next += Duration::from_secs_f64(-(1.0 - draw).ln() / self.rate);
+    }
 }
 
 impl Meters {
@@ -83,6 +119,39 @@ impl Meters {
             tpm: meter(quota.tpm),
             day: quota.rpd.map(|(limit, end)| (limit, 0, end)),
             named: quota.named,
+            strangers: quota.strangers.map(Strangers::new),
+            changes: quota.changes.iter().copied().collect(),
+            limits: (quota.rpm, quota.tpm),
+        }
+    }
+
+    /// What happened until now without a call.
+    fn advance(&mut self, now: Duration) {
+        loop {
+            let change = self.changes.front().map_or(Duration::MAX, |(at, _)| *at);
+            let stranger = self.strangers.as_ref().map_or(Duration::MAX, |strangers| strangers.next);
+            if change.min(stranger) > now {
+                return;
+            }
+            if change <= stranger {
+                let (_, factor) = self.changes.pop_front().expect("it was looked at");
+                let limits = [(&mut self.rpm, self.limits.0), (&mut self.tpm, self.limits.1)];
+                for (meter, limit) in limits {
+                    if let (Some(meter), Some(limit)) = (meter, limit) {
+                        meter.advance(change);
+                        meter.limit = ((limit as f64 * factor).round() as u64).max(1);
+                    }
+                }
+            } else if let Some(strangers) = &mut self.strangers {
+                let tokens = strangers.tokens;
+                strangers.step();
+                let mut meters = [(&mut self.rpm, 1), (&mut self.tpm, tokens)];
+                let meters = meters.iter_mut().filter_map(|(meter, cost)| Some((meter.as_mut()?, *cost)));
+                let mut meters: Vec<_> = meters.collect();
+                if meters.iter_mut().all(|(meter, cost)| meter.wait(stranger, *cost).is_zero()) {
+                    meters.into_iter().for_each(|(meter, cost)| meter.charge(stranger, cost));
+                }
+            }
         }
     }
 
@@ -105,6 +174,7 @@ impl Meters {
 
     /// What is in the way of a call, and how long from now it is.
     pub(crate) fn wait(&mut self, now: Duration, tokens: u64) -> Option<Refusal> {
+        self.advance(now);
         let mut named = Vec::new();
         let mut delay = Duration::ZERO;
         for (meter, cost, id) in [

@@ -10,7 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::DEFAULT_MAX_BYTES;
 use super::error::{LostReason, ReplayLost, Superseded};
-use super::handle::{Control, Replay};
+use super::handle::{Control, Replay, Upload};
 use super::tape::{Kept, Recorded, Tape};
 use crate::error::BoxError;
 
@@ -242,6 +242,7 @@ where
             Poll::Ready(polled) => polled,
             Poll::Pending => {
                 self.source = Source::Open(body);
+                control.set_upload(Upload::Awaited);
                 if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
                     swept._waker = self.waker.replace(cx.waker().clone());
                 }
@@ -250,10 +251,14 @@ where
         };
         let frame = match polled {
             Some(Ok(frame)) => {
+                // A client may not ask again after the last byte of a body whose length is known.
+                let is_over = body.is_end_stream();
+                control.set_upload(if is_over { Upload::Whole } else { Upload::Idle });
                 self.source = Source::Open(body);
                 frame
             }
             Some(Err(error)) => {
+                control.set_upload(Upload::Failed);
                 swept._source = Some(Source::Open(body));
                 self.tape.forget_all(&mut swept.frames);
                 control.set_lost(LostReason::BodyFailed);
@@ -262,6 +267,7 @@ where
             None => {
                 swept._source = Some(Source::Open(body));
                 self.source = Source::Ended;
+                control.set_upload(Upload::Whole);
                 return Poll::Ready(None);
             }
         };

@@ -1,6 +1,8 @@
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use tokio::time::Instant;
 
 use super::error::{LostReason, ReplayLost};
 
@@ -42,6 +44,26 @@ pub(super) struct Control {
     released: AtomicBool,
     /// Bytes in the buffer, never above `max_bytes`.
     kept: AtomicUsize,
+    /// An `Upload`.
+    upload: AtomicU8,
+    /// Somebody has had to wait for the source.
+    was_awaited: AtomicBool,
+    /// When the source ended, if so.
+    whole_since: OnceLock<Instant>,
+}
+
+/// How far the source of a body has come, which is the caller's doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Upload {
+    /// Nobody waits for it: it was not read yet, or whoever reads it does not go on.
+    Idle,
+    /// Whoever sends it waits for more of it.
+    Awaited,
+    /// It has come to its end.
+    Whole,
+    /// It ended with an error.
+    Failed,
 }
 
 impl Control {
@@ -52,6 +74,21 @@ impl Control {
             lost: AtomicU8::new(0),
             released: AtomicBool::new(false),
             kept: AtomicUsize::new(0),
+            upload: AtomicU8::new(Upload::Idle as u8),
+            was_awaited: AtomicBool::new(false),
+            whole_since: OnceLock::new(),
+        }
+    }
+
+    pub(super) fn set_upload(&self, upload: Upload) {
+        self.upload.store(upload as u8, Ordering::Relaxed);
+        match upload {
+            Upload::Awaited => self.was_awaited.store(true, Ordering::Relaxed),
+            // A body that was at hand whenever it was asked for costs no look at the clock.
+            Upload::Whole if self.was_awaited.load(Ordering::Relaxed) => {
+                let _ = self.whole_since.set(crate::time::now());
+            }
+            _ => {}
         }
     }
 
@@ -105,6 +142,21 @@ impl Replay {
     #[must_use]
     pub fn lost(&self) -> Option<ReplayLost> {
         self.control.lost()
+    }
+
+    /// How far the caller has come with sending it.
+    pub(crate) fn upload(&self) -> Upload {
+        match self.control.upload.load(Ordering::Relaxed) {
+            1 => Upload::Awaited,
+            2 => Upload::Whole,
+            3 => Upload::Failed,
+            _ => Upload::Idle,
+        }
+    }
+
+    /// When the caller had sent the whole of it; `None` as well where it was at hand.
+    pub(crate) fn whole_since(&self) -> Option<Instant> {
+        self.control.whole_since.get().copied()
     }
 
     /// The most bytes that are kept.

@@ -12,6 +12,7 @@ mod tape;
 pub use body::ReplayBody;
 pub use error::{LostReason, ReplayLost, Superseded};
 pub use handle::Replay;
+pub(crate) use handle::Upload;
 pub use layer::{ReplayLayer, ReplayService};
 
 /// 32 MiB: more than the 20 MB that inline data was long limited to, and still a bearable sum over a

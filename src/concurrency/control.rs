@@ -1,0 +1,289 @@
+//! One key's control loop: who is in flight, what timeouts and answers say, and the limit that follows. Pure.
+//!
+//! No clock, no lock, no queue. The gate tells it what starts and ends, with its number: starts are counted from 1, and
+//! of two calls the one with the higher number began later.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::evidence::{Caller, Evidence, Timeout, Usual, Witness};
+use super::limit::{Limit, Room, Speed};
+use super::settings::Tuning;
+use crate::time::saturating_add;
+
+/// After how many times the patience a call that has neither ended nor been dropped counts as lost.
+const LOST: u32 = 3;
+
+/// The same, while no call with a known beginning has timed out.
+const LOST_UNKNOWN: Duration = Duration::from_secs(600);
+
+/// What a call carries from its start to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Start {
+    pub(super) number: u64,
+    /// Answers in time, before it.
+    pub(super) answers: u32,
+    pub(super) caller: Caller,
+}
+
+/// What an end says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    Answered,
+    TimedOut {
+        /// A call that started later has been answered.
+        overtaken: bool,
+    },
+    Nothing,
+}
+
+#[derive(Debug)]
+pub(super) struct Control {
+    /// Calls started while this watched, by their number, as long as they are not lost.
+    flights: BTreeMap<u64, Instant>,
+    /// Those of them that neither ended nor were dropped for so long that they no longer count.
+    lost: u32,
+    /// The number of the first call that started while this watched.
+    from: u64,
+    since: Instant,
+    /// When something last spoke against the server.
+    troubled: Instant,
+    evidence: Evidence,
+    limit: Option<Limit>,
+    /// Whom the limit binds.
+    bound: Witness,
+    /// A cut is news only of calls that start after it.
+    cut_at: u64,
+    /// How long calls wait before they time out.
+    patience: Option<Duration>,
+    /// Calls with a higher number began after the last answer that was not slow, of those since the last cut.
+    good_until: u64,
+    /// How usual it is that calls time out.
+    usual: Usual,
+}
+
+impl Control {
+    /// Watches from the call with this number on.
+    pub(super) fn new(from: u64, now: Instant, usual: Usual) -> Self {
+        Self {
+            flights: BTreeMap::new(),
+            lost: 0,
+            from,
+            since: now,
+            troubled: now,
+            evidence: Evidence::default(),
+            limit: None,
+            bound: Witness::Nobody,
+            cut_at: 0,
+            patience: None,
+            good_until: u64::MAX,
+            usual,
+        }
+    }
+
+    pub(super) const fn usual(&self) -> Usual {
+        self.usual
+    }
+
+    pub(super) const fn limit(&self) -> Option<&Limit> {
+        self.limit.as_ref()
+    }
+
+    fn lease(&self) -> Duration {
+        self.patience.map_or(LOST_UNKNOWN, |patience| patience.saturating_mul(LOST))
+    }
+
+    /// Of `all` calls that have not ended, those that count.
+    pub(super) fn in_flight(&mut self, all: u32, now: Instant) -> u32 {
+        let lease = self.lease();
+        while let Some(first) = self.flights.first_entry() {
+            if saturating_add(*first.get(), lease) > now {
+                break;
+            }
+            first.remove();
+            self.lost += 1;
+        }
+        let watched = u32::try_from(self.flights.len()).unwrap_or(u32::MAX);
+        // Those from before count for one lease.
+        if saturating_add(self.since, lease) > now { all.saturating_sub(self.lost) } else { watched }
+    }
+
+    /// Whether one more call of this caller may start beside so many.
+    pub(super) fn room(&self, caller: Caller, in_flight: u32, now: Instant, tuning: &Tuning) -> Room {
+        match &self.limit {
+            Some(limit) if self.bound.binds(caller) => limit.room(in_flight, now, tuning),
+            _ => Room::Now,
+        }
+    }
+
+    /// See [`Limit::earliest`].
+    pub(super) fn earliest(&self, in_flight: u32, tuning: &Tuning) -> Option<Instant> {
+        self.limit.as_ref()?.earliest(in_flight, tuning)
+    }
+
+    /// Whether the limit, if there is one, holds this caller back.
+    pub(super) fn binds(&self, caller: Caller) -> bool {
+        self.limit.is_some() && self.bound.binds(caller)
+    }
+
+    /// Whether nothing would be lost without it.
+    pub(super) fn has_learnt_nothing(&self) -> bool {
+        self.limit.is_none() && self.evidence.is_none()
+    }
+
+    /// It stands in somebody's way.
+    pub(super) fn stands_in_the_way(&mut self, now: Instant) {
+        if let Some(limit) = &mut self.limit {
+            limit.bound(now);
+        }
+    }
+
+    /// A call starts, beside so many others.
+    pub(super) fn start(&mut self, number: u64, in_flight: u32, now: Instant, draw: f64) {
+        self.flights.insert(number, now);
+        if let Some(limit) = &mut self.limit {
+            limit.admitted(now, draw);
+            if limit.is_used(in_flight + 1) {
+                limit.bound(now);
+            }
+        }
+    }
+
+    /// It was let in earlier than it is sent: it begins now.
+    pub(super) fn restart(&mut self, number: u64, now: Instant) {
+        if let Some(at) = self.flights.get_mut(&number) {
+            *at = now;
+        }
+    }
+
+    /// A call ends, one of `in_flight`, which still count it. Whether the limit was cut.
+    pub(super) fn end(
+        &mut self,
+        start: Start,
+        said: Said,
+        started: u64,
+        answers: u32,
+        in_flight: u32,
+        now: Instant,
+        draw: impl FnOnce() -> f64,
+        tuning: &Tuning,
+    ) -> bool {
+        self.usual.answers(answers);
+        let began = self.flights.remove(&start.number);
+        if began.is_none() && start.number >= self.from {
+            self.lost = self.lost.saturating_sub(1);
+        }
+        let took = began.map(|began| now.saturating_duration_since(began));
+        match said {
+            Said::Nothing => false,
+            Said::Answered => {
+                self.answered(start, took, started, in_flight, now, tuning);
+                false
+            }
+            Said::TimedOut { overtaken } => {
+                self.timed_out(start, took, overtaken, answers, now, draw, tuning)
+            }
+        }
+    }
+
+    fn answered(
+        &mut self,
+        start: Start,
+        took: Option<Duration>,
+        started: u64,
+        in_flight: u32,
+        now: Instant,
+        tuning: &Tuning,
+    ) {
+        // How long one took that began before anything was watched is not known, and it is old news.
+        let Some(took) = took else { return };
+        let speed = Speed::of(took, self.patience);
+        if speed != Speed::Slow && start.number > self.cut_at {
+            self.good_until = started;
+        }
+        if speed != Speed::Slow {
+            self.evidence.quick_answer(start.number);
+            if start.number > self.cut_at && !self.bound.binds(start.caller) {
+                // The server answers everybody else: what the one caller sees is its own.
+                self.limit = None;
+                self.bound = Witness::Nobody;
+            }
+        }
+        if let Some(limit) = self.limit.as_mut().filter(|limit| limit.is_used(in_flight)) {
+            limit.bound(now);
+            limit.answered(speed, tuning);
+        }
+    }
+
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "what a call carries, what its end says, and what the caller hands in"
+    )]
+    fn timed_out(
+        &mut self,
+        start: Start,
+        took: Option<Duration>,
+        overtaken: bool,
+        answers: u32,
+        now: Instant,
+        draw: impl FnOnce() -> f64,
+        tuning: &Tuning,
+    ) -> bool {
+        let answered = answers.wrapping_sub(start.answers);
+        if let Some(took) = took {
+            let patience = *self.patience.get_or_insert(took);
+            if took < patience / 2 {
+                // Not the patience of those that wait in a queue: a server that says 504 at once, or a hasty caller.
+                return false;
+            }
+            self.patience = Some(took.max(patience - patience / 8));
+        }
+        self.troubled = now;
+        if let Some(limit) = &mut self.limit {
+            limit.bound(now);
+            if start.number <= self.cut_at {
+                return false;
+            }
+        }
+        let weight = self.usual.weight();
+        if self.limit.is_none() || start.number > self.good_until {
+            self.usual.timed_out();
+            if self.usual.is_no_news() {
+                (self.limit, self.bound) = (None, Witness::Nobody);
+                self.evidence.clear();
+                return false;
+            }
+        }
+        let timeout =
+            Timeout { number: start.number, caller: start.caller, is_overtaken: overtaken, answered };
+        if !self.evidence.timeout(timeout, weight) {
+            return false;
+        }
+        match &mut self.limit {
+            // What one caller has seen, and now another one, too.
+            Some(_) if !self.bound.binds(start.caller) => self.bound = Witness::Many,
+            Some(limit) if !limit.may_cut(now, tuning) => return false,
+            Some(limit) => limit.cut(answered, now, tuning),
+            None => {
+                self.limit = Some(Limit::first(answered, now, draw(), tuning));
+                self.bound = self.evidence.witness();
+            }
+        }
+        self.evidence.clear();
+        true
+    }
+
+    /// From the call with this number on, what happens is news.
+    pub(super) fn was_cut(&mut self, last: u64) {
+        self.good_until = u64::MAX;
+        self.cut_at = last;
+    }
+
+    /// Whether there is nothing left to watch.
+    pub(super) fn is_spent(&self, now: Instant, tuning: &Tuning) -> bool {
+        now.saturating_duration_since(self.troubled) >= tuning.lift_after
+            && self.limit.as_ref().is_none_or(|limit| limit.is_spent(now, tuning.lift_after))
+    }
+}
