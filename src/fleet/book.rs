@@ -178,6 +178,9 @@ impl Book {
         if close.dimension == Close::OPEN {
             self.doors = [None; 4];
             self.ramp = false;
+            if close.zero {
+                self.learnt = [None; 3];
+            }
             return;
         }
         let at = usize::from(close.dimension.min(3));

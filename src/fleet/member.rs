@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use super::book::mutant;
+use super::supply::Known;
 use super::message::{Amount, Close, Correction, DayEnd, Held, MANY, Micros, Quota, Reply, StoreKey, Take, Terms, Use};
 
 /// What members do while the store does not answer.
@@ -32,6 +33,14 @@ pub enum Outage {
     /// Each member keeps the whole limit for itself, as without a store: a window may hold as many times the limit as
     /// there are members.
     Local,
+}
+
+impl Outage {
+    /// [`Outage::Share`] of this share, for a fleet of so many members where nobody has told yet.
+    #[must_use]
+    pub const fn share(share: f64, members: u32) -> Self {
+        Self::Share { share, members }
+    }
 }
 
 /// The name of a use, to settle it by. 0 is none.
@@ -104,6 +113,8 @@ pub(crate) struct Member {
     by_lease: Amount,
     stock: Amount,
     stock_ends: Micros,
+    /// The stock is there to try a closed door.
+    probes: bool,
     /// Allowance of the day for the part, and what was spent of it and not told.
     daily: u64,
     daily_spent: u64,
@@ -149,6 +160,7 @@ impl Member {
             by_lease: Amount::default(),
             stock: Amount::default(),
             stock_ends: 0,
+            probes: false,
             daily: 0,
             daily_spent: 0,
             spent: Amount::default(),
@@ -172,15 +184,13 @@ impl Member {
 
     /// Takes a permit for one request, if there is one at hand.
     #[inline]
-    pub(crate) fn admit(&mut self, now: Micros, tokens: u64) -> Option<UseId> {
+    /// `probe` is whether it goes through a closed door: of a fleet one may, which the store picks.
+    pub(crate) fn admit(&mut self, now: Micros, tokens: u64, probe: bool) -> Option<UseId> {
+        if probe && self.lost.is_none() && !std::mem::take(&mut self.probes) {
+            return None;
+        }
         let by = self.permit(now, tokens)?;
         Some(self.send(now, tokens, by))
-    }
-
-    /// Whether [`admit`](Self::admit) would find one.
-    #[inline]
-    pub(crate) fn has_permit(&mut self, now: Micros, tokens: u64) -> bool {
-        self.permit(now, tokens).is_some()
     }
 
     #[inline]
@@ -357,7 +367,7 @@ impl Member {
         }
         let mut due = None;
         let mut at = |when: Micros| due = Some(due.map_or(when, |due: Micros| due.min(when)));
-        if queued || self.runs_low(now) {
+        if queued {
             at(self.ask_at.max(now));
         }
         if let Some(since) = self.untold {
@@ -366,6 +376,10 @@ impl Member {
         if !self.stock.is_zero() {
             at(self.stock_ends + if self.hungry > 0 { 0 } else { terms.heartbeat / 2 });
         }
+        // A day that is spent may have some left again, when others give back what they do not use.
+        if self.held == Held::Day {
+            at(self.ask_at.max(now));
+        }
         let holds = !self.part.is_zero() || self.daily > 0;
         if let (true, Some(contact)) = (holds || queued, self.contact) {
             at(contact + terms.heartbeat);
@@ -373,9 +387,56 @@ impl Member {
         due
     }
 
-    /// Whether what is at hand will not last until an answer can come.
-    fn runs_low(&self, _now: Micros) -> bool {
-        false
+    /// Requests in the time of a lease, at the pace of the last window.
+    fn pace(&self) -> u64 {
+        let used = self.by_part.plus(self.by_lease).requests;
+        used.saturating_mul(self.manner.terms.lease) / self.manner.terms.window
+    }
+
+    /// What is at hand: of the part and of leases.
+    fn at_hand(&self, now: Micros) -> u64 {
+        let part = self.allowed(now).0.minus(self.by_part).requests;
+        let part = if self.in_force().daily.is_some() { part.min(self.daily) } else { part };
+        part.saturating_add(if now < self.stock_ends { self.stock.requests } else { 0 })
+    }
+
+    /// Whether what is at hand will not last until an answer can come. Never at a slow pace, where each request asks for
+    /// itself, nor while others wait, who would go without what is fetched ahead.
+    pub(crate) fn wants_refill(&self, now: Micros, round_trip: Micros) -> bool {
+        let pace = self.pace();
+        if pace == 0 || self.hungry > 0 || self.lost.is_some() || self.open.is_some() || now < self.ask_at {
+            return false;
+        }
+        let horizon = 2 * round_trip + 50_000;
+        self.at_hand(now) <= (pace * horizon).div_ceil(self.manner.terms.lease)
+    }
+
+    /// How many requests to fetch ahead: what the time of a lease takes, and at most a twentieth of the limit.
+    pub(crate) fn ahead(&self, now: Micros) -> u64 {
+        if self.hungry > 0 || self.lost.is_some() {
+            return 0;
+        }
+        let most = self.in_force().requests.map_or(64, |limit| limit / 20);
+        self.pace().min(most).saturating_sub(self.at_hand(now))
+    }
+
+    /// The tokens of a request, as those of the last window were.
+    pub(crate) fn usual_size(&self) -> u64 {
+        let used = self.by_part.plus(self.by_lease);
+        used.tokens.checked_div(used.requests).unwrap_or(0)
+    }
+
+    /// When to look again for a permit: soon where an answer is on its way; else when the part's window or the store will
+    /// have some, as far as that is known.
+    pub(crate) fn next(&self, now: Micros, round_trip: Micros) -> Micros {
+        let soon = now + (2 * round_trip).clamp(1_000, self.manner.terms.lease / 8);
+        if self.open.is_some() || self.ask_at <= now || self.lost.is_some() {
+            return soon;
+        }
+        let first = self.sent.iter().find(|sent| sent.by == By::Part && sent.amount.requests > 0);
+        let freed = first.map_or(u64::MAX, |first| first.at + self.manner.terms.window);
+        // Whatever was told, it is looked at now and then: others may give back what they do not use.
+        self.ask_at.min(freed).min(now + self.manner.terms.lease).max(soon)
     }
 
     /// Writes the next message, or gives the open one again. `today` is asked for the day at a time of the server's.
@@ -509,6 +570,7 @@ impl Member {
             self.part = reply.part;
         }
         self.daily += reply.daily;
+        self.probes = reply.probe;
         self.ask_at = now + reply.wait;
         Some(reply.closes.clone())
     }
@@ -518,11 +580,9 @@ impl Member {
         self.open.as_ref().map(|open| &open.take)
     }
 
-    /// The store does not answer. Returns whether that is news.
-    pub(crate) fn lose(&mut self, now: Micros) -> bool {
-        let news = self.lost.is_none();
+    /// The store does not answer.
+    pub(crate) fn lose(&mut self, now: Micros) {
         self.lost.get_or_insert(now);
-        news
     }
 
     #[cfg(test)]
@@ -532,9 +592,54 @@ impl Member {
 
     /// A state began anew: says what the member holds at once, if it holds anything.
     pub(crate) fn born(&mut self, epoch: u64) {
-        if self.epoch != 0 && self.epoch != epoch && self.contact.is_some() {
-            self.untold = Some(0);
-            self.hungry = self.hungry.max(1);
+        if self.epoch != epoch {
+            self.touch();
+        }
+    }
+
+    /// Gives everything back, and says so if there is anything that the store may know of.
+    pub(crate) fn leave(&mut self, now: Micros, today: impl FnOnce(Micros) -> DayEnd) -> Option<Take> {
+        // NOTE: an open call may have been processed or not. What it told is told again: charged twice is safe, and if it comes
+        // after this one it is not looked at.
+        self.open = None;
+        (self.calls > 0).then(|| self.ask(now, &Queued::default(), true, today))
+    }
+
+    /// Asks as soon as it can.
+    pub(crate) fn touch(&mut self) {
+        if self.contact.is_some() {
+            (self.untold, self.hungry) = (Some(0), self.hungry.max(1));
+        }
+    }
+
+    /// Whether the store says that the day is spent.
+    pub(crate) fn is_day_spent(&self) -> bool {
+        self.held == Held::Day && self.day > 0
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.is_some()
+    }
+
+    /// Whether nothing is lost when this is forgotten.
+    pub(crate) fn is_idle(&self, now: Micros) -> bool {
+        let window = self.manner.terms.window;
+        let used = self.sent.iter().any(|sent| !sent.amount.is_zero() && sent.at + window > now);
+        let holds = !self.part.is_zero() || self.daily > 0 || !self.stock.is_zero();
+        !used && !holds && self.open.is_none() && self.untold.is_none()
+    }
+
+    pub(crate) fn known(&self, now: Micros) -> Known {
+        Known {
+            members: self.members,
+            waiting: self.hungry,
+            part: self.part_now(now),
+            stock: if now < self.stock_ends { self.stock } else { Amount::default() },
+            held: self.held,
+            asked: 0,
+            granted: 0,
+            is_lost: self.lost.is_some(),
+            is_met: self.contact.is_some(),
         }
     }
 

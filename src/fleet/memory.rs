@@ -99,6 +99,10 @@ impl Store for MemoryStore {
         Some(Box::new(Heard(self.inner.notices.subscribe())))
     }
 
+    fn pushes(&self) -> bool {
+        true
+    }
+
     fn split(&self) -> Option<std::time::Duration> {
         // There is one of it.
         Some(std::time::Duration::ZERO)

@@ -110,6 +110,16 @@ impl Terms {
         Self { window, lease, bucket: window / 240, split, heartbeat, hold }
     }
 
+    /// The same where an old master goes on for so long.
+    #[must_use]
+    pub(crate) const fn with_split(mut self, split: Option<Micros>) -> Self {
+        if let Some(split) = split {
+            self.hold = self.hold - self.split + split;
+            self.split = split;
+        }
+        self
+    }
+
     /// How long a state that was lost grants nothing: until nothing from before it can be in the window any more.
     pub(super) const fn quarantine(&self) -> Micros {
         self.window + 2 * self.lease + self.split
@@ -313,7 +323,7 @@ pub struct Close {
     pub limit: Option<u64>,
     /// It is no use to wait for it.
     pub spent: bool,
-    /// There is no quota at all.
+    /// There is no quota at all; with [`Close::OPEN`], that limits which 429s taught are forgotten, too.
     pub zero: bool,
     /// Others use the quota, too: afterwards calls go out one by one first.
     pub ramp: bool,

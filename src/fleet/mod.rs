@@ -1,6 +1,8 @@
 //! One quota for many processes.
 
 mod book;
+mod config;
+mod digest;
 mod member;
 mod memory;
 mod message;
@@ -10,8 +12,11 @@ mod model;
 mod redis;
 mod share;
 mod store;
+mod supply;
 
+pub use self::config::Fleet;
 pub use self::member::Outage;
+pub(crate) use self::member::{Manner, UseId};
 pub use self::memory::MemoryStore;
 pub use self::message::{
     Amount, Close, Correction, DayEnd, Held, Micros, Notice, Quota, Reply, StoreKey, Take, Terms, Use,
@@ -20,3 +25,4 @@ pub use self::message::{
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use self::redis::RedisStore;
 pub use self::store::{Notices, Store, StoreError, StoreFault, StoreFuture};
+pub(crate) use self::supply::{Known, Supply};

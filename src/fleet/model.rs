@@ -353,7 +353,7 @@ impl World {
             }
             let clock = process.clock(now);
             while let Some(tokens) = process.queue.front().copied() {
-                let Some(id) = process.member.admit(clock, tokens) else { break };
+                let Some(id) = process.member.admit(clock, tokens, false) else { break };
                 process.queue.pop_front();
                 let cost = super::share::cost(Amount::new(1, tokens), self.quota.window());
                 process.served += (cost * 1e6) as u64;
@@ -623,11 +623,11 @@ fn late(mutant: Option<Mutant>) -> Result<(), String> {
     exchange(&mut slow, at, 0);
     at += terms.hold;
     exchange(&mut slow, at, 3 * S);
-    let sent = (0..10).filter(|_| slow.admit(at + 3 * S, 0).is_some()).count();
+    let sent = (0..10).filter(|_| slow.admit(at + 3 * S, 0, false).is_some()).count();
     // Its lease, as the store sees it, has left the window.
     let later = at + terms.lease + WINDOW;
     exchange(&mut other, later, 0);
-    let more = (0..10).filter(|_| other.admit(later, 0).is_some()).count();
+    let more = (0..10).filter(|_| other.admit(later, 0, false).is_some()).count();
     if sent + more > 10 {
         return Err(format!("{sent} and {more} of 10 within {} ms", (later - at) / MS - 3_000));
     }

@@ -66,6 +66,11 @@ pub trait Store: fmt::Debug + Send + Sync {
         None
     }
 
+    /// Whether [`subscribe`](Self::subscribe) tells of both. Default `false`.
+    fn pushes(&self) -> bool {
+        false
+    }
+
     /// How long an old master may go on granting after a new one was promoted; `None` for a twelfth of the window.
     /// Default `None`.
     fn split(&self) -> Option<std::time::Duration> {
@@ -143,6 +148,15 @@ impl StoreError {
     #[must_use]
     pub fn unreachable(detail: impl Into<String>) -> Self {
         Self::new(StoreFault::Unreachable, detail)
+    }
+
+    pub(crate) fn unexpected(detail: impl Into<String>) -> Self {
+        Self::new(StoreFault::Unexpected, detail)
+    }
+
+    /// Whether it is about one key, and others may do.
+    pub(crate) const fn is_of_a_key(&self) -> bool {
+        matches!(self.kind, StoreFault::Newer | StoreFault::Foreign | StoreFault::Unexpected)
     }
 
     /// What kind of error it is.

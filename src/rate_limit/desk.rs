@@ -220,6 +220,15 @@ impl<W> Desk<W> {
         self.queue.len()
     }
 
+    /// Tokens of the first who wait, and how many wait besides.
+    #[cfg(feature = "fleet")]
+    pub(super) fn wanted(&self) -> (Vec<u64>, u64) {
+        let sizes: Vec<u64> =
+            self.queue.iter().take(BACKFILL).map(|place| self.ledger.tokens_of(self.queue.cost(place))).collect();
+        let more = (self.queue.len() - sizes.len()) as u64;
+        (sizes, more)
+    }
+
     /// Places in use: those who wait, and those who were answered and have not looked yet.
     #[cfg(test)]
     pub(super) const fn places(&self) -> usize {
@@ -323,6 +332,10 @@ impl<W> Desk<W> {
         let (mut before, mut why) = (self.next, Why::Deadline);
         let mut until = Some(self.next).filter(|next| *next != NEVER);
         let is_final = false;
+        #[cfg(feature = "fleet")]
+        if self.ledger.is_store_lost() {
+            (why, until) = (Why::Store, None);
+        }
         if let Some(Spent { reset }) = spent {
             why = if reset.is_none() { Why::Zero } else { Why::Spent };
             (before, until) = (reset.unwrap_or(NEVER), reset.or(until));

@@ -66,6 +66,7 @@
 //! | [`limits`](RateLimitBuilder::limits) | none: the layer finds them from Google's own 429s |
 //! | [`margin`](RateLimitBuilder::margin) | 1: all of the quota |
 //! | [`guard`](RateLimitBuilder::guard) | 500 ms |
+//! | [`window`](RateLimitBuilder::window) | 60 s |
 //! | [`mode`](RateLimitBuilder::mode) | wait, in the order of arrival |
 //! | [`max_wait`](RateLimitBuilder::max_wait) | none: the request's deadline decides |
 //! | [`max_queue`](RateLimitBuilder::max_queue) | 100,000 requests per key |
@@ -132,6 +133,8 @@ mod body;
 mod day;
 mod desk;
 mod estimate;
+#[cfg(feature = "fleet")]
+mod fleet;
 mod future;
 mod handle;
 mod key;
@@ -152,6 +155,9 @@ mod tally;
 mod window;
 
 pub use self::body::RateLimitBody;
+#[cfg(feature = "fleet")]
+#[cfg_attr(docsrs, doc(cfg(feature = "fleet")))]
+pub use self::fleet::{FleetStatus, StoreHealth};
 pub use self::estimate::{ByContent, BySize, Estimate, InputTokens};
 pub use self::future::ResponseFuture;
 pub use self::handle::{QuotaStatus, RateLimits};

@@ -70,6 +70,8 @@ pub(super) struct Common {
     pub(super) max_wait: Option<Duration>,
     pub(super) waits: bool,
     pub(super) observer: Observed,
+    #[cfg(feature = "fleet")]
+    pub(super) fleet: Option<super::fleet::Joined>,
 }
 
 impl Common {
@@ -80,7 +82,24 @@ impl Common {
         observer: Observed,
     ) -> Self {
         let calendar = Mutex::new(Calendar::new(0, wall_clock()));
-        Self { epoch: time::now(), calendar, wall_clock, rules, max_queue, max_wait, waits, observer }
+        Self {
+            epoch: time::now(),
+            calendar,
+            wall_clock,
+            rules,
+            max_queue,
+            max_wait,
+            waits,
+            observer,
+            #[cfg(feature = "fleet")]
+            fleet: None,
+        }
+    }
+
+    /// What the calendar says, uncorrected.
+    #[cfg(feature = "fleet")]
+    pub(super) fn calendar_now(&self) -> jiff::Timestamp {
+        jiff::Timestamp::try_from((self.wall_clock)()).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
     }
 
     pub(super) fn now(&self) -> Nanos {
@@ -136,6 +155,15 @@ impl Shared {
     }
 }
 
+#[cfg(feature = "fleet")]
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(joined) = &self.common.fleet {
+            joined.leave(self);
+        }
+    }
+}
+
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RateLimits").field("keys", &self.keys).finish_non_exhaustive()
@@ -166,6 +194,10 @@ impl Key {
         if let Some((_, count)) = restored.filter(|(date, _)| *date == day.date) {
             ledger.restore(count);
         }
+        #[cfg(feature = "fleet")]
+        if let Some(joined) = common.fleet.as_ref().filter(|_| id.pool() != Pool::Unlimited) {
+            ledger.join(joined.supply(&id, ledger.quota(limits)));
+        }
         let desk = Mutex::new(Desk::new(ledger, common.max_queue, common.waits));
         Self { id, common, desk, attentive: AtomicBool::new(false) }
     }
@@ -192,6 +224,19 @@ impl Key {
         drop(desk);
         woken.into_iter().for_each(Waker::wake);
         result
+    }
+
+    /// Does something that may let those go who wait.
+    #[cfg(feature = "fleet")]
+    pub(super) fn carry<R>(&self, now: Nanos, act: impl FnOnce(&mut Desk<Waker>) -> R) -> R {
+        self.at_desk(now, |desk| {
+            let result = act(desk);
+            if desk.is_queued() {
+                desk.advance(now);
+            }
+            self.attentive.store(desk.is_attentive(now), Ordering::Relaxed);
+            result
+        })
     }
 
     #[cfg(test)]

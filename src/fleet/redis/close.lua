@@ -6,6 +6,7 @@ local lasts, limit = tonumber(ARGV[6]), tonumber(ARGV[7])
 s.cs = s.cs + 1
 if dimension == 4 then
   s.doors, s.ramp = {0, 0, 0, 0}, 0
+  if ARGV[9] == '1' then s.learnt = {0, 0, 0, 0, 0, 0} end
 else
   local at = min(dimension, 3) + 1
   if limit >= 0 and at < 4 then

@@ -262,6 +262,10 @@ impl Store for RedisStore {
         Some(Box::new(Heard(receiver)))
     }
 
+    fn pushes(&self) -> bool {
+        true
+    }
+
     fn split(&self) -> Option<Duration> {
         Some(self.split)
     }
