@@ -399,6 +399,7 @@ impl Book {
             want: take.want,
             sizes: &take.sizes,
             slack: 2 * terms.lease,
+            soon: terms.lease / 2,
         };
         let record = &mut self.members[me];
         record.served += share::cost(take.spent, most) / f64::from(record.weight);
@@ -508,9 +509,9 @@ impl Book {
         let unit = u64::from(most.requests < MANY);
         let own = |limit: u64| if limit >= MANY { 0 } else { limit / PARTS / members };
         let mut target = Amount::new(own(most.requests), own(most.tokens));
-        if most.tokens < MANY {
+        if most.tokens < MANY && room.largest > most.tokens / PARTS {
             // A prompt that is larger than the bank would wait for ever.
-            target.tokens = target.tokens.min(most.tokens.saturating_sub(room.largest) / members);
+            target.tokens = 0;
         }
         target = target.min(take.used);
         let mut allowance = MANY;

@@ -198,6 +198,10 @@ impl Member {
         self.expire(now);
         let limits = self.in_force();
         let tokens = limits.tokens.map_or(0, |limit| tokens.min(limit));
+        // What would be lost comes first.
+        if now < self.stock_ends && self.stock.requests > 0 && self.stock.tokens >= tokens {
+            return Some(By::Lease);
+        }
         let (part, more) = self.allowed(now);
         let used = if more { self.by_part.plus(self.by_lease) } else { self.by_part };
         let fits = used.requests < part.requests && used.tokens + tokens <= part.tokens;
@@ -205,8 +209,7 @@ impl Member {
             // What goes beyond the part is told to the store like the use of a lease.
             return Some(if more { By::Lease } else { By::Part });
         }
-        let stocked = now < self.stock_ends && self.stock.requests > 0 && self.stock.tokens >= tokens;
-        stocked.then_some(By::Lease)
+        None
     }
 
     /// The most that the member may have in its window without a lease, and whether that is more than its part.
@@ -380,11 +383,20 @@ impl Member {
         if self.held == Held::Day {
             at(self.ask_at.max(now));
         }
+        // Others wait, and this one does not use all of its part.
+        if let (true, Some(contact)) = (self.hungry > 0 && !queued && self.is_part_idle(now), self.contact) {
+            at(contact + terms.lease / 2);
+        }
         let holds = !self.part.is_zero() || self.daily > 0;
         if let (true, Some(contact)) = (holds || queued, self.contact) {
             at(contact + terms.heartbeat);
         }
         due
+    }
+
+    fn is_part_idle(&self, now: Micros) -> bool {
+        let part = self.part_now(now);
+        self.by_part.requests < part.requests || self.by_part.tokens < part.tokens
     }
 
     /// Requests in the time of a lease, at the pace of the last window.
@@ -408,7 +420,7 @@ impl Member {
             return false;
         }
         let horizon = 2 * round_trip + 50_000;
-        self.at_hand(now) <= (pace * horizon).div_ceil(self.manner.terms.lease)
+        self.at_hand(now) <= pace * horizon / self.manner.terms.lease
     }
 
     /// How many requests to fetch ahead: what the time of a lease takes, and at most a twentieth of the limit.
@@ -417,7 +429,8 @@ impl Member {
             return 0;
         }
         let most = self.in_force().requests.map_or(64, |limit| limit / 20);
-        self.pace().min(most).saturating_sub(self.at_hand(now))
+        let pace = self.pace().min(most);
+        if self.at_hand(now) < pace { pace } else { 0 }
     }
 
     /// The tokens of a request, as those of the last window were.
@@ -472,6 +485,10 @@ impl Member {
             // Rounded down twice, as both instants were: too young is safe.
             let age = (now - sent.at.min(now)).saturating_sub(1);
             uses.push(Use { age, amount: sent.amount });
+        }
+        if self.hungry > 0 && queued.want.is_zero() && self.lost.is_none() {
+            // Others wait for what is not used here.
+            self.part = self.part.min(self.by_part);
         }
         let part = self.part_now(now);
         let stocked = now < self.stock_ends && !leave;

@@ -102,10 +102,10 @@ pub struct Terms {
 
 impl Terms {
     /// The terms of a window (with its guard): a lease of a thirtieth, buckets of a 240th, a split of a twelfth, a
-    /// heartbeat of a sixth. `pushes` says whether the store tells members at once when a state begins anew.
+    /// heartbeat of a quarter. `pushes` says whether the store tells members at once when a state begins anew.
     #[must_use]
     pub const fn of(window: Micros, pushes: bool) -> Self {
-        let (lease, split, heartbeat) = (window / 30, window / 12, window / 6);
+        let (lease, split, heartbeat) = (window / 30, window / 12, window / 4);
         let hold = split + if pushes { lease } else { heartbeat + heartbeat / 5 };
         Self { window, lease, bucket: window / 240, split, heartbeat, hold }
     }

@@ -25,6 +25,8 @@ pub(super) struct Wants<'a> {
     pub(super) sizes: &'a [u64],
     /// How long after its turn a member is still thought to wait.
     pub(super) slack: Micros,
+    /// Members whose turn comes so soon have theirs kept for them.
+    pub(super) soon: Micros,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -93,7 +95,8 @@ pub(super) fn share(members: &mut [Record], wants: &Wants<'_>) -> Share {
         let tokens = if limits.tokens < MANY { sums[count as usize - 1] } else { 0 };
         Amount::new(count, tokens)
     };
-    let pour = Pour::new(members, wants);
+    // What is free is not kept for those who will ask later: they will find something then, and come first.
+    let pour = Pour::new(members, wants, now + wants.soon);
     let free = pour.free(wants.free);
     let mut count = largest(most, |count| pour.fits(cost(amount(count), limits), free));
     if count == 0 && most > 0 && pour.before() + cost(amount(1), limits) <= free + NOTHING {
@@ -113,24 +116,25 @@ pub(super) fn wait(
     head: u64,
     heartbeat: Micros,
 ) -> Micros {
-    let pour = Pour::new(members, wants);
+    let pour = Pour::new(members, wants, Micros::MAX);
     let tokens = if wants.limits.tokens < MANY { head } else { 0 };
     let needed = pour.before() + cost(Amount::new(1, tokens), wants.limits);
     let mut free = wants.free;
     let enough = |free: Amount| {
         free.requests >= 1 && free.tokens >= tokens && needed <= pour.free(free) + NOTHING
     };
+    if enough(free) {
+        // It is there for others first, who will ask soon.
+        return wants.soon / 4;
+    }
     for (leaves, amount) in ring {
-        if enough(free) {
-            break;
-        }
         free = free.plus(*amount);
         if enough(free) {
             return leaves - wants.now;
         }
     }
-    // Either nobody knows when, or what is free is there for others first.
-    heartbeat
+    // Nobody knows: something may come back that is not used.
+    heartbeat / 4
 }
 
 /// A mutant: whoever asks first has all.
@@ -179,7 +183,8 @@ struct Pour {
 }
 
 impl Pour {
-    fn new(members: &[Record], wants: &Wants<'_>) -> Self {
+    /// `by` is when those who count will ask at the latest.
+    fn new(members: &[Record], wants: &Wants<'_>, by: Micros) -> Self {
         let limits = wants.limits;
         let me = &members[wants.me];
         let mut pour = Self {
@@ -191,7 +196,7 @@ impl Pour {
             limits,
         };
         for (at, m) in members.iter().enumerate() {
-            if at != wants.me && m.is_hungry(wants.now, wants.slack) {
+            if at != wants.me && m.due <= by && m.is_hungry(wants.now, wants.slack) {
                 let want = cost(m.want, limits);
                 let head = cost(Amount::new(1, m.head), limits);
                 pour.others.push((m.served, f64::from(m.weight), want, head, at < wants.me));

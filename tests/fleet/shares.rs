@@ -50,7 +50,7 @@ async fn at_a_high_rate_most_permits_cost_no_message() {
 /// Requests that come one by one, at four fifths of the limit, wait for next to nothing.
 #[tokio::test(start_paused = true)]
 async fn a_steady_load_below_the_limit_does_not_wait() {
-    for (limit, most_calls) in [(60, 1.5), (600, 0.5)] {
+    for (limit, most_calls) in [(60, 1.5), (600, 0.4)] {
         let (server, store) = (Server::default(), Flaky::new());
         let members = members(4, &server, &store, rpm(limit));
         burst(&members, &[1; 4], 0).await;
@@ -146,19 +146,19 @@ async fn a_day_is_shared() {
 async fn a_layer_that_is_dropped_gives_everything_back_and_its_task_ends() {
     let (server, store) = (Server::default(), Flaky::new());
     let mut two = members(2, &server, &store, rpm(60));
-    burst(&two, &[30, 30], 0).await;
-    tokio::time::sleep(secs(70)).await;
-    burst(&two, &[10, 10], 0).await;
+    burst(&two, &[20, 20], 0).await;
+    tokio::time::sleep(secs(30)).await;
+    burst(&two, &[5, 5], 0).await;
     let status = two[0].handle().status()[0].clone();
     let fleet = status.fleet.clone().unwrap();
     assert_eq!((fleet.members, fleet.is_lost), (2, false));
     assert!(fleet.part.requests > 0, "{status}");
     assert!(status.to_string().contains("2 in the fleet"), "{status}");
     drop(two.pop());
-    tokio::time::sleep(secs(5)).await;
-    // The other one may have all of it, but for what was sent in the last minute.
-    let (good, took) = burst(&two, &[40], 0).await;
-    assert_eq!(good, 40);
+    tokio::time::sleep(secs(65)).await;
+    // The other one may have all of it.
+    let (good, took) = burst(&two, &[60], 0).await;
+    assert_eq!(good, 60);
     assert!(took < secs(1), "{took:?}");
     drop(two);
     tokio::time::sleep(secs(5)).await;
@@ -193,4 +193,22 @@ async fn different_limits_are_told_and_the_lowest_counts() {
     let told = told.0.lock().unwrap();
     assert_eq!(told.len(), 2, "once by each: {told:?}");
     assert!(told[0].starts_with("differ"), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn zz_trace() {
+    let (server, store) = (Server::default(), Flaky::new());
+    let members = members(8, &server, &store, rpm(60));
+    let work = tokio::spawn({ let m = members.clone(); async move { burst(&m, &[75; 8], 0).await } });
+    for w in 0..11 {
+        tokio::time::sleep(secs(59)).await;
+        let line: Vec<String> = members.iter().map(|m| { let s = m.handle().status()[0].clone(); let f = s.fleet.unwrap(); format!("q{} p{} s{} w{} n{}", s.queued, f.part.requests, f.stock.requests, f.waiting, s.admitted) }).collect();
+        println!("{w} {} {line:?} calls {}", server.log().len(), store.calls());
+        tokio::time::sleep(millis(1500)).await;
+    }
+    work.await.unwrap();
+    let log = server.log();
+    let t0 = log[0].0;
+    for w in 0..12u64 { let mut c = [0; 8]; for l in log.iter().filter(|l| l.0 >= t0 + millis(60_500) * w as u32 && l.0 < t0 + millis(60_500) * (w as u32 + 1)) { c[l.1] += 1; } println!("{w}: {c:?} {}", c.iter().sum::<i32>()); }
+    for l in log.iter().skip(540) { print!("{:.1}/{} ", (l.0 - t0).as_secs_f64(), l.1); }
 }

@@ -214,6 +214,18 @@ else
     if limits_t then part = min(part, wanted_t == 0 and 1 or t / wanted_t) end
     return min(part, 1) * all
   end
+  local function pour(by)
+    others, wanted_r, wanted_t = {}, want_r, want_t
+    all = cost(want_r, want_t, most_r, most_t)
+    for i = 1, #waiting do
+      local m = members[waiting[i]]
+      if not by or m[DUE] <= by then
+        local c = cost(m[WANT_R], m[WANT_T], most_r, most_t)
+        others[#others + 1] = {m[SERVED], m[WEIGHT], c, cost(1, m[HEAD], most_r, most_t), waiting[i] < me}
+        wanted_r, wanted_t, all = wanted_r + m[WANT_R], wanted_t + m[WANT_T], all + c
+      end
+    end
+  end
   local function before()
     local sum = 0
     for i = 1, #others do
@@ -226,13 +238,7 @@ else
   if want_r > 0 then
     largest = max(largest, head)
     for i = 1, #members do if members[i] == mine then me = i break end end
-    all = cost(want_r, want_t, most_r, most_t)
-    for i = 1, #waiting do
-      local m = members[waiting[i]]
-      local c = cost(m[WANT_R], m[WANT_T], most_r, most_t)
-      others[i] = {m[SERVED], m[WEIGHT], c, cost(1, m[HEAD], most_r, most_t), waiting[i] < me}
-      wanted_r, wanted_t, all = wanted_r + m[WANT_R], wanted_t + m[WANT_T], all + c
-    end
+    pour(now + math.floor(lease / 2))
     local most = min(want_r, free_r)
     local sums = {}
     if limits_t then
@@ -298,7 +304,7 @@ else
     local unit = most_r < MANY and 1 or 0
     local target_r = most_r >= MANY and 0 or math.floor(math.floor(most_r / 2) / n)
     local target_t = most_t >= MANY and 0 or math.floor(math.floor(most_t / 2) / n)
-    if limits_t then target_t = min(target_t, math.floor(less(most_t, largest) / n)) end
+    if limits_t and largest > math.floor(most_t / 2) then target_t = 0 end
     target_r, target_t = min(target_r, used_r), min(target_t, used_t)
     local allowance = MANY
     if fd >= 0 then
@@ -325,10 +331,13 @@ else
     if share_r < want_r then
       local r, t = less(free_r, share_r), less(free_t, share_t)
       local next = limits_t and min(sizes[share_r + 1] or 0, most_t) or 0
+      pour()
       local needed = before() + cost(1, next, most_r, most_t)
       local function may() return r >= 1 and t >= next and needed <= enough(r, t) + 1e-9 end
-      wait = heartbeat
-      if not may() then
+      if may() then
+        wait = math.floor(math.floor(lease / 2) / 4)
+      else
+        wait = math.floor(heartbeat / 4)
         for i = 1, #ring, 3 do
           r, t = r + ring[i + 1], t + ring[i + 2]
           if may() then wait = ring[i] - now break end
