@@ -439,6 +439,7 @@ impl Book {
             let record = &mut self.members[me];
             // What went to the part is counted when it is used.
             record.served += share::cost(reply.grant, most) / f64::from(record.weight);
+            record.want = record.want.minus(granted);
             if granted.requests < take.want.requests {
                 wants.free = wants.free.minus(granted);
                 let next = take.sizes.get(granted.requests as usize).copied().unwrap_or(0);

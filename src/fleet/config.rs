@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(fleet.key(&key(Some("team"))).digest, DIGEST);
     }
 
-    const DIGEST: &str = "?";
+    const DIGEST: &str = "0a43a8f1ad2aff35257af5d2b1627f93";
 
     #[test]
     fn bad_settings_name_the_field_and_the_rule() {

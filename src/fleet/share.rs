@@ -191,8 +191,8 @@ impl Pour {
             others: Vec::new(),
             level: me.served,
             weight: f64::from(me.weight),
-            wanted: wants.want,
-            cost: cost(wants.want, limits),
+            wanted: me.want,
+            cost: cost(me.want, limits),
             limits,
         };
         for (at, m) in members.iter().enumerate() {

@@ -194,21 +194,3 @@ async fn different_limits_are_told_and_the_lowest_counts() {
     assert_eq!(told.len(), 2, "once by each: {told:?}");
     assert!(told[0].starts_with("differ"), "{told:?}");
 }
-
-#[tokio::test(start_paused = true)]
-async fn zz_trace() {
-    let (server, store) = (Server::default(), Flaky::new());
-    let members = members(8, &server, &store, rpm(60));
-    let work = tokio::spawn({ let m = members.clone(); async move { burst(&m, &[75; 8], 0).await } });
-    for w in 0..11 {
-        tokio::time::sleep(secs(59)).await;
-        let line: Vec<String> = members.iter().map(|m| { let s = m.handle().status()[0].clone(); let f = s.fleet.unwrap(); format!("q{} p{} s{} w{} n{}", s.queued, f.part.requests, f.stock.requests, f.waiting, s.admitted) }).collect();
-        println!("{w} {} {line:?} calls {}", server.log().len(), store.calls());
-        tokio::time::sleep(millis(1500)).await;
-    }
-    work.await.unwrap();
-    let log = server.log();
-    let t0 = log[0].0;
-    for w in 0..12u64 { let mut c = [0; 8]; for l in log.iter().filter(|l| l.0 >= t0 + millis(60_500) * w as u32 && l.0 < t0 + millis(60_500) * (w as u32 + 1)) { c[l.1] += 1; } println!("{w}: {c:?} {}", c.iter().sum::<i32>()); }
-    for l in log.iter().skip(540) { print!("{:.1}/{} ", (l.0 - t0).as_secs_f64(), l.1); }
-}

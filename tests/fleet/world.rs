@@ -182,7 +182,6 @@ impl Store for Flaky {
     fn take<'a>(&'a self, takes: &'a [Take]) -> StoreFuture<'a, Result<Vec<Reply>, StoreError>> {
         Box::pin(async move {
             self.state.calls.fetch_add(1, Ordering::Relaxed);
-            if std::env::var_os("TRACE").is_some() { for t in takes { println!("TAKE {:x} want {} held {} part {} uses {} used {} spent {} corr {}", t.member % 0xffff, t.want.requests, t.held.requests, t.part.requests, t.uses.len(), t.used.requests, t.spent.requests, t.corrections.len()); } }
             self.travel().await?;
             let replies = self.inner.take(takes).await;
             self.travel().await?;

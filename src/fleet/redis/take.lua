@@ -215,8 +215,8 @@ else
     return min(part, 1) * all
   end
   local function pour(by)
-    others, wanted_r, wanted_t = {}, want_r, want_t
-    all = cost(want_r, want_t, most_r, most_t)
+    others, wanted_r, wanted_t = {}, mine[WANT_R], mine[WANT_T]
+    all = cost(wanted_r, wanted_t, most_r, most_t)
     for i = 1, #waiting do
       local m = members[waiting[i]]
       if not by or m[DUE] <= by then
@@ -328,6 +328,7 @@ else
     reply_part_r, reply_part_t = min(reply_part_r, target_r), min(reply_part_t, target_t)
     if fd >= 0 then daily = min(less(allowance, day_held), less(left, grant_r)) end
     mine[SERVED] = mine[SERVED] + cost(grant_r, grant_t, most_r, most_t) / weight
+    mine[WANT_R], mine[WANT_T] = less(want_r, share_r), less(want_t, share_t)
     if share_r < want_r then
       local r, t = less(free_r, share_r), less(free_t, share_t)
       local next = limits_t and min(sizes[share_r + 1] or 0, most_t) or 0
