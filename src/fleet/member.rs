@@ -111,6 +111,10 @@ pub(crate) struct Member {
     /// Sums over `sent`, of the part.
     by_part: Amount,
     by_lease: Amount,
+    /// The most that a window held lately: since `peak_since`, and in the window before. All of a window may leave at once, and
+    /// that is no reason to give the part up.
+    peak: (Amount, Amount),
+    peak_since: Micros,
     stock: Amount,
     stock_ends: Micros,
     /// The stock is there to try a closed door.
@@ -158,6 +162,8 @@ impl Member {
             part: Amount::default(),
             by_part: Amount::default(),
             by_lease: Amount::default(),
+            peak: (Amount::default(), Amount::default()),
+            peak_since: 0,
             stock: Amount::default(),
             stock_ends: 0,
             probes: false,
@@ -268,6 +274,8 @@ impl Member {
                 self.untold.get_or_insert(now);
             }
         }
+        self.turn_peak(now);
+        self.peak.0 = self.peak.0.max(self.by_part.plus(self.by_lease));
         // One entry for what was sent within a quarter of a bucket, so that memory and messages are bounded.
         let cell = self.manner.terms.bucket / 4;
         let call = self.calls;
@@ -394,6 +402,15 @@ impl Member {
         due
     }
 
+    fn turn_peak(&mut self, now: Micros) {
+        let since = now.saturating_sub(self.peak_since);
+        if since >= self.manner.terms.window {
+            let before = if since < 2 * self.manner.terms.window { self.peak.0 } else { Amount::default() };
+            self.peak = (self.by_part.plus(self.by_lease), before);
+            self.peak_since = now;
+        }
+    }
+
     fn is_part_idle(&self, now: Micros) -> bool {
         let part = self.part_now(now);
         self.by_part.requests < part.requests || self.by_part.tokens < part.tokens
@@ -443,13 +460,14 @@ impl Member {
     /// have some, as far as that is known.
     pub(crate) fn next(&self, now: Micros, round_trip: Micros) -> Micros {
         let soon = now + (2 * round_trip).clamp(1_000, self.manner.terms.lease / 8);
-        if self.open.is_some() || self.ask_at <= now || self.lost.is_some() {
+        if self.lost.is_none() && (self.open.is_some() || self.ask_at <= now) {
             return soon;
         }
         let first = self.sent.iter().find(|sent| sent.by == By::Part && sent.amount.requests > 0);
         let freed = first.map_or(u64::MAX, |first| first.at + self.manner.terms.window);
         // Whatever was told, it is looked at now and then: others may give back what they do not use.
-        self.ask_at.min(freed).min(now + self.manner.terms.lease).max(soon)
+        let ask_at = if self.lost.is_some() { now } else { self.ask_at };
+        ask_at.min(freed).min(now + self.manner.terms.lease).max(now + self.manner.terms.lease / 8)
     }
 
     /// Writes the next message, or gives the open one again. `today` is asked for the day at a time of the server's.
@@ -464,6 +482,7 @@ impl Member {
             return open.take.clone();
         }
         self.expire(now);
+        self.turn_peak(now);
         self.calls += 1;
         let mut uses: Vec<Use> = Vec::new();
         if !self.faded.is_zero() {
@@ -531,7 +550,7 @@ impl Member {
             spent: std::mem::take(&mut self.spent),
             uses,
             corrections: ready,
-            used: self.by_part.plus(self.by_lease),
+            used: self.peak.0.max(self.peak.1),
             want: queued.want,
             sizes: queued.sizes.clone(),
             weight: self.manner.weight,

@@ -238,7 +238,7 @@ pub struct Take {
     pub uses: Vec<Use>,
     /// What uses of earlier calls turned out to be.
     pub corrections: Vec<Correction>,
-    /// What it used in the last window, by part and by leases.
+    /// The most that it used in one window lately, by part and by leases.
     pub used: Amount,
     /// What waits, or will soon.
     pub want: Amount,
