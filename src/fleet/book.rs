@@ -68,6 +68,8 @@ pub(super) struct Record {
     pub(super) weight: u32,
     /// What it was served, by weight: the least goes first.
     pub(super) served: f64,
+    /// Its lease is there to try a closed door.
+    probes: bool,
     /// It has left, and is kept to know its messages again.
     pub(super) left: bool,
     /// When it was told to ask again.
@@ -305,6 +307,7 @@ impl Book {
                 head: 0,
                 weight: 1,
                 served: 0.0,
+                probes: false,
                 left: false,
                 due: 0,
                 limits: take.limits,
@@ -334,6 +337,13 @@ impl Book {
         for correction in &take.corrections {
             self.correct(correction.bucket, correction.requests, correction.tokens);
             self.day.used = self.day.used.saturating_sub(correction.daily);
+        }
+        if self.members[me].probes && take.held.is_zero() {
+            self.members[me].probes = false;
+            if reported == 0 {
+                // It was not sent: somebody else may try.
+                self.doors.iter_mut().flatten().for_each(|door| door.probe_at = door.probe_at.min(now));
+            }
         }
         let held = if mutant!(self, HeldForgotten) { Amount::default() } else { take.held };
         let record = &mut self.members[me];
@@ -557,6 +567,7 @@ impl Book {
         }
         // A smaller part is believed when its owner says that its window has shrunk to it.
         record.part = take.part.max(reply.part);
+        record.probes |= reply.probe;
         record.daily += reply.daily;
         record.due = now + reply.wait;
         self.day.used += reply.grant.requests + reply.daily;
@@ -573,7 +584,7 @@ impl Book {
                     spent: door.spent,
                     zero: door.zero,
                     ramp: self.ramp,
-                    probe: if door.every >= MANY { 0 } else { door.every },
+                    probe: if door.every >= MANY { 0 } else { door.probe_at.saturating_sub(now).max(1) },
                 });
             }
         }

@@ -327,7 +327,7 @@ pub struct Close {
     pub zero: bool,
     /// Others use the quota, too: afterwards calls go out one by one first.
     pub ramp: bool,
-    /// How often a call may test the door; 0 for never.
+    /// When a call may test the door, and how long after that another one; 0 for never.
     pub probe: Micros,
 }
 

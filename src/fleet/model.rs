@@ -634,6 +634,52 @@ fn late(mutant: Option<Mutant>) -> Result<(), String> {
     Ok(())
 }
 
+/// A member with a part is cut off; then the store loses everything, and another member goes on alone.
+fn cut_off(mutant: Option<Mutant>) -> Result<(), String> {
+    let terms = Terms { bucket: 250 * MS, ..Terms::of(WINDOW, true) };
+    let quota = Quota { requests: Some(20), tokens: None, daily: None };
+    let mut book = Book::default();
+    book.mutant = mutant;
+    let member = |id| {
+        let manner = Manner { terms, outage: Outage::Strict, weight: 1 };
+        Member::new(id, StoreKey::new("k".to_owned(), None), manner, quota)
+    };
+    let (mut cut, mut other) = (member(1), member(2));
+    let exchange = |book: &mut Book, member: &mut Member, at: Micros, want: u64| {
+        let want = Queued { want: Amount::new(want, 0), sizes: Vec::new() };
+        let take = member.ask(at, &want, false, World::day);
+        member.accept(at, &book.take(at, "run", &take).0);
+    };
+    let sent = |member: &mut Member, at| (0..20).filter(|_| member.admit(at, 0, false).is_some()).count();
+    let mut at = BEGIN;
+    exchange(&mut book, &mut cut, at, 0);
+    exchange(&mut book, &mut other, at, 0);
+    // One window of leases, so that the next is a part in part.
+    for _ in 0..3 {
+        at += WINDOW + terms.lease;
+        for _ in 0..3 {
+            exchange(&mut book, &mut cut, at, 10);
+            sent(&mut cut, at);
+        }
+    }
+    let mut fresh = Book::default();
+    fresh.mutant = mutant;
+    at += MS;
+    exchange(&mut fresh, &mut other, at, 20);
+    at += terms.quarantine() + WINDOW;
+    for _ in 0..3 {
+        exchange(&mut fresh, &mut other, at, 20);
+    }
+    let (all, of_part) = (sent(&mut other, at), sent(&mut cut, at));
+    if of_part == 0 {
+        return Err("the part was not there to begin with".to_owned());
+    }
+    if all + of_part > 20 {
+        return Err(format!("{all} and {of_part} of 20 in one window"));
+    }
+    Ok(())
+}
+
 /// 25 fleets of 8,000 steps.
 #[test]
 fn no_window_and_no_day_holds_more_than_its_limit_whatever_happens() {
@@ -659,6 +705,11 @@ fn a_lease_ends_before_its_charge_does() {
 }
 
 #[test]
+fn the_part_of_one_that_is_cut_off_outlives_the_state() {
+    cut_off(None).expect("it is reckoned with");
+}
+
+#[test]
 fn everybody_gets_a_fair_share() {
     for seed in 0..12 {
         fair(seed, None).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
@@ -670,6 +721,7 @@ fn everybody_gets_a_fair_share() {
 fn each_mutant_is_noticed() {
     for mutant in MUTANTS {
         let noticed = (0..150).find_map(|seed| match mutant {
+            Mutant::NothingUnknown => cut_off(Some(mutant)).err(),
             Mutant::LeaseFromReply => late(Some(mutant)).err(),
             Mutant::FirstComeAll => fair(seed, Some(mutant)).err(),
             _ => live(seed, 4_000, Some(mutant)).err(),

@@ -288,7 +288,10 @@ fn hear(shared: &Shared, notice: Option<Notice>) {
             };
             match &notice {
                 Notice::Born { epoch, .. } => supply.born(*epoch),
-                Notice::Closed { close, .. } => desk.ledger.told(now, *close),
+                Notice::Closed { close, .. } => {
+                    supply.void();
+                    desk.ledger.told(now, *close);
+                }
             }
         });
     }

@@ -51,9 +51,6 @@ impl Ledger {
             self.open();
             return;
         }
-        if let Some(supply) = &mut self.supply {
-            supply.void();
-        }
         let Some(dimension) = DIMENSIONS.into_iter().find(|dimension| *dimension as u8 == close.dimension) else {
             return;
         };
@@ -65,6 +62,12 @@ impl Ledger {
         }
         if let Some(until) = until {
             self.shut(now, dimension, until, (close.spent, close.zero));
+            if let Some(closed) = &mut self.closed[dimension as usize] {
+                // The store says when, and which of all members may.
+                let never = close.probe == 0;
+                let at = if never { NEVER } else { now.saturating_add(close.probe.saturating_mul(1_000)) };
+                closed.probe_at = closed.until.min(at);
+            }
         }
     }
 

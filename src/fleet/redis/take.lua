@@ -16,7 +16,7 @@ local weight, close_seq, leave = max(arg(), 1), arg(), arg() == 1
 local quarantine = window + 2 * lease + split
 -- A member: id, call, contact, part, lease and its end, day, want, head, weight, served, due, limits, left.
 local ID, CALL, CONTACT, PART_R, PART_T, LEASE_R, LEASE_T, ENDS, DAILY = 1, 2, 3, 4, 5, 6, 7, 8, 9
-local WANT_R, WANT_T, HEAD, WEIGHT, SERVED, DUE, LIM_R, LIM_T, LIM_D, LEFT = 10, 11, 12, 13, 14, 15, 16, 17, 18, 19
+local WANT_R, WANT_T, HEAD, WEIGHT, SERVED, DUE, LIM_R, LIM_T, LIM_D, LEFT, PROBES = 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20
 local members = s.m
 local function most_of(limit) if limit < 0 then return MANY end return limit end
 
@@ -88,7 +88,7 @@ if s.lost == 1 and not (mine and mine[CONTACT] >= s.born and mine[CALL] > 0) the
   if day_number == s.dn then s.du = max(s.du, day_seen) end
 end
 if not mine then
-  mine = {member, 0, now, 0, 0, 0, 0, now, 0, 0, 0, 0, 1, 0, 0, lr, lt, ld, 0}
+  mine = {member, 0, now, 0, 0, 0, 0, now, 0, 0, 0, 0, 1, 0, 0, lr, lt, ld, 0, 0}
   members[#members + 1] = mine
 end
 
@@ -123,6 +123,12 @@ for _ = 1, arg() do
     end
   end
   s.du = less(s.du, d)
+end
+if mine[PROBES] == 1 and held_r == 0 and held_t == 0 then
+  mine[PROBES] = 0
+  if reported == 0 then
+    for i = 1, 4 do if s.doors[i] ~= 0 then s.doors[i][2] = min(s.doors[i][2], now) end end
+  end
 end
 s.du = less(s.du + reported + held_r + day_spent + day_held, mine[LEASE_R] + mine[DAILY])
 if held_r > mine[LEASE_R] or held_t > mine[LEASE_T] then mine[ENDS] = now + lease end
@@ -352,6 +358,7 @@ else
     mine[ENDS] = now + lease
   end
   mine[PART_R], mine[PART_T] = max(part_r, reply_part_r), max(part_t, reply_part_t)
+  if probe == 1 then mine[PROBES] = 1 end
   mine[DAILY] = mine[DAILY] + daily
   mine[DUE] = now + wait
   s.du = s.du + grant_r + daily
@@ -368,7 +375,7 @@ if behind or epoch ~= s.epoch then
       closed = true
       local lasts = door[1] - now
       if lasts >= MANY / 2 then lasts = -1 end
-      for _, n in ipairs({i - 1, lasts, door[4], door[5], door[6], s.ramp, door[3] >= MANY and 0 or door[3]}) do
+      for _, n in ipairs({i - 1, lasts, door[4], door[5], door[6], s.ramp, door[3] >= MANY and 0 or max(less(door[2], now), 1)}) do
         reply[#reply + 1] = n
       end
     end
