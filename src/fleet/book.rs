@@ -417,14 +417,8 @@ impl Book {
         let granted = share.granted;
         #[cfg(test)]
         let granted = if mutant!(self, FirstComeAll) { share::greedy(&wants) } else { granted };
-        let mut reply = Reply {
-            part: take.part,
-            limits,
-            differs,
-            members,
-            hungry: share.hungry,
-            ..Reply::default()
-        };
+        let mut reply =
+            Reply { part: take.part, limits, differs, members, hungry: share.hungry, ..Reply::default() };
         let shut = self.shut(now);
         if now < self.opens {
             (reply.held, reply.wait) = (Held::New, self.opens - now);

@@ -7,8 +7,10 @@
 use std::collections::VecDeque;
 
 use super::book::mutant;
+use super::message::{
+    Amount, Close, Correction, DayEnd, Held, MANY, Micros, Quota, Reply, StoreKey, Take, Terms, Use,
+};
 use super::supply::Known;
-use super::message::{Amount, Close, Correction, DayEnd, Held, MANY, Micros, Quota, Reply, StoreKey, Take, Terms, Use};
 
 /// What members do while the store does not answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -230,7 +232,11 @@ impl Member {
                 Outage::Share { share, members } => {
                     let members = if self.contact.is_some() { self.members } else { members };
                     let share = |limit: u64| {
-                        if limit >= MANY { MANY } else { (limit as f64 * share) as u64 / u64::from(members.max(1)) }
+                        if limit >= MANY {
+                            MANY
+                        } else {
+                            (limit as f64 * share) as u64 / u64::from(members.max(1))
+                        }
                     };
                     let own = Amount::new(share(most.requests), share(most.tokens));
                     return (own.max(self.part_now(now)), true);
@@ -280,7 +286,12 @@ impl Member {
         let cell = self.manner.terms.bucket / 4;
         let call = self.calls;
         if let Some(last) = self.sent.back_mut() {
-            if last.by == by && last.call == call && last.bucket == 0 && now - last.at <= cell && last.at / cell.max(1) == now / cell.max(1) {
+            if last.by == by
+                && last.call == call
+                && last.bucket == 0
+                && now - last.at <= cell
+                && last.at / cell.max(1) == now / cell.max(1)
+            {
                 last.at = now;
                 last.amount = last.amount.plus(amount);
                 return self.first + self.sent.len() as u64 - 1;
@@ -291,7 +302,15 @@ impl Member {
     }
 
     /// Corrects a use: `charged` tokens were `tokens`, the request was sent or not, and counts for the day or not.
-    pub(crate) fn settle(&mut self, now: Micros, id: UseId, charged: u64, tokens: u64, sent: bool, daily: bool) {
+    pub(crate) fn settle(
+        &mut self,
+        now: Micros,
+        id: UseId,
+        charged: u64,
+        tokens: u64,
+        sent: bool,
+        daily: bool,
+    ) {
         self.expire(now);
         let counts_daily = self.in_force().daily.is_some();
         let Some(at) = id.checked_sub(self.first).and_then(|at| usize::try_from(at).ok()) else { return };
@@ -338,7 +357,8 @@ impl Member {
 
     /// Sent only now, a while after it was admitted.
     pub(crate) fn restamp(&mut self, now: Micros, id: UseId, tokens: u64) -> UseId {
-        let by = id.checked_sub(self.first).and_then(|at| self.sent.get(usize::try_from(at).ok()?)).map(|s| s.by);
+        let by =
+            id.checked_sub(self.first).and_then(|at| self.sent.get(usize::try_from(at).ok()?)).map(|s| s.by);
         let (daily, spent, stock) = (self.daily, self.daily_spent, self.stock);
         let by = by.unwrap_or(By::Lease);
         // The use is told anew; of the day it was told once, and the correction takes that back.

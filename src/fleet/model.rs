@@ -106,7 +106,8 @@ struct Process {
 impl Process {
     fn clock(&self, now: Micros) -> Micros {
         let passed = (now - BEGIN) as i64;
-        self.offset + (passed + passed / 1_000_000 * self.drift + passed % 1_000_000 * self.drift / 1_000_000) as u64
+        self.offset
+            + (passed + passed / 1_000_000 * self.drift + passed % 1_000_000 * self.drift / 1_000_000) as u64
     }
 }
 
@@ -330,13 +331,20 @@ impl World {
         if due || ahead > 0 || process.leaving {
             let mut sizes: Vec<u64> = process.queue.iter().copied().take(64).collect();
             sizes.extend((0..ahead).map(|_| 20));
-            let want = Amount::new(process.queue.len() as u64 + ahead, process.queue.iter().sum::<u64>() + 20 * ahead);
+            let want = Amount::new(
+                process.queue.len() as u64 + ahead,
+                process.queue.iter().sum::<u64>() + 20 * ahead,
+            );
             let sizes = if limits_tokens { sizes } else { Vec::new() };
             let queue = if process.leaving { Queued::default() } else { Queued { want, sizes } };
             // Some believe a wrong day: theirs is an hour off.
             let wrong = process.offset % 3;
             let take = process.member.ask(clock, &queue, process.leaving, |at| {
-                Self::day(match wrong { 0 => at + 300 * S, 1 => at - 300 * S, _ => at })
+                Self::day(match wrong {
+                    0 => at + 300 * S,
+                    1 => at - 300 * S,
+                    _ => at,
+                })
             });
             process.resend_at = clock + 400 * MS;
             self.post(Message::Take(take));
@@ -376,7 +384,13 @@ impl World {
         let most = self.quota.window();
         if live.requests > most.requests || live.tokens > most.tokens {
             let (parts, leases, n) = self.book.committed(self.now, &self.terms);
-            return Err(format!("{live:?} of {most:?} in one window, at step {}; book: charged {:?}, parts {parts:?}, leases {leases:?}, {n} members, lost {}, old {}", self.steps, self.book.charged, self.book.is_lost(), self.old.is_some()));
+            return Err(format!(
+                "{live:?} of {most:?} in one window, at step {}; book: charged {:?}, parts {parts:?}, leases {leases:?}, {n} members, lost {}, old {}",
+                self.steps,
+                self.book.charged,
+                self.book.is_lost(),
+                self.old.is_some()
+            ));
         }
         if let Some(daily) = self.quota.daily {
             let today = self.now / DAY;
@@ -479,7 +493,9 @@ impl World {
             // Everything is flushed.
             7_064 => {
                 // NOTE: nobody can know what was sent if all who sent it are gone with the state: one stays that does.
-                let knows = |p: &(&u64, &Process)| p.1.cut_until <= now && !p.1.leaving && p.1.member.knows(self.book.epoch);
+                let knows = |p: &(&u64, &Process)| {
+                    p.1.cut_until <= now && !p.1.leaving && p.1.member.knows(self.book.epoch)
+                };
                 let Some((id, _)) = self.processes.iter().find(knows) else { return };
                 self.stays = (*id, now + MINUTE);
                 self.before.clear();
@@ -527,7 +543,8 @@ impl World {
         if !parts.is_zero() || (!leases.is_zero() && self.book.charged.is_zero() && !leases.is_zero()) {
             return Err(format!("{parts:?} and {leases:?} were not given back"));
         }
-        let charged: Amount = self.book.ring.iter().filter(|e| e.0 > self.now).fold(Amount::default(), |s, e| s.plus(e.1));
+        let charged: Amount =
+            self.book.ring.iter().filter(|e| e.0 > self.now).fold(Amount::default(), |s, e| s.plus(e.1));
         if !charged.is_zero() {
             return Err(format!("{charged:?} is charged although nothing was sent"));
         }
@@ -588,12 +605,16 @@ fn fair(seed: u64, mutant: Option<Mutant>) -> Result<(), String> {
         for from in 0..WINDOWS as usize - 2 {
             for to in from + 2..=WINDOWS as usize {
                 let had = marks[to][&id] - marks[from].get(&id).copied().unwrap_or(0);
-                let sent: u64 = marks[to].iter().map(|(id, n)| n - marks[from].get(id).copied().unwrap_or(0)).sum();
+                let sent: u64 =
+                    marks[to].iter().map(|(id, n)| n - marks[from].get(id).copied().unwrap_or(0)).sum();
                 let share = sent * u64::from(weight) / all;
                 let window = total * u64::from(weight) / all / WINDOWS;
                 if had + 2 * window < share {
                     let each: Vec<_> = world.processes.values().map(|p| (p.weight, p.served)).collect();
-                    return Err(format!("{id} of weight {weight} had {had} and not {share} in windows {from} to {to} of {:?}: {each:?}", world.quota));
+                    return Err(format!(
+                        "{id} of weight {weight} had {had} and not {share} in windows {from} to {to} of {:?}: {each:?}",
+                        world.quota
+                    ));
                 }
             }
         }

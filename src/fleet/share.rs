@@ -120,9 +120,8 @@ pub(super) fn wait(
     let tokens = if wants.limits.tokens < MANY { head } else { 0 };
     let needed = pour.before() + cost(Amount::new(1, tokens), wants.limits);
     let mut free = wants.free;
-    let enough = |free: Amount| {
-        free.requests >= 1 && free.tokens >= tokens && needed <= pour.free(free) + NOTHING
-    };
+    let enough =
+        |free: Amount| free.requests >= 1 && free.tokens >= tokens && needed <= pour.free(free) + NOTHING;
     if enough(free) {
         // It is there for others first, who will ask soon.
         return wants.soon / 4;
@@ -145,7 +144,9 @@ pub(super) fn greedy(wants: &Wants<'_>) -> Amount {
     while granted.requests < wants.want.requests.min(wants.free.requests) {
         let size = wants.sizes.get(granted.requests as usize).copied().unwrap_or(0);
         let size = if tokens { size.min(wants.limits.tokens) } else { 0 };
-        if granted.tokens + size > wants.free.tokens || (tokens && granted.requests >= wants.sizes.len() as u64) {
+        if granted.tokens + size > wants.free.tokens
+            || (tokens && granted.requests >= wants.sizes.len() as u64)
+        {
             break;
         }
         granted = granted.plus(Amount::new(1, size));

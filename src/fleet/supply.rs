@@ -60,7 +60,19 @@ pub(crate) struct Known {
 impl Supply {
     pub(crate) fn new(id: u64, key: StoreKey, manner: Manner, limits: Quota, bell: Arc<Notify>) -> Self {
         let member = Member::new(id, key.clone(), manner, limits);
-        Self { member, key, bell, closes: Vec::new(), missed: 0, round_trip: 1_000, failures: 0, retry_at: 0, told_differs: false, asked: 0, granted: 0 }
+        Self {
+            member,
+            key,
+            bell,
+            closes: Vec::new(),
+            missed: 0,
+            round_trip: 1_000,
+            failures: 0,
+            retry_at: 0,
+            told_differs: false,
+            asked: 0,
+            granted: 0,
+        }
     }
 
     // ===== the ledger's calls =====
@@ -89,7 +101,15 @@ impl Supply {
         nanos(self.member.next(micros(now), self.round_trip))
     }
 
-    pub(crate) fn settle(&mut self, now: Nanos, id: UseId, charged: u32, tokens: u32, sent: bool, daily: bool) {
+    pub(crate) fn settle(
+        &mut self,
+        now: Nanos,
+        id: UseId,
+        charged: u32,
+        tokens: u32,
+        sent: bool,
+        daily: bool,
+    ) {
         self.member.settle(micros(now), id, charged.into(), tokens.into(), sent, daily);
     }
 

@@ -223,8 +223,12 @@ impl<W> Desk<W> {
     /// Tokens of the first who wait, and how many wait besides.
     #[cfg(feature = "fleet")]
     pub(super) fn wanted(&self) -> (Vec<u64>, u64) {
-        let sizes: Vec<u64> =
-            self.queue.iter().take(BACKFILL).map(|place| self.ledger.tokens_of(self.queue.cost(place))).collect();
+        let sizes: Vec<u64> = self
+            .queue
+            .iter()
+            .take(BACKFILL)
+            .map(|place| self.ledger.tokens_of(self.queue.cost(place)))
+            .collect();
         let more = (self.queue.len() - sizes.len()) as u64;
         (sizes, more)
     }

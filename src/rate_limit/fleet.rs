@@ -22,7 +22,8 @@ use super::shared::{Common, Key, Shared};
 use super::window::Nanos;
 use crate::event::Event;
 use crate::fleet::{
-    Close, DayEnd, Fleet, Known, Manner, Micros, Notice, Notices, Reply, Store, StoreError, Supply, Take, Terms,
+    Close, DayEnd, Fleet, Known, Manner, Micros, Notice, Notices, Reply, Store, StoreError, Supply, Take,
+    Terms,
 };
 use crate::rng::Chance;
 use crate::sync::{AtomicBool, Mutex, Ordering, lock};
@@ -106,8 +107,7 @@ impl Joined {
     /// A key's part in the fleet, and the task if it does not run yet.
     pub(super) fn supply(&self, key: &QuotaKey, quota: crate::fleet::Quota) -> Supply {
         self.start();
-        let manner =
-            Manner { terms: self.wire.terms, outage: self.fleet.outage, weight: self.fleet.weight };
+        let manner = Manner { terms: self.wire.terms, outage: self.fleet.outage, weight: self.fleet.weight };
         let id = Chance::default().stream().id();
         Supply::new(id, self.fleet.key(key), manner, quota, Arc::clone(&self.wire.bell))
     }
@@ -283,7 +283,8 @@ fn hear(shared: &Shared, notice: Option<Notice>) {
     let now = shared.common.now();
     for (_, key) in shared.keys.all() {
         key.carry(now, |desk| {
-            let Some(supply) = desk.ledger.supply.as_mut().filter(|s| s.key().digest == notice.digest()) else {
+            let Some(supply) = desk.ledger.supply.as_mut().filter(|s| s.key().digest == notice.digest())
+            else {
                 return;
             };
             match &notice {
@@ -460,8 +461,11 @@ impl Clocks {
             return false;
         };
         let passed = now.saturating_duration_since(instant);
-        let ahead = read.duration_since(calendar).checked_sub(jiff::SignedDuration::try_from(passed).unwrap_or_default());
-        let leapt = ahead.is_some_and(|ahead| ahead > jiff::SignedDuration::try_from(SLEPT).unwrap_or_default());
+        let ahead = read
+            .duration_since(calendar)
+            .checked_sub(jiff::SignedDuration::try_from(passed).unwrap_or_default());
+        let leapt =
+            ahead.is_some_and(|ahead| ahead > jiff::SignedDuration::try_from(SLEPT).unwrap_or_default());
         let lags = ahead.is_none_or(|ahead| ahead.is_negative());
         if leapt || lags {
             self.begun = Some((now, read));

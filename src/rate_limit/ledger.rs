@@ -242,7 +242,9 @@ impl Ledger {
             _ => self.counts.settled += 1,
         }
         #[cfg(feature = "fleet")]
-        if let Some(supply) = self.supply.as_mut().filter(|_| !(keep_request && keep_day && tokens == charged)) {
+        if let Some(supply) =
+            self.supply.as_mut().filter(|_| !(keep_request && keep_day && tokens == charged))
+        {
             supply.settle(self.seen, receipt.permit, charged, tokens, keep_request, keep_day);
         }
         if tokens != charged || !keep_request {

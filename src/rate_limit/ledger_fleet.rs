@@ -51,7 +51,8 @@ impl Ledger {
             self.open();
             return;
         }
-        let Some(dimension) = DIMENSIONS.into_iter().find(|dimension| *dimension as u8 == close.dimension) else {
+        let Some(dimension) = DIMENSIONS.into_iter().find(|dimension| *dimension as u8 == close.dimension)
+        else {
             return;
         };
         let until = close.lasts.map(|lasts| now.saturating_add(lasts.saturating_mul(1_000)));

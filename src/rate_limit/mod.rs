@@ -155,10 +155,10 @@ mod tally;
 mod window;
 
 pub use self::body::RateLimitBody;
+pub use self::estimate::{ByContent, BySize, Estimate, InputTokens};
 #[cfg(feature = "fleet")]
 #[cfg_attr(docsrs, doc(cfg(feature = "fleet")))]
 pub use self::fleet::{FleetStatus, StoreHealth};
-pub use self::estimate::{ByContent, BySize, Estimate, InputTokens};
 pub use self::future::ResponseFuture;
 pub use self::handle::{QuotaStatus, RateLimits};
 pub use self::key::{Pool, QuotaKey};

@@ -41,7 +41,10 @@ async fn one_429_stops_all_within_a_round_trip() {
     members[0].send(0, None).await.unwrap();
     server.refuse(None);
     tokio::time::sleep(secs(20)).await;
-    let late = server.log().into_iter().filter(|one| one.1 != 0 && one.0 > before + millis(2 + 5) && one.0 < before + secs(20));
+    let late = server
+        .log()
+        .into_iter()
+        .filter(|one| one.1 != 0 && one.0 > before + millis(2 + 5) && one.0 < before + secs(20));
     assert_eq!(late.count(), 0);
     stream.await.unwrap();
     let log = server.log();
@@ -66,7 +69,9 @@ async fn a_limit_that_one_learnt_holds_for_all() {
     tokio::time::sleep(secs(300)).await;
     work.abort();
     let log = server.log().split_off(from);
-    let most = (0..log.len()).map(|at| log[at..].iter().take_while(|one| one.0 < log[at].0 + secs(60)).count()).max();
+    let most = (0..log.len())
+        .map(|at| log[at..].iter().take_while(|one| one.0 < log[at].0 + secs(60)).count())
+        .max();
     assert_eq!(most, Some(20));
     assert!(log.len() >= 80, "{}", log.len());
     // One that joins later knows it, too.
@@ -75,7 +80,9 @@ async fn a_limit_that_one_learnt_holds_for_all() {
     tokio::time::sleep(secs(120)).await;
     work.abort();
     let log = server.log();
-    let most = (from..log.len()).map(|at| log[at..].iter().take_while(|one| one.0 < log[at].0 + secs(60)).count()).max();
+    let most = (from..log.len())
+        .map(|at| log[at..].iter().take_while(|one| one.0 < log[at].0 + secs(60)).count())
+        .max();
     assert_eq!(most, Some(20));
 }
 

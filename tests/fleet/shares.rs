@@ -19,7 +19,10 @@ async fn eight_members_together_keep_the_limit_and_lose_next_to_no_time() {
     let best = secs(9 * 60) + secs(2);
     assert!(took <= best.mul_f64(1.02), "{took:?} of {best:?}");
     let calls = store.calls() as f64 / 600.0;
-    println!("8 x 75 at 60 RPM: {took:?}, {:.4} of the optimum, {calls:.3} round trips a permit", took.as_secs_f64() / best.as_secs_f64());
+    println!(
+        "8 x 75 at 60 RPM: {took:?}, {:.4} of the optimum, {calls:.3} round trips a permit",
+        took.as_secs_f64() / best.as_secs_f64()
+    );
     assert!(calls <= 1.0, "{calls} round trips a permit");
 }
 
@@ -42,7 +45,10 @@ async fn at_a_high_rate_most_permits_cost_no_message() {
     assert_eq!((good, server.most_in_a_minute().0), (4_800, 600));
     let best = secs(7 * 60) + secs(2);
     let calls = store.calls() as f64 / 4_800.0;
-    println!("8 x 600 at 600 RPM: {took:?}, {:.4}, {calls:.3} round trips a permit", took.as_secs_f64() / best.as_secs_f64());
+    println!(
+        "8 x 600 at 600 RPM: {took:?}, {:.4}, {calls:.3} round trips a permit",
+        took.as_secs_f64() / best.as_secs_f64()
+    );
     assert!(took <= best.mul_f64(1.02), "{took:?} of {best:?}");
     assert!(calls <= 0.1, "{calls} round trips a permit");
 }
@@ -71,7 +77,10 @@ async fn a_steady_load_below_the_limit_does_not_wait() {
         waits.sort();
         let calls = (store.calls() - before) as f64 / count as f64;
         let p99 = waits[waits.len() * 99 / 100];
-        println!("steady at {limit} RPM: p99 {p99:?}, worst {:?}, {calls:.3} round trips a permit", waits[waits.len() - 1]);
+        println!(
+            "steady at {limit} RPM: p99 {p99:?}, worst {:?}, {calls:.3} round trips a permit",
+            waits[waits.len() - 1]
+        );
         assert!(server.most_in_a_minute().0 <= limit as usize);
         assert!(p99 <= millis(200), "{p99:?} at {limit}");
         assert!(calls <= most_calls, "{calls} round trips a permit at {limit}");
@@ -112,9 +121,8 @@ async fn a_large_prompt_gets_its_turn() {
 #[tokio::test(start_paused = true)]
 async fn weights_divide_what_there_is() {
     let (server, store) = (Server::default(), Flaky::new());
-    let weight = |id, weight| {
-        Member::new(id, &server, Fleet::new(store.clone()).weight(weight), rpm(60), |b| b)
-    };
+    let weight =
+        |id, weight| Member::new(id, &server, Fleet::new(store.clone()).weight(weight), rpm(60), |b| b);
     let both = [weight(0, 4), weight(1, 1)];
     let work = tokio::spawn({
         let both = both.to_vec();

@@ -102,7 +102,8 @@ impl Member {
             let response = server.answer(id, &request);
             async move { Ok::<_, std::io::Error>(response) }
         });
-        let mut request = Request::post("/v1beta/models/gemini-3-flash:generateContent").body(Full::default())?;
+        let mut request =
+            Request::post("/v1beta/models/gemini-3-flash:generateContent").body(Full::default())?;
         if tokens > 0 {
             request.extensions_mut().insert(InputTokens(tokens));
         }

@@ -38,7 +38,8 @@ impl Proxy {
                     let target = state.target.load(Relaxed);
                     let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await else { return };
                     let _ = (client.set_nodelay(true), server.set_nodelay(true));
-                    let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+                    let ((from_client, to_client), (from_server, to_server)) =
+                        (client.into_split(), server.into_split());
                     let up = carry(from_client, to_server, Arc::clone(&state), |state| &state.no_questions);
                     let down = carry(from_server, to_client, Arc::clone(&state), |state| &state.no_answers);
                     // Either end closes both.

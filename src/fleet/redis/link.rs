@@ -19,7 +19,7 @@ use crate::sync::{Mutex, lock};
 use crate::time;
 
 /// How long an attempt to connect may take.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT: Duration = Duration::from_secs(2);
 /// A connection is made anew after this, and the name looked up again.
 const MOST_AGE: Duration = Duration::from_secs(30 * 60);
 /// So many answers in a row that did not come end a connection.
@@ -105,7 +105,7 @@ impl Link {
         let state = match made.await {
             Ok(Ok(Ok(connection))) => State::Up(connection, time::now()),
             Ok(Ok(Err(error))) => State::Failed(error),
-            Ok(Err(_)) => State::Failed(StoreError::unreachable("no connection within 5 s")),
+            Ok(Err(_)) => State::Failed(StoreError::unreachable("no connection within 2 s")),
             Err(_) => State::Failed(StoreError::unreachable(
                 "connecting failed; rediss:// needs a CryptoProvider of rustls to be installed",
             )),
@@ -148,12 +148,16 @@ impl Source {
             return made.map(Connection::Many).map_err(|error| fault::of(&error, &self.secrets()));
         }
         // Our own timeout ends what takes too long; redis-rs's would not tell us.
-        let config = AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(None);
+        let config =
+            AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(None);
         self.one(config).await.map(Connection::One)
     }
 
     /// A connection to one server: the only one, the master, or any of a cluster.
-    pub(super) async fn one(&self, config: AsyncConnectionConfig) -> Result<MultiplexedConnection, StoreError> {
+    pub(super) async fn one(
+        &self,
+        config: AsyncConnectionConfig,
+    ) -> Result<MultiplexedConnection, StoreError> {
         let info = match self {
             Self::Server(info) => info.clone(),
             Self::Sentinel(sentinels, service, master) => self.master(sentinels, service, master).await?,
@@ -226,7 +230,10 @@ impl Connection {
 
     /// All of them at once where one server has all keys; one after another in a cluster. An error of the connection ends
     /// all, one of a command stands in its place.
-    pub(super) async fn commands(&mut self, commands: &[Cmd]) -> redis::RedisResult<Vec<redis::RedisResult<Value>>> {
+    pub(super) async fn commands(
+        &mut self,
+        commands: &[Cmd],
+    ) -> redis::RedisResult<Vec<redis::RedisResult<Value>>> {
         match self {
             Self::One(connection) => {
                 let mut pipe = Pipeline::with_capacity(commands.len());

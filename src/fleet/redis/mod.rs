@@ -10,7 +10,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::redis::{AsyncConnectionConfig, Cmd, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind, Value};
+use ::redis::{
+    AsyncConnectionConfig, Cmd, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind,
+    Value,
+};
 use tokio::sync::mpsc;
 
 use self::link::{Link, Source};
@@ -127,11 +130,20 @@ impl RedisStore {
         let place = |info: &ConnectionInfo| info.addr().to_string();
         let place = match &source {
             Source::Server(info) => place(info),
-            Source::Sentinel(sentinels, service, _) => format!("{service} of Sentinel {}", place(&sentinels[0])),
+            Source::Sentinel(sentinels, service, _) => {
+                format!("{service} of Sentinel {}", place(&sentinels[0]))
+            }
             Source::Cluster(nodes) => format!("cluster of {}", place(&nodes[0])),
         };
         let (timeout, split) = (Duration::from_millis(250), Duration::from_secs(5));
-        Self { link: Link::new(source), place, timeout, split, take: Script::new(TAKE), close: Script::new(CLOSE) }
+        Self {
+            link: Link::new(source),
+            place,
+            timeout,
+            split,
+            take: Script::new(TAKE),
+            close: Script::new(CLOSE),
+        }
     }
 
     /// How long an answer may take, from 10 ms to 10 s. Default 250 ms. Members keep to what they hold after that, and ask
@@ -182,13 +194,16 @@ impl RedisStore {
                     Ok(Value::BulkString(text)) => answers[at] = String::from_utf8(text).ok(),
                     Ok(Value::SimpleString(text)) => answers[at] = Some(text),
                     Ok(Value::Okay) => answers[at] = Some("OK".to_owned()),
-                    Ok(_) => return Err(StoreError::new(StoreFault::Unexpected, "an answer of another kind")),
+                    Ok(_) => {
+                        return Err(StoreError::new(StoreFault::Unexpected, "an answer of another kind"));
+                    }
                     Err(error) if error.code() == Some("NOSCRIPT") => commands.push(command(true, at)),
                     Err(error) => return Err(self.failed(&error)),
                 }
             }
         }
-        let none = || StoreError::new(StoreFault::Unexpected, "the script is forgotten as soon as it is sent");
+        let none =
+            || StoreError::new(StoreFault::Unexpected, "the script is forgotten as soon as it is sent");
         answers.into_iter().map(|answer| answer.ok_or_else(none)).collect()
     }
 
@@ -210,7 +225,13 @@ impl RedisStore {
     }
 
     #[cfg(test)]
-    pub(super) async fn close_at(&self, now: Micros, digest: &str, window: Micros, close: Close) -> Result<(), StoreError> {
+    pub(super) async fn close_at(
+        &self,
+        now: Micros,
+        digest: &str,
+        window: Micros,
+        close: Close,
+    ) -> Result<(), StoreError> {
         let args = wire::close(CHANNEL, &now.to_string(), digest, window, close);
         self.run(&self.close, &[(digest.to_owned(), args)]).await.map(drop)
     }
@@ -218,7 +239,8 @@ impl RedisStore {
 
 fn info(url: &str) -> Result<ConnectionInfo, ConfigError> {
     let wrong = ConfigError::new("url", "must be redis://[user:password@]host[:port][/db], or rediss://");
-    let known = ["redis://", "rediss://", "valkey://", "valkeys://"].iter().any(|scheme| url.starts_with(scheme));
+    let known =
+        ["redis://", "rediss://", "valkey://", "valkeys://"].iter().any(|scheme| url.starts_with(scheme));
     if !known {
         return Err(wrong);
     }
@@ -239,8 +261,14 @@ impl Store for RedisStore {
                 .map(|take| (take.key.digest.clone(), wire::take(CHANNEL, "", "", take)))
                 .collect();
             let texts = self.run(&self.take, &all).await?;
-            let none = || StoreError::new(StoreFault::Unexpected, "an answer that is none");
-            texts.iter().map(|text| wire::reply(text).ok_or_else(none)).collect()
+            let answers = texts.iter().zip(takes).map(|(text, take)| {
+                // One of another call shows that answers were lost on the way: all later ones would be one off.
+                wire::reply(text).filter(|reply| reply.call == take.call).ok_or_else(|| {
+                    self.link.drop_connection();
+                    StoreError::new(StoreFault::Unexpected, "an answer to another question")
+                })
+            });
+            answers.collect()
         })
     }
 

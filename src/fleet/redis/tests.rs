@@ -124,7 +124,8 @@ async fn a_wrong_password_is_denied_and_never_printed() {
 #[tokio::test]
 async fn the_rights_in_the_documentation_are_enough() {
     let Some((server, _)) = started().await else { return };
-    let rights = "+evalsha +eval +hello +info +time +hmget +hset +hdel +pexpire +publish +subscribe ~tg:1:* &tg:1:*";
+    let rights =
+        "+evalsha +eval +hello +info +time +hmget +hset +hdel +pexpire +publish +subscribe ~tg:1:* &tg:1:*";
     let mut words = vec!["ACL", "SETUSER", "fleet", "on", ">secret", "resetkeys", "resetchannels", "-@all"];
     words.extend(rights.split(' '));
     assert_eq!(server.say(&words), "OK");
