@@ -160,6 +160,17 @@ pub enum Event<'a> {
         /// What goes wrong so.
         harm: &'static str,
     },
+    /// A layer keeps as many keys as it may, all of them are needed, and a request of a further key goes out without
+    /// state: not limited, not counted, and not turned away.
+    ///
+    /// Told by the first such request, and again when there was room meanwhile; once a minute at most.
+    #[non_exhaustive]
+    KeysExhausted {
+        /// Which layer.
+        layer: Part,
+        /// How many keys it may keep: its `max_keys`.
+        max_keys: usize,
+    },
     /// The calls in flight have no limit any more.
     #[non_exhaustive]
     ConcurrencyLifted {

@@ -1,23 +1,44 @@
 //! State that layers keep per key: a bounded map that all clones share, a small cache of targets before it, and each
 //! service's memory of the last target it met.
 //!
-//! **Sharing**: the map lives behind the layer's `Arc`; what it hands out are `Arc`s of the states. **Bounds**: when
-//! `max_keys` are in use, states that are idle and that nobody holds are dropped; if there are none, further keys
-//! share one state, so that a caller who invents model names cannot fill the memory. **Dropping** a service drops
-//! its memory of the last key, and with it its claim on that state.
+//! **Sharing**: the map lives behind the layer's `Arc`; what it hands out are `Arc`s of the states. The cache and the
+//! services' memories hold weak references, so that nothing but a call or a waiter keeps a state in use.
+//!
+//! **Bounds**: at most `max_keys` states are kept. When another key comes, the state that is [needed](Need) least makes
+//! room: one that would be made anew just the same, or else one whose loss binds nobody wrongly. While all of them are
+//! needed (a call under way, somebody waiting, a closed door, a learnt limit), the newcomer is given a state of its
+//! own that lasts as long as its call. It is bound by nothing that was learnt before, of its own key or of another,
+//! and an event tells of it. No two keys ever share a state.
+//!
+//! **Cost**: a flood of new keys costs each newcomer a constant number of looks at other states, on average. A key is
+//! looked at for the first time when it has become the oldest of those that nobody has looked at yet, and is put aside
+//! if it is needed; those put aside are looked at again, at most [`LOOKS`] of them for each newcomer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use http::Request;
 use http::uri::PathAndQuery;
+use tokio::time::Instant;
 
+use crate::event::{Event, Observed};
+use crate::order::Part;
 use crate::target::{KeyLabel, ModelHint, Target};
+use crate::time;
 
 /// How many keys a layer keeps apart, where it has no setting of its own.
 pub(crate) const MAX_KEYS: usize = 1024;
+
+/// Looks at states that were put aside as needed, for each newcomer. What a newcomer does not use is saved up for
+/// later ones, up to one look at each state or [`MOST_LOOKS`].
+const LOOKS: usize = 16;
+const MOST_LOOKS: usize = 4096;
+
+/// How far apart the events are told that all keys are needed.
+const TOLD_AGAIN: Duration = Duration::from_secs(60);
 
 /// Locks, also where another thread panicked while it held the lock.
 ///
@@ -32,6 +53,9 @@ pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) struct Keyed<K, T> {
     states: Mutex<States<K, T>>,
     max_keys: usize,
+    /// Whose keys they are, for the event.
+    part: Part,
+    observer: Observed,
     recent: [Mutex<Option<Seen<T>>>; RECENT],
 }
 
@@ -39,36 +63,91 @@ pub(crate) struct Keyed<K, T> {
 const RECENT: usize = 16;
 
 struct States<K, T> {
-    by_key: HashMap<K, Arc<T>>,
-    /// What keys beyond the bound share.
-    overflow: Option<Arc<T>>,
-    /// Keys that were turned to the overflow since the map was last searched for idle states.
-    turned_away: usize,
+    by_key: HashMap<Arc<K>, Arc<T>>,
+    /// Keys that were not looked at since they were added, the oldest first. Each key of the map is here or in
+    /// `aside`, once.
+    fresh: VecDeque<Arc<K>>,
+    /// Keys that were needed when they were looked at, the next to look at first.
+    aside: VecDeque<Arc<K>>,
+    /// Looks at `aside` that are paid for.
+    looks: usize,
+    /// A key was turned away for lack of room, and none has found room since.
+    exhausted: bool,
+    told_at: Option<Instant>,
+}
+
+/// How much would be lost if a state were dropped and made anew. The order is that of the loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Need {
+    /// Nothing: no call taught it anything, or what it was taught is out of date.
+    Nothing,
+    /// Some counts. Nothing that it turns away or holds back, and nothing that a server's answer taught.
+    Counts,
+    /// What binds the calls of its key now: a closed door, a learnt limit, calls under way, somebody who waits.
+    All,
 }
 
 /// What a layer keeps per key.
 pub(crate) trait State {
-    /// Whether nothing would be lost if this state were dropped and made anew. Asked while nobody else holds it.
+    /// Whether nothing would be lost if this state were dropped and made anew.
     fn is_idle(&self) -> bool;
+
+    /// How much would be lost.
+    fn need(&self) -> Need {
+        if self.is_idle() { Need::Nothing } else { Need::All }
+    }
 }
 
 impl<K: Eq + Hash + Clone, T: State> Keyed<K, T> {
-    pub(crate) fn new(max_keys: usize) -> Self {
-        let states = States { by_key: HashMap::new(), overflow: None, turned_away: 0 };
-        Self { states: Mutex::new(states), max_keys, recent: std::array::from_fn(|_| Mutex::new(None)) }
+    pub(crate) fn new(max_keys: usize, part: Part, observer: Observed) -> Self {
+        let states = States {
+            by_key: HashMap::new(),
+            fresh: VecDeque::new(),
+            aside: VecDeque::new(),
+            looks: max_keys.min(MOST_LOOKS),
+            exhausted: false,
+            told_at: None,
+        };
+        let recent = std::array::from_fn(|_| Mutex::new(None));
+        Self { states: Mutex::new(states), max_keys, part, observer, recent }
     }
 
-    /// The state of this key, made if there is none.
+    /// The state of this key, made if there is none. Where all states are needed it is the caller's alone and is not
+    /// kept.
     pub(crate) fn get(&self, key: K, make: impl FnOnce(&K) -> T) -> Arc<T> {
         let mut states = lock(&self.states);
         if let Some(state) = states.by_key.get(&key) {
             return Arc::clone(state);
         }
-        if states.by_key.len() >= self.max_keys && !self.make_room(&mut states) {
-            return Arc::clone(states.overflow.get_or_insert_with(|| Arc::new(make(&key))));
+        // What makes room is dropped without the lock.
+        let (room, dropped) = states.make_room(self.max_keys);
+        if room {
+            let state = Arc::new(make(&key));
+            states.add(key, &state);
+            drop(states);
+            drop(dropped);
+            return state;
         }
+        let tell = states.turn_away();
+        drop(states);
+        drop(dropped);
+        if tell {
+            self.observer.tell(&Event::KeysExhausted { layer: self.part, max_keys: self.max_keys });
+        }
+        Arc::new(make(&key))
+    }
+
+    /// The state of this key, made and kept if there is none, also beyond the bound: for what is done by hand.
+    pub(crate) fn keep(&self, key: K, make: impl FnOnce(&K) -> T) -> Arc<T> {
+        let mut states = lock(&self.states);
+        if let Some(state) = states.by_key.get(&key) {
+            return Arc::clone(state);
+        }
+        let (_, dropped) = states.make_room(self.max_keys);
         let state = Arc::new(make(&key));
-        states.by_key.insert(key, Arc::clone(&state));
+        states.add(key, &state);
+        drop(states);
+        drop(dropped);
         state
     }
 
@@ -79,29 +158,20 @@ impl<K: Eq + Hash + Clone, T: State> Keyed<K, T> {
 
     /// Every key and its state, in no order. Keys beyond the bound are not among them.
     pub(crate) fn all(&self) -> Vec<(K, Arc<T>)> {
-        lock(&self.states).by_key.iter().map(|(key, state)| (key.clone(), Arc::clone(state))).collect()
+        lock(&self.states).by_key.iter().map(|(key, state)| (K::clone(key), Arc::clone(state))).collect()
     }
 
-    /// Drops the states that are idle and that nobody holds.
+    /// Drops the states of which nothing would be lost and that nobody holds.
     pub(crate) fn evict_idle(&self) {
-        self.evict(&mut lock(&self.states));
-    }
-
-    /// Looks for idle states, but not for each newcomer: a flood of new keys would search the whole map each time.
-    fn make_room(&self, states: &mut States<K, T>) -> bool {
-        if states.turned_away % (self.max_keys / 8).max(1) == 0 {
-            self.evict(states);
-        }
-        let room = states.by_key.len() < self.max_keys;
-        states.turned_away = if room { 0 } else { states.turned_away + 1 };
-        room
-    }
-
-    fn evict(&self, states: &mut States<K, T>) {
-        // The cache holds states, too, which is no reason to keep them.
-        self.recent.iter().for_each(|slot| drop(lock(slot).take()));
-        // A state whose only owner is the map can gain another one only through the map, whose lock is held here.
-        states.by_key.retain(|_, state| Arc::strong_count(state) > 1 || !state.is_idle());
+        let mut states = lock(&self.states);
+        let keys: Vec<_> = states.by_key.keys().map(Arc::clone).collect();
+        let dropped: Vec<_> =
+            keys.iter().filter_map(|key| states.drop_unless_needed(key, Need::Nothing).ok()).collect();
+        let States { by_key, fresh, aside, .. } = &mut *states;
+        fresh.retain(|key| by_key.contains_key(key));
+        aside.retain(|key| by_key.contains_key(key));
+        drop(states);
+        drop(dropped);
     }
 
     /// The state of a request's target: what this service or this layer remembers, or what `find` finds.
@@ -112,10 +182,10 @@ impl<K: Eq + Hash + Clone, T: State> Keyed<K, T> {
         request: &Request<B>,
         find: impl FnOnce(&Target<'_>) -> Arc<T>,
     ) -> Arc<T> {
-        match &memo.seen {
-            Some(seen) if seen.is_of(request) => Arc::clone(&seen.state),
-            _ => self.recall(memo, request, find),
+        if let Some(state) = memo.seen.as_ref().and_then(|seen| seen.state_of(request)) {
+            return state;
         }
+        self.recall(memo, request, find)
     }
 
     #[inline(never)]
@@ -126,19 +196,124 @@ impl<K: Eq + Hash + Clone, T: State> Keyed<K, T> {
         find: impl FnOnce(&Target<'_>) -> Arc<T>,
     ) -> Arc<T> {
         let slot = &self.recent[slot_of(request) % RECENT];
-        let known =
-            lock(slot).as_ref().filter(|seen| seen.is_of(request)).map(|seen| Arc::clone(&seen.state));
-        let state = known.unwrap_or_else(|| {
-            let state = find(&Target::of(request));
-            let old = lock(slot).replace(Seen::new(request, Arc::clone(&state)));
-            drop(old);
-            state
-        });
+        let known = lock(slot).as_ref().and_then(|seen| seen.state_of(request));
+        let state = match known {
+            Some(state) => state,
+            None => {
+                let state = find(&Target::of(request));
+                if !is_kept(&state) {
+                    return state;
+                }
+                let old = lock(slot).replace(Seen::new(request, &state));
+                drop(old);
+                state
+            }
+        };
         // A service that is cloned for one call need not remember anything.
         if std::mem::replace(&mut memo.called, true) {
-            memo.seen = Some(Seen::new(request, Arc::clone(&state)));
+            memo.seen = Some(Seen::new(request, &state));
         }
         state
+    }
+}
+
+/// Whether the map has this state, too, of which the caller has the one other reference. One that is not kept is not
+/// to be remembered: it ends with its call, and by the next one there may be room.
+fn is_kept<T>(state: &Arc<T>) -> bool {
+    Arc::strong_count(state) > 1
+}
+
+impl<K: Eq + Hash, T: State> States<K, T> {
+    fn add(&mut self, key: K, state: &Arc<T>) {
+        let key = Arc::new(key);
+        self.by_key.insert(Arc::clone(&key), Arc::clone(state));
+        self.fresh.push_back(key);
+    }
+
+    /// A newcomer found no room. Whether that is to be told.
+    fn turn_away(&mut self) -> bool {
+        if self.exhausted {
+            return false;
+        }
+        let now = time::now();
+        if self.told_at.is_some_and(|told| now.saturating_duration_since(told) < TOLD_AGAIN) {
+            // Still news, when the next newcomer comes later than that.
+            return false;
+        }
+        (self.exhausted, self.told_at) = (true, Some(now));
+        true
+    }
+
+    /// Whether there is room for one more, and what was dropped for it.
+    fn make_room(&mut self, max_keys: usize) -> (bool, Option<T>) {
+        if self.by_key.len() < max_keys {
+            self.exhausted = false;
+            return (true, None);
+        }
+        self.looks = (self.looks + LOOKS).min(max_keys.clamp(LOOKS, MOST_LOOKS));
+        let dropped = self.drop_least_needed();
+        let room = self.by_key.len() < max_keys;
+        if room {
+            self.exhausted = false;
+        }
+        (room, dropped)
+    }
+
+    fn drop_least_needed(&mut self) -> Option<T> {
+        // Each key comes this way once after it was added, so these looks are paid for by the newcomers.
+        while let Some(key) = self.fresh.pop_front() {
+            match self.drop_unless_needed(&key, Need::Nothing) {
+                Ok(state) => return Some(state),
+                Err(_) => self.aside.push_back(key),
+            }
+        }
+        let mut counts = None;
+        for _ in 0..self.looks.min(self.aside.len()) {
+            let key = self.aside.pop_front()?;
+            self.looks -= 1;
+            match self.drop_unless_needed(&key, Need::Nothing) {
+                Ok(state) => return Some(state),
+                Err(Need::Counts) if counts.is_none() => counts = Some(Arc::clone(&key)),
+                Err(_) => {}
+            }
+            self.aside.push_back(key);
+        }
+        let key = counts?;
+        let state = self.drop_unless_needed(&key, Need::Counts).ok()?;
+        // It stands no further from the end than was looked.
+        let at = self.aside.iter().rposition(|one| Arc::ptr_eq(one, &key))?;
+        self.aside.remove(at);
+        Some(state)
+    }
+
+    /// Takes the state of this key out of the map if nobody holds it and no more than `most` would be lost. Who takes
+    /// it for the last one gets it by value, so that no call can have come between the look and the drop: a state
+    /// that is held is reached through the map, whose lock is held here, or through a weak reference, which finds
+    /// it whole or not at all.
+    fn drop_unless_needed(&mut self, key: &Arc<K>, most: Need) -> Result<T, Need> {
+        let Some(state) = self.by_key.get(key) else { return Err(Need::All) };
+        if Arc::strong_count(state) > 1 {
+            return Err(Need::All);
+        }
+        let need = state.need();
+        if need > most {
+            return Err(need);
+        }
+        let Some(state) = self.by_key.remove(key) else { return Err(Need::All) };
+        let state = match Arc::try_unwrap(state) {
+            Ok(state) => state,
+            Err(held) => {
+                self.by_key.insert(Arc::clone(key), held);
+                return Err(Need::All);
+            }
+        };
+        // Somebody may have held it between the look above and the moment in which it became ours.
+        let need = state.need();
+        if need > most {
+            self.by_key.insert(Arc::clone(key), Arc::new(state));
+            return Err(need);
+        }
+        Ok(state)
     }
 }
 
@@ -180,7 +355,7 @@ struct Seen<T> {
     path: PathAndQuery,
     label: Option<KeyLabel>,
     hint: Option<ModelHint>,
-    state: Arc<T>,
+    state: Weak<T>,
 }
 
 impl<T> Memo<T> {
@@ -190,15 +365,21 @@ impl<T> Memo<T> {
 }
 
 impl<T> Seen<T> {
-    fn new<B>(request: &Request<B>, state: Arc<T>) -> Self {
+    fn new<B>(request: &Request<B>, state: &Arc<T>) -> Self {
         let path = request.uri().path_and_query().cloned();
         Self {
             method: request.method().clone(),
             path: path.unwrap_or_else(|| PathAndQuery::from_static("/")),
             label: request.extensions().get().cloned(),
             hint: request.extensions().get().cloned(),
-            state,
+            state: Arc::downgrade(state),
         }
+    }
+
+    /// The state, if it is that of this request's target and was not dropped.
+    #[inline(always)]
+    fn state_of<B>(&self, request: &Request<B>) -> Option<Arc<T>> {
+        if self.is_of(request) { self.state.upgrade() } else { None }
     }
 
     #[inline(always)]
@@ -220,97 +401,5 @@ impl<T> Clone for Memo<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-
-    #[derive(Default)]
-    struct Busy(AtomicBool);
-    impl State for Busy {
-        fn is_idle(&self) -> bool {
-            !self.0.load(Ordering::Relaxed)
-        }
-    }
-
-    #[test]
-    fn a_key_has_one_state() {
-        let keyed = Keyed::new(8);
-        let state = keyed.get("a", |_| Busy::default());
-        assert!(Arc::ptr_eq(&state, &keyed.get("a", |_| Busy::default())));
-        assert!(!Arc::ptr_eq(&state, &keyed.get("b", |_| Busy::default())));
-        assert!(keyed.peek(&"c").is_none());
-        assert_eq!(keyed.all().len(), 2);
-    }
-
-    #[test]
-    fn what_is_held_or_busy_is_never_dropped() {
-        let keyed = Keyed::new(2);
-        let held = keyed.get(0, |_| Busy::default());
-        keyed.get(1, |_| Busy::default()).0.store(true, Ordering::Relaxed);
-        // Both stay, so the others share one.
-        let third = keyed.get(2, |_| Busy::default());
-        assert!(Arc::ptr_eq(&third, &keyed.get(3, |_| Busy::default())));
-        assert!(Arc::ptr_eq(&held, &keyed.get(0, |_| Busy::default())));
-        assert!(!keyed.get(1, |_| Busy::default()).is_idle());
-        // Let go, it makes room for the next one.
-        drop(held);
-        keyed.evict_idle();
-        assert!(keyed.peek(&0).is_none());
-        assert!(!Arc::ptr_eq(&third, &keyed.get(4, |_| Busy::default())));
-    }
-
-    #[test]
-    fn a_flood_of_keys_stays_within_the_bound() {
-        let keyed = Keyed::new(16);
-        for key in 0..100_000 {
-            keyed.get(key, |_| Busy(AtomicBool::new(key % 3 == 0)));
-        }
-        assert!(keyed.all().len() <= 16);
-    }
-
-    #[test]
-    fn a_memo_answers_for_the_same_target_only() {
-        let keyed: Keyed<u8, Busy> = Keyed::new(8);
-        let mut memo = Memo::new();
-        let found = AtomicU32::new(0);
-        let request = |path: &str, label: Option<&str>| {
-            let mut request = Request::post(path).body(()).expect("a valid request");
-            if let Some(label) = label {
-                request.extensions_mut().insert(KeyLabel::new(label));
-            }
-            request
-        };
-        let mut ask = |request: &Request<()>| {
-            let before = found.load(Ordering::Relaxed);
-            keyed.of_request(&mut memo, request, |_| {
-                found.fetch_add(1, Ordering::Relaxed);
-                Arc::new(Busy::default())
-            });
-            found.load(Ordering::Relaxed) > before
-        };
-        let path = "/v1beta/models/gemini-2.5-flash:generateContent";
-        assert!(ask(&request(path, None)));
-        assert!(!ask(&request(path, None)));
-        assert!(ask(&request(path, Some("a"))));
-        assert!(!ask(&request(path, Some("a"))));
-        assert!(ask(&request(path, Some("b"))));
-        assert!(ask(&request("/v1beta/models/gemini-2.5-pro:generateContent", Some("b"))));
-        let mut hinted = request("/v1beta/models/gemini-2.5-pro:generateContent", Some("b"));
-        hinted.extensions_mut().insert(ModelHint::new("x"));
-        assert!(ask(&hinted));
-        *hinted.method_mut() = http::Method::GET;
-        assert!(ask(&hinted));
-        assert!(!ask(&hinted));
-        assert!(!ask(&hinted));
-        // A service that was made for one call finds what another one has met.
-        memo = Memo::new();
-        keyed.of_request(&mut memo, &hinted, |_| panic!("the layer remembers it"));
-        keyed.evict_idle();
-        let found = std::cell::Cell::new(false);
-        keyed.of_request(&mut Memo::new(), &hinted, |_| {
-            found.set(true);
-            Arc::new(Busy::default())
-        });
-        assert!(found.get(), "what was dropped is not remembered");
-    }
-}
+#[path = "keyed_tests.rs"]
+mod tests;

@@ -93,6 +93,7 @@
 //! [`timeout`]'s cuts a call that is under way.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod blame;
 pub mod circuit_breaker;
 pub mod classify;
 pub mod concurrency;
@@ -105,6 +106,7 @@ pub mod fallback;
 pub mod fleet;
 pub mod google_rpc;
 pub mod guide;
+mod held;
 mod keyed;
 mod latency;
 pub mod observe;

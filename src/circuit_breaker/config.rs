@@ -9,6 +9,7 @@ use super::{MAX_PROBES, SECOND, nanos};
 use crate::error::ConfigError;
 use crate::event::{Observed, Observer};
 use crate::keyed::{Keyed, MAX_KEYS};
+use crate::order::Part;
 use crate::rng::Chance;
 use crate::sync::AtomicUsize;
 use crate::target::{Target, TargetKey};
@@ -35,15 +36,15 @@ impl CircuitBreakerBuilder {
                 mode: Mode::Automatic,
                 window: 30 * SECOND,
                 min_calls: 20,
-                failure_share: 0.5,
-                consecutive: 13,
+                failure_share: 0.95,
+                consecutive: 20,
                 slow_share: f64::INFINITY,
-                open: 2 * SECOND,
-                open_factor: 1.5,
+                open: SECOND,
+                open_factor: 1.1,
                 open_max: 15 * SECOND,
                 max_server_delay: 300 * SECOND,
-                probes: 1,
-                successes: 2,
+                probes: 4,
+                successes: 1,
                 lease: 120 * SECOND,
                 ramp: 30 * SECOND,
             },
@@ -196,8 +197,13 @@ impl CircuitBreakerBuilder {
         self
     }
 
-    /// How many circuits are kept apart, from 1 to a million. Default 1024. Beyond it those that are idle are dropped;
-    /// if there are none, all further keys share one.
+    /// How many keys have a circuit, from 1 to a million. Default 1024.
+    ///
+    /// When another key comes, the circuit that is needed least is dropped: first one that has counted nothing, then
+    /// one that is closed and only has some counts. If all of them are needed (open, half-open, ramping, forced, or
+    /// with a call under way), a call of a further key goes through and counts nothing: no key is ever bound by another
+    /// one's circuit. The observer is told with [`Event::KeysExhausted`](crate::event::Event::KeysExhausted).
+    /// Circuits that are set [by hand](super::Circuits) are kept beyond the bound.
     pub const fn max_keys(mut self, keys: usize) -> Self {
         self.max_keys = keys;
         self
@@ -232,6 +238,7 @@ impl CircuitBreakerBuilder {
             }
             rules.slow_share = share;
         }
+        let keyed = Keyed::new(self.max_keys, Part::CircuitBreaker, self.observer.clone());
         let common = Arc::new(Common {
             rules,
             slow: self.slow.map(|(threshold, _)| threshold),
@@ -242,7 +249,7 @@ impl CircuitBreakerBuilder {
             epoch: time::now(),
             unwell: AtomicUsize::new(0),
         });
-        let shared = Shared { common, keyed: Keyed::new(self.max_keys), key_by: self.key_by };
+        let shared = Shared { common, keyed, key_by: self.key_by };
         Ok(CircuitBreakerLayer { shared: Arc::new(shared) })
     }
 }

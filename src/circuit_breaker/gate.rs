@@ -26,6 +26,7 @@ use super::Nanos;
 use super::error::Why;
 use super::state::{Admission, Change, Denial, Machine, Pass};
 use super::transition::Cause;
+use crate::blame::Caller;
 use crate::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lock};
 
 const PENDING: u64 = 0xff;
@@ -34,6 +35,9 @@ const EVEN: u64 = 1 << 9;
 
 /// How many successes are counted at once. At most 256.
 const BATCH: u64 = 8;
+
+/// Everybody. No caller has this number: they are even or 0...
+const ALL: Caller = Caller::MAX - 1;
 
 /// Changes that are remembered per circuit.
 const HISTORY: usize = 16;
@@ -47,6 +51,8 @@ pub(super) struct Gate {
     /// Read beside `shut` and not together with it: in the instant of a change the two may speak of different
     /// openings. Only the text of an error depends on it.
     opened: AtomicU64,
+    /// Whom `shut` turns away: a caller, or [`ALL`]. Beside it as well.
+    shut_for: AtomicU64,
     inside: Mutex<Inside>,
 }
 
@@ -68,6 +74,7 @@ impl Gate {
             word: AtomicU64::new(word_of(&machine)),
             shut: AtomicU64::new(machine.shut()),
             opened: AtomicU64::new(0),
+            shut_for: AtomicU64::new(ALL),
             inside: Mutex::new(Inside {
                 machine,
                 history: VecDeque::new(),
@@ -88,18 +95,19 @@ impl Gate {
 
     /// A denial, where that needs no lock.
     #[inline]
-    pub(super) fn deny_shut(&self, now: Nanos) -> Option<Denial> {
+    pub(super) fn deny_shut(&self, now: Nanos, caller: Caller) -> Option<Denial> {
         let until = self.shut.load(Ordering::Relaxed);
-        (now < until).then(|| {
+        let shut_for = self.shut_for.load(Ordering::Relaxed);
+        (now < until && (shut_for == ALL || shut_for == caller)).then(|| {
             let (since, cause) = unpack(self.opened.load(Ordering::Relaxed));
             Denial { until, since: since.min(now), why: Why::Opened(cause) }
         })
     }
 
     /// Decides with the lock. Whether there is something to tell comes second.
-    pub(super) fn admit(&self, now: Nanos, unwell: &AtomicUsize) -> (Admission, bool) {
+    pub(super) fn admit(&self, now: Nanos, caller: Caller, unwell: &AtomicUsize) -> (Admission, bool) {
         let mut inside = self.enter(now, unwell);
-        let (admission, change) = inside.machine.admit(now);
+        let (admission, change) = inside.machine.admit(now, caller);
         (admission, inside.note(change))
     }
 
@@ -223,6 +231,7 @@ impl Drop for Entered<'_> {
     fn drop(&mut self) {
         let machine = &self.inside.machine;
         let (word, shut) = (word_of(machine), machine.shut());
+        self.gate.shut_for.store(machine.shut_for().unwrap_or(ALL), Ordering::Relaxed);
         self.gate.opened.store(pack(machine.since(), machine.cause()), Ordering::Relaxed);
         self.gate.shut.store(shut, Ordering::Relaxed);
         self.gate.word.store(word, Ordering::Relaxed);

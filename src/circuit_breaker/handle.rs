@@ -8,7 +8,7 @@ use super::error::CircuitOpen;
 use super::key::{Key, Shared};
 use super::state::{Change, Machine};
 use super::transition::{CircuitState, Mode, Transition};
-use crate::target::{Target, TargetKey};
+use crate::target::{KeyLabel, Target, TargetKey};
 
 /// The circuits of a layer, to look at and to act on. Made by
 /// [`CircuitBreakerLayer::handle`](super::CircuitBreakerLayer::handle).
@@ -54,7 +54,7 @@ impl Circuits {
         Self { shared }
     }
 
-    /// The keys of all circuits, in no order. One that keys beyond the bound share is not among them.
+    /// The keys of all circuits, in no order.
     #[must_use]
     pub fn keys(&self) -> Vec<TargetKey> {
         self.shared.keyed.all().into_iter().map(|(key, _)| key).collect()
@@ -77,9 +77,10 @@ impl Circuits {
     pub(crate) fn turns_away(&self, target: &Target<'_>) -> Option<Box<CircuitOpen>> {
         let key = self.shared.keyed.peek(&self.shared.key_of(target))?;
         let now = key.common.now();
+        let caller = target.label().map_or(0, KeyLabel::caller);
         let look = |machine: &mut Machine, _: &_| {
             // Behind a circuit that has closed a request waits for milliseconds.
-            let denial = if machine.is_ramping(now) { None } else { machine.refuse(now) };
+            let denial = if machine.is_ramping(now) { None } else { machine.refuse(now, caller) };
             (denial, None)
         };
         let (denial, _) = key.gate.with(now, &key.common.unwell, look);

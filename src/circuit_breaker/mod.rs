@@ -44,7 +44,7 @@
 //! | [`probes`](CircuitBreakerBuilder::probes), [`probe_lease`](CircuitBreakerBuilder::probe_lease) | one at a time, lost after 120 s |
 //! | [`probe_successes`](CircuitBreakerBuilder::probe_successes) | 2 close it, one failure opens it |
 //! | [`ramp`](CircuitBreakerBuilder::ramp) | 30 s: from 10 calls a second, or a quarter of those before the outage, doubling every 7.5 s; back by a second for each failure, forward by half of one for each success after it |
-//! | [`key_by`](CircuitBreakerBuilder::key_by), [`max_keys`](CircuitBreakerBuilder::max_keys) | surface, model, project and location; 1024 |
+//! | [`key_by`](CircuitBreakerBuilder::key_by), [`max_keys`](CircuitBreakerBuilder::max_keys) | surface, model, project and location; 1024, beyond it the one that is needed least is dropped |
 //!
 //! However many calls went well before, a full outage opens the circuit with its thirteenth failure: old successes do not
 //! have to be outnumbered.

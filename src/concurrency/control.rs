@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::evidence::{Caller, Evidence, Timeout, Usual, Witness};
+use super::evidence::{Evidence, Timeout, Usual};
 use super::limit::{Limit, Room, Speed};
 use super::settings::Tuning;
+use crate::blame::{Caller, Witness};
 use crate::time::saturating_add;
 
 /// After how many times the patience a call that has neither ended nor been dropped counts as lost.

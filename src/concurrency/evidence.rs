@@ -26,6 +26,8 @@
 //! **What stays unseen.** A server that answers nobody is noticed with the first timeout by who has had answers before,
 //! at 20 calls a second and at one in 10 s alike: one patience after the trouble began, plus the time to the next call.
 
+use crate::blame::{Caller, Witness};
+
 /// The score at which the limit is cut. A little less than what three thirds add up to.
 const ALARM: f64 = 0.99;
 
@@ -43,37 +45,6 @@ const NO_NEWS: f64 = 0.25;
 
 /// With fewer answers, each timeout weighs a third.
 const EXPERIENCE: u32 = 10;
-
-/// A caller, by a number made of its label; all requests without one are one caller.
-pub(super) type Caller = u64;
-
-/// Whose timeouts the evidence is made of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Witness {
-    #[default]
-    Nobody,
-    /// All of them are this caller's: they may be its own fault, and bind nobody else.
-    One(Caller),
-    Many,
-}
-
-impl Witness {
-    fn and(self, caller: Caller) -> Self {
-        match self {
-            Self::Nobody => Self::One(caller),
-            Self::One(known) if known == caller => self,
-            _ => Self::Many,
-        }
-    }
-
-    /// Whether what these have seen holds this caller back, too.
-    pub(super) fn binds(self, caller: Caller) -> bool {
-        match self {
-            Self::Nobody | Self::Many => true,
-            Self::One(known) => known == caller,
-        }
-    }
-}
 
 /// A call that timed out, and what happened while it waited.
 #[derive(Clone, Copy, Debug)]
@@ -280,14 +251,5 @@ mod tests {
         assert!(!evidence.is_none());
         evidence.quick_answer(8);
         assert!(evidence.is_none() && evidence.witness() == Witness::Nobody);
-    }
-
-    #[test]
-    fn one_callers_timeouts_bind_that_caller() {
-        let mut evidence = Evidence::default();
-        evidence.timeout(Timeout { caller: 7, ..ALONE }, 1.0);
-        assert!(evidence.witness().binds(7) && !evidence.witness().binds(8) && !evidence.witness().binds(0));
-        evidence.timeout(Timeout { caller: 8, ..ALONE }, 1.0);
-        assert_eq!(evidence.witness(), Witness::Many);
     }
 }

@@ -10,6 +10,7 @@ use tower_service::Service;
 use super::gate::{Place, Slot, Turn};
 use super::{ConcurrencyLimited, Refusal};
 use crate::error::BoxError;
+use crate::held;
 use crate::order::{self, Part};
 use crate::time;
 use crate::verdict::{Signal, Verdict};
@@ -109,8 +110,8 @@ where
                     };
                 }
                 StateProj::Waiting { waiting } => {
-                    ready!(waiting.poll_turn(cx))?;
-                    ready!(waiting.service.poll_ready(cx)).map_err(Into::into)?;
+                    ready!(held::hold(waiting.poll_turn(cx)))?;
+                    ready!(held::hold(waiting.service.poll_ready(cx))).map_err(Into::into)?;
                     let request = waiting.request.take().expect("it is sent once");
                     let slot = waiting.slot.take();
                     let future = waiting.service.call(request);

@@ -16,9 +16,10 @@ use tokio::time::Instant;
 
 use super::ConcurrencyState;
 use super::control::{Control, Said, Start};
-use super::evidence::{Caller, Usual};
+use super::evidence::Usual;
 use super::limit::{Limit, Room};
 use super::settings::Settings;
+use crate::blame::Caller;
 use crate::event::{Event, Observed};
 use crate::keyed::{State, lock};
 use crate::rng::Stream;

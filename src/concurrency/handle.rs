@@ -27,8 +27,8 @@ impl ConcurrencyHandle {
         Self { shared }
     }
 
-    /// Every key that the layer knows and its state, in no order. Keys beyond
-    /// [`max_keys`](super::AdaptiveConcurrencyBuilder::max_keys) are not among them.
+    /// Every key that the layer knows and its state, in no order. A call that found no room among
+    /// [`max_keys`](super::AdaptiveConcurrencyBuilder::max_keys) is not among them.
     #[must_use]
     pub fn all(&self) -> Vec<(TargetKey, ConcurrencyState)> {
         self.shared.gates.all().into_iter().map(|(key, gate)| (key, gate.state())).collect()

@@ -6,6 +6,7 @@ use super::gate::Gate;
 use super::settings::Settings;
 use super::{AdaptiveConcurrency, AdaptiveConcurrencyBuilder, ConcurrencyHandle};
 use crate::keyed::Keyed;
+use crate::order::Part;
 use crate::target::{Target, TargetKey};
 
 /// Puts [`AdaptiveConcurrency`] around a service. See the [module documentation](super).
@@ -37,7 +38,7 @@ impl AdaptiveConcurrencyLayer {
     }
 
     pub(super) fn of(settings: Settings) -> Self {
-        let gates = Keyed::new(settings.max_keys);
+        let gates = Keyed::new(settings.max_keys, Part::Concurrency, settings.observer.clone());
         Self { shared: Arc::new(Shared { settings: Arc::new(settings), gates }) }
     }
 

@@ -62,7 +62,7 @@
 //! | [`lift_after`](AdaptiveConcurrencyBuilder::lift_after) | 120 s |
 //! | [`max_wait`](AdaptiveConcurrencyBuilder::max_wait) | 120 s, for requests without a deadline |
 //! | [`max_queued`](AdaptiveConcurrencyBuilder::max_queued) | 100,000 per key |
-//! | [`max_keys`](AdaptiveConcurrencyBuilder::max_keys) | 1,024 |
+//! | [`max_keys`](AdaptiveConcurrencyBuilder::max_keys) | 1,024; beyond it one without a limit is dropped |
 //!
 //! # Sharing and dropping
 //!

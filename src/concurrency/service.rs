@@ -5,14 +5,13 @@ use std::task::{Context, Poll};
 use http::{Request, Response};
 use tower_service::Service;
 
-use super::evidence::Caller;
 use super::future::{State, Waiting};
 use super::gate::{Entry, Gate};
 use super::layer::Shared;
 use super::{ConcurrencyLimited, Refusal, ResponseFuture};
+use crate::blame::caller;
 use crate::error::BoxError;
 use crate::keyed::Memo;
-use crate::target::KeyLabel;
 use crate::time;
 use crate::timeout::Deadline;
 
@@ -84,12 +83,6 @@ where
             Err(gate) => self.call_limited(request, &gate),
         }
     }
-}
-
-/// Who asks: a hash of the label that the caller gave its key, 0 without one.
-#[inline]
-fn caller<B>(request: &Request<B>) -> Caller {
-    request.extensions().get::<KeyLabel>().map_or(0, KeyLabel::caller)
 }
 
 impl<S: Clone> AdaptiveConcurrency<S> {

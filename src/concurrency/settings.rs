@@ -163,8 +163,11 @@ impl AdaptiveConcurrencyBuilder {
         self
     }
 
-    /// How many keys are kept apart: from 1 to 1,000,000, default 1,024. When as many are in use, further ones
-    /// share one limit.
+    /// How many keys have a state: from 1 to 1,000,000, default 1,024.
+    ///
+    /// When another key comes, one without a limit and without a call in flight is dropped. If there is none, a call
+    /// of a further key has no limit and counts for none: no key is ever bound by another one's limit. The observer
+    /// is told with [`Event::KeysExhausted`](crate::event::Event::KeysExhausted).
     pub const fn max_keys(mut self, keys: usize) -> Self {
         self.settings.max_keys = keys;
         self

@@ -48,7 +48,7 @@ type WallClock = Box<dyn Fn() -> SystemTime + Send + Sync>;
 ///
 /// The lines of other events begin with `time` and `event`, too (`attempt_failed`, `budget_charged`, `waiting`,
 /// `recovered`, `gave_up`, `queued`, `rate_limited`, `quota_exceeded`, `settled`, `circuit_changed`,
-/// `concurrency_cut`, `concurrency_lifted`); their other members bear the names of the event's fields, variants of
+/// `concurrency_cut`, `concurrency_lifted`, `keys_exhausted`); their other members bear the names of the event's fields, variants of
 /// enums in snake case, waits as `wait_ms`, instants as `in_ms`, from now.
 ///
 /// A line is made outside the lock and written by one `write_all` under it, so lines of threads do not mix. Nothing is
@@ -284,6 +284,12 @@ impl<W: Write> JsonLines<W> {
                 line.maybe("rpm", limits.of(Dimension::RequestsPerMinute));
                 line.maybe("tpm", limits.of(Dimension::InputTokensPerMinute));
                 line.maybe("rpd", limits.of(Dimension::RequestsPerDay));
+                line
+            }
+            Event::KeysExhausted { layer, max_keys } => {
+                let mut line = self.begin("keys_exhausted");
+                line.member("layer", layer.as_str());
+                line.member("max_keys", &max_keys);
                 line
             }
             Event::Finished { .. } => return,

@@ -48,6 +48,7 @@ use crate::verdict::Verdict;
 /// | `circuit_state` | gauge | `key` | 0 closed, 1 half-open, 2 open |
 /// | `concurrency_cuts_total` | counter | `model` | cuts of the calls in flight |
 /// | `concurrency_limit` | gauge | `key` | the limit at the last cut; +Inf once it was lifted |
+/// | `keys_exhausted_total` | counter | `layer` | times that a layer began to leave further keys without state |
 ///
 /// `outcome` is `complete`, `failed` or `dropped`; `kind` a [`Kind`](crate::Kind), or `none`; `model` is `none` where
 /// nothing names it; the other words are the variants of their enums in snake case. `key` is a [`TargetKey`] as it prints: surface, model, place and label.
@@ -210,6 +211,9 @@ impl Observer for Metrics {
                 let [model, pool] = self.quota(key);
                 counter!("tower_gemini_limits_differ_total", vec![model, pool]).increment(1);
             }
+            Event::KeysExhausted { layer, .. } => {
+                counter!("tower_gemini_keys_exhausted_total", "layer" => layer.as_str()).increment(1);
+            }
             // Misplaced is told once, to who writes the program.
             Event::Settled { used: None, .. } | Event::Misplaced { .. } => {}
             Event::Finished { call } => self.finished(call),
@@ -270,6 +274,7 @@ fn describe() {
         ("tower_gemini_settled_tokens_total", Unit::Count, "Input tokens charged and used"),
         ("tower_gemini_circuit_changes_total", Unit::Count, "Changes of circuits"),
         ("tower_gemini_concurrency_cuts_total", Unit::Count, "Cuts of the calls in flight"),
+        ("tower_gemini_keys_exhausted_total", Unit::Count, "Times that further keys were left without state"),
     ] {
         describe_counter!(name, unit, text);
     }

@@ -155,6 +155,9 @@ impl Observer for Tracing {
             Event::LimitsDiffer { key, limits } => {
                 warn!(target: "tower_gemini", %key, ?limits, "members of the fleet were given different limits");
             }
+            Event::KeysExhausted { layer, max_keys } => {
+                warn!(target: "tower_gemini", layer = layer.as_str(), max_keys, "all keys are in use");
+            }
             Event::Finished { call } => finished(call),
         }
     }

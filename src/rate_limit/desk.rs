@@ -6,6 +6,15 @@
 //!
 //! One waiter, the *driver*, owns the timer for the next change. Everybody else is woken once, with their answer.
 //! When the driver leaves, another one is woken to take over.
+//!
+//! Nobody depends on the driver, nor on anybody else who waits: a future may be polled once and then kept without being
+//! polled again, or be forgotten. So each waiter has a timer of its own for the instant at which its turn comes if all
+//! before it take theirs, and not after its deadline; the first [`NEAR`] look right after the driver should have acted.
+//! Whoever is woken by it acts as the driver should have, and takes its place. While everybody is polled, these timers
+//! are cancelled before they fire.
+//!
+//! A grant must be fetched within a bound, or it passes on to the next. Its owner, when it is polled again, is back in
+//! its old place.
 
 use std::time::Duration;
 
@@ -16,12 +25,35 @@ use super::limits::Dimension;
 use super::queue::{NEVER, Place, Queue};
 use super::refusal::{Refusal, Why};
 use super::window::Nanos;
+use crate::keyed::Need;
 use crate::latency::Latency;
 
 /// How many behind the head are looked at for one that fits before it.
 const BACKFILL: usize = 64;
+/// How long after a key's last request the limits that it was taught are worth more than another key's place.
+const REMEMBERED: Nanos = 3600 * 1_000_000_000;
 /// How many of those that are let through are exchanged for one that fits better.
 const EXCHANGES: usize = 4;
+
+/// How many behind the head look right after the driver should have acted.
+const NEAR: u32 = 8;
+/// Before a waiter whose turn has come, those that are not polled are looked for until so many were found that are.
+const POLLED: usize = 64;
+/// Those who look again because their turn cannot be told do so within so many ticks.
+const SPREAD: u32 = 64;
+
+/// How long waiters are waited for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// How long a grant may go unfetched while others wait.
+    pub(super) fetch: Nanos,
+    /// What timers for the same instant are apart.
+    pub(super) tick: Nanos,
+}
+
+impl Patience {
+    pub(super) const DEFAULT: Self = Self { fetch: 1_000_000_000, tick: 1_000_000 };
+}
 
 #[derive(Debug)]
 pub(super) struct Desk<W> {
@@ -29,6 +61,7 @@ pub(super) struct Desk<W> {
     queue: Queue<W>,
     max_queue: usize,
     waits: bool,
+    patience: Patience,
     /// When the next one may be admitted, if nothing happens before.
     next: Nanos,
     /// Who owns the timer.
@@ -43,6 +76,11 @@ pub(super) struct Desk<W> {
     latency: Latency,
     /// When the last one has joined the queue.
     joined_at: Option<Nanos>,
+    /// A call ended in a way that says something of its key: not one that was never sent, and none that was refused
+    /// with a 4xx, which any name can earn.
+    taught: bool,
+    /// When a request came last.
+    asked_at: Nanos,
 }
 
 /// Of a request that would be answered too late.
@@ -72,19 +110,20 @@ pub(super) enum Arrival {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Look {
     Answered(Result<Receipt, Refusal>),
-    /// Not yet; somebody will wake it.
-    Waiting,
-    /// Not yet, and this waiter is the driver: look again at this instant.
+    /// Not yet; somebody will wake it, and if nobody does, [watch](Desk::watch) at this instant.
+    Waiting(Nanos),
+    /// Not yet, and this waiter is the driver: [watch](Desk::watch) at this instant.
     Driving(Nanos),
 }
 
 impl<W> Desk<W> {
-    pub(super) const fn new(ledger: Ledger, max_queue: usize, waits: bool) -> Self {
+    pub(super) const fn new(ledger: Ledger, max_queue: usize, waits: bool, patience: Patience) -> Self {
         Self {
             ledger,
             queue: Queue::new(),
             max_queue,
             waits,
+            patience,
             next: NEVER,
             driver: None,
             armed: NEVER,
@@ -92,12 +131,15 @@ impl<W> Desk<W> {
             woken: Vec::new(),
             latency: Latency::new(),
             joined_at: None,
+            taught: false,
+            asked_at: 0,
         }
     }
 
     /// The usual case: nobody waits, and the request fits.
     #[inline]
     pub(super) fn grant(&mut self, now: Nanos, cost: Cost) -> Option<Receipt> {
+        self.asked_at = now;
         if self.queue.is_empty() {
             if let Admission::Granted(receipt) = self.ledger.admit(now, cost) {
                 return Some(receipt);
@@ -116,6 +158,7 @@ impl<W> Desk<W> {
 
     /// A request arrives that goes before all who wait.
     pub(super) fn arrive_first(&mut self, now: Nanos, cost: Cost, deadline: Nanos) -> Arrival {
+        self.asked_at = now;
         if let Admission::Granted(receipt) = self.ledger.admit(now, cost) {
             return Arrival::Granted(receipt);
         }
@@ -128,6 +171,18 @@ impl<W> Desk<W> {
 
     fn wait_for_turn(&mut self, now: Nanos, cost: Cost, deadline: Nanos, first: bool) -> Arrival {
         let now = self.ledger.look(now);
+        if self.queue.fetched_by() <= now {
+            // Somebody waits for it now.
+            self.take_back(now);
+            if first || self.queue.is_empty() {
+                if let Admission::Granted(receipt) = self.ledger.admit(now, cost) {
+                    // There may be more than one has taken.
+                    self.advance(now);
+                    return Arrival::Granted(receipt);
+                }
+            }
+            self.advance(now);
+        }
         let ahead = if first { (0, 0) } else { (self.queue.len() as u64, self.queue.tokens()) };
         let forecast = match self.ledger.forecast(now, ahead, cost) {
             Ok(forecast) => forecast,
@@ -152,12 +207,15 @@ impl<W> Desk<W> {
         if !first && !in_time && forecast.at <= deadline {
             return self.last_resort(now, cost, Refusal { is_final: true, ..refusal(Why::Deadline) });
         }
-        if self.queue.used() >= self.max_queue {
+        if self.queue.busy() >= self.max_queue {
             return refuse(Why::Queue);
         }
+        // Its turn, if all before it take theirs. Not a moment later: who is served late by its own timer would make all
+        // those behind it late.
+        let look_at = forecast.at.min(deadline);
         let place = match first {
-            true => self.queue.join_first(cost, forecast.tokens, deadline),
-            false => self.queue.join(cost, forecast.tokens, deadline),
+            true => self.queue.join_first(cost, forecast.tokens, deadline, look_at),
+            false => self.queue.join(cost, forecast.tokens, deadline, look_at),
         };
         self.joined_at = Some(now);
         if self.queue.len() == 1 || first || (self.passing && self.queue.len() <= BACKFILL + 1) {
@@ -171,17 +229,98 @@ impl<W> Desk<W> {
         self.ledger.try_over(now, cost).map_or(Arrival::Refused(refusal), Arrival::Granted)
     }
 
-    /// A waiter looks whether it was answered, and leaves a way to wake it where it was not.
-    pub(super) fn look(&mut self, place: Place, waker: impl FnOnce(&mut Option<W>)) -> Look {
-        if let Some(answer) = self.queue.take(place) {
+    /// A waiter looks whether it was answered, and leaves a way to wake it where it was not. The clock is read only
+    /// where it matters.
+    pub(super) fn look(
+        &mut self,
+        place: Place,
+        now: impl Fn() -> Nanos,
+        waker: impl FnOnce(&mut Option<W>),
+    ) -> Look {
+        if self.queue.is_parked(place) {
+            // It is polled again after all.
+            let now = now();
+            self.queue.unpark(place);
+            self.advance(now);
+            if self.queue.is_queued(place) {
+                self.plan(now, place);
+            }
+        }
+        if let Some((mut answer, fetch_by)) = self.queue.take(place) {
+            if let Ok(receipt) = &mut answer {
+                let now = now();
+                if now.saturating_add(self.patience.fetch) > fetch_by.saturating_add(self.patience.fetch / 16)
+                {
+                    // The server counts from when it is sent, and that is not when it was admitted.
+                    self.ledger.restamp(now, receipt);
+                }
+            }
             return Look::Answered(answer);
         }
         waker(self.queue.waker(place));
+        let due = self.due();
         if *self.driver.get_or_insert(place) == place {
-            self.armed = self.next;
-            return Look::Driving(self.next);
+            self.armed = due;
+            self.queue.set_look_at(place, due);
+            return Look::Driving(due);
         }
-        Look::Waiting
+        let rank = self.queue.rank(place);
+        if rank < NEAR {
+            let soon = due.saturating_add(self.patience.tick.saturating_mul(u64::from(rank)));
+            self.queue.set_look_at(place, soon.min(self.queue.look_at(place)));
+        }
+        Look::Waiting(self.queue.look_at(place))
+    }
+
+    /// The timer of a waiter has come: its own, or the driver's. It does what the driver should have done.
+    pub(super) fn watch(&mut self, now: Nanos, place: Place) {
+        if !self.queue.is_queued(place) {
+            // Answered in this very moment, or parked: it will see when it looks.
+            return;
+        }
+        let late = now.saturating_sub(self.queue.look_at(place));
+        if self.driver != Some(place) && self.armed < now {
+            // The driver was to look before now.
+            (self.driver, self.armed) = (Some(place), 0);
+        }
+        // Who is late itself cannot tell who else is: the whole program may have stood still.
+        if late < self.patience.fetch / 2 {
+            self.park_starved(now, place);
+        }
+        self.advance(now);
+        if self.queue.is_queued(place) && self.queue.look_at(place) <= now {
+            self.plan(now, place);
+        }
+    }
+
+    /// Parks those before `place` who were to look a while ago and did not.
+    fn park_starved(&mut self, now: Nanos, place: Place) {
+        let (mut next, mut polled) = (self.queue.head(), 0);
+        while let Some(before) = next.filter(|before| *before != place && polled < POLLED) {
+            next = self.queue.after(before);
+            polled += 1;
+            if self.queue.look_at(before).saturating_add(self.patience.fetch) <= now {
+                if self.driver == Some(before) {
+                    self.driver = None;
+                }
+                polled -= 1;
+                // Woken, so that one that only was late is back soon.
+                self.woken.extend(self.queue.park(before));
+            }
+        }
+    }
+
+    /// Works out when this waiter is to look again if nobody wakes it.
+    fn plan(&mut self, now: Nanos, place: Place) {
+        let (rank, len) = (u64::from(self.queue.rank(place)), self.queue.len() as u64);
+        let tokens = self.queue.tokens() / len.max(1) * rank;
+        let turn = self.ledger.forecast(now, (rank, tokens), self.queue.cost(place));
+        let turn = turn.map_or(now, |forecast| forecast.at).max(self.due());
+        // Not too often where the turn cannot be told, and not all in the same moment.
+        let ticks = u64::from(self.queue.number(place) % SPREAD);
+        let soonest = now.saturating_add(self.patience.fetch / 4).saturating_add(self.patience.tick * ticks);
+        let at = turn.max(soonest).min(self.queue.deadline(place));
+        self.queue.set_look_at(place, at.max(now.saturating_add(1)));
     }
 
     /// A waiter goes away, answered or not. Its waker comes back: dropping it may run a user's code, which is not to
@@ -199,7 +338,7 @@ impl<W> Desk<W> {
         } else if was_head || self.passing {
             self.advance(now);
         } else {
-            self.appoint();
+            self.appoint(now);
         }
         waker
     }
@@ -207,6 +346,7 @@ impl<W> Desk<W> {
     /// A call is over. Returns whether the queue must [advance](Self::advance).
     #[inline]
     pub(super) fn settle(&mut self, receipt: Receipt, how: Settlement) -> bool {
+        self.taught |= !matches!(how, Settlement::NotSent | Settlement::Refused);
         self.ledger.settle(receipt, how) && self.is_queued()
     }
 
@@ -233,15 +373,41 @@ impl<W> Desk<W> {
         (sizes, more)
     }
 
-    /// Places in use: those who wait, and those who were answered and have not looked yet.
+    /// Places in use: those who wait, those who were answered and have not looked yet, and those who are parked.
     #[cfg(test)]
     pub(super) const fn places(&self) -> usize {
         self.queue.used()
     }
 
+    /// How much would be lost if this key were forgotten.
+    pub(super) fn need(&self, now: Nanos) -> Need {
+        let ledger = &self.ledger;
+        let counts = ledger.counts();
+        let open = counts.admitted - counts.settled - counts.not_sent - counts.too_many;
+        let (today, limits) = (ledger.today().map_or(0, |today| today.1), ledger.limits());
+        let day_is_spent = limits.rpd.is_some_and(|rpd| today >= rpd) && now < ledger.day_ends_at();
+        let is_recent = now < self.asked_at.saturating_add(REMEMBERED);
+        let binds = day_is_spent || ledger.closed(now).next().is_some();
+        let has_learnt = ledger.has_learnt() || ledger.is_attentive();
+        #[cfg(feature = "fleet")]
+        let binds = binds || ledger.supply.as_ref().is_some_and(|supply| !supply.is_idle(now));
+        if open > 0 || self.queue.used() > 0 || binds || (has_learnt && is_recent) {
+            Need::All
+        } else if self.taught && (is_recent || !ledger.is_idle(now)) {
+            Need::Counts
+        } else {
+            Need::Nothing
+        }
+    }
+
     /// When the next one may be admitted; `None` where nobody waits.
     pub(super) fn next(&self) -> Option<Nanos> {
         Some(self.next).filter(|_| self.is_queued())
+    }
+
+    /// When somebody must act, if nothing happens before: the next admission, or the end of the time for a grant.
+    pub(super) fn due(&self) -> Nanos {
+        if self.is_queued() { self.next.min(self.queue.fetched_by()) } else { NEVER }
     }
 
     /// Whom to wake, once the lock is released.
@@ -253,27 +419,30 @@ impl<W> Desk<W> {
     pub(super) fn advance(&mut self, now: Nanos) {
         self.next = NEVER;
         self.passing = false;
+        if self.is_queued() {
+            self.take_back(now);
+        }
         while let Some(head) = self.queue.head() {
             if self.is_doomed(now, head) {
-                self.answer(head, Err(LATE));
+                self.answer(now, head, Err(LATE));
                 continue;
             }
             match self.ledger.admit(now, self.queue.cost(head)) {
-                Admission::Granted(receipt) => self.answer(head, Ok(receipt)),
-                Admission::TooLarge => self.answer(head, Err(TOO_LARGE)),
+                Admission::Granted(receipt) => self.answer(now, head, Ok(receipt)),
+                Admission::TooLarge => self.answer(now, head, Err(TOO_LARGE)),
                 Admission::Wait { until, dimension, spent } => {
                     self.next = until;
                     if dimension == Dimension::InputTokensPerMinute {
                         self.backfill(now, head);
                     }
-                    self.refuse_hopeless(dimension, spent);
+                    self.refuse_hopeless(now, dimension, spent);
                     if self.queue.head() == Some(head) {
                         break;
                     }
                 }
             }
         }
-        self.appoint();
+        self.appoint(now);
     }
 
     /// The head of a good answer has come.
@@ -332,8 +501,9 @@ impl<W> Desk<W> {
     }
 
     /// Refuses those whose deadline comes before anybody can be admitted.
-    fn refuse_hopeless(&mut self, dimension: Dimension, spent: Option<Spent>) {
-        let (mut before, mut why) = (self.next, Why::Deadline);
+    fn refuse_hopeless(&mut self, now: Nanos, dimension: Dimension, spent: Option<Spent>) {
+        // A grant that is not fetched passes on, so there may be room when its time is over.
+        let (mut before, mut why) = (self.due(), Why::Deadline);
         let mut until = Some(self.next).filter(|next| *next != NEVER);
         let is_final = false;
         #[cfg(feature = "fleet")]
@@ -344,15 +514,15 @@ impl<W> Desk<W> {
             why = if reset.is_none() { Why::Zero } else { Why::Spent };
             (before, until) = (reset.unwrap_or(NEVER), reset.or(until));
             for place in self.queue.undated() {
-                self.answer(place, Err(Refusal { why, dimension, until, is_final }));
+                self.answer(now, place, Err(Refusal { why, dimension, until, is_final }));
             }
         }
         while let Some(place) = self.queue.too_late(before) {
-            self.answer(place, Err(Refusal { why, dimension, until, is_final }));
+            self.answer(now, place, Err(Refusal { why, dimension, until, is_final }));
         }
         while self.queue.len() > 1 {
             let Some(place) = self.queue.too_late(before.saturating_add(self.least())) else { break };
-            self.answer(place, Err(Refusal { why, dimension, until, is_final: true }));
+            self.answer(now, place, Err(Refusal { why, dimension, until, is_final: true }));
         }
     }
 
@@ -377,7 +547,7 @@ impl<W> Desk<W> {
                 }
                 match self.ledger.admit_within(now, self.queue.cost(*place)) {
                     Admission::Granted(receipt) => {
-                        self.answer(*place, Ok(receipt));
+                        self.answer(now, *place, Ok(receipt));
                         went = true;
                     }
                     // Something else than tokens is in the way: the requests of the minute, a ramp.
@@ -408,22 +578,40 @@ impl<W> Desk<W> {
         alone && room.is_some_and(|room| self.ledger.tokens_of(cost) <= room)
     }
 
-    fn answer(&mut self, place: Place, answer: Result<Receipt, Refusal>) {
+    fn answer(&mut self, now: Nanos, place: Place, answer: Result<Receipt, Refusal>) {
         if self.driver == Some(place) {
             self.driver = None;
         }
-        self.woken.extend(self.queue.answer(place, answer));
+        let fetch_by = now.saturating_add(self.patience.fetch);
+        self.woken.extend(self.queue.answer(place, answer, fetch_by));
+    }
+
+    /// Takes the grants back that nobody has fetched in time, for those who wait.
+    fn take_back(&mut self, now: Nanos) {
+        while self.queue.fetched_by() <= now {
+            let Some(receipt) = self.queue.park_granted() else { return };
+            self.ledger.settle(receipt, Settlement::NotSent);
+        }
+    }
+
+    /// Sees to it that somebody owns the timer, and that some of those behind it would notice soon if it were not polled.
+    fn appoint(&mut self, now: Nanos) {
+        self.appoint_driver();
+        if self.is_queued() {
+            self.post_watchers(now, self.due());
+        }
     }
 
     /// Sees to it that somebody owns the timer, and that it is not set too late.
-    fn appoint(&mut self) {
+    fn appoint_driver(&mut self) {
         if self.queue.is_empty() {
             (self.driver, self.next) = (None, NEVER);
             return;
         }
+        let due = self.due();
         match self.driver {
-            Some(driver) if self.next < self.armed => {
-                self.armed = self.next;
+            Some(driver) if due < self.armed => {
+                self.armed = due;
                 self.woken.extend(self.queue.waker(driver).take());
             }
             Some(_) => {}
@@ -431,10 +619,32 @@ impl<W> Desk<W> {
                 // One that was never polled cannot be woken; it takes over by itself when it is.
                 let able = self.queue.iter().take(BACKFILL).find(|place| self.queue.has_waker(*place));
                 if let Some(able) = able {
-                    (self.driver, self.armed) = (Some(able), self.next);
+                    (self.driver, self.armed) = (Some(able), due);
                     self.woken.extend(self.queue.waker(able).take());
                 }
             }
+        }
+    }
+
+    /// Wakes the first who wait and whose own timers would come long after the driver's, so that they set them anew:
+    /// each once while it moves up, and one that is not polled not again.
+    fn post_watchers(&mut self, now: Nanos, due: Nanos) {
+        let late = due.saturating_add(self.patience.fetch);
+        let (mut next, mut watchers) = (self.queue.head(), 0);
+        for _ in 0..2 * NEAR {
+            let Some(place) = next.filter(|_| watchers < NEAR) else { return };
+            next = self.queue.after(place);
+            let look_at = self.queue.look_at(place);
+            // One that cannot be woken was not polled since; one that is late may not be polled any more.
+            if self.driver == Some(place) || !self.queue.has_waker(place) || look_at < now {
+                continue;
+            }
+            if look_at > late {
+                let soon = due.saturating_add(self.patience.tick.saturating_mul(u64::from(watchers)));
+                self.queue.set_look_at(place, soon);
+                self.woken.extend(self.queue.waker(place).take());
+            }
+            watchers += 1;
         }
     }
 }
@@ -489,7 +699,7 @@ mod tests {
         let rules = Rules { span: SPAN, margin: 1.0, learn: true, probe_every: 40, guard: 0 };
         let mut ledger = Ledger::new(rules, limits, 0);
         ledger.set_day(0, Day { date: jiff::civil::date(2026, 11, 21), left: DAY });
-        Desk::new(ledger, 1000, true)
+        Desk::new(ledger, 1000, true, Patience { fetch: 4, tick: 0 })
     }
 
     fn of(tokens: u32) -> Cost {
@@ -504,7 +714,7 @@ mod tests {
     }
 
     fn look(desk: &mut Desk<u32>, place: Place, number: u32) -> Look {
-        desk.look(place, |waker| *waker = Some(number))
+        desk.look(place, || 0, |waker| *waker = Some(number))
     }
 
     #[test]
@@ -640,8 +850,8 @@ mod tests {
         assert!(desk.grant(0, of(1)).is_some());
         let places = [(); 3].map(|()| queued(&mut desk, 10, 1, NEVER));
         assert_eq!(look(&mut desk, places[0], 0), Look::Driving(SPAN));
-        assert_eq!(look(&mut desk, places[1], 1), Look::Waiting);
-        assert_eq!(look(&mut desk, places[2], 2), Look::Waiting);
+        assert!(matches!(look(&mut desk, places[1], 1), Look::Waiting(_)));
+        assert!(matches!(look(&mut desk, places[2], 2), Look::Waiting(_)));
         assert!(desk.take_woken().is_empty());
         assert_eq!(desk.cancel(20, places[1]), Some(1));
         assert!(desk.take_woken().is_empty(), "the driver is still there");
@@ -650,7 +860,218 @@ mod tests {
         assert_eq!(look(&mut desk, places[2], 2), Look::Driving(SPAN));
     }
 
+    #[test]
+    fn who_goes_first_and_is_not_polled_holds_nobody_up() {
+        let mut desk = desk(Limits::new().requests_per_minute(1));
+        assert!(desk.grant(0, of(1)).is_some());
+        let other = queued(&mut desk, 10, 1, NEVER);
+        assert_eq!(look(&mut desk, other, 0), Look::Driving(SPAN));
+        let Arrival::Queued(first, _) = desk.arrive_first(20, of(1), NEVER) else {
+            panic!("there is no room")
+        };
+        desk.watch(SPAN, other);
+        // The turn is that of the first, until it has not come for it in time.
+        assert_eq!(look(&mut desk, other, 0), Look::Driving(SPAN + 4));
+        desk.watch(SPAN + 4, other);
+        assert!(matches!(look(&mut desk, other, 0), Look::Answered(Ok(_))));
+        assert!(!matches!(look(&mut desk, first, 1), Look::Answered(_)));
+        desk.advance(2 * SPAN + 4);
+        assert!(matches!(look(&mut desk, first, 1), Look::Answered(Ok(_))));
+    }
+
+    #[test]
+    fn a_trial_that_nobody_fetches_passes_on() {
+        const SECOND: Nanos = 1_000_000_000;
+        let rules = Rules { span: 61 * SECOND, margin: 1.0, learn: true, probe_every: 60 * SECOND, guard: 0 };
+        let mut ledger = Ledger::new(rules, Limits::new(), 0);
+        ledger.set_day(0, Day { date: jiff::civil::date(2026, 11, 21), left: 3600 * SECOND });
+        let mut desk: Desk<u32> = Desk::new(ledger, 1000, true, Patience { fetch: SECOND, tick: 0 });
+        let refused = desk.grant(0, of(1)).expect("it fits");
+        let dimension = Dimension::RequestsPerMinute;
+        let lesson = Lesson { dimension, limit: Some(1), until: None, spent: false, zero: false };
+        desk.ledger.close_until(0, &refused, lesson);
+        desk.settle(refused, Settlement::TooMany);
+        let places = [(); 4].map(|()| queued(&mut desk, SECOND, 1, NEVER));
+        let mut see =
+            |desk: &mut Desk<u32>, now, place: Place| desk.look(place, || now, |waker| *waker = Some(0));
+        assert_eq!(see(&mut desk, SECOND, places[2]), Look::Driving(61 * SECOND));
+        // One has its turn, and another one goes over the limit. Neither is polled.
+        desk.watch(61 * SECOND, places[2]);
+        assert_eq!(desk.queued(), 2);
+        assert_eq!(see(&mut desk, 61 * SECOND, places[2]), Look::Driving(62 * SECOND));
+        desk.watch(62 * SECOND, places[2]);
+        let answers = [places[2], places[3]].map(|place| see(&mut desk, 62 * SECOND, place));
+        let trials = answers.map(|answer| match answer {
+            Look::Answered(Ok(receipt)) => receipt.trial.is_any(),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(trials, [false, true]);
+        for place in [places[0], places[1]] {
+            assert!(
+                !matches!(see(&mut desk, 62 * SECOND, place), Look::Answered(_)),
+                "they have their places again"
+            );
+        }
+    }
+
+    #[test]
+    fn a_grant_that_is_not_fetched_does_not_refuse_who_can_be_answered_in_time() {
+        const SECOND: Nanos = 1_000_000_000;
+        let rules = Rules { span: 60 * SECOND, margin: 1.0, learn: true, probe_every: 60 * SECOND, guard: 0 };
+        let mut ledger = Ledger::new(rules, Limits::new().requests_per_minute(1), 0);
+        ledger.set_day(0, Day { date: jiff::civil::date(2026, 11, 21), left: 3600 * SECOND });
+        let mut desk: Desk<u32> = Desk::new(ledger, 1000, true, Patience { fetch: SECOND, tick: 0 });
+        let at = |minute: u64, second: u64| (60 * minute + second) * SECOND;
+        // Answers take 20 s.
+        for minute in 0..6 {
+            let mut receipt = desk.grant(at(minute, 0), of(1)).expect("it fits");
+            let place = queued(&mut desk, at(minute, 0), 1, NEVER);
+            desk.answered(at(minute, 20), &mut receipt);
+            desk.settle(receipt, Settlement::Unknown);
+            desk.cancel(at(minute, 20), place);
+        }
+        let _last = desk.grant(at(6, 0), of(1)).expect("it fits");
+        let hopeless = desk.arrive(at(6, 0), of(1), at(7, 10));
+        assert!(matches!(hopeless, Arrival::Queued(..)), "alone it may try");
+        let late = desk.arrive(at(6, 0), of(1), at(8, 10));
+        assert!(matches!(late, Arrival::Refused(Refusal { is_final: true, .. })), "{late:?}");
+        let Arrival::Queued(hopeless, _) = hopeless else { unreachable!() };
+        desk.cancel(at(6, 0), hopeless);
+        let other = queued(&mut desk, at(6, 0), 1, at(7, 30));
+        let behind = queued(&mut desk, at(6, 0), 1, NEVER);
+        // One goes before it and is not polled.
+        assert!(matches!(desk.arrive_first(at(6, 10), of(1), NEVER), Arrival::Queued(..)));
+        let look = |desk: &mut Desk<u32>, now, place| desk.look(place, || now, |waker| *waker = Some(0));
+        assert_eq!(look(&mut desk, at(6, 10), other), Look::Driving(at(7, 0)));
+        desk.watch(at(7, 0), other);
+        // The next turn would be too late for it; but the grant before it passes on within a second.
+        assert_eq!(look(&mut desk, at(7, 0), other), Look::Driving(at(7, 1)));
+        desk.watch(at(7, 1), other);
+        assert!(matches!(look(&mut desk, at(7, 1), other), Look::Answered(Ok(_))));
+        assert!(matches!(look(&mut desk, at(7, 1), behind), Look::Driving(_)));
+    }
+
+    #[test]
+    fn who_goes_first_takes_back_what_nobody_has_fetched() {
+        let mut desk = desk(Limits::new().requests_per_minute(2));
+        let _both = [(); 2].map(|()| desk.grant(0, of(1)).expect("it fits"));
+        let places = [(); 2].map(|()| queued(&mut desk, 10, 1, NEVER));
+        desk.advance(SPAN);
+        let other = queued(&mut desk, SPAN, 1, NEVER);
+        assert!(matches!(look(&mut desk, other, 0), Look::Driving(_)));
+        assert!(matches!(desk.arrive_first(SPAN + 4, of(1), NEVER), Arrival::Granted(_)));
+        assert!(matches!(look(&mut desk, other, 0), Look::Answered(Ok(_))), "there was room for two");
+        assert!(places.into_iter().all(|place| !matches!(look(&mut desk, place, 1), Look::Answered(_))));
+    }
+
+    /// One that waits, in a world where some are not polled.
+    struct Waits {
+        place: Place,
+        deadline: Nanos,
+        /// Its timer; `None` where it is not polled any more.
+        timer: Option<Nanos>,
+        /// It was woken, and not by its timer.
+        woken: bool,
+        answered: Option<Nanos>,
+    }
+
+    /// Every waiter that is polled has its turn when it would have had it if all had been polled, whoever is not.
+    fn starve(rpm: u64, arrivals: &[(Nanos, u8)]) -> Result<(), TestCaseError> {
+        const MINUTE: Nanos = 60_000;
+        let rules = Rules { span: MINUTE, margin: 1.0, learn: true, probe_every: 40, guard: 0 };
+        let mut ledger = Ledger::new(rules, Limits::new().requests_per_minute(rpm), 0);
+        ledger.set_day(0, Day { date: jiff::civil::date(2026, 11, 21), left: NEVER / 2 });
+        let mut desk: Desk<usize> = Desk::new(ledger, 1_000, true, Patience { fetch: 1_000, tick: 1 });
+        let mut open: Vec<Receipt> = (0..rpm).map(|_| desk.grant(0, of(1)).expect("it fits")).collect();
+        let mut all: Vec<Waits> = Vec::new();
+        let (mut now, mut arrivals) = (1, arrivals.iter().peekable());
+        for step in 0.. {
+            prop_assert!(step < 5_000, "{step} steps for {} waiters", all.len());
+            let wakes = all.iter().enumerate().filter_map(|(nth, one)| Some((one.timer?, nth))).min();
+            let next = arrivals.peek().map(|one| now + one.0);
+            if next.is_some_and(|at| wakes.is_none_or(|(timer, _)| at <= timer)) {
+                let (after, kind) = *arrivals.next().expect("it was looked at");
+                now += after;
+                // Its turn is told to one that has no deadline.
+                let turn = match desk.arrive(now, of(1), NEVER) {
+                    Arrival::Granted(receipt) => {
+                        desk.settle(receipt, Settlement::NotSent);
+                        now
+                    }
+                    Arrival::Queued(place, held) => {
+                        desk.cancel(now, place);
+                        held.until
+                    }
+                    Arrival::Refused(refusal) => panic!("{refusal:?}"),
+                };
+                match desk.arrive(now, of(1), if kind == 0 { turn } else { NEVER }) {
+                    Arrival::Granted(receipt) => open.push(receipt),
+                    Arrival::Queued(place, _) => {
+                        let mut waits =
+                            Waits { place, deadline: turn, timer: None, woken: false, answered: None };
+                        if kind == 0 {
+                            (waits.timer, waits.woken) = (Some(now), true);
+                        } else if kind == 1 {
+                            // Polled once, and not again.
+                            let look = desk.look(place, || now, |waker| *waker = Some(all.len()));
+                            prop_assert!(!matches!(look, Look::Answered(_)), "there was no room");
+                        }
+                        all.push(waits);
+                    }
+                    Arrival::Refused(refusal) => prop_assert!(false, "{refusal:?}"),
+                }
+            } else if let Some((timer, nth)) = wakes {
+                if timer > now {
+                    now = timer;
+                }
+                let place = all[nth].place;
+                if !std::mem::take(&mut all[nth].woken) {
+                    desk.watch(now, place);
+                }
+                match desk.look(place, || now, |waker| *waker = Some(nth)) {
+                    Look::Answered(answer) => {
+                        prop_assert!(answer.is_ok(), "{nth} at {now}: {answer:?}");
+                        open.extend(answer);
+                        prop_assert!(now <= all[nth].deadline, "{nth} at {now}, by {}", all[nth].deadline);
+                        (all[nth].timer, all[nth].answered) = (None, Some(now));
+                    }
+                    Look::Waiting(at) | Look::Driving(at) => {
+                        prop_assert!(at != NEVER, "{nth} at {now}");
+                        all[nth].timer = Some(at.max(now));
+                    }
+                }
+            } else {
+                break;
+            }
+            for woken in desk.take_woken() {
+                // The timer stands for the wake-up as well. Who is not polled has none.
+                if all[woken].timer.is_some() {
+                    (all[woken].timer, all[woken].woken) = (Some(now), true);
+                }
+            }
+        }
+        let answered: Vec<_> = all.iter().filter_map(|one| one.answered).collect();
+        prop_assert!(answered.is_sorted(), "first come, first served: {answered:?}");
+        for receipt in open {
+            desk.settle(receipt, Settlement::Unknown);
+        }
+        for one in all.iter().filter(|one| one.answered.is_none()) {
+            desk.cancel(now, one.place);
+        }
+        let counts = desk.ledger.counts();
+        prop_assert_eq!((desk.places(), desk.queued()), (0, 0));
+        prop_assert_eq!(counts.admitted, counts.settled + counts.not_sent);
+        Ok(())
+    }
+
     proptest! {
+        #[test]
+        fn who_is_polled_has_its_turn_whoever_is_not(
+            rpm in 1..5_u64, arrivals in proptest::collection::vec((0..20_000_u64, 0..3_u8), 1..60),
+        ) {
+            starve(rpm, &arrivals)?;
+        }
+
         #[test]
         fn what_is_picked_fits_and_fills_at_least_as_much_as_the_first_that_fit(
             sizes in proptest::collection::vec(0..1000_u64, 0..80), room in 0..9000_u64,

@@ -17,6 +17,7 @@ use super::refusal::RateLimited;
 use super::shared::Key;
 use super::window::Nanos;
 use crate::error::BoxError;
+use crate::held;
 use crate::tail::Told;
 use crate::verdict::Verdict;
 
@@ -53,7 +54,7 @@ pub(super) struct Waiting<S, B> {
     request: Option<Request<B>>,
     /// `None` once admitted.
     ticket: Option<Ticket>,
-    /// Made when this waiter drives the queue.
+    /// For its turn, its deadline, or the queue's next change while this waiter drives it.
     timer: Option<Pin<Box<Sleep>>>,
     /// Admitted, but the inner service was not ready at once.
     delayed: bool,
@@ -118,9 +119,14 @@ where
             match this.state.as_mut().project() {
                 StateProj::Called { future } => {
                     if let Some(permit) = this.permit {
-                        permit.sent();
+                        permit.send();
                     }
-                    return match future.poll(cx) {
+                    held::reset();
+                    let polled = future.poll(cx);
+                    if let Some(permit) = this.permit {
+                        permit.polled(polled.is_pending() && held::is_held());
+                    }
+                    return match polled {
                         Poll::Pending => Poll::Pending,
                         Poll::Ready(Ok(mut response)) => {
                             let told = answered(&mut response, this.permit.take());
@@ -137,13 +143,13 @@ where
                 }
                 StateProj::Waiting { waiting } => {
                     if let Some(ticket) = &mut waiting.ticket {
-                        let answer = ready!(ticket.poll(&mut waiting.timer, cx));
+                        let answer = ready!(held::hold(ticket.poll(&mut waiting.timer, cx)));
                         *this.permit = Some(answer?);
                         (waiting.ticket, waiting.timer) = (None, None);
                     }
                     let Poll::Ready(ready) = waiting.service.poll_ready(cx) else {
                         waiting.delayed = true;
-                        return Poll::Pending;
+                        return held::hold(Poll::Pending);
                     };
                     ready.map_err(Into::into)?;
                     if waiting.delayed {
@@ -183,6 +189,10 @@ impl Ticket {
         timer: &mut Option<Pin<Box<Sleep>>>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Permit, RateLimited>> {
+        if timer.as_ref().is_some_and(|sleep| sleep.is_elapsed()) {
+            // Before it looks, which may bring the next timer forward.
+            self.key.watch(self.place);
+        }
         loop {
             match self.key.look(self.place, cx.waker()) {
                 Look::Answered(answer) => {
@@ -195,22 +205,19 @@ impl Ticket {
                         Err(refusal) => Err(self.key.refuse(refusal, self.patience)),
                     });
                 }
-                Look::Waiting => {
-                    *timer = None;
-                    return Poll::Pending;
-                }
-                Look::Driving(next) => {
-                    // Nothing will happen by itself; whoever changes that wakes the driver.
-                    let Some(next) = self.key.common().instant(next) else {
+                // Each has a timer of its own, so that nobody waits for another one's to be polled.
+                Look::Waiting(at) | Look::Driving(at) => {
+                    // Nothing will happen by itself; whoever changes that wakes this one.
+                    let Some(at) = self.key.common().instant(at) else {
                         *timer = None;
                         return Poll::Pending;
                     };
-                    let sleep = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next)));
-                    if sleep.deadline() != next {
-                        sleep.as_mut().reset(next);
+                    let sleep = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+                    if sleep.deadline() != at {
+                        sleep.as_mut().reset(at);
                     }
                     ready!(sleep.as_mut().poll(cx));
-                    self.key.advance();
+                    self.key.watch(self.place);
                 }
             }
         }

@@ -11,6 +11,7 @@ use super::shared::{Common, Config, KeyBy, Shared, WallClock};
 use super::{BySize, ConfigError, RateLimit, RateLimits};
 use crate::event::{Observed, Observer};
 use crate::keyed::{Keyed, MAX_KEYS};
+use crate::order::Part;
 use crate::rng::Chance;
 use crate::sync::Mutex;
 use crate::target::{Target, TargetKey};
@@ -187,8 +188,14 @@ impl<E> RateLimitBuilder<E> {
         self
     }
 
-    /// How many keys are kept apart, from 1 to 1,000,000. Default 1,024. Beyond that idle ones are forgotten, and if
-    /// none is idle, further keys share one state.
+    /// How many keys have a state, from 1 to 1,000,000. Default 1,024.
+    ///
+    /// When another key comes, the state that is needed least is dropped: first one that no answer has taught anything
+    /// (a 4xx other than 429 teaches nothing), then one that holds mere counts of its window or day. A state is needed
+    /// while a call is under way or waits, while a door is closed or the day is spent, and for an hour after the last
+    /// call where a limit was learnt. If all of them are needed, a call of a further key is bound by the limits that
+    /// were set for it as if it were its key's only call, and nothing else: no key is ever bound by another one's state.
+    /// The observer is told with [`Event::KeysExhausted`](crate::event::Event::KeysExhausted).
     pub const fn max_keys(mut self, keys: usize) -> Self {
         self.settings.max_keys = keys;
         self
@@ -303,6 +310,7 @@ impl<E> RateLimitBuilder<E> {
         if let Some(fleet) = &settings.fleet {
             fleet.check()?;
         }
+        let keys = Keyed::new(settings.max_keys, Part::RateLimit, settings.observer.clone());
         let common = Common::new(rules, queue, wall_clock, settings.observer);
         #[cfg(feature = "fleet")]
         let mut common = common;
@@ -313,7 +321,7 @@ impl<E> RateLimitBuilder<E> {
         };
         let shared = |common: Common| Shared {
             common: Arc::new(common),
-            keys: Keyed::new(settings.max_keys),
+            keys,
             config: Mutex::new(config),
             key_by: settings.key_by,
             id: Chance::default().stream().id(),

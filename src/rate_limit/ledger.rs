@@ -799,6 +799,11 @@ impl Ledger {
         self.tick(now)
     }
 
+    /// Whether a 429 taught a limit.
+    pub(super) fn has_learnt(&self) -> bool {
+        self.learnt.iter().any(Option::is_some)
+    }
+
     /// Whether forgetting this key would lose nothing but what one 429 teaches anew.
     pub(super) fn is_idle(&self, now: Nanos) -> bool {
         let day_counts = self.day.count > 0 && self.limits.rpd != NONE && now < self.day.ends_at;

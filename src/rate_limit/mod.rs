@@ -47,7 +47,9 @@
 //! | dropped, and the answer had said something by then | 1 | as it says | 1 |
 //! | 4xx other than 429 | 1 | 0 | 1 |
 //! | 429, also inside a 200 whose beginning the classifier has [looked at](crate::classify::Peek) | 1 | 0 | 0 |
-//! | never sent: refused connections, layers inside that turn it away, a future dropped before its first poll or in the queue | 0 | 0 | 0 |
+//! | never sent: refused connections, layers inside that turn it away, a future dropped before its first poll, in the queue, or while a layer of this crate inside holds it back | 0 | 0 | 0 |
+//!
+//! A call that a layer of this crate inside held back, such as the concurrency limit, counts from when it is sent.
 //!
 //! A 5xx keeps what was charged because users report that 503s count against the day. A future is taken to have sent
 //! nothing before its first poll; a `tower::buffer` inside breaks that rule.
@@ -70,7 +72,7 @@
 //! | [`mode`](RateLimitBuilder::mode) | wait, in the order of arrival |
 //! | [`max_wait`](RateLimitBuilder::max_wait) | none: the request's deadline decides |
 //! | [`max_queue`](RateLimitBuilder::max_queue) | 100,000 requests per key |
-//! | [`max_keys`](RateLimitBuilder::max_keys) | 1,024 |
+//! | [`max_keys`](RateLimitBuilder::max_keys) | 1,024; beyond it the one that is needed least is dropped |
 //! | [`learn`](RateLimitBuilder::learn) | on; a learnt limit is raised by a tenth each hour without a 429 |
 //! | [`probe_every`](RateLimitBuilder::probe_every) | 5 minutes |
 //! | [`estimate`](RateLimitBuilder::estimate) | [`BySize`]: four bytes of body a token, until answers tell better |
@@ -85,11 +87,17 @@
 //! # Sharing and dropping
 //!
 //! Clones, and all services of one layer value, draw on the same quotas; [`RateLimits`] is a handle to look at them and
-//! to change them. No task is spawned. The timer of a queue belongs to one of those who wait; when it goes away another
-//! one takes over. Dropping a future in the queue gives its place up and starts its successor on time; dropping a body
-//! settles its call. No readiness of the inner service is held while a request waits.
+//! to change them. No task is spawned. Dropping a future in the queue gives its place up and starts its successor on
+//! time; dropping a body settles its call. No readiness of the inner service is held while a request waits.
 //!
-//! Memory: at most 128 KiB per key for the window, and some 90 bytes for each request that waits, besides the
+//! A future that waits may be polled once and not again, or be forgotten: nobody else waits any longer for it than if it
+//! had taken its turn. Each waiter has a timer of its own, for its turn or its deadline. What was granted to one that is
+//! not polled passes on to the next after a second; when it is polled again, it is back in its old place.
+//!
+//! A key whose calls were all refused with a 4xx other than 429 has learnt nothing, and is the first to be dropped when
+//! there are more than [`max_keys`](RateLimitBuilder::max_keys). No key is ever bound by what another one has done.
+//!
+//! Memory: at most 128 KiB per key for the window, and some 250 bytes for each request that waits, its timer included, besides the
 //! request itself.
 //!
 //! # Examples

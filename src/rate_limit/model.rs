@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 
 use super::admission::{Receipt, Settlement};
-use super::desk::{Arrival, Desk, Look};
+use super::desk::{Arrival, Desk, Look, Patience};
 use super::estimate::{Cost, Trust};
 use super::ledger::{Ledger, Rules};
 use super::lesson::Lesson;
@@ -16,6 +16,7 @@ use super::window::Nanos;
 /// A short window, so that charges come and go often.
 const SPAN: Nanos = 60;
 const RULES: Rules = Rules { span: SPAN, margin: 1.0, learn: true, probe_every: 40, guard: 0 };
+const PATIENCE: Patience = Patience { fetch: 7, tick: 0 };
 const BACKFILL: usize = 64;
 
 #[derive(Clone, Debug)]
@@ -237,7 +238,7 @@ impl Pair {
             left: Vec::new(),
         };
         Self {
-            desk: Desk::new(ledger, 1000, true),
+            desk: Desk::new(ledger, 1000, true, PATIENCE),
             model,
             now: 0,
             waiting: Vec::new(),
@@ -253,7 +254,7 @@ impl Pair {
     /// Waiters look whether they were answered, in the order of arrival.
     fn look(&mut self) {
         let mut waiting = std::mem::take(&mut self.waiting);
-        waiting.retain(|(id, place)| match self.desk.look(*place, |waker| *waker = Some(*id)) {
+        waiting.retain(|(id, place)| match self.desk.look(*place, || self.now, |waker| *waker = Some(*id)) {
             Look::Answered(Ok(receipt)) => {
                 self.granted.push((self.now, *id));
                 self.open.push((*id, receipt));
@@ -265,7 +266,7 @@ impl Pair {
                 self.model.queue.retain(|(waiting, _)| waiting != id);
                 false
             }
-            Look::Waiting | Look::Driving(_) => true,
+            Look::Waiting(_) | Look::Driving(_) => true,
         });
         self.waiting = waiting;
         self.desk.take_woken();

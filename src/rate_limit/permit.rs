@@ -18,19 +18,52 @@ pub(super) struct Permit {
     key: Arc<Key>,
     /// `None` once settled.
     receipt: Option<Receipt>,
-    sent: bool,
+    sent: Sent,
+}
+
+/// Whether the call may have reached the server.
+#[derive(Clone, Copy, PartialEq)]
+enum Sent {
+    /// It was not polled yet.
+    No,
+    /// It is being polled for the first time.
+    Beginning,
+    /// A layer inside holds it back.
+    Held,
+    /// It was held back, and is being polled again.
+    Leaving,
+    /// For good: what was sent stays sent.
+    Yes,
 }
 
 impl Permit {
     #[inline]
     pub(super) const fn new(key: Arc<Key>, receipt: Receipt) -> Self {
-        Self { key, receipt: Some(receipt), sent: false }
+        Self { key, receipt: Some(receipt), sent: Sent::No }
     }
 
-    /// The call has begun. What is dropped from here on may have reached the server.
+    /// The call is about to be polled. What is dropped from here on may have reached the server.
     #[inline]
-    pub(super) const fn sent(&mut self) {
-        self.sent = true;
+    pub(super) fn send(&mut self) {
+        self.sent = match self.sent {
+            Sent::Held => Sent::Leaving,
+            Sent::No => Sent::Beginning,
+            other => other,
+        };
+    }
+
+    /// The call was polled; whether a layer inside holds it back.
+    #[inline]
+    pub(super) fn polled(&mut self, held: bool) {
+        match self.sent {
+            Sent::Beginning | Sent::Leaving if held => self.sent = Sent::Held,
+            Sent::Leaving => {
+                self.sent = Sent::Yes;
+                // The server counts from now on, not from the admission.
+                self.restamp();
+            }
+            _ => self.sent = Sent::Yes,
+        }
     }
 
     /// Charges the call anew: it was admitted a while ago and is sent only now.
@@ -87,8 +120,8 @@ impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(receipt) = self.receipt.take() {
             match self.sent {
-                true => self.key.dropped(receipt),
-                false => self.key.settle(receipt, Settlement::NotSent),
+                Sent::No | Sent::Held => self.key.settle(receipt, Settlement::NotSent),
+                Sent::Beginning | Sent::Leaving | Sent::Yes => self.key.dropped(receipt),
             }
         }
     }

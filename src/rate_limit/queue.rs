@@ -1,7 +1,11 @@
 //! Who waits, in the order of arrival. Pure: it knows no time and decides nothing.
 //!
 //! A doubly linked list in a slab, so that the head leaves, a newcomer joins and anybody cancels in constant time;
-//! the deadlines lie in a tree beside it. A place takes 88 bytes, and memory goes back when the queue is empty.
+//! the deadlines lie in a tree beside it. Those who were granted and have not looked yet are a second list of the same
+//! places. A place takes 96 bytes, and memory goes back when the queue is empty.
+//!
+//! A waiter that is not polled is *parked*: it is in neither list, nobody waits for it, and when it is polled again it
+//! is back where it was.
 
 use std::collections::BTreeSet;
 
@@ -25,10 +29,14 @@ pub(super) struct Queue<W> {
     places: Vec<Waiter<W>>,
     /// The first of the free places, which are linked by `next`.
     free: Place,
-    head: Place,
-    tail: Place,
-    /// Who is queued, without those that were answered.
+    queued: Ends,
+    granted: Ends,
+    /// The number of the next that joins. Wraps: two that wait at the same time are never 2³¹ apart.
+    joined: u32,
+    /// Who is queued, without those that were answered or parked.
     len: usize,
+    /// Who is parked.
+    parked: usize,
     /// Of them, those without a deadline.
     undated: usize,
     /// The tokens of all that are queued, as they were when they came.
@@ -38,6 +46,17 @@ pub(super) struct Queue<W> {
     used: usize,
 }
 
+/// The first and the last of a list.
+#[derive(Clone, Copy, Debug)]
+struct Ends {
+    head: Place,
+    tail: Place,
+}
+
+impl Ends {
+    const NONE: Self = Self { head: NIL, tail: NIL };
+}
+
 #[derive(Debug)]
 struct Waiter<W> {
     prev: Place,
@@ -45,7 +64,12 @@ struct Waiter<W> {
     cost: Cost,
     /// What was added to `Queue::tokens`.
     tokens: u32,
+    /// Those who came before have a smaller one.
+    number: u32,
     deadline: Nanos,
+    /// When its owner looks again at the latest, by a timer of its own; once it is granted, until when it has to fetch
+    /// its grant.
+    look_at: Nanos,
     state: State,
     waker: Option<W>,
 }
@@ -55,6 +79,7 @@ enum State {
     Free,
     Queued,
     Answered(Result<Receipt, Refusal>),
+    Parked,
 }
 
 impl<W> Queue<W> {
@@ -62,9 +87,11 @@ impl<W> Queue<W> {
         Self {
             places: Vec::new(),
             free: NIL,
-            head: NIL,
-            tail: NIL,
+            queued: Ends::NONE,
+            granted: Ends::NONE,
+            joined: 0,
             len: 0,
+            parked: 0,
             undated: 0,
             tokens: 0,
             deadlines: BTreeSet::new(),
@@ -80,9 +107,14 @@ impl<W> Queue<W> {
         self.len == 0
     }
 
-    /// Places in use: those who wait, and those who were answered and have not looked yet.
+    /// Places in use: those who wait, those who were answered and have not looked yet, and those who are parked.
     pub(super) const fn used(&self) -> usize {
         self.used
+    }
+
+    /// Places that count as waiting: all in use but the parked ones.
+    pub(super) const fn busy(&self) -> usize {
+        self.used - self.parked
     }
 
     pub(super) const fn tokens(&self) -> u64 {
@@ -90,17 +122,39 @@ impl<W> Queue<W> {
     }
 
     /// Joins the end of the queue.
-    pub(super) fn join(&mut self, cost: Cost, tokens: u32, deadline: Nanos) -> Place {
-        self.join_between(self.tail, NIL, cost, tokens, deadline)
+    pub(super) fn join(&mut self, cost: Cost, tokens: u32, deadline: Nanos, look_at: Nanos) -> Place {
+        let number = self.joined;
+        self.joined = number.wrapping_add(1);
+        self.join_before(NIL, number, (cost, tokens), deadline, look_at)
     }
 
-    /// Joins before all others.
-    pub(super) fn join_first(&mut self, cost: Cost, tokens: u32, deadline: Nanos) -> Place {
-        self.join_between(NIL, self.head, cost, tokens, deadline)
+    /// Joins before all who are queued. Those who are parked and came before the present head still come before it.
+    pub(super) fn join_first(&mut self, cost: Cost, tokens: u32, deadline: Nanos, look_at: Nanos) -> Place {
+        let Some(head) = self.head() else { return self.join(cost, tokens, deadline, look_at) };
+        // Nobody else who is queued has this number; one that is parked may, and then came first.
+        let number = self.number(head).wrapping_sub(1);
+        self.join_before(head, number, (cost, tokens), deadline, look_at)
     }
 
-    fn join_between(&mut self, prev: Place, next: Place, cost: Cost, tokens: u32, deadline: Nanos) -> Place {
-        let waiter = Waiter { prev, next, cost, tokens, deadline, state: State::Queued, waker: None };
+    fn join_before(
+        &mut self,
+        before: Place,
+        number: u32,
+        (cost, tokens): (Cost, u32),
+        deadline: Nanos,
+        look_at: Nanos,
+    ) -> Place {
+        let waiter = Waiter {
+            prev: NIL,
+            next: NIL,
+            cost,
+            tokens,
+            number,
+            deadline,
+            look_at,
+            state: State::Queued,
+            waker: None,
+        };
         let place = if self.free == NIL {
             self.places.push(waiter);
             // A queue is bounded far below 2³².
@@ -111,35 +165,30 @@ impl<W> Queue<W> {
             self.places[place as usize] = waiter;
             place
         };
-        match prev {
-            NIL => self.head = place,
-            prev => self.places[prev as usize].next = place,
-        }
-        match next {
-            NIL => self.tail = place,
-            next => self.places[next as usize].prev = place,
-        }
-        self.len += 1;
         self.used += 1;
+        link(&mut self.places, &mut self.queued, place, before);
+        self.count(place);
+        place
+    }
+
+    /// Counts one that was queued.
+    fn count(&mut self, place: Place) {
+        let Waiter { tokens, deadline, .. } = self.places[place as usize];
+        self.len += 1;
         self.tokens += u64::from(tokens);
         if deadline == NEVER {
             self.undated += 1;
         } else {
             self.deadlines.insert((deadline, place));
         }
-        place
     }
 
     pub(super) fn head(&self) -> Option<Place> {
-        Some(self.head).filter(|place| *place != NIL)
+        Some(self.queued.head).filter(|place| *place != NIL)
     }
 
     pub(super) fn tail(&self) -> Option<Place> {
-        Some(self.tail).filter(|place| *place != NIL)
-    }
-
-    pub(super) fn deadline(&self, place: Place) -> Nanos {
-        self.places[place as usize].deadline
+        Some(self.queued.tail).filter(|place| *place != NIL)
     }
 
     /// The next in the queue.
@@ -152,6 +201,72 @@ impl<W> Queue<W> {
         std::iter::successors(self.head(), |place| self.after(*place))
     }
 
+    /// How many are before this one, which is queued; those who have left from between count, too.
+    pub(super) fn rank(&self, place: Place) -> u32 {
+        let number = |place: Place| self.places[place as usize].number;
+        self.head().map_or(0, |head| number(place).wrapping_sub(number(head)))
+    }
+
+    pub(super) fn number(&self, place: Place) -> u32 {
+        self.places[place as usize].number
+    }
+
+    pub(super) fn deadline(&self, place: Place) -> Nanos {
+        self.places[place as usize].deadline
+    }
+
+    pub(super) fn look_at(&self, place: Place) -> Nanos {
+        self.places[place as usize].look_at
+    }
+
+    pub(super) fn set_look_at(&mut self, place: Place, at: Nanos) {
+        self.places[place as usize].look_at = at;
+    }
+
+    pub(super) fn is_parked(&self, place: Place) -> bool {
+        matches!(self.places[place as usize].state, State::Parked)
+    }
+
+    /// Until when the first of the grants has to be fetched.
+    pub(super) fn fetched_by(&self) -> Nanos {
+        self.places.get(self.granted.head as usize).map_or(NEVER, |waiter| waiter.look_at)
+    }
+
+    /// Parks the first of those who were granted, and returns what it was granted.
+    pub(super) fn park_granted(&mut self) -> Option<Receipt> {
+        let place = self.granted.head;
+        let waiter = self.places.get_mut(place as usize)?;
+        let state = std::mem::replace(&mut waiter.state, State::Parked);
+        waiter.waker = None;
+        self.parked += 1;
+        unlink(&mut self.places, &mut self.granted, place);
+        match state {
+            State::Answered(Ok(receipt)) => Some(receipt),
+            _ => unreachable!("those in the list of grants have one"),
+        }
+    }
+
+    /// Parks one that is queued. Returns its waker, which is not to be dropped under the lock.
+    pub(super) fn park(&mut self, place: Place) -> Option<W> {
+        self.unlink(place);
+        let waiter = &mut self.places[place as usize];
+        waiter.state = State::Parked;
+        self.parked += 1;
+        waiter.waker.take()
+    }
+
+    /// Brings one that is parked back to its old place.
+    pub(super) fn unpark(&mut self, place: Place) {
+        let number = self.number(place);
+        // The parked ones are old: what came before them has mostly gone.
+        let later = |other: &Place| self.number(*other).wrapping_sub(number) < 1 << 31;
+        let before = self.iter().find(later).unwrap_or(NIL);
+        self.parked -= 1;
+        self.places[place as usize].state = State::Queued;
+        link(&mut self.places, &mut self.queued, place, before);
+        self.count(place);
+    }
+
     pub(super) fn cost(&self, place: Place) -> Cost {
         self.places[place as usize].cost
     }
@@ -160,36 +275,56 @@ impl<W> Queue<W> {
         matches!(self.places[place as usize].state, State::Queued)
     }
 
-    /// Answers a waiter, who then is no longer queued; its place stays until it has looked. Returns whom to wake.
-    pub(super) fn answer(&mut self, place: Place, answer: Result<Receipt, Refusal>) -> Option<W> {
+    /// Answers a waiter, who then is no longer queued; its place stays until it has looked, or until a grant that it
+    /// does not fetch is taken back. Returns whom to wake.
+    pub(super) fn answer(
+        &mut self,
+        place: Place,
+        answer: Result<Receipt, Refusal>,
+        fetch_by: Nanos,
+    ) -> Option<W> {
         self.unlink(place);
+        if answer.is_ok() {
+            link(&mut self.places, &mut self.granted, place, NIL);
+        }
         let waiter = &mut self.places[place as usize];
         waiter.state = State::Answered(answer);
+        waiter.look_at = fetch_by;
         waiter.waker.take()
     }
 
-    /// The answer, if there is one; the place is given back then.
-    pub(super) fn take(&mut self, place: Place) -> Option<Result<Receipt, Refusal>> {
-        if self.is_queued(place) {
-            return None;
-        }
-        let state = std::mem::replace(&mut self.places[place as usize].state, State::Free);
-        self.give_back(place);
-        match state {
-            State::Answered(answer) => Some(answer),
-            State::Free | State::Queued => unreachable!("a place is looked at by its owner only"),
+    /// The answer, if there is one, and until when it was to be fetched; the place is given back then.
+    pub(super) fn take(&mut self, place: Place) -> Option<(Result<Receipt, Refusal>, Nanos)> {
+        let waiter = &mut self.places[place as usize];
+        match std::mem::replace(&mut waiter.state, State::Free) {
+            State::Answered(answer) => {
+                let fetch_by = waiter.look_at;
+                if answer.is_ok() {
+                    unlink(&mut self.places, &mut self.granted, place);
+                }
+                self.give_back(place);
+                Some((answer, fetch_by))
+            }
+            waiting @ (State::Queued | State::Parked) => {
+                waiter.state = waiting;
+                None
+            }
+            State::Free => unreachable!("a place is looked at by its owner only"),
         }
     }
 
-    /// Leaves, queued or answered. Returns the answer that was not looked at.
+    /// Leaves, queued, answered or parked. Returns the answer that was not looked at.
     pub(super) fn leave(&mut self, place: Place) -> Option<Result<Receipt, Refusal>> {
         if self.is_queued(place) {
             self.unlink(place);
-            self.places[place as usize].state = State::Free;
-            self.give_back(place);
-            return None;
+        } else if self.is_parked(place) {
+            self.parked -= 1;
+        } else {
+            return self.take(place).map(|(answer, _)| answer);
         }
-        self.take(place)
+        self.places[place as usize].state = State::Free;
+        self.give_back(place);
+        None
     }
 
     pub(super) fn waker(&mut self, place: Place) -> &mut Option<W> {
@@ -213,16 +348,10 @@ impl<W> Queue<W> {
         self.iter().filter(|place| self.places[*place as usize].deadline == NEVER).collect()
     }
 
+    /// Takes one out of the queue.
     fn unlink(&mut self, place: Place) {
-        let Waiter { prev, next, tokens, deadline, .. } = self.places[place as usize];
-        match prev {
-            NIL => self.head = next,
-            prev => self.places[prev as usize].next = next,
-        }
-        match next {
-            NIL => self.tail = prev,
-            next => self.places[next as usize].prev = prev,
-        }
+        let Waiter { tokens, deadline, .. } = self.places[place as usize];
+        unlink(&mut self.places, &mut self.queued, place);
         self.len -= 1;
         self.tokens -= u64::from(tokens);
         if deadline == NEVER {
@@ -246,6 +375,32 @@ impl<W> Queue<W> {
     }
 }
 
+/// Links a place into a list, before another one of it or at its end.
+fn link<W>(places: &mut [Waiter<W>], ends: &mut Ends, place: Place, before: Place) {
+    let prev = match before {
+        NIL => std::mem::replace(&mut ends.tail, place),
+        before => std::mem::replace(&mut places[before as usize].prev, place),
+    };
+    match prev {
+        NIL => ends.head = place,
+        prev => places[prev as usize].next = place,
+    }
+    let waiter = &mut places[place as usize];
+    (waiter.prev, waiter.next) = (prev, before);
+}
+
+fn unlink<W>(places: &mut [Waiter<W>], ends: &mut Ends, place: Place) {
+    let Waiter { prev, next, .. } = places[place as usize];
+    match prev {
+        NIL => ends.head = next,
+        prev => places[prev as usize].next = next,
+    }
+    match next {
+        NIL => ends.tail = prev,
+        next => places[next as usize].prev = prev,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,7 +411,7 @@ mod tests {
         assert!(size_of::<Waiter<std::task::Waker>>() <= 96, "{}", size_of::<Waiter<std::task::Waker>>());
         let mut queue: Queue<()> = Queue::new();
         let cost = Cost { tokens: 1, trust: Trust::Exact };
-        let places: Vec<_> = (0..1_000).map(|n| queue.join(cost, 1, NEVER - n % 2)).collect();
+        let places: Vec<_> = (0..1_000).map(|n| queue.join(cost, 1, NEVER - n % 2, NEVER)).collect();
         assert_eq!((queue.len(), queue.tokens(), queue.deadlines.len()), (1_000, 1_000, 500));
         for place in places {
             assert!(queue.leave(place).is_none());
@@ -264,7 +419,7 @@ mod tests {
         assert_eq!((queue.used(), queue.places.capacity(), queue.deadlines.len()), (0, 0, 0));
         assert_eq!((queue.len(), queue.tokens(), queue.undated), (0, 0, 0));
         // And it works again.
-        let place = queue.join(cost, 1, NEVER);
+        let place = queue.join(cost, 1, NEVER, NEVER);
         assert_eq!(queue.head(), Some(place));
     }
 
@@ -273,7 +428,7 @@ mod tests {
         let cost = Cost { tokens: 1, trust: Trust::Exact };
         for (count, kept) in [(KEPT, KEPT), (KEPT + 1, 0)] {
             let mut queue: Queue<()> = Queue::new();
-            let places: Vec<_> = (0..count).map(|_| queue.join(cost, 1, NEVER)).collect();
+            let places: Vec<_> = (0..count).map(|_| queue.join(cost, 1, NEVER, NEVER)).collect();
             for place in places {
                 queue.leave(place);
             }
@@ -285,10 +440,62 @@ mod tests {
     fn those_without_a_deadline_are_found() {
         let mut queue: Queue<()> = Queue::new();
         let cost = Cost { tokens: 1, trust: Trust::Exact };
-        let places = [NEVER, 7, NEVER, 9].map(|deadline| queue.join(cost, 1, deadline));
+        let places = [NEVER, 7, NEVER, 9].map(|deadline| queue.join(cost, 1, deadline, NEVER));
         assert_eq!(queue.undated(), [places[0], places[2]]);
         queue.leave(places[0]);
         queue.leave(places[2]);
         assert_eq!((queue.undated(), queue.undated), (Vec::new(), 0));
+    }
+
+    #[test]
+    fn who_was_parked_comes_back_to_its_old_place() {
+        let mut queue: Queue<()> = Queue::new();
+        let cost = Cost { tokens: 2, trust: Trust::Exact };
+        // The numbers wrap between them.
+        queue.joined = u32::MAX - 1;
+        let places = [NEVER, 7, NEVER, 9].map(|deadline| queue.join(cost, 2, deadline, NEVER));
+        let order = |queue: &Queue<()>| queue.iter().collect::<Vec<_>>();
+        for place in [places[2], places[0], places[3]] {
+            queue.park(place);
+            assert!(queue.is_parked(place) && queue.take(place).is_none());
+        }
+        assert_eq!((order(&queue), queue.len(), queue.tokens()), (vec![places[1]], 1, 2));
+        assert_eq!((queue.used(), queue.busy()), (4, 1));
+        for place in [places[3], places[0], places[2]] {
+            queue.unpark(place);
+        }
+        assert_eq!((order(&queue), queue.len(), queue.tokens(), queue.busy()), (places.to_vec(), 4, 8, 4));
+        assert_eq!((queue.undated(), queue.too_late(8)), (vec![places[0], places[2]], Some(places[1])));
+        assert_eq!(places.map(|place| queue.rank(place)), [0, 1, 2, 3]);
+        queue.park(places[1]);
+        assert!(queue.leave(places[1]).is_none());
+        assert_eq!((queue.used(), queue.busy(), queue.too_late(8)), (3, 3, None));
+    }
+
+    #[test]
+    fn who_joins_first_is_before_all_who_are_queued() {
+        let mut queue: Queue<()> = Queue::new();
+        let cost = Cost { tokens: 2, trust: Trust::Exact };
+        let order = |queue: &Queue<()>| queue.iter().collect::<Vec<_>>();
+        // The numbers wrap before the first.
+        let alone = queue.join_first(cost, 2, NEVER, NEVER);
+        let second = queue.join(cost, 2, NEVER, NEVER);
+        let first = queue.join_first(cost, 2, 7, NEVER);
+        let before = queue.join_first(cost, 2, NEVER, NEVER);
+        let all = [before, first, alone, second];
+        assert_eq!((order(&queue), queue.head(), queue.tail()), (all.to_vec(), Some(before), Some(second)));
+        assert_eq!(all.map(|place| queue.rank(place)), [0, 1, 2, 3]);
+        assert_eq!((queue.len(), queue.tokens(), queue.too_late(8)), (4, 8, Some(first)));
+        // Parked, it comes back before those who came after it, and not before one that took its place then.
+        for place in all {
+            queue.park(place);
+        }
+        let [last, other] = [queue.join(cost, 2, NEVER, NEVER), queue.join_first(cost, 2, NEVER, NEVER)];
+        assert_eq!(order(&queue), [other, last]);
+        for place in [first, second, before, alone] {
+            queue.unpark(place);
+        }
+        assert_eq!(order(&queue), [before, first, alone, second, other, last]);
+        assert_eq!((queue.len(), queue.busy(), queue.tokens()), (6, 6, 12));
     }
 }

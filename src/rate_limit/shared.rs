@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::admission::{Receipt, Settlement};
 use super::day::{Calendar, Day};
-use super::desk::{Arrival, Desk, Look};
+use super::desk::{Arrival, Desk, Look, Patience};
 use super::estimate::Cost;
 use super::key::{Pool, QuotaKey};
 use super::ledger::{Ledger, Rules};
@@ -20,7 +20,7 @@ use super::queue::{NEVER, Place};
 use super::refusal::{RateLimited, Refusal};
 use super::window::Nanos;
 use crate::event::{Event, Observed};
-use crate::keyed::{Keyed, State};
+use crate::keyed::{Keyed, Need, State};
 use crate::quota_wait::QuotaWait;
 use crate::sync::{AtomicBool, Mutex, Ordering, lock};
 use crate::target::{Target, TargetKey};
@@ -140,11 +140,37 @@ impl Common {
 impl Shared {
     /// The state of a target's key.
     pub(super) fn key_of(&self, target: &Target<'_>) -> Arc<Key> {
-        self.keys.get(self.id_of(target), |key| {
+        let key = self.keys.get(self.id_of(target), |key| {
             let config = lock(&self.config);
             let restored = config.restored.get(&key.to_string()).copied();
             Key::new(Arc::clone(&self.common), key.clone(), config.limits_of(key), restored)
-        })
+        });
+        #[cfg(feature = "fleet")]
+        self.join_fleet(&key);
+        key
+    }
+
+    /// Gives a key that is met for the first time its part in the fleet. One that is not kept, because all others are
+    /// needed, has none: nobody would ask the store for it.
+    #[cfg(feature = "fleet")]
+    fn join_fleet(&self, key: &Arc<Key>) {
+        let Some(joined) = self.common.fleet.as_ref().filter(|_| key.id.pool() != Pool::Unlimited) else {
+            return;
+        };
+        if key.is_met.load(Ordering::Relaxed) {
+            return;
+        }
+        if self.keys.peek(&key.id).is_some_and(|kept| Arc::ptr_eq(&kept, key)) {
+            let limits = lock(&self.config).limits_of(&key.id);
+            key.at_desk(self.common.now(), |desk| {
+                // Another call may have been quicker.
+                if desk.ledger.supply.is_none() {
+                    let quota = desk.ledger.quota(limits);
+                    desk.ledger.join(joined.supply(&key.id, quota));
+                }
+            });
+        }
+        key.is_met.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn id_of(&self, target: &Target<'_>) -> QuotaKey {
@@ -178,6 +204,9 @@ pub(super) struct Key {
     /// Whether the heads of answers are of interest. Relaxed: a head that misses the moment in which this was set
     /// belongs to a call from before it.
     attentive: AtomicBool,
+    /// Whether it has been given its part in a fleet, if there is one. Relaxed: what is given is under the lock.
+    #[cfg(feature = "fleet")]
+    is_met: AtomicBool,
 }
 
 impl Key {
@@ -194,12 +223,15 @@ impl Key {
         if let Some((_, count)) = restored.filter(|(date, _)| *date == day.date) {
             ledger.restore(count);
         }
-        #[cfg(feature = "fleet")]
-        if let Some(joined) = common.fleet.as_ref().filter(|_| id.pool() != Pool::Unlimited) {
-            ledger.join(joined.supply(&id, ledger.quota(limits)));
+        let desk = Mutex::new(Desk::new(ledger, common.max_queue, common.waits, Patience::DEFAULT));
+        Self {
+            id,
+            common,
+            desk,
+            attentive: AtomicBool::new(false),
+            #[cfg(feature = "fleet")]
+            is_met: AtomicBool::new(false),
         }
-        let desk = Mutex::new(Desk::new(ledger, common.max_queue, common.waits));
-        Self { id, common, desk, attentive: AtomicBool::new(false) }
     }
 
     pub(super) const fn id(&self) -> &QuotaKey {
@@ -288,14 +320,28 @@ impl Key {
     pub(super) fn look(&self, place: Place, waker: &Waker) -> Look {
         // NOTE: the waker that is replaced may run a user's code when it is dropped: not under the lock.
         let mut old = None;
-        lock(&self.desk).look(place, |slot| match slot {
-            Some(known) if known.will_wake(waker) => {}
-            slot => old = slot.replace(waker.clone()),
-        })
+        let mut desk = lock(&self.desk);
+        let look = desk.look(
+            place,
+            || self.common.now(),
+            |slot| match slot {
+                Some(known) if known.will_wake(waker) => {}
+                slot => old = slot.replace(waker.clone()),
+            },
+        );
+        let woken = desk.take_woken();
+        drop(desk);
+        woken.into_iter().for_each(Waker::wake);
+        look
     }
 
-    /// The driver's timer has come.
-    pub(super) fn advance(&self) {
+    /// The timer of a waiter has come.
+    pub(super) fn watch(&self, place: Place) {
+        let now = self.common.now();
+        self.at_desk(now, |desk| desk.watch(now, place));
+    }
+
+    fn advance(&self) {
         let now = self.common.now();
         self.at_desk(now, |desk| desk.advance(now));
     }
@@ -425,9 +471,12 @@ fn settlement(verdict: &Verdict) -> Settlement {
 
 impl State for Key {
     fn is_idle(&self) -> bool {
+        self.need() == Need::Nothing
+    }
+
+    fn need(&self) -> Need {
         let now = self.common.now();
-        let desk = lock(&self.desk);
-        !desk.is_queued() && desk.ledger.is_idle(now)
+        lock(&self.desk).need(now)
     }
 }
 

@@ -112,9 +112,9 @@ impl Door {
                 Look::Answered(answer) => return self.granted(answer),
                 Look::Driving(next) if time == Time::Flies => {
                     self.pass_until(next);
-                    self.key.advance();
+                    self.key.watch(place);
                 }
-                Look::Driving(_) | Look::Waiting => bell.wait(),
+                Look::Driving(_) | Look::Waiting(_) => bell.wait(),
             }
         }
     }
@@ -244,13 +244,13 @@ fn loom_somebody_watches_the_clock_when_the_driver_leaves() {
         let begun = door.key.common.now();
         let mut first = door.try_enter().expect("there is room");
         // It may have reached the server, so the room comes with the time.
-        first.sent();
+        first.send();
         drop(first);
         let leaving = door.queue();
         let enter = |door: &Door| {
             door.spawn(|door| {
                 let mut permit = door.enter(Time::Flies);
-                permit.sent();
+                permit.send();
             })
         };
         let others = [enter(&door), enter(&door)];
@@ -351,7 +351,7 @@ fn loom_a_refusal_closes_the_door_whatever_else_is_answered() {
 fn loom_a_new_day_begins_once() {
     model(Some(5), Limits::new().requests_per_day(1), |door| {
         let mut first = door.try_enter().expect("there is room");
-        first.sent();
+        first.send();
         drop(first);
         assert!(door.try_enter().is_none(), "the day is spent");
         door.pass_until(door.key.common.now() + 6 * SECOND);

@@ -5,22 +5,6 @@
 //! on top, and one that fails has lost them. So retries that help are free, and retries that do not help run out; with
 //! none left the failure is handed on at once.
 //!
-//! # How much a success pays
-//!
-//! Where attempts fail independently with probability `f`, a request of at most `n` attempts fails with probability
-//! `fⁿ`, and has then lost `n - 1` tokens; it succeeds with `s = 1 - fⁿ`, and pays `d` in. The bucket holds where
-//! `(1 - s)(n - 1) <= d s`. For five attempts and eight:
-//!
-//! | `f` | 0.5 | 0.6 | 0.7 | 0.8 | 0.84 | 0.86 |
-//! |---|---|---|---|---|---|---|
-//! | least `d`, `n = 5` | 0.13 | 0.34 | 0.81 | 1.95 | 2.9 | 3.6 |
-//! | least `d`, `n = 8` | 0.03 | 0.12 | 0.43 | 1.41 | 2.3 | 3.0 |
-//!
-//! The default of 3 also covers the tokens that unfinished requests hold when such a spell begins. With the default
-//! backoff and `f = 0.8` those of age 0.5, 1.5, 3.5, 7.5 and 15.5 s (the middle of the waits) hold, by arrival a second,
-//! 0.4, 1.7, 4.8, 11 and 24 tokens in sum, and the successes until then have paid in 0.1, 0.5, 1.4, 3.8 and 9.2 times
-//! `d`: 100 tokens and `d = 3` are enough for some 200 requests a second, and `d = 2` for 40.
-//!
 //! # What it bounds
 //!
 //! With nothing that succeeds, all retries together are at most [`cap`](Budget::cap). Where a server answers with a
@@ -156,6 +140,20 @@ impl Budget {
     }
 
     /// Tokens that one success pays in, beyond what its own retries took.
+    ///
+    /// Where attempts fail independently with probability `f`, a request of at most `n` attempts fails with probability
+    /// `fⁿ`, and has then lost `n - 1` tokens; it succeeds with `s = 1 - fⁿ`, and pays `d` in. The bucket holds where
+    /// `(1 - s)(n - 1) <= d s`. For five attempts and eight:
+    ///
+    /// | `f` | 0.5 | 0.6 | 0.7 | 0.8 | 0.84 | 0.86 |
+    /// |---|---|---|---|---|---|---|
+    /// | least `d`, `n = 5` | 0.13 | 0.34 | 0.81 | 1.95 | 2.9 | 3.6 |
+    /// | least `d`, `n = 8` | 0.03 | 0.12 | 0.43 | 1.41 | 2.3 | 3.0 |
+    ///
+    /// The default of 3 also covers the tokens that unfinished requests hold when such a spell begins. With the default
+    /// backoff and `f = 0.8` those of age 0.5, 1.5, 3.5, 7.5 and 15.5 s (the middle of the waits) hold, by arrival a
+    /// second, 0.4, 1.7, 4.8, 11 and 24 tokens in sum, and the successes until then have paid in 0.1, 0.5, 1.4, 3.8 and
+    /// 9.2 times `d`: 100 tokens and `d = 3` are enough for some 200 requests a second, and `d = 2` for 40.
     #[must_use]
     pub fn per_success(&self) -> f64 {
         f64::from(self.shared.per_success) / f64::from(TOKEN)
@@ -334,7 +332,7 @@ mod tests {
     fn late_retries_are_for_a_bucket_that_is_half_full() {
         let budget = Budget::new(4, 0.5).expect("valid");
         let take = |late| budget.withdraw(1, ONE.late(late)).map(|token| token.spend()).is_some();
-        let taken = [true, true, true, true, false, false].map(|late| take(late));
+        let taken = [true, true, true, true, false, false].map(take);
         assert_eq!(taken, [true, true, true, false, true, false]);
     }
 

@@ -16,46 +16,65 @@
 //!
 //! | kind | attempts in all | wait before the n-th retry, n from 0 |
 //! |---|---|---|
-//! | `rate_limited`, `unavailable`, `transport` | 5 | full jitter, 1 s · 2ⁿ, cap 60 s |
-//! | `overloaded` | 5 | full jitter, 2 s · 2ⁿ, cap 60 s |
-//! | `internal` | 3, or 5 while third attempts help; see below | full jitter, 1 s · 2ⁿ, cap 60 s |
+//! | `rate_limited`, `unavailable`, `internal`, `transport` that was not sent | 8 | full jitter, 1 s · 2ⁿ, cap 60 s |
+//! | `overloaded` | 8 | full jitter, 2 s · 2ⁿ, cap 60 s |
+//! | `deadline_exceeded` | 8, of which each costs the budget two tokens; none if [`maybe_processed_retries`](RetryPolicyBuilder::maybe_processed_retries) is 0 | full jitter, 1 s · 2ⁿ, cap 60 s |
+//! | `cancelled`, and `transport` that may have been sent | 2; see [`maybe_processed_retries`](RetryPolicyBuilder::maybe_processed_retries) | the same |
 //! | `conflict` | 3 | full jitter, 1 s · 2ⁿ, cap 60 s |
-//! | `deadline_exceeded`, `cancelled`, and `transport` that may have been sent | 2 | the same; see [`maybe_processed_retries`](RetryPolicyBuilder::maybe_processed_retries) |
-//! | `failed_precondition` | 5, only where it comes true by itself (a file still being processed) | the same |
+//! | `failed_precondition` | 8, only where it comes true by itself (a file still being processed) | the same |
 //! | an answer that is none (`empty_response`, `truncated` before any output) | 1; see [`empty_answers`](RetryPolicyBuilder::empty_answers) | full jitter, 1 s · 2ⁿ, cap 60 s |
 //! | everything else | 1 | |
 //!
 //! A failure inside a 200 is one of these as long as the classifier has held the answer back, by default until the first
 //! event of a stream ([`Peek`](crate::classify::Peek)). After output nothing is repeated.
 //!
-//! `internal` is either chance or the answer to a prompt that is too long, and looks the same. A request gets the benefit
-//! of the doubt while third attempts after it mostly succeed for the same model ([`Schedule::while_it_helps`]).
+//! Eight attempts with full jitter from 1 s wait for a minute in all, on the average. What bounds them before that is
+//! the deadline, and the evidence: see the budget below.
 //!
 //! Each wait is as uniform as its jitter says, and those of one request are spread: four with full jitter from 1 s add up to
-//! 3.2 s at the least, so that no request has spent its five attempts a moment after an outage began.
+//! 3.2 s at the least, so that no request has spent five attempts a moment after an outage began.
 //!
 //! Attempts of all kinds count together: two `internal` after a `rate_limited` are three.
-//! Those of all models of a [fallback](crate::fallback) outside do, too, and one is left for each model to come.
+//! Those of all models of a [fallback](crate::fallback) outside do, too; one is left for each model to come, and each but
+//! the last gets three at the most.
+//!
+//! # Retries that help are free
+//!
+//! Each retry takes a token from the [`Budget`] of its host, model and key label, and two after a timeout. A request that
+//! succeeds in the end gets all of its own back, and pays three on top; one that fails has lost them. So nothing has to
+//! know beforehand whether a failure is chance or the request's own (`internal` is also the answer to a prompt that is
+//! too long, and a timeout to one that takes too long): retries that help pay for themselves, and those that do not run
+//! out. Attempts beyond the fifth, and a second and further retry of a timeout, are made only while at least half of the
+//! bucket is there; what is left below that is for requests that have tried less.
+//!
+//! - Up to 80 % of calls that fail independently, or 60 % that time out, nobody is worse off than with five attempts
+//!   and no budget. (The calculation is on [`Budget::per_success`]; tests check it with random spells.)
+//! - While nothing succeeds, all retries together are at most the bucket, 100, and 50 after timeouts.
+//! - In between, retries that did not help are at most three for each success, and one and a half after timeouts.
 //!
 //! Where the server names a delay, that is waited out: never less than declared, one second more where the
 //! declared one is cut to whole seconds, and up to 20 % more to spread the herd. A declared delay above 60 s,
 //! and any wait that would not end before the deadline, is not begun: the last real answer is returned now.
 //!
 //! A request that a layer of this process turned away ([`Rejected`](crate::Rejected)) was not sent: waiting for
-//! it costs no attempt and no budget; a retry that was paid for keeps its token for when it may go. For each attempt that
-//! it has lost it waits 10 ms longer: the first to come back may be a circuit's probe, which is for one that has them all.
+//! it costs no attempt and no budget; a retry that was paid for keeps its token for when it may go. One that a circuit
+//! breaker sent as a probe, and that failed ([`ProbeFailed`](crate::error::ProbeFailed)), was sent for the sake of all: it
+//! waits until the circuit may admit the next call, and costs neither, as long as such a failure is retried at all.
+//! [`Attempts::probes`] counts them, observers are told of each failure and wait, and those that may have been processed
+//! count as such. For each attempt that a request has lost, and each probe that it has been, it waits 10 ms longer, up to
+//! 200 ms: others go before it.
 //!
 //! # Defaults
 //!
 //! | setting | default |
 //! |---|---|
-//! | [`attempts`](RetryPolicyBuilder::attempts) | 5 in all |
+//! | [`attempts`](RetryPolicyBuilder::attempts) | 8 in all |
 //! | [`backoff`](RetryPolicyBuilder::backoff) | full jitter, 1 s doubling, cap 60 s; 2 s for `overloaded` |
 //! | [`max_server_delay`](RetryPolicyBuilder::max_server_delay) | 60 s |
 //! | [`server_delay_jitter`](RetryPolicyBuilder::server_delay_jitter) | up to 20 % on top |
 //! | [`deadline`](RetryPolicyBuilder::deadline) | 120 s from the first call, or the request's [`Deadline`](crate::Deadline) |
-//! | [`budget`](RetryPolicyBuilder::budget) | 20 retries, half a token per success, per host, model and key label |
-//! | [`maybe_processed_retries`](RetryPolicyBuilder::maybe_processed_retries) | 1 |
+//! | [`budget`](RetryPolicyBuilder::budget) | 100 tokens, 3 for each success, per host, model and key label |
+//! | [`maybe_processed_retries`](RetryPolicyBuilder::maybe_processed_retries) | 1, timeouts not counted |
 //! | [`empty_answers`](RetryPolicyBuilder::empty_answers) | 0 |
 //! | [`max_body_bytes`](RetryPolicyBuilder::max_body_bytes) | 32 MiB |
 //!
@@ -74,7 +93,8 @@
 //! # Errors
 //!
 //! This layer adds none: the caller sees the last answer or error as the inner service gave it, errors boxed
-//! as a [`BoxError`](crate::BoxError) (a boxed error stays the same box). How it came about is told by [`Attempts`] in
+//! as a [`BoxError`](crate::BoxError) (a boxed error stays the same box, and that of a failed probe is taken out of its
+//! [`ProbeFailed`](crate::error::ProbeFailed)). How it came about is told by [`Attempts`] in
 //! the response's extensions, and by [events](crate::event). An attempt after the first carries [`Attempt`].
 //!
 //! # Sharing and dropping

@@ -368,6 +368,8 @@ pub(super) struct Progress {
     pub(super) taken: Milli,
     /// Attempts that are left to models which come after this one.
     pub(super) reserved: u32,
+    /// Attempts at which this model's are over, where another one may be called instead.
+    pub(super) limit: Option<u32>,
     /// Drawn from at the first wait.
     pub(super) stream: Option<Stream>,
     /// For the last backoff.
@@ -543,6 +545,11 @@ impl Settings {
         self.attempts.saturating_sub(reserved).max(1)
     }
 
+    /// The same, where the request has come so far.
+    pub(super) fn most_here(&self, progress: &Progress) -> u32 {
+        self.most(progress.reserved).min(progress.limit.unwrap_or(u32::MAX))
+    }
+
     /// Decides about one failed attempt, which `progress` does not count yet, and counts it.
     ///
     /// `deadline` is absolute, `key` names the budget's bucket; both are asked for only when they matter.
@@ -634,7 +641,7 @@ impl Settings {
         mut draw: impl FnMut(Draw) -> f64,
     ) -> Result<Duration, GaveUp> {
         let schedule = self.schedule_of(progress, verdict)?;
-        let most = self.most(progress.reserved);
+        let most = self.most_here(progress);
         if progress.attempts >= schedule.attempts.unwrap_or(most).min(most) {
             return Err(GaveUp::Attempts);
         }

@@ -190,3 +190,75 @@ async fn each_kind_of_call_is_charged_apart() {
     assert_eq!(charged, [("batch", 1, 0), ("count_tokens", 1, 0), ("embed", 1, 100)]);
     assert!(status.iter().all(|s| (s.key.pool().as_str() == "embed") == (s.limits != Limits::new())));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_dropped_while_a_layer_inside_holds_it_back_was_not_sent() {
+    let layer = layer();
+    // A second limit inside lets one a minute go.
+    let inside = RateLimitLayer::new(Limits::new().requests_per_minute(1)).unwrap();
+    let probe = Probe::always(Answer::Ok);
+    let service = ServiceBuilder::new().layer(layer.clone()).layer(inside).service(probe.clone());
+    service.clone().oneshot(estimated(prompt(TRUTH))).await.unwrap();
+    let waiting: Vec<_> =
+        (0..3).map(|_| tokio::spawn(service.clone().oneshot(estimated(prompt(TRUTH))))).collect();
+    tokio::time::sleep(secs(30)).await;
+    assert_eq!((status(&layer).in_flight, status(&layer).requests), (3, 4), "admitted by the first");
+    for waiting in &waiting[1..] {
+        waiting.abort();
+    }
+    tokio::time::sleep(secs(1)).await;
+    let books = status(&layer);
+    assert_eq!((books.not_sent, books.requests, books.requests_today), (2, 2, 2));
+    // The one that is left goes a minute after the first, and counts from then.
+    tokio::time::sleep(secs(60)).await;
+    assert_eq!(probe.state().lock().unwrap().calls.len(), 2);
+    assert_eq!((status(&layer).requests, status(&layer).in_flight), (1, 1), "the first has left the window");
+    tokio::time::sleep(secs(30)).await;
+    assert_eq!(status(&layer).requests, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_was_sent_and_is_dropped_stays_charged_whatever_waited_before() {
+    let layer = layer();
+    let inside = RateLimitLayer::new(Limits::new().requests_per_minute(1)).unwrap();
+    let probe = Probe::new([Answer::Ok], Answer::Hang);
+    let service = ServiceBuilder::new().layer(layer.clone()).layer(inside).service(probe.clone());
+    service.clone().oneshot(estimated(prompt(TRUTH))).await.unwrap();
+    // Held back at first, then sent, then dropped.
+    let call = tokio::spawn(service.oneshot(estimated(prompt(TRUTH))));
+    tokio::time::sleep(secs(70)).await;
+    assert_eq!(probe.state().lock().unwrap().calls.len(), 2);
+    call.abort();
+    tokio::time::sleep(secs(1)).await;
+    let books = status(&layer);
+    assert_eq!((books.settled, books.not_sent, books.requests), (2, 0, 1));
+}
+
+// The concurrency limit is what waits inside in the usual order.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_dropped_while_it_waits_for_the_concurrency_limit_was_not_sent() {
+    use tower_gemini::concurrency::AdaptiveConcurrencyLayer;
+    let layer = layer();
+    let governor = AdaptiveConcurrencyLayer::new();
+    let Answer::Status(late, body) = crate::support::error(504, "DEADLINE_EXCEEDED", "late") else {
+        unreachable!("it is a status")
+    };
+    let probe = Probe::always(Answer::Status(late, body));
+    let service = ServiceBuilder::new()
+        .layer(layer.clone())
+        .layer(governor.clone())
+        .layer(ClassifyLayer::new())
+        .service(probe.clone());
+    let waits = || governor.handle().all().iter().any(|(_, state)| state.queued() > 0);
+    for _ in 0..500 {
+        let call = tokio::spawn(service.clone().oneshot(estimated(prompt(TRUTH))));
+        tokio::time::sleep(secs(1)).await;
+        if waits() {
+            call.abort();
+            tokio::time::sleep(secs(1)).await;
+            break;
+        }
+    }
+    let (books, sent) = (status(&layer), probe.state().lock().unwrap().calls.len() as u64);
+    assert_eq!((books.not_sent, books.settled + books.too_many, books.in_flight), (1, sent, 0));
+}
