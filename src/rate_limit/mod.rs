@@ -87,7 +87,7 @@
 //! # Sharing and dropping
 //!
 //! Clones, and all services of one layer value, draw on the same quotas; [`RateLimits`] is a handle to look at them and
-//! to change them. No task is spawned. Dropping a future in the queue gives its place up and starts its successor on
+//! to change them. No task is spawned, but one where a store is set, which ends with the layer. Dropping a future in the queue gives its place up and starts its successor on
 //! time; dropping a body settles its call. No readiness of the inner service is held while a request waits.
 //!
 //! A future that waits may be polled once and not again, or be forgotten: nobody else waits any longer for it than if it

@@ -158,3 +158,31 @@ fn bad_settings_name_the_field_and_the_rule() {
     assert_eq!(RedisStore::cluster([]).expect_err("none").field(), "nodes");
     assert_eq!(RedisStore::sentinel([], "m", "redis://m").expect_err("none").field(), "sentinels");
 }
+
+/// What one script takes on the server, by its own count: members that all wait, in a full window.
+#[tokio::test]
+#[ignore = "figures, to be printed"]
+async fn what_a_script_takes() {
+    for members in [1, 8, 50, 200] {
+        let Some((server, store)) = started().await else { return };
+        let mut known = vec![(0, 0); members];
+        for call in 1..=40_u64 {
+            if call == 20 {
+                server.say(&["CONFIG", "RESETSTAT"]);
+            }
+            for (id, known) in known.iter_mut().enumerate() {
+                let mut take = question(id as u64 + 1, call);
+                (take.epoch, take.seq) = *known;
+                take.limits.requests = Some(600);
+                take.used = Amount::new(5, 0);
+                take.uses = vec![crate::fleet::Use { age: 1_000_000, amount: Amount::new(1, 0) }; 2];
+                let reply = store.take(&[take]).await.expect("an answer").remove(0);
+                *known = (reply.epoch, reply.seq);
+            }
+        }
+        let stats = server.say(&["INFO", "commandstats"]);
+        let line = stats.lines().find(|line| line.starts_with("cmdstat_evalsha")).unwrap_or("none").to_owned();
+        let state = format!("tg:1:{{{}}}", "0".repeat(32));
+        println!("{members} members: {line}; {} bytes", server.say(&["MEMORY", "USAGE", &state]));
+    }
+}
