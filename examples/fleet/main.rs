@@ -58,7 +58,8 @@ async fn run(url: &str) -> Result<(), BoxError> {
                 async { Ok::<_, std::io::Error>(Response::new(String::new())) }
             }));
             tokio::spawn(async move {
-                let request = Request::post("/v1beta/models/gemini-3-flash:generateContent").body(String::new());
+                let request =
+                    Request::post("/v1beta/models/gemini-3-flash:generateContent").body(String::new());
                 let request = request.expect("a valid request");
                 if let Err(error) = service.oneshot(request).await {
                     eprintln!("fleet: {error}");

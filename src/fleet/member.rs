@@ -584,7 +584,7 @@ impl Member {
 
     /// Reads an answer. Returns the doors that it tells of; an answer to another call than the open one tells nothing.
     pub(crate) fn accept(&mut self, now: Micros, reply: &Reply) -> Option<Vec<Close>> {
-        let Some(open) = self.open.take_if(|open| open.take.call == reply.call) else { return None };
+        let open = self.open.take_if(|open| open.take.call == reply.call)?;
         let terms = self.manner.terms;
         self.lost = None;
         self.contact = Some(open.sent);

@@ -1,18 +1,16 @@
 //! Writes down when each request came.
 
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
-#[allow(clippy::disallowed_types, reason = "the machine's clock, which processes share")]
 pub(crate) struct Receiver {
     pub(crate) port: u16,
     log: Arc<Mutex<Vec<Instant>>>,
 }
 
-#[allow(clippy::disallowed_types, reason = "the machine's clock, which processes share")]
 impl Receiver {
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

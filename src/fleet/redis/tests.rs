@@ -181,7 +181,8 @@ async fn what_a_script_takes() {
             }
         }
         let stats = server.say(&["INFO", "commandstats"]);
-        let line = stats.lines().find(|line| line.starts_with("cmdstat_evalsha")).unwrap_or("none").to_owned();
+        let line =
+            stats.lines().find(|line| line.starts_with("cmdstat_evalsha")).unwrap_or("none").to_owned();
         let state = format!("tg:1:{{{}}}", "0".repeat(32));
         println!("{members} members: {line}; {} bytes", server.say(&["MEMORY", "USAGE", &state]));
     }
