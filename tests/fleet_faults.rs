@@ -3,11 +3,7 @@
 //!
 //! The members are this very program, started again with `member` as the test to run.
 #![cfg(all(feature = "redis", feature = "sim"))]
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    reason = "processes share the machine's clock, not tokio's"
-)]
+#![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
 
 #[path = "support/redis.rs"]
 #[allow(dead_code, unreachable_pub, reason = "each test uses some of it")]

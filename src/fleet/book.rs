@@ -99,6 +99,8 @@ pub(super) struct Day {
     pub(super) number: u64,
     pub(super) ends: Micros,
     pub(super) used: u64,
+    /// What may have been granted and was lost with the last state.
+    margin: u64,
 }
 
 /// What there is to be shared out.
@@ -246,9 +248,12 @@ impl Book {
             };
             self.unknown = limits.each(known, most);
         }
-        // Grants of the day that were lost: no more than a window's in the time that a split lasts.
-        if take.limits.daily.is_some() && limits.requests < MANY {
-            self.day.used += limits.requests;
+        // Grants of the day that were lost: no more than a window's in the time that a split lasts, and allowances.
+        if let Some(daily) = take.limits.daily {
+            let allowances = daily.saturating_sub(self.day.used).div_ceil(ALLOWANCES);
+            let leases = if limits.requests < MANY { limits.requests } else { 0 };
+            self.day.margin = leases + allowances;
+            self.day.used += self.day.margin;
         }
     }
 
@@ -276,8 +281,11 @@ impl Book {
     fn roll(&mut self, now: Micros, take: &Take) {
         let over = self.day.ends <= now || mutant!(self, MembersDay);
         if over && take.day.number > self.day.number && (take.day.ends > now || mutant!(self, MembersDay)) {
-            let carried = self.members.iter().map(|m| m.lease.requests + m.daily).sum();
-            self.day = Day { number: take.day.number, ends: take.day.ends, used: carried };
+            let carried: u64 = self.members.iter().map(|m| m.lease.requests + m.daily).sum();
+            // The first day of a state has what was lost with the one before.
+            let known = if self.day.number == 0 { self.day.used } else { 0 };
+            let margin = if self.day.number == 0 { self.day.margin } else { 0 };
+            self.day = Day { number: take.day.number, ends: take.day.ends, used: carried + known, margin };
         }
     }
 
@@ -291,7 +299,7 @@ impl Book {
             let was = found.map_or(Amount::default(), |at| self.members[at].part);
             self.unknown = self.unknown.plus(was).minus(take.part);
             if take.day.number == self.day.number {
-                self.day.used = self.day.used.max(take.day_seen);
+                self.day.used = self.day.used.max(take.day_seen + self.day.margin);
             }
         }
         found.unwrap_or_else(|| {

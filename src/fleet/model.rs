@@ -701,11 +701,11 @@ fn cut_off(mutant: Option<Mutant>) -> Result<(), String> {
     Ok(())
 }
 
-/// 25 fleets of 8,000 steps.
+/// 30 fleets of 8,000 steps.
 #[test]
 fn no_window_and_no_day_holds_more_than_its_limit_whatever_happens() {
     let mut sent = 0;
-    for seed in 0..25 {
+    for seed in 0..30 {
         sent += live(seed, 8_000, None).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     }
     assert!(sent > 5_000, "{sent} requests are too few to show anything");
@@ -715,9 +715,9 @@ fn no_window_and_no_day_holds_more_than_its_limit_whatever_happens() {
 #[test]
 #[ignore = "takes a minute"]
 fn a_thousand_fleets() {
-    for seed in 1_000..2_000 {
-        live(seed, 8_000, None).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
-    }
+    let bad: Vec<_> =
+        (1_000..2_000).filter_map(|seed| live(seed, 8_000, None).err().map(|error| (seed, error))).collect();
+    assert!(bad.is_empty(), "{bad:#?}");
 }
 
 #[test]

@@ -18,7 +18,7 @@ local function load(more)
   if got[2] then s = cmsgpack.unpack(got[2])
   else
     s = {run = '', epoch = 0, born = 0, seq = 0, opens = 0, lost = 0, ring = {}, cr = 0, ct = 0, ur = 0, ut = 0, us = 0,
-      m = {}, learnt = {0, 0, 0, 0, 0, 0}, doors = {0, 0, 0, 0}, ramp = 0, cs = 0, dn = 0, de = 0, du = 0}
+      m = {}, learnt = {0, 0, 0, 0, 0, 0}, doors = {0, 0, 0, 0}, ramp = 0, cs = 0, dn = 0, de = 0, du = 0, dm = 0}
   end
   return s, got[3], nil
 end

@@ -28,7 +28,10 @@ local function lose()
   for i = 1, #members do r, t = r + members[i][PART_R], t + members[i][PART_T] end
   s.ur = lr < 0 and 0 or less(math.floor(lr / 2), r)
   s.ut = lt < 0 and 0 or less(math.floor(lt / 2), t)
-  if ld >= 0 and lr >= 0 then s.du = s.du + lr end
+  if ld >= 0 then
+    s.dm = max(lr, 0) + math.ceil(less(ld, s.du) / 20)
+    s.du = s.du + s.dm
+  end
 end
 
 local born = false
@@ -80,12 +83,13 @@ end
 if s.de <= now and day_number > s.dn and day_ends > now then
   local carried = 0
   for i = 1, #members do carried = carried + members[i][LEASE_R] + members[i][DAILY] end
+  if s.dn == 0 then carried = carried + s.du else s.dm = 0 end
   s.dn, s.de, s.du = day_number, day_ends, carried
 end
 if s.lost == 1 and not (mine and mine[CONTACT] >= s.born and mine[CALL] > 0) then
   s.ur = less(s.ur + (mine and mine[PART_R] or 0), part_r)
   s.ut = less(s.ut + (mine and mine[PART_T] or 0), part_t)
-  if day_number == s.dn then s.du = max(s.du, day_seen) end
+  if day_number == s.dn then s.du = max(s.du, day_seen + s.dm) end
 end
 if not mine then
   mine = {member, 0, now, 0, 0, 0, 0, now, 0, 0, 0, 0, 1, 0, 0, lr, lt, ld, 0, 0}
