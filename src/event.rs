@@ -204,7 +204,7 @@ pub enum Event<'a> {
         /// Where it is.
         store: &'a str,
         /// Why, and what to do.
-        error: &'a (dyn std::error::Error + 'static),
+        why: &'a str,
     },
     /// The store of a fleet answers again.
     #[non_exhaustive]

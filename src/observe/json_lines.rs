@@ -267,10 +267,10 @@ impl<W: Write> JsonLines<W> {
                 line.member("harm", harm);
                 line
             }
-            Event::StoreLost { store, error } => {
+            Event::StoreLost { store, why } => {
                 let mut line = self.begin("store_lost");
                 line.member("store", store);
-                line.member("error", &*error.to_string());
+                line.member("why", why);
                 line
             }
             Event::StoreFound { store, lost_for } => {

@@ -146,8 +146,8 @@ impl Observer for Tracing {
             Event::Misplaced { layer, inside, harm } => {
                 debug!(target: "tower_gemini", layer = layer.as_str(), inside = inside.as_str(), harm, "layer misplaced");
             }
-            Event::StoreLost { store, error } => {
-                warn!(target: "tower_gemini", store, %error, "quota store lost");
+            Event::StoreLost { store, why } => {
+                warn!(target: "tower_gemini", store, why, "quota store lost");
             }
             Event::StoreFound { store, lost_for } => {
                 info!(target: "tower_gemini", store, ?lost_for, "quota store found");

@@ -419,7 +419,8 @@ impl Wire {
         match (known, failed) {
             (None, Some(error)) => {
                 *lock(&self.lost) = Some(Lost { since: time::now(), error: error.clone() });
-                common.observer.tell(&Event::StoreLost { store: &self.place, error: &error });
+                let why = error.to_string();
+                common.observer.tell(&Event::StoreLost { store: &self.place, why: &why });
             }
             (Some(lost), None) => {
                 let still = shared.keys.all().iter().any(|(_, key)| {

@@ -226,7 +226,7 @@ pub(crate) struct Told(pub(crate) Mutex<Vec<String>>);
 impl Observer for Told {
     fn on_event(&self, event: &Event<'_>) {
         let line = match event {
-            Event::StoreLost { store, error, .. } => format!("lost {store}: {error}"),
+            Event::StoreLost { store, why, .. } => format!("lost {store}: {why}"),
             Event::StoreFound { store, .. } => format!("found {store}"),
             Event::LimitsDiffer { limits, .. } => format!("differ {limits:?}"),
             _ => return,

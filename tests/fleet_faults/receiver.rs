@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
-use tokio::time::Instant;
 
 pub(crate) struct Receiver {
     pub(crate) port: u16,
