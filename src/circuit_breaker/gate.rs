@@ -27,7 +27,7 @@ use super::error::Why;
 use super::state::{Admission, Change, Denial, Machine, Pass};
 use super::transition::Cause;
 use crate::blame::Caller;
-use crate::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lock};
+use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lock};
 
 const PENDING: u64 = 0xff;
 const FREE: u64 = 1 << 8;
@@ -44,6 +44,8 @@ const HISTORY: usize = 16;
 
 pub(super) struct Gate {
     word: AtomicU64,
+    /// Calls that were let through.
+    started: AtomicU32,
     /// [`Machine::shut`], so that a request is turned away without the lock, too.
     shut: AtomicU64,
     /// Since when, with the cause in the last four bits: sixteen nanoseconds more or less.
@@ -72,6 +74,7 @@ impl Gate {
     pub(super) fn new(machine: Machine, is_observed: bool) -> Self {
         Self {
             word: AtomicU64::new(word_of(&machine)),
+            started: AtomicU32::new(0),
             shut: AtomicU64::new(machine.shut()),
             opened: AtomicU64::new(0),
             shut_for: AtomicU64::new(ALL),
@@ -90,7 +93,16 @@ impl Gate {
     #[inline]
     pub(super) fn admit_free(&self) -> Option<Pass> {
         let word = self.word.load(Ordering::Relaxed);
-        (word & FREE != 0).then_some(Pass { generation: generation(word), ticket: 0 })
+        if word & FREE == 0 {
+            return None;
+        }
+        Some(Pass { generation: generation(word), ticket: 0, number: self.next_number() })
+    }
+
+    /// Relaxed: numbers are only compared, and a call that starts at the same time as another may have either's.
+    #[inline]
+    fn next_number(&self) -> u32 {
+        self.started.fetch_add(1, Ordering::Relaxed)
     }
 
     /// A denial, where that needs no lock.
@@ -107,7 +119,11 @@ impl Gate {
     /// Decides with the lock. Whether there is something to tell comes second.
     pub(super) fn admit(&self, now: Nanos, caller: Caller, unwell: &AtomicUsize) -> (Admission, bool) {
         let mut inside = self.enter(now, unwell);
-        let (admission, change) = inside.machine.admit(now, caller);
+        let (mut admission, change) = inside.machine.admit(now, caller);
+        if let Ok(Some(pass)) = &mut admission {
+            // Not of one that is turned away.
+            pass.number = self.next_number();
+        }
         (admission, inside.note(change))
     }
 

@@ -237,7 +237,7 @@ impl Guard {
     /// Of a probe that failed: when the next one may go.
     #[inline]
     pub(super) fn report(mut self, signal: Signal, hint: Option<Duration>) -> Option<Instant> {
-        let pass = std::mem::replace(&mut self.pass, Pass { generation: 0, ticket: 0 });
+        let pass = std::mem::replace(&mut self.pass, Pass { generation: 0, ticket: 0, number: 0 });
         let ordinary = pass.ticket == 0;
         let quiet = match signal {
             Signal::Neutral => ordinary,

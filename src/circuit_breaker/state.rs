@@ -7,7 +7,7 @@
 use super::error::Why;
 use super::ramp::Ramp;
 use super::transition::{Cause, CircuitState, Mode};
-use super::window::{Counts, Window};
+use super::window::{Counts, Range, Window};
 use super::{MAX_PROBES, Nanos, SECOND};
 use crate::blame::{Caller, Witness};
 
@@ -48,6 +48,19 @@ const OTHERS: u32 = 5;
 /// After so many windows without a call, what is known of a server is no longer worth keeping.
 const STALE_WINDOWS: u64 = 10;
 
+/// What is added to the time in which probes fail, against the noise of networks and timers.
+const GRAIN: Nanos = SECOND / 10;
+
+/// See [`Machine::promise`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Promise {
+    None,
+    /// It has lasted longer than those that failed: others may try as well.
+    Made,
+    /// It has lasted much longer: the circuit closes.
+    Kept,
+}
+
 /// What one call ended with, as the circuit sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mark {
@@ -62,6 +75,8 @@ pub(super) struct Pass {
     pub(super) generation: u32,
     /// Of a probe's lease; 0 for any other call.
     pub(super) ticket: u32,
+    /// Of the call, in the order in which calls start. Wraps.
+    pub(super) number: u32,
 }
 
 impl Pass {
@@ -99,6 +114,7 @@ pub(super) struct Change {
 #[derive(Clone, Copy, Debug)]
 struct Lease {
     ticket: u32,
+    since: Nanos,
     ends: Nanos,
 }
 
@@ -131,6 +147,8 @@ pub(super) struct Machine {
     row: u32,
     /// Whose they are.
     witness: Witness,
+    /// The numbers of the calls that they began with and have come to.
+    range: Range,
     /// Whom an open circuit binds.
     bound: Witness,
     /// Failures in a row of those whom it does not bind.
@@ -142,6 +160,8 @@ pub(super) struct Machine {
     /// Probes under way, and those that succeeded in this outage.
     leases: [Option<Lease>; MAX_PROBES],
     good: u32,
+    /// The longest that a probe of this outage took to fail.
+    fails_in: Option<Nanos>,
     /// Calls a second before the outage.
     busy: f64,
     /// Tickets handed out.
@@ -163,12 +183,14 @@ impl Machine {
             window: Window::new(rules.window),
             row: 0,
             witness: Witness::Nobody,
+            range: Range::default(),
             bound: Witness::Nobody,
             others: 0,
             strikes: 0,
             down: now,
             leases: [None; MAX_PROBES],
             good: 0,
+            fails_in: None,
             busy: 0.0,
             tickets: 0,
             denied: 0,
@@ -178,11 +200,13 @@ impl Machine {
     }
 
     /// Whether this call may go. It may be the one that finds the open time over.
+    ///
+    /// Its number is for the caller to give.
     pub(super) fn admit(&mut self, now: Nanos, caller: Caller) -> (Admission, Option<Change>) {
         self.touched = self.touched.max(now);
         let mut change = None;
         if !self.binds(caller) {
-            return (Ok(Some(Pass { generation: self.generation, ticket: 0 })), change);
+            return (Ok(Some(Pass { generation: self.generation, ticket: 0, number: 0 })), change);
         }
         if let Phase::Open { until } = self.phase {
             if now >= until && until != NEVER {
@@ -190,17 +214,38 @@ impl Machine {
                 change = Some(self.enter(now, phase, Cause::OpenTimeOver));
             }
         }
+        if self.promise(now) >= Promise::Kept {
+            change = Some(self.close(now, Cause::ProbeOutlasts));
+        }
         let ticket = match self.reserve(now) {
             Ok(ticket) => ticket,
             Err(_) if self.mode == Mode::ObserveOnly => return (Ok(None), change),
             Err(denial) => return (Err(denial), change),
         };
-        (Ok(Some(Pass { generation: self.generation, ticket })), change)
+        (Ok(Some(Pass { generation: self.generation, ticket, number: 0 })), change)
     }
 
     /// Whether this caller's requests are turned away while the circuit is open.
     fn binds(&self, caller: Caller) -> bool {
         matches!(self.phase, Phase::Closed { .. }) || self.bound.binds(caller)
+    }
+
+    /// What the oldest probe under way lets expect: a server that refuses does so at once, and one that is at work on a
+    /// probe for longer than that is back. An answer may take a minute; who waits for it may miss all of the time in which
+    /// the server is up.
+    fn promise(&self, now: Nanos) -> Promise {
+        let oldest =
+            self.leases.iter().flatten().filter(|lease| lease.ends > now).map(|lease| lease.since).min();
+        let (Phase::HalfOpen { .. }, Some(fails_in), Some(oldest)) = (&self.phase, self.fails_in, oldest)
+        else {
+            return Promise::None;
+        };
+        let unit = fails_in.saturating_mul(4).saturating_add(GRAIN);
+        match now.saturating_sub(oldest) {
+            age if self.rules.successes > 1 || age < unit => Promise::None,
+            age if age < unit.saturating_mul(2) => Promise::Made,
+            _ => Promise::Kept,
+        }
     }
 
     fn reserve(&mut self, now: Nanos) -> Result<u32, Denial> {
@@ -216,7 +261,8 @@ impl Machine {
             Phase::HalfOpen { .. } => {
                 // Zero is no ticket.
                 self.tickets = self.tickets.checked_add(1).unwrap_or(1);
-                let lease = Lease { ticket: self.tickets, ends: now.saturating_add(self.rules.lease) };
+                let ends = now.saturating_add(self.rules.lease);
+                let lease = Lease { ticket: self.tickets, since: now, ends };
                 let free = self.leases.iter_mut().find(|slot| slot.is_none_or(|lease| lease.ends <= now));
                 *free.expect("it does not deny, so a place is free") = Some(lease);
                 // One that hangs does not keep the others from finding out; it counts as one that failed.
@@ -247,8 +293,11 @@ impl Machine {
             }
             Phase::Open { .. } => None,
             Phase::HalfOpen { next } => {
+                let next = *next;
                 let taken = self.leases.iter().flatten().filter(|lease| lease.ends > now).count();
-                if taken == 0 || (taken < self.rules.probes && *next <= now) {
+                let promise = self.promise(now);
+                let may_go = next <= now || promise > Promise::None;
+                if taken == 0 || (taken < self.rules.probes && may_go) || promise == Promise::Kept {
                     return None;
                 }
                 // Nobody knows how long a probe takes. Those who wait ask again after the shortest open time, give or
@@ -284,7 +333,7 @@ impl Machine {
         self.touched = self.touched.max(now);
         match &self.phase {
             Phase::Closed { .. } => {
-                let cause = self.count(now, caller, mark, slow)?;
+                let cause = self.count(now, caller, pass.number, mark, slow)?;
                 Some(self.open(now, cause, hint, draw()))
             }
             Phase::HalfOpen { .. } | Phase::Open { .. } => None,
@@ -302,15 +351,17 @@ impl Machine {
     ) -> Option<Change> {
         // Of an outage that is over, or not known any more: it has no lease.
         let slot = self.leases.iter_mut().find(|slot| slot.is_some_and(|l| l.ticket == pass.ticket))?;
-        if slot.take().is_some_and(|lease| lease.ends <= now) {
-            return None;
+        let lease = slot.take().filter(|lease| lease.ends > now)?;
+        if mark == Mark::Failure {
+            let took = now.saturating_sub(lease.since);
+            self.fails_in = Some(self.fails_in.map_or(took, |longest| longest.max(took)));
         }
         self.touched = self.touched.max(now);
         match mark {
             Mark::Neutral => None,
             Mark::Success if !slow => {
                 self.good += 1;
-                (self.good >= self.rules.successes).then(|| self.close(now))
+                (self.good >= self.rules.successes).then(|| self.close(now, Cause::ProbesSucceeded))
             }
             // Another one has failed before it, and it has been waited for since.
             Mark::Success | Mark::Failure if matches!(self.phase, Phase::Open { .. }) => None,
@@ -323,7 +374,7 @@ impl Machine {
         match mark {
             Mark::Neutral => None,
             // The server is well, so what the one caller has seen is its own.
-            Mark::Success => Some(self.close(now)),
+            Mark::Success => Some(self.close(now, Cause::ProbesSucceeded)),
             Mark::Failure => {
                 self.others += 1;
                 if self.others >= OTHERS {
@@ -353,15 +404,18 @@ impl Machine {
     }
 
     /// Counts one call, and says whether the circuit opens for it.
-    fn count(&mut self, now: Nanos, caller: Caller, mark: Mark, slow: bool) -> Option<Cause> {
+    fn count(&mut self, now: Nanos, caller: Caller, number: u32, mark: Mark, slow: bool) -> Option<Cause> {
         let failed = match mark {
             Mark::Neutral => return None,
+            // One that began before the row did is news from before it.
+            Mark::Success if self.row > 0 && self.range.begins_after(number) => false,
             Mark::Success => {
                 (self.row, self.witness) = (0, Witness::Nobody);
                 false
             }
             Mark::Failure => {
                 self.row = self.row.saturating_add(1);
+                self.range = if self.row == 1 { Range::of(number) } else { self.range.and(number) };
                 self.witness = self.witness.and(caller);
                 true
             }
@@ -372,10 +426,11 @@ impl Machine {
             _ => {}
         }
         self.window.record(now, Counts { calls: 1, failures: failed.into(), slow: slow.into() });
+        self.window.number(number);
         if self.mode == Mode::ForcedClosed || !(failed || slow) {
             return None;
         }
-        if self.row >= self.rules.consecutive {
+        if self.row >= self.rules.consecutive && self.range.is_mostly(self.row) {
             return Some(Cause::ConsecutiveFailures);
         }
         let counts = self.window.read(now);
@@ -383,7 +438,9 @@ impl Machine {
             return None;
         }
         match () {
-            () if exceeds(counts.failures, counts.calls, self.rules.failure_share) => {
+            () if exceeds(counts.failures, counts.calls, self.rules.failure_share)
+                && self.window.range(number).is_mostly(counts.calls) =>
+            {
                 Some(Cause::FailureShare)
             }
             () if exceeds(counts.slow, counts.calls, self.rules.slow_share) => Some(Cause::SlowShare),
@@ -419,14 +476,14 @@ impl Machine {
         (grown.min(max / (1.0 + JITTER)) * (1.0 + JITTER * (2.0 * draw - 1.0))) as Nanos
     }
 
-    fn close(&mut self, now: Nanos) -> Change {
+    fn close(&mut self, now: Nanos, cause: Cause) -> Change {
         let outage = now.saturating_sub(self.down);
         let share =
             RAMP_SHARES.iter().find(|(longest, _)| outage < *longest).map_or(0.0, |(_, share)| *share);
         let start = RAMP_START.max(self.busy * share);
         self.forget_outage();
         let ramp = (self.rules.ramp > 0).then(|| Ramp::new(now, self.rules.ramp, start));
-        self.enter(now, Phase::Closed { ramp }, Cause::ProbesSucceeded)
+        self.enter(now, Phase::Closed { ramp }, cause)
     }
 
     /// Hands the decision to somebody else, who begins with a blank page. Nothing happens where it is the same.
@@ -451,7 +508,7 @@ impl Machine {
 
     /// The next outage is another one.
     fn forget_outage(&mut self) {
-        (self.strikes, self.good, self.others) = (0, 0, 0);
+        (self.strikes, self.good, self.others, self.fails_in) = (0, 0, 0, None);
         self.leases = [None; MAX_PROBES];
         self.bound = Witness::Nobody;
     }

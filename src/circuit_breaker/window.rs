@@ -25,9 +25,49 @@ impl Counts {
     }
 }
 
+/// The numbers of calls between two that have ended, both included. Calls are numbered as they start.
+///
+/// A server refuses at once and answers in a minute. Of the calls that have *ended* most may be refused although most of
+/// those that have *started* will be answered; so what is known of a range counts only where most of it has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Range {
+    first: u32,
+    last: u32,
+}
+
+impl Range {
+    pub(super) const fn of(number: u32) -> Self {
+        Self { first: number, last: number }
+    }
+
+    pub(super) fn begins_after(self, number: u32) -> bool {
+        is_before(number, self.first)
+    }
+
+    pub(super) fn and(self, number: u32) -> Self {
+        Self {
+            first: if is_before(number, self.first) { number } else { self.first },
+            last: if is_before(self.last, number) { number } else { self.last },
+        }
+    }
+
+    /// Whether so many calls are four of five of the range at the least.
+    pub(super) fn is_mostly(self, calls: u32) -> bool {
+        let all = u64::from(self.last.wrapping_sub(self.first)) + 1;
+        u64::from(calls) * 5 >= all * 4
+    }
+}
+
+/// Numbers wrap: of two, the later one is less than half of all numbers ahead.
+const fn is_before(a: u32, b: u32) -> bool {
+    b.wrapping_sub(a).wrapping_sub(1) < u32::MAX / 2
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Window {
     buckets: [Counts; BUCKETS],
+    /// The number of a call that ended in each, where that is known.
+    numbers: [Option<u32>; BUCKETS],
     /// Invariant: the sum of all buckets, as long as no bucket is saturated.
     sums: Counts,
     /// The number, since time 0, of the bucket that is filled now. Never decreases.
@@ -39,7 +79,23 @@ pub(super) struct Window {
 impl Window {
     pub(super) fn new(length: Nanos) -> Self {
         let width = (length / BUCKETS as u64).max(1);
-        Self { buckets: [Counts::default(); BUCKETS], sums: Counts::default(), current: 0, width }
+        Self {
+            buckets: [Counts::default(); BUCKETS],
+            numbers: [None; BUCKETS],
+            sums: Counts::default(),
+            current: 0,
+            width,
+        }
+    }
+
+    /// The call that was recorded last has this number.
+    pub(super) fn number(&mut self, number: u32) {
+        self.numbers[slot(self.current)].get_or_insert(number);
+    }
+
+    /// From the first of the window to this one.
+    pub(super) fn range(&self, number: u32) -> Range {
+        self.numbers.iter().flatten().fold(Range::of(number), |range, number| range.and(*number))
     }
 
     pub(super) fn record(&mut self, now: Nanos, counts: Counts) {
@@ -55,6 +111,7 @@ impl Window {
 
     pub(super) fn clear(&mut self) {
         self.buckets = [Counts::default(); BUCKETS];
+        self.numbers = [None; BUCKETS];
         self.sums = Counts::default();
     }
 
@@ -67,6 +124,7 @@ impl Window {
         }
         while self.current < bucket {
             self.current += 1;
+            self.numbers[slot(self.current)] = None;
             let old = std::mem::take(&mut self.buckets[slot(self.current)]);
             self.sums.calls = self.sums.calls.saturating_sub(old.calls);
             self.sums.failures = self.sums.failures.saturating_sub(old.failures);

@@ -10,8 +10,10 @@ use tokio::time::Instant;
 
 use super::evidence::{Evidence, Timeout, Usual};
 use super::limit::{Limit, Room, Speed};
+use super::most::Most;
 use super::settings::Tuning;
 use crate::blame::{Caller, Witness};
+use crate::latency::Latency;
 use crate::time::saturating_add;
 
 /// After how many times the patience a call that has neither ended nor been dropped counts as lost.
@@ -63,6 +65,10 @@ pub(super) struct Control {
     good_until: u64,
     /// How usual it is that calls time out.
     usual: Usual,
+    /// How long answers take.
+    latency: Latency,
+    /// The share of timeouts among the last calls that ended, where most time out whoever overtakes whom.
+    most: Most,
 }
 
 impl Control {
@@ -81,6 +87,8 @@ impl Control {
             patience: None,
             good_until: u64::MAX,
             usual,
+            latency: Latency::new(),
+            most: Most::default(),
         }
     }
 
@@ -117,6 +125,11 @@ impl Control {
             Some(limit) if self.bound.binds(caller) => limit.room(in_flight, now, tuning),
             _ => Room::Now,
         }
+    }
+
+    /// What a request must have left of its time when its turn comes: nine of ten answers take longer.
+    pub(super) fn least(&self) -> Duration {
+        self.latency.quick().unwrap_or_default()
     }
 
     /// See [`Limit::earliest`].
@@ -172,6 +185,11 @@ impl Control {
         tuning: &Tuning,
     ) -> bool {
         self.usual.answers(answers);
+        if self.most.ended(start.number, said, now) {
+            // The cut did no good: as large a share of the calls times out as before.
+            (self.limit, self.bound) = (None, Witness::Nobody);
+            self.evidence.clear();
+        }
         let began = self.flights.remove(&start.number);
         if began.is_none() && start.number >= self.from {
             self.lost = self.lost.saturating_sub(1);
@@ -184,7 +202,7 @@ impl Control {
                 false
             }
             Said::TimedOut { overtaken } => {
-                self.timed_out(start, took, overtaken, answers, now, draw, tuning)
+                self.timed_out(start, took, overtaken, started, answers, now, draw, tuning)
             }
         }
     }
@@ -201,6 +219,7 @@ impl Control {
         // How long one took that began before anything was watched is not known, and it is old news.
         let Some(took) = took else { return };
         let speed = Speed::of(took, self.patience);
+        self.latency.record(took);
         if speed != Speed::Slow && start.number > self.cut_at {
             self.good_until = started;
         }
@@ -227,6 +246,7 @@ impl Control {
         start: Start,
         took: Option<Duration>,
         overtaken: bool,
+        started: u64,
         answers: u32,
         now: Instant,
         draw: impl FnOnce() -> f64,
@@ -249,9 +269,16 @@ impl Control {
             }
         }
         let weight = self.usual.weight();
+        if self.limit.is_none() && self.most.may_try(now) {
+            self.limit = Some(Limit::first(answered, now, draw(), tuning));
+            self.bound = Witness::Many;
+            self.most.try_from(started, now, self.patience);
+            self.evidence.clear();
+            return true;
+        }
         if self.limit.is_none() || start.number > self.good_until {
             self.usual.timed_out();
-            if self.usual.is_no_news() {
+            if self.usual.is_no_news() && !self.most.is_on_trial() {
                 (self.limit, self.bound) = (None, Witness::Nobody);
                 self.evidence.clear();
                 return false;

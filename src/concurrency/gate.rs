@@ -4,7 +4,7 @@
 //! From the first timeout until nothing speaks against the server any more everything happens under one short lock;
 //! wakers are woken after it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -65,6 +65,8 @@ struct Inside {
     waiting: BTreeMap<u64, Waiter>,
     /// Waiters that have been given a turn and have not come for it yet.
     granted: BTreeMap<u64, Grant>,
+    /// Waiters whose turn came too late, and who have not been told yet.
+    late: BTreeSet<u64>,
     next_ticket: u64,
     cuts: u64,
     last_cut: Option<Instant>,
@@ -103,6 +105,8 @@ pub(super) enum Entry {
 #[derive(Debug)]
 pub(super) enum Turn {
     Come(Slot),
+    /// Too late: an answer would not come in time.
+    Late,
     /// Look again when woken, and at this instant. With the instant of the pace, if it is for the pace that it waits.
     Wait(Instant, Option<Instant>),
 }
@@ -195,6 +199,9 @@ impl Gate {
         let mut wakes = Wakes::default();
         let (turn, old) = {
             let mut inside = lock(&self.inside);
+            if inside.late.remove(&place.ticket) {
+                return Turn::Late;
+            }
             // One whose turn had come and who did not come for it is back in its old place.
             if !inside.granted.contains_key(&place.ticket) {
                 let (caller, deadline) = (place.caller, place.deadline);
@@ -249,6 +256,7 @@ impl Gate {
         let left = {
             let mut inside = lock(&self.inside);
             let left = inside.waiting.remove(&ticket);
+            inside.late.remove(&ticket);
             if let (Some(_), Some(control)) = (&left, &mut inside.control) {
                 control.stands_in_the_way(now);
             }
@@ -370,6 +378,15 @@ impl Gate {
                 return;
             }
             control.stands_in_the_way(now);
+            // A slot is not spent on one that will be gone before it is answered, as long as somebody else waits for it.
+            let least = control.least();
+            if inside.waiting.len() > 1 && inside.first_deadline() < Some(time::saturating_add(now, least)) {
+                if let Some((ticket, waiter)) = inside.waiting.pop_first() {
+                    inside.late.insert(ticket);
+                    wakes.wakers.extend(waiter.waker);
+                }
+                continue;
+            }
             self.grant_first(inside, now, wakes);
         }
     }
@@ -480,6 +497,10 @@ impl Gate {
 }
 
 impl Inside {
+    fn first_deadline(&self) -> Option<Instant> {
+        self.waiting.first_key_value().map(|(_, waiter)| waiter.deadline)
+    }
+
     fn limit(&self) -> Option<&Limit> {
         self.control.as_ref().and_then(|control| control.limit())
     }

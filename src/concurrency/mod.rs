@@ -114,6 +114,7 @@ mod gate;
 mod handle;
 mod layer;
 mod limit;
+mod most;
 mod service;
 mod settings;
 

@@ -30,6 +30,7 @@ pub(super) const fn cause(cause: Cause) -> &'static str {
         Cause::ProbeFailed => "probe_failed",
         Cause::OpenTimeOver => "open_time_over",
         Cause::ProbesSucceeded => "probes_succeeded",
+        Cause::ProbeOutlasts => "probe_outlasts",
         Cause::ByHand => "by_hand",
     }
 }

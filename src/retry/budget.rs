@@ -87,7 +87,21 @@ struct Shared {
 }
 
 /// By key, those that are not full.
-type Buckets = HashMap<u64, Milli, BuildHasherDefault<Identity>>;
+type Buckets = HashMap<u64, Bucket, BuildHasherDefault<Identity>>;
+
+/// One that is not full.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    lack: Milli,
+    /// The share of the last calls that succeeded, about eight of them.
+    well: f32,
+}
+
+impl Bucket {
+    const FULL: Self = Self { lack: 0, well: 1.0 };
+    /// What one outcome weighs.
+    const RECENT: f32 = 1.0 / 8.0;
+}
 
 /// Keys are hashes already.
 #[derive(Default)]
@@ -180,13 +194,19 @@ impl Budget {
         if self.is_full() {
             return false;
         }
-        self.lock().get(&key).is_some_and(|lack| self.shared.cap - lack < TOKEN)
+        self.lock().get(&key).is_some_and(|bucket| self.shared.cap - bucket.lack < TOKEN)
+    }
+
+    /// Whether most of this key's last calls have succeeded, as far as is known: the failure at hand is not counted.
+    pub(super) fn is_well(&self, key: u64) -> bool {
+        const WELL: f32 = 0.4;
+        self.is_full() || self.lock().get(&key).is_none_or(|bucket| bucket.well >= WELL)
     }
 
     /// A request has succeeded: pays in, and gives back what its retries took.
     pub(super) fn deposit(&self, key: u64, taken: Milli) {
         if !self.is_full() {
-            self.give(key, self.shared.per_success.saturating_add(taken));
+            self.give(key, self.shared.per_success.saturating_add(taken), true);
         }
     }
 
@@ -196,23 +216,30 @@ impl Budget {
         // A bucket that is smaller than the cost is emptied by it.
         let cost = charge.cost.min(cap);
         let mut lacking = self.lock();
-        let lack = lacking.get(&key).copied().unwrap_or(0);
+        let Bucket { lack, well } = lacking.get(&key).copied().unwrap_or(Bucket::FULL);
+        let well = well - well * Bucket::RECENT;
+        if let Some(bucket) = lacking.get_mut(&key) {
+            bucket.well = well;
+        }
         if cap - lack < cost || (charge.is_late && lack > cap / 2) {
             return None;
         }
         if lack == 0 && lacking.len() >= MAX_KEYS {
             drop_fuller_half(&mut lacking);
         }
-        lacking.insert(key, lack + cost);
+        lacking.insert(key, Bucket { lack: lack + cost, well });
         self.shared.open.store(lacking.len(), Ordering::Relaxed);
         drop(lacking);
         Some(Withdrawal { budget: self.clone(), key, taken: cost, left: cap - lack - cost })
     }
 
-    fn give(&self, key: u64, amount: Milli) {
+    fn give(&self, key: u64, amount: Milli, has_succeeded: bool) {
         let mut lacking = self.lock();
-        if let Some(lack) = lacking.get_mut(&key) {
+        if let Some(Bucket { lack, well }) = lacking.get_mut(&key) {
             *lack = lack.saturating_sub(amount);
+            if has_succeeded {
+                *well += (1.0 - *well) * Bucket::RECENT;
+            }
             if *lack == 0 {
                 lacking.remove(&key);
             }
@@ -225,7 +252,7 @@ impl Budget {
 /// on the average; and the fuller ones, so that an empty bucket stays empty while others come and go.
 #[cold]
 fn drop_fuller_half(lacking: &mut Buckets) {
-    let mut by_lack: Vec<(Milli, u64)> = lacking.iter().map(|(key, lack)| (*lack, *key)).collect();
+    let mut by_lack: Vec<(Milli, u64)> = lacking.iter().map(|(key, bucket)| (bucket.lack, *key)).collect();
     let (fuller, ..) = by_lack.select_nth_unstable(MAX_KEYS / 2);
     for (_, key) in fuller {
         lacking.remove(key);
@@ -283,7 +310,7 @@ impl Withdrawal {
 impl Drop for Withdrawal {
     fn drop(&mut self) {
         if self.taken > 0 {
-            self.budget.give(self.key, self.taken);
+            self.budget.give(self.key, self.taken, false);
         }
     }
 }

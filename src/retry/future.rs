@@ -280,7 +280,7 @@ impl Refused {
             progress.count(&verdict);
         }
         // The refusal is the reason only if there would have been another attempt.
-        let why = self.settings.schedule(progress, &verdict, |_| 0.0).err().unwrap_or(self.why);
+        let why = self.settings.schedule(progress, &verdict, false, |_| 0.0).err().unwrap_or(self.why);
         self.settings.tell_gave_up(progress, &failure, why);
         self.settings.note_order(&mut result);
         failed.end(&mut result, Some(why), self.carry.as_ref());

@@ -26,6 +26,18 @@ const MOST_YIELDS: u32 = 20;
 /// requests that have tried less.
 const EARLY_ATTEMPTS: u32 = 5;
 
+/// Of a retry where most other calls succeed.
+const QUICK: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+
+/// Whether a failure may be chance: it says nothing of when to come back.
+fn is_chance(verdict: &Verdict) -> bool {
+    matches!(verdict.kind(), Some(Kind::Internal | Kind::Unavailable | Kind::Overloaded))
+        && verdict.server_delay().is_none()
+}
+
+/// With less left of a deadline no retry is begun that its backoff would begin later.
+const LEAST_LEFT: Duration = Duration::from_millis(500);
+
 /// What to retry, how often and when. Cheap to clone; clones share the budget.
 ///
 /// Made by [`RetryPolicy::builder`]; [`RetryPolicy::default`] has the defaults of the [module
@@ -40,6 +52,7 @@ pub struct RetryPolicy {
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) attempts: u32,
+    pub(super) quick_retries: u32,
     /// By `Kind as usize`. `None` is never.
     schedules: [Option<Schedule>; Kind::ALL.len()],
     max_server_delay: Duration,
@@ -127,7 +140,8 @@ impl RetryPolicy {
         }
         RetryPolicyBuilder {
             settings: Settings {
-                attempts: 8,
+                attempts: 10,
+                quick_retries: 3,
                 schedules,
                 max_server_delay: second(60),
                 server_delay_jitter: 0.2,
@@ -168,7 +182,7 @@ impl RetryPolicy {
     #[must_use]
     pub fn would_retry(&self, verdict: &Verdict) -> Option<Duration> {
         let progress = Progress { attempts: 1, ..Progress::default() };
-        let wait = self.settings.schedule(&progress, verdict, |_| 0.0).ok();
+        let wait = self.settings.schedule(&progress, verdict, false, |_| 0.0).ok();
         wait.filter(|wait| self.settings.deadline.is_none_or(|deadline| *wait < deadline))
     }
 }
@@ -195,6 +209,17 @@ impl RetryPolicyBuilder {
             schedule.backoff = backoff;
         }
         self.settings.empty_backoff = backoff;
+        self
+    }
+
+    /// How many of a request's retries come soon where most other calls of the same host, model and key label have
+    /// succeeded of late: after a 500 or 503 without a delay, 50 ms, doubling, full jitter. Default 3; 0 always waits by
+    /// the [`backoff`](Self::backoff).
+    ///
+    /// *Most* is more than two in five of about the last eight. It is known from the [`budget`](Self::budget): without one
+    /// no retry comes soon. What follows them waits by the backoff from its beginning.
+    pub const fn quick_retries(mut self, retries: u32) -> Self {
+        self.settings.quick_retries = retries;
         self
     }
 
@@ -356,6 +381,8 @@ pub(super) struct Progress {
     /// When the first attempt began; read late, see `future.rs`.
     pub(super) started: Option<Instant>,
     pub(super) maybe_processed: u32,
+    /// Of the retries, those that came soon.
+    pub(super) quick: u32,
     /// Of the attempts, those whose answer was none.
     pub(super) empty: u32,
     /// Rejections and failed probes in a row, none of them counted as an attempt.
@@ -604,10 +631,14 @@ impl Settings {
                         Draw::ServerDelay => unit(),
                     }
                 };
-                let wait = progress.bound(self.schedule(progress, verdict, draw), verdict)?;
-                if !in_time(wait) {
-                    return Err(GaveUp::Deadline);
+                let is_quick = self.is_quick(progress, verdict, &mut key);
+                if progress.reserved > 0 && !is_quick && is_chance(verdict) {
+                    // Another model is left, and it costs less than a wait for this one.
+                    return Err(GaveUp::Attempts);
                 }
+                let wait = progress.bound(self.schedule(progress, verdict, is_quick, draw), verdict)?;
+                let wait = if in_time(wait) { wait } else { self.fit(verdict, now, deadline, drawn)? };
+                progress.quick += u32::from(is_quick);
                 progress.maybe_processed += u32::from(may_be_lost(verdict));
                 progress.timeouts += u32::from(is_timeout(verdict));
                 progress.empty += u32::from(verdict.is_no_answer());
@@ -634,10 +665,34 @@ impl Settings {
     }
 
     /// The wait before the next attempt, by kind and count alone.
+    /// Whether the failure looks like chance: most other calls of late have succeeded, so nothing is gained by waiting
+    /// long, and the server has room. Where few succeed it is the server that needs the time.
+    fn is_quick(&self, progress: &Progress, verdict: &Verdict, mut key: impl FnMut() -> u64) -> bool {
+        progress.quick < self.quick_retries
+            && is_chance(verdict)
+            && self.budget.as_ref().is_some_and(|budget| budget.is_well(key()))
+    }
+
+    /// A wait that ends in time, in the place of one that would not: from a quarter to three quarters of what is left.
+    fn fit(
+        &self,
+        verdict: &Verdict,
+        now: Instant,
+        deadline: Option<Instant>,
+        drawn: Option<f64>,
+    ) -> Result<Duration, GaveUp> {
+        let left = deadline.map_or(Duration::ZERO, |deadline| deadline.saturating_duration_since(now));
+        if verdict.server_delay().is_some() || left < LEAST_LEFT {
+            return Err(GaveUp::Deadline);
+        }
+        Ok(left.mul_f64(0.25 + 0.5 * drawn.unwrap_or(0.5)))
+    }
+
     pub(super) fn schedule(
         &self,
         progress: &Progress,
         verdict: &Verdict,
+        is_quick: bool,
         mut draw: impl FnMut(Draw) -> f64,
     ) -> Result<Duration, GaveUp> {
         let schedule = self.schedule_of(progress, verdict)?;
@@ -646,7 +701,10 @@ impl Settings {
             return Err(GaveUp::Attempts);
         }
         self.may_repeat(progress, verdict)?;
-        let retry = progress.attempts.saturating_sub(1);
+        if is_quick {
+            return Ok(QUICK.delay(progress.quick, None, draw(Draw::Backoff)));
+        }
+        let retry = progress.attempts.saturating_sub(1 + progress.quick);
         let own = schedule.backoff.delay(retry, progress.waits.last().copied(), draw(Draw::Backoff));
         let Some(least) = self.server_delay(verdict)? else { return Ok(own) };
         // Never early: the jitter goes on top, and the own backoff only lengthens it (a server that keeps
@@ -777,7 +835,7 @@ mod tests {
         let empty = failed(200, r#"{"candidates":[]}"#);
         assert_eq!(would(b().empty_answers(1), &empty), Some(Duration::ZERO));
         let settings = b().build().expect("valid").settings;
-        let gave_up = settings.schedule(&Progress::default(), &empty, |_| 0.0);
+        let gave_up = settings.schedule(&Progress::default(), &empty, false, |_| 0.0);
         assert_eq!(gave_up, Err(GaveUp::NotRetryable), "no attempt is missing: it was not asked for");
     }
 

@@ -51,7 +51,7 @@ impl Preset {
     pub const fn new() -> Self {
         Self {
             deadline: secs(120),
-            attempts: 8,
+            attempts: 10,
             backoff_cap: secs(60),
             max_server_delay: secs(60),
             max_wait: None,
