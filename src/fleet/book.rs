@@ -142,7 +142,8 @@ impl Book {
     pub(super) fn take(&mut self, now: Micros, run: &str, take: &Take) -> (Reply, Wrote) {
         let born = self.begin(now, run, take);
         if !mutant!(self, Twice) {
-            if let Some(known) = self.members.iter().find(|m| m.id == take.member && m.call >= take.call) {
+            let known = self.members.iter().find(|m| m.id == take.member);
+            if let Some(known) = known.filter(|m| m.call >= take.call) {
                 return (known.reply.clone(), Wrote { born });
             }
         }

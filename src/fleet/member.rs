@@ -412,7 +412,8 @@ impl Member {
             at(self.ask_at.max(now));
         }
         // Others wait, and this one does not use all of its part.
-        if let (true, Some(contact)) = (self.hungry > 0 && !queued && self.is_part_idle(now), self.contact) {
+        let is_wanted = self.hungry > 0 && !queued && self.is_part_idle(now);
+        if let (true, Some(contact)) = (is_wanted, self.contact) {
             at(contact + terms.lease / 2);
         }
         let holds = !self.part.is_zero() || self.daily > 0;

@@ -242,9 +242,9 @@ impl Ledger {
             _ => self.counts.settled += 1,
         }
         #[cfg(feature = "fleet")]
-        if let Some(supply) =
-            self.supply.as_mut().filter(|_| !(keep_request && keep_day && tokens == charged))
-        {
+        let is_corrected = tokens != charged || !keep_request || !keep_day;
+        #[cfg(feature = "fleet")]
+        if let Some(supply) = self.supply.as_mut().filter(|_| is_corrected) {
             supply.settle(self.seen, receipt.permit, charged, tokens, keep_request, keep_day);
         }
         if tokens != charged || !keep_request {
