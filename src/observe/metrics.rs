@@ -38,6 +38,9 @@ use crate::verdict::Verdict;
 /// | `queued_total` | counter | `model`, `pool`, `dimension` | requests that queued in the rate limit |
 /// | `rate_limited_total` | counter | `model`, `pool`, `why` | requests that it did not admit |
 /// | `quota_exceeded_total` | counter | `model`, `pool`, `dimension` | violations that a 429 named |
+/// | `limits_differ_total` | counter | `model`, `pool` | keys of a fleet whose members were given different limits |
+/// | `store_lost_total` | counter | | times that the store of a fleet did not answer |
+/// | `store_up` | gauge | | 0 while it does not, 1 once it does again |
 /// | `settled_tokens_total` | counter | `model`, `pool`, `what` | input tokens `charged` and `used`, where both are known |
 /// | `fell_back_total` | counter | `model`, `kind` | steps to another model, by the one that was left and why |
 /// | `fallback_refused_total` | counter | `why` | failures that another model might have mended, where none was asked |
@@ -199,6 +202,15 @@ impl Observer for Metrics {
             Event::FallbackRefused { why, .. } => {
                 counter!("tower_gemini_fallback_refused_total", "why" => names::refusal(why)).increment(1);
             }
+            Event::StoreLost { .. } => {
+                counter!("tower_gemini_store_lost_total").increment(1);
+                gauge!("tower_gemini_store_up").set(0.0);
+            }
+            Event::StoreFound { .. } => gauge!("tower_gemini_store_up").set(1.0),
+            Event::LimitsDiffer { key, .. } => {
+                let [model, pool] = self.quota(key);
+                counter!("tower_gemini_limits_differ_total", vec![model, pool]).increment(1);
+            }
             Event::KeysExhausted { layer, .. } => {
                 counter!("tower_gemini_keys_exhausted_total", "layer" => layer.as_str()).increment(1);
             }
@@ -257,6 +269,8 @@ fn describe() {
         ("tower_gemini_queued_total", Unit::Count, "Requests that queued in the rate limit"),
         ("tower_gemini_rate_limited_total", Unit::Count, "Requests that the rate limit did not admit"),
         ("tower_gemini_quota_exceeded_total", Unit::Count, "Quota violations that a 429 named"),
+        ("tower_gemini_limits_differ_total", Unit::Count, "Keys whose members were given different limits"),
+        ("tower_gemini_store_lost_total", Unit::Count, "Times that a fleet's store did not answer"),
         ("tower_gemini_settled_tokens_total", Unit::Count, "Input tokens charged and used"),
         ("tower_gemini_circuit_changes_total", Unit::Count, "Changes of circuits"),
         ("tower_gemini_concurrency_cuts_total", Unit::Count, "Cuts of the calls in flight"),
@@ -272,5 +286,6 @@ fn describe() {
         describe_histogram!(name, Unit::Seconds, text);
     }
     describe_gauge!("tower_gemini_circuit_state", "0 closed, 1 half-open, 2 open");
+    describe_gauge!("tower_gemini_store_up", "0 while a fleet's store does not answer");
     describe_gauge!("tower_gemini_concurrency_limit", "Calls that may be in flight");
 }

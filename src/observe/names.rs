@@ -52,6 +52,7 @@ pub(super) const fn why(why: Why) -> &'static str {
         Why::TooLarge => "too_large",
         Why::Spent => "spent",
         Why::Zero => "zero",
+        Why::Store => "store",
     }
 }
 

@@ -19,6 +19,9 @@ pub(super) struct Receipt {
     pub(super) waited: u32,
     /// Input tokens are limited, so what the answer says of them matters.
     pub(super) wants_usage: bool,
+    /// The permit of the fleet that it used; 0 where there is no fleet.
+    #[cfg(feature = "fleet")]
+    pub(super) permit: crate::fleet::UseId,
     /// The learnt limits that it is over.
     pub(super) trial: Trial,
 }

@@ -360,6 +360,19 @@ impl<W> Desk<W> {
         self.queue.len()
     }
 
+    /// Tokens of the first who wait, and how many wait besides.
+    #[cfg(feature = "fleet")]
+    pub(super) fn wanted(&self) -> (Vec<u64>, u64) {
+        let sizes: Vec<u64> = self
+            .queue
+            .iter()
+            .take(BACKFILL)
+            .map(|place| self.ledger.tokens_of(self.queue.cost(place)))
+            .collect();
+        let more = (self.queue.len() - sizes.len()) as u64;
+        (sizes, more)
+    }
+
     /// Places in use: those who wait, those who were answered and have not looked yet, and those who are parked.
     #[cfg(test)]
     pub(super) const fn places(&self) -> usize {
@@ -376,6 +389,8 @@ impl<W> Desk<W> {
         let is_recent = now < self.asked_at.saturating_add(REMEMBERED);
         let binds = day_is_spent || ledger.closed(now).next().is_some();
         let has_learnt = ledger.has_learnt() || ledger.is_attentive();
+        #[cfg(feature = "fleet")]
+        let binds = binds || ledger.supply.as_ref().is_some_and(|supply| !supply.is_idle(now));
         if open > 0 || self.queue.used() > 0 || binds || (has_learnt && is_recent) {
             Need::All
         } else if self.taught && (is_recent || !ledger.is_idle(now)) {
@@ -491,6 +506,10 @@ impl<W> Desk<W> {
         let (mut before, mut why) = (self.due(), Why::Deadline);
         let mut until = Some(self.next).filter(|next| *next != NEVER);
         let is_final = false;
+        #[cfg(feature = "fleet")]
+        if self.ledger.is_store_lost() {
+            (why, until) = (Why::Store, None);
+        }
         if let Some(Spent { reset }) = spent {
             why = if reset.is_none() { Why::Zero } else { Why::Spent };
             (before, until) = (reset.unwrap_or(NEVER), reset.or(until));

@@ -61,6 +61,12 @@ pub(super) struct Ledger {
     /// The latest instant that this key has seen. Threads read the clock before they take the lock, so one of
     /// them may come with an older reading.
     seen: Nanos,
+    /// Where a fleet shares the quota: its permits.
+    #[cfg(feature = "fleet")]
+    pub(super) supply: Option<Box<crate::fleet::Supply>>,
+    /// Until when the fleet's day is spent, as far as the store has said.
+    #[cfg(feature = "fleet")]
+    day_spent_until: Nanos,
 }
 
 /// The limits as they are applied: the share of the configured ones, lowered by the learnt. [`NONE`] is unlimited.
@@ -141,6 +147,10 @@ impl Ledger {
             counts: Counts::default(),
             probes: 0,
             seen: now,
+            #[cfg(feature = "fleet")]
+            supply: None,
+            #[cfg(feature = "fleet")]
+            day_spent_until: 0,
         };
         ledger.refresh();
         ledger
@@ -153,7 +163,7 @@ impl Ledger {
     pub(super) fn admit(&mut self, now: Nanos, cost: Cost) -> Admission {
         let now = self.tick(now);
         match self.check(now, cost, Tries::InTurn) {
-            Ok((tokens, pass)) => Admission::Granted(self.charge(now, cost.tokens, tokens, pass)),
+            Ok((tokens, pass)) => self.charge_fleet(now, cost.tokens, tokens, pass),
             Err(refused) => refused,
         }
     }
@@ -162,7 +172,7 @@ impl Ledger {
     pub(super) fn admit_within(&mut self, now: Nanos, cost: Cost) -> Admission {
         let now = self.tick(now);
         match self.check(now, cost, Tries::Never) {
-            Ok((tokens, pass)) => Admission::Granted(self.charge(now, cost.tokens, tokens, pass)),
+            Ok((tokens, pass)) => self.charge_fleet(now, cost.tokens, tokens, pass),
             Err(refused) => refused,
         }
     }
@@ -171,9 +181,36 @@ impl Ledger {
     pub(super) fn try_over(&mut self, now: Nanos, cost: Cost) -> Option<Receipt> {
         let now = self.tick(now);
         match self.check(now, cost, Tries::Pressed) {
-            Ok((tokens, pass)) if pass.trial.is_any() => Some(self.charge(now, cost.tokens, tokens, pass)),
+            Ok((tokens, pass)) if pass.trial.is_any() => {
+                match self.charge_fleet(now, cost.tokens, tokens, pass) {
+                    Admission::Granted(receipt) => Some(receipt),
+                    _ => None,
+                }
+            }
             _ => None,
         }
+    }
+
+    /// Charges a request that fits here; where a fleet shares the quota it needs a permit of that, too.
+    #[inline]
+    fn charge_fleet(&mut self, now: Nanos, raw: u32, tokens: u32, pass: Pass) -> Admission {
+        #[cfg(feature = "fleet")]
+        if let Some(supply) = &mut self.supply {
+            let Some(permit) = supply.admit(now, tokens, pass.probe) else {
+                let until = supply.next(now);
+                return match self.spent_by_others(now) {
+                    Some(spent) => {
+                        let until = self.day.ends_at;
+                        Admission::Wait { until, dimension: Dimension::RequestsPerDay, spent: Some(spent) }
+                    }
+                    None => Admission::Wait { until, dimension: Dimension::RequestsPerMinute, spent: None },
+                };
+            };
+            let mut receipt = self.charge(now, raw, tokens, pass);
+            receipt.permit = permit;
+            return Admission::Granted(receipt);
+        }
+        Admission::Granted(self.charge(now, raw, tokens, pass))
     }
 
     /// Corrects what was charged, now that the call is over. Returns whether somebody who waits may go because of it.
@@ -203,6 +240,12 @@ impl Ledger {
             }
             Settlement::TooMany => self.counts.too_many += 1,
             _ => self.counts.settled += 1,
+        }
+        #[cfg(feature = "fleet")]
+        let is_corrected = tokens != charged || !keep_request || !keep_day;
+        #[cfg(feature = "fleet")]
+        if let Some(supply) = self.supply.as_mut().filter(|_| is_corrected) {
+            supply.settle(self.seen, receipt.permit, charged, tokens, keep_request, keep_day);
         }
         if tokens != charged || !keep_request {
             self.window.correct(receipt.entry, charged, tokens, keep_request);
@@ -251,7 +294,13 @@ impl Ledger {
             let most = self.ramp.map_or(most, |ramp| ramp.most.min(most));
             self.ramp = Some(Ramp { most, over_at });
         }
+        #[cfg(feature = "fleet")]
+        self.tell_closed(now, lesson, !explained);
         let Some(until) = until else { return };
+        self.shut(now, dimension, until, (spent, zero));
+    }
+
+    fn shut(&mut self, now: Nanos, dimension: Dimension, until: Nanos, (spent, zero): (bool, bool)) {
         let every = self.rules.probe_every;
         let slot = &mut self.closed[dimension as usize];
         let until = slot.map_or(until, |closed| closed.until.max(until));
@@ -426,7 +475,11 @@ impl Ledger {
                 return Ok(forecast);
             }
         }
-        if self.day.count.saturating_add(ahead.0) >= self.limits.rpd {
+        #[cfg(feature = "fleet")]
+        let by_others = self.spent_by_others(now).is_some();
+        #[cfg(not(feature = "fleet"))]
+        let by_others = false;
+        if by_others || self.day.count.saturating_add(ahead.0) >= self.limits.rpd {
             forecast.not_before(self.day.ends_at, Dimension::RequestsPerDay);
             forecast.spent = Some(Spent { reset: Some(self.day.ends_at) });
             return Ok(forecast);
@@ -497,7 +550,19 @@ impl Ledger {
         let wants_usage = self.limits.tpm != NONE;
         let day = self.day.number;
         let trial = pass.trial;
-        Receipt { entry, charged, raw, day, probe, waited: 0, counted: true, wants_usage, trial }
+        Receipt {
+            entry,
+            charged,
+            raw,
+            day,
+            probe,
+            waited: 0,
+            counted: true,
+            wants_usage,
+            #[cfg(feature = "fleet")]
+            permit: 0,
+            trial,
+        }
     }
 
     #[cold]
@@ -547,6 +612,10 @@ impl Ledger {
         let now = self.tick(now);
         self.window.correct(receipt.entry, receipt.charged, 0, false);
         receipt.entry = self.window.charge(now, receipt.charged);
+        #[cfg(feature = "fleet")]
+        if let Some(supply) = &mut self.supply {
+            receipt.permit = supply.restamp(now, receipt.permit, receipt.charged);
+        }
     }
 
     /// The head of a good answer has come: the ramp and a probe learn from it before the body is over.
@@ -679,6 +748,8 @@ impl Ledger {
 
     /// Other limits, from now on. What was learnt is forgotten: the new ones are thought to be right.
     pub(super) fn configure(&mut self, limits: Limits) {
+        #[cfg(feature = "fleet")]
+        self.configure_fleet(limits);
         self.configured = limits;
         self.learnt = [None; Dimension::COUNT];
         self.oversize = None;
@@ -687,6 +758,12 @@ impl Ledger {
 
     /// Opens every door that a 429 closed.
     pub(super) fn reopen(&mut self) {
+        #[cfg(feature = "fleet")]
+        self.tell_opened();
+        self.open();
+    }
+
+    fn open(&mut self) {
         self.closed = [None; Dimension::COUNT];
         self.closed_until = 0;
     }
@@ -730,6 +807,8 @@ impl Ledger {
     /// Whether forgetting this key would lose nothing but what one 429 teaches anew.
     pub(super) fn is_idle(&self, now: Nanos) -> bool {
         let day_counts = self.day.count > 0 && self.limits.rpd != NONE && now < self.day.ends_at;
+        #[cfg(feature = "fleet")]
+        let day_counts = day_counts || self.supply.as_ref().is_some_and(|supply| !supply.is_idle(now));
         now >= self.window.empty_at() && now >= self.closed_until && self.in_flight == 0 && !day_counts
     }
 }
@@ -744,6 +823,10 @@ const DIMENSIONS: [Dimension; Dimension::COUNT] = [
     Dimension::InputTokensPerMinute,
     Dimension::RequestsPerMinute,
 ];
+
+#[cfg(feature = "fleet")]
+#[path = "ledger_fleet.rs"]
+mod fleet;
 
 #[cfg(test)]
 #[path = "ledger_tests.rs"]

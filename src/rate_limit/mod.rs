@@ -68,6 +68,7 @@
 //! | [`limits`](RateLimitBuilder::limits) | none: the layer finds them from Google's own 429s |
 //! | [`margin`](RateLimitBuilder::margin) | 1: all of the quota |
 //! | [`guard`](RateLimitBuilder::guard) | 500 ms |
+//! | [`window`](RateLimitBuilder::window) | 60 s |
 //! | [`mode`](RateLimitBuilder::mode) | wait, in the order of arrival |
 //! | [`max_wait`](RateLimitBuilder::max_wait) | none: the request's deadline decides |
 //! | [`max_queue`](RateLimitBuilder::max_queue) | 100,000 requests per key |
@@ -86,7 +87,7 @@
 //! # Sharing and dropping
 //!
 //! Clones, and all services of one layer value, draw on the same quotas; [`RateLimits`] is a handle to look at them and
-//! to change them. No task is spawned. Dropping a future in the queue gives its place up and starts its successor on
+//! to change them. No task is spawned, but one where a store is set, which ends with the layer. Dropping a future in the queue gives its place up and starts its successor on
 //! time; dropping a body settles its call. No readiness of the inner service is held while a request waits.
 //!
 //! A future that waits may be polled once and not again, or be forgotten: nobody else waits any longer for it than if it
@@ -140,6 +141,8 @@ mod body;
 mod day;
 mod desk;
 mod estimate;
+#[cfg(feature = "fleet")]
+mod fleet;
 mod future;
 mod handle;
 mod key;
@@ -161,6 +164,9 @@ mod window;
 
 pub use self::body::RateLimitBody;
 pub use self::estimate::{ByContent, BySize, Estimate, InputTokens};
+#[cfg(feature = "fleet")]
+#[cfg_attr(docsrs, doc(cfg(feature = "fleet")))]
+pub use self::fleet::{FleetStatus, StoreHealth};
 pub use self::future::ResponseFuture;
 pub use self::handle::{QuotaStatus, RateLimits};
 pub use self::key::{Pool, QuotaKey};
