@@ -63,7 +63,7 @@
 //! A fallback is no way round the retry policy. All models of a request share its attempts: at most as many calls are
 //! made as the policy has attempts, or as the chain has models if those are more. One attempt is left for each model
 //! that comes after, and each but the last gets 3 at the most, since the next one can be asked instead of waiting: of
-//! the default's 8 attempts and 3 models the first gets up to 3, the second too, and what they leave goes to the last.
+//! the default's 10 attempts and 3 models the first gets up to 3, the second too, and what they leave goes to the last.
 //! The waits grow on, repeats of what may have been processed are counted together, and the policy's own deadline runs
 //! from the first model's first call. [`Attempts`](crate::retry::Attempts) and the retry layer's events count all of it
 //! as one request. (Where a body is read only after it was sent, no attempt is left for those after it, and each of

@@ -93,7 +93,8 @@ type Buckets = HashMap<u64, Bucket, BuildHasherDefault<Identity>>;
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
     lack: Milli,
-    /// The share of the last calls that succeeded, about eight of them.
+    /// The share of the last calls that succeeded, about eight of them: failures that a retry is paid for, or would have
+    /// been, and successes. Forgotten when the bucket is full.
     well: f32,
 }
 
@@ -157,12 +158,12 @@ impl Budget {
     ///
     /// Where attempts fail independently with probability `f`, a request of at most `n` attempts fails with probability
     /// `fⁿ`, and has then lost `n - 1` tokens; it succeeds with `s = 1 - fⁿ`, and pays `d` in. The bucket holds where
-    /// `(1 - s)(n - 1) <= d s`. For five attempts and eight:
+    /// `(1 - s)(n - 1) <= d s`. For five attempts and ten:
     ///
     /// | `f` | 0.5 | 0.6 | 0.7 | 0.8 | 0.84 | 0.86 |
     /// |---|---|---|---|---|---|---|
     /// | least `d`, `n = 5` | 0.13 | 0.34 | 0.81 | 1.95 | 2.9 | 3.6 |
-    /// | least `d`, `n = 8` | 0.03 | 0.12 | 0.43 | 1.41 | 2.3 | 3.0 |
+    /// | least `d`, `n = 10` | 0.01 | 0.05 | 0.26 | 1.08 | 1.9 | 2.6 |
     ///
     /// The default of 3 also covers the tokens that unfinished requests hold when such a spell begins. With the default
     /// backoff and `f = 0.8` those of age 0.5, 1.5, 3.5, 7.5 and 15.5 s (the middle of the waits) hold, by arrival a
@@ -197,7 +198,8 @@ impl Budget {
         self.lock().get(&key).is_some_and(|bucket| self.shared.cap - bucket.lack < TOKEN)
     }
 
-    /// Whether most of this key's last calls have succeeded, as far as is known: the failure at hand is not counted.
+    /// Whether enough of this key's last calls have succeeded that a failure is likely to be chance, as far as is known:
+    /// the failure at hand is not counted, and a full bucket is well.
     pub(super) fn is_well(&self, key: u64) -> bool {
         const WELL: f32 = 0.4;
         self.is_full() || self.lock().get(&key).is_none_or(|bucket| bucket.well >= WELL)
@@ -403,6 +405,51 @@ mod tests {
     }
 
     #[test]
+    fn whether_others_succeed_is_learnt_over_some_eight_calls() {
+        let budget = Budget::new(100, 0.001).expect("valid");
+        let fail = || drop(budget.withdraw(1, ONE).map(Withdrawal::spend));
+        let until = |is_well: bool, step: &dyn Fn()| {
+            let steps = (1..=100).inspect(|_| step()).find(|_| budget.is_well(1) == is_well);
+            steps.expect("within a hundred")
+        };
+        assert!(budget.is_well(1), "nothing is known");
+        assert_eq!(until(false, &fail), 7);
+        assert!(budget.is_well(2), "another key has its own");
+        (0..30).for_each(|_| fail());
+        assert_eq!(until(true, &|| budget.deposit(1, 0)), 4);
+        // Every other one is enough, and every third is not.
+        for (failures, is_well) in [(1, true), (2, false)] {
+            for _ in 0..20 {
+                (0..failures).for_each(|_| fail());
+                budget.deposit(1, 0);
+            }
+            assert_eq!(budget.is_well(1), is_well, "{failures} failures for each success");
+        }
+    }
+
+    #[test]
+    fn a_withdrawal_that_is_dropped_is_no_success() {
+        let budget = Budget::new(100, 0.001).expect("valid");
+        budget.withdraw(1, ONE).expect("full").spend();
+        for _ in 0..6 {
+            drop(budget.withdraw(1, ONE).expect("one is lacking"));
+        }
+        assert!(!budget.is_well(1), "each was asked for after a failure");
+        budget.deposit(1, TOKEN);
+        assert!(budget.is_well(1), "a full bucket is forgotten");
+    }
+
+    #[test]
+    fn a_refused_withdrawal_is_a_failure_too() {
+        let budget = Budget::new(1, 0.001).expect("valid");
+        budget.withdraw(1, ONE).expect("full").spend();
+        (0..5).for_each(|_| assert!(budget.withdraw(1, ONE).is_none()));
+        assert!(budget.is_well(1));
+        assert!(budget.withdraw(1, ONE).is_none());
+        assert!(!budget.is_well(1));
+    }
+
+    #[test]
     fn beyond_the_bound_the_fuller_half_counts_as_full() {
         let budget = Budget::new(2, 0.5).expect("valid");
         let keys = MAX_KEYS as u64;
@@ -472,26 +519,40 @@ mod tests {
     }
 
     proptest! {
-        // Against a reference model: one number per key.
+        // Against a reference model: the tokens of each key, and what is known of its calls.
         #[test]
-        fn behaves_like_one_number_per_key(ops in prop::collection::vec((0u64..3, 0u8..3), 0..200)) {
+        fn behaves_like_two_numbers_per_key(ops in prop::collection::vec((0u64..3, 0u8..3), 0..200)) {
             let budget = Budget::new(5, 0.25).expect("valid");
-            let mut model = [5000i64; 3];
+            let mut model = [(5000i64, 1.0f32); 3];
             for (key, op) in ops {
-                let tokens = &mut model[key as usize];
+                let (tokens, well) = &mut model[key as usize];
+                let failed = *well - *well / 8.0;
                 match op {
                     0 => {
                         budget.deposit(key, 0);
                         *tokens = (*tokens + 250).min(5000);
+                        *well += (1.0 - *well) / 8.0;
                     }
                     1 => {
                         let granted = budget.withdraw(key, ONE).map(Withdrawal::spend).is_some();
                         prop_assert_eq!(granted, *tokens >= 1000);
                         *tokens -= if granted { 1000 } else { 0 };
+                        *well = failed;
                     }
-                    _ => drop(budget.withdraw(key, ONE)),
+                    // Taken and given back: no success, and where it was full before, nothing.
+                    _ => {
+                        drop(budget.withdraw(key, ONE));
+                        *well = failed;
+                    }
+                }
+                if *tokens == 5000 {
+                    *well = 1.0;
                 }
                 prop_assert_eq!(budget.is_empty(key), *tokens < 1000);
+                prop_assert_eq!(budget.is_well(key), *well >= 0.4);
+                prop_assert_eq!(budget.keys_short(), budget.lock().len());
+                let known = budget.lock().get(&key).map(|bucket| (i64::from(bucket.lack), bucket.well));
+                prop_assert_eq!(known, (*tokens < 5000).then_some((5000 - *tokens, *well)));
             }
         }
     }

@@ -29,13 +29,7 @@ const EARLY_ATTEMPTS: u32 = 5;
 /// Of a retry where most other calls succeed.
 const QUICK: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
 
-/// Whether a failure may be chance: it says nothing of when to come back.
-fn is_chance(verdict: &Verdict) -> bool {
-    matches!(verdict.kind(), Some(Kind::Internal | Kind::Unavailable | Kind::Overloaded))
-        && verdict.server_delay().is_none()
-}
-
-/// With less left of a deadline no retry is begun that its backoff would begin later.
+/// With less left of a deadline no backoff is fitted into it: the retry would hardly be answered in time.
 const LEAST_LEFT: Duration = Duration::from_millis(500);
 
 /// What to retry, how often and when. Cheap to clone; clones share the budget.
@@ -181,9 +175,14 @@ impl RetryPolicy {
     /// `None` says that it would not. Draws no randomness: the wait is the least possible one.
     #[must_use]
     pub fn would_retry(&self, verdict: &Verdict) -> Option<Duration> {
+        let settings = &*self.settings;
         let progress = Progress { attempts: 1, ..Progress::default() };
-        let wait = self.settings.schedule(&progress, verdict, false, |_| 0.0).ok();
-        wait.filter(|wait| self.settings.deadline.is_none_or(|deadline| *wait < deadline))
+        let is_quick = settings.quick_retries > 0 && settings.budget.is_some() && may_be_quick(verdict);
+        let wait = settings.schedule(&progress, verdict, is_quick, |_| 0.0).ok()?;
+        match settings.deadline {
+            Some(deadline) if wait >= deadline => fitted(verdict, deadline, 0.0),
+            _ => Some(wait),
+        }
     }
 }
 
@@ -194,7 +193,7 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicyBuilder {
-    /// Attempts in all, the first included and whatever their kinds. From 1 (never retry) to 100; default 8.
+    /// Attempts in all, the first included and whatever their kinds. From 1 (never retry) to 100; default 10.
     /// A kind's [`schedule`](Self::schedule) may end a request earlier: by default `conflict` does, after 3. With a
     /// [`Budget`], attempts beyond the fifth are made only while it is at least half full.
     pub const fn attempts(mut self, attempts: u32) -> Self {
@@ -204,6 +203,9 @@ impl RetryPolicyBuilder {
 
     /// The backoff of every kind that is retried. Default 1 s, doubling, full jitter, cap 60 s, and from 2 s for
     /// `overloaded`. Replaces what [`schedule`](Self::schedule) set before, so call it first.
+    ///
+    /// Retries that come soon stay as they are, and this is the wait of those that follow them: with
+    /// [`quick_retries(0)`](Self::quick_retries) it is the wait of all.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         for schedule in self.settings.schedules.iter_mut().flatten() {
             schedule.backoff = backoff;
@@ -212,12 +214,15 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// How many of a request's retries come soon where most other calls of the same host, model and key label have
-    /// succeeded of late: after a 500 or 503 without a delay, 50 ms, doubling, full jitter. Default 3; 0 always waits by
-    /// the [`backoff`](Self::backoff).
+    /// How many of a request's retries come soon where other calls of the same host, model and key label have succeeded
+    /// of late: after a 500 or 503 without a server delay, full jitter from 50 ms, doubling, cap 1 s. From 0 (always wait
+    /// by the [`backoff`](Self::backoff)) to 100; default 3.
     ///
-    /// *Most* is more than two in five of about the last eight. It is known from the [`budget`](Self::budget): without one
-    /// no retry comes soon. What follows them waits by the backoff from its beginning.
+    /// They come soon while at least two in five of about the last eight calls have succeeded. That is learnt with the
+    /// [`budget`](Self::budget): without one no retry comes soon, and a full bucket counts as all well. They are attempts
+    /// and cost the budget like others. The retries that follow them wait by the backoff, from its beginning.
+    ///
+    /// [`backoff`](Self::backoff) and [`schedule`](Self::schedule) leave this setting as it is.
     pub const fn quick_retries(mut self, retries: u32) -> Self {
         self.settings.quick_retries = retries;
         self
@@ -252,7 +257,9 @@ impl RetryPolicyBuilder {
     /// From the first call on, how long all attempts and waits may take together. Default 120 s. A
     /// [`Deadline`](crate::Deadline) in the request's extensions takes its place.
     ///
-    /// No wait is begun that would end after it. A call under way is not cut: that is a timeout's work.
+    /// No wait is begun that would end after it. A backoff that would is fitted into what is left: a quarter to three
+    /// quarters of that, if at least 500 ms are left. A server's delay is never cut short. A call under way is not cut
+    /// either: that is a timeout's work.
     pub const fn deadline(mut self, deadline: Duration) -> Self {
         self.settings.deadline = Some(deadline);
         self
@@ -342,6 +349,9 @@ impl RetryPolicyBuilder {
         let Self { settings, never_retried } = self;
         if !(1..=100).contains(&settings.attempts) {
             return Err(ConfigError::new("attempts", "must be from 1 to 100, the first one included"));
+        }
+        if settings.quick_retries > 100 {
+            return Err(ConfigError::new("quick_retries", "must be from 0 to 100"));
         }
         if never_retried.is_some() {
             return Err(ConfigError::new("schedule", "must be for a kind that can be retried"));
@@ -632,12 +642,17 @@ impl Settings {
                     }
                 };
                 let is_quick = self.is_quick(progress, verdict, &mut key);
-                if progress.reserved > 0 && !is_quick && is_chance(verdict) {
+                if progress.reserved > 0 && !is_quick && may_be_quick(verdict) {
                     // Another model is left, and it costs less than a wait for this one.
                     return Err(GaveUp::Attempts);
                 }
                 let wait = progress.bound(self.schedule(progress, verdict, is_quick, draw), verdict)?;
-                let wait = if in_time(wait) { wait } else { self.fit(verdict, now, deadline, drawn)? };
+                let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(now));
+                let wait = if in_time(wait) {
+                    wait
+                } else {
+                    fitted(verdict, left, drawn.unwrap_or(0.5)).ok_or(GaveUp::Deadline)?
+                };
                 progress.quick += u32::from(is_quick);
                 progress.maybe_processed += u32::from(may_be_lost(verdict));
                 progress.timeouts += u32::from(is_timeout(verdict));
@@ -664,30 +679,15 @@ impl Settings {
         Ok(again)
     }
 
-    /// The wait before the next attempt, by kind and count alone.
     /// Whether the failure looks like chance: most other calls of late have succeeded, so nothing is gained by waiting
     /// long, and the server has room. Where few succeed it is the server that needs the time.
     fn is_quick(&self, progress: &Progress, verdict: &Verdict, mut key: impl FnMut() -> u64) -> bool {
         progress.quick < self.quick_retries
-            && is_chance(verdict)
+            && may_be_quick(verdict)
             && self.budget.as_ref().is_some_and(|budget| budget.is_well(key()))
     }
 
-    /// A wait that ends in time, in the place of one that would not: from a quarter to three quarters of what is left.
-    fn fit(
-        &self,
-        verdict: &Verdict,
-        now: Instant,
-        deadline: Option<Instant>,
-        drawn: Option<f64>,
-    ) -> Result<Duration, GaveUp> {
-        let left = deadline.map_or(Duration::ZERO, |deadline| deadline.saturating_duration_since(now));
-        if verdict.server_delay().is_some() || left < LEAST_LEFT {
-            return Err(GaveUp::Deadline);
-        }
-        Ok(left.mul_f64(0.25 + 0.5 * drawn.unwrap_or(0.5)))
-    }
-
+    /// The wait before the next attempt, by kind and count alone.
     pub(super) fn schedule(
         &self,
         progress: &Progress,
@@ -765,6 +765,21 @@ fn charge(progress: &Progress, verdict: &Verdict) -> Charge {
     }
 }
 
+/// A wait that ends in time, in the place of a backoff that would not: from a quarter to three quarters of what is left
+/// of the deadline, by the draw. Never longer than the backoff, which is at least what is left.
+///
+/// `None` where a server asks for the wait, which is never cut, or where too little is left.
+fn fitted(verdict: &Verdict, left: Duration, draw: f64) -> Option<Duration> {
+    let may_be_fitted = verdict.server_delay().is_none() && left >= LEAST_LEFT;
+    may_be_fitted.then(|| left.mul_f64(0.25 + 0.5 * draw))
+}
+
+/// A failure of the server's own that can be over the next moment, and of which it does not say how long it lasts.
+fn may_be_quick(verdict: &Verdict) -> bool {
+    matches!(verdict.kind(), Some(Kind::Internal | Kind::Unavailable | Kind::Overloaded))
+        && verdict.server_delay().is_none()
+}
+
 /// Nothing came back in time, by the server's clock or the client's.
 fn is_timeout(verdict: &Verdict) -> bool {
     verdict.kind() == Some(Kind::DeadlineExceeded)
@@ -777,6 +792,8 @@ fn may_be_lost(verdict: &Verdict) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -786,6 +803,8 @@ mod tests {
         for (builder, field) in [
             (b().attempts(0), "attempts"),
             (b().attempts(101), "attempts"),
+            (b().quick_retries(101), "quick_retries"),
+            (b().quick_retries(u32::MAX), "quick_retries"),
             (b().backoff(zero), "backoff"),
             (b().schedule(Kind::Internal, Schedule::new(0, Backoff::default())), "schedule.attempts"),
             (b().schedule(Kind::ApiKeyInvalid, Schedule::new(2, Backoff::default())), "schedule"),
@@ -805,7 +824,7 @@ mod tests {
     fn a_builder_made_of_a_policy_changes_nothing_else() {
         let policy = RetryPolicy::builder().max_server_delay(Duration::from_secs(7)).build().expect("valid");
         let other = policy.to_builder().attempts(2).build().expect("valid");
-        assert_eq!((policy.settings.attempts, other.settings.attempts), (8, 2));
+        assert_eq!((policy.settings.attempts, other.settings.attempts), (10, 2));
         assert_eq!(other.settings.max_server_delay, Duration::from_secs(7));
     }
 
@@ -832,6 +851,13 @@ mod tests {
         assert_eq!(would(b().attempts(2), &quota), Some(wait));
         assert_eq!(would(b(), &failed(503, "")), Some(Duration::ZERO), "the least of a full jitter");
         assert_eq!(would(b(), &failed(400, "")), None);
+        let equal = || b().backoff(Backoff::new(wait * 2, wait * 2).jitter(crate::retry::Jitter::Equal));
+        assert_eq!(would(equal(), &failed(503, "")), Some(Duration::ZERO), "the first one comes soon");
+        for slow in [equal().quick_retries(0), equal().without_budget()] {
+            assert_eq!(would(slow.clone(), &failed(503, "")), Some(wait));
+            assert_eq!(would(slow.clone().deadline(wait), &failed(503, "")), Some(wait / 4), "fitted");
+            assert_eq!(would(slow.deadline(LEAST_LEFT - Duration::from_nanos(1)), &failed(503, "")), None);
+        }
         let empty = failed(200, r#"{"candidates":[]}"#);
         assert_eq!(would(b().empty_answers(1), &empty), Some(Duration::ZERO));
         let settings = b().build().expect("valid").settings;
@@ -839,22 +865,131 @@ mod tests {
         assert_eq!(gave_up, Err(GaveUp::NotRetryable), "no attempt is missing: it was not asked for");
     }
 
+    const QUOTA_OF_A_SECOND: &str = r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","details":[
+        {"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"1.5s"}]}}"#;
+
     #[test]
-    fn no_wait_is_begun_that_ends_at_the_deadline() {
-        let second = Duration::from_secs(1);
+    fn a_backoff_that_ends_at_the_deadline_is_fitted_and_a_servers_delay_is_not() {
+        let (second, least) = (Duration::from_secs(1), Duration::from_nanos(1));
         let backoff = Backoff::new(second, second).jitter(crate::retry::Jitter::Proportional(0.0));
-        let policy = RetryPolicy::builder().backoff(backoff).build().expect("valid");
-        let (verdict, now) = (failed(503, ""), crate::time::now());
-        let decide = |ahead: Duration| {
-            let failure = Failure::Verdict(&verdict);
-            let deadline = Some(now + ahead);
-            policy
-                .settings
-                .decide(&mut Progress::default(), &failure, now, deadline, || 0)
-                .map(|again| again.wait)
+        let policy = RetryPolicy::builder().backoff(backoff).quick_retries(0).server_delay_jitter(0.0);
+        let (policy, now) = (policy.build().expect("valid"), crate::time::now());
+        let decide = |verdict: &Verdict, ahead: Duration| {
+            let (failure, deadline) = (Failure::Verdict(verdict), Some(now + ahead));
+            let mut progress = Progress::default();
+            let again = policy.settings.decide(&mut progress, &failure, now, deadline, || 0)?;
+            Ok::<_, GaveUp>(again.wait)
         };
-        assert_eq!(decide(second).unwrap_err(), GaveUp::Deadline);
-        assert_eq!(decide(second + Duration::from_nanos(1)).ok(), Some(second));
+        let down = failed(503, "");
+        assert_eq!(decide(&down, second + least), Ok(second));
+        for _ in 0..100 {
+            let wait = decide(&down, second).expect("fitted");
+            assert!((second / 4..second * 3 / 4).contains(&wait), "{wait:?}");
+        }
+        assert!(decide(&down, LEAST_LEFT).is_ok());
+        assert_eq!(decide(&down, LEAST_LEFT - least), Err(GaveUp::Deadline));
+        let quota = failed(429, QUOTA_OF_A_SECOND);
+        assert_eq!(decide(&quota, second * 3 / 2 + least), Ok(second * 3 / 2));
+        assert_eq!(decide(&quota, second * 3 / 2), Err(GaveUp::Deadline));
+    }
+
+    /// Ends attempts of one request with this verdict at once, each after the wait of the one before, until it gives up.
+    fn waits(policy: &RetryPolicy, verdict: &Verdict) -> Vec<Duration> {
+        let (mut progress, mut now) = (Progress::default(), crate::time::now());
+        while let Ok(again) =
+            policy.settings.decide(&mut progress, &Failure::Verdict(verdict), now, None, || 0)
+        {
+            now += again.wait;
+            let _ = again.token.map(Withdrawal::spend);
+        }
+        progress.waits
+    }
+
+    // Full jitter hides a wait behind its draw, so the most of many requests is what tells the schedule.
+    fn longest(verdict: &Verdict, policy: impl Fn() -> RetryPolicyBuilder) -> Vec<Duration> {
+        let requests = (0..400).map(|seed| waits(&policy().seed(seed).build().expect("valid"), verdict));
+        requests.fold(Vec::new(), |mut most, waits| {
+            most.resize(waits.len().max(most.len()), Duration::ZERO);
+            most.iter_mut().zip(waits).for_each(|(most, wait)| *most = wait.max(*most));
+            most
+        })
+    }
+
+    #[test]
+    fn the_first_retries_come_soon_where_others_succeed_and_the_backoff_follows_from_its_beginning() {
+        // Each request has a bucket that is full.
+        let b = || RetryPolicy::builder().attempts(6).budget(Budget::new(100, 3.0).expect("valid"));
+        let soon: &[u64] = &[50, 100, 200, 1_000, 2_000];
+        let slow: &[u64] = &[1_000, 2_000, 4_000, 8_000, 16_000];
+        let named = r#"{"error":{"code":503,"status":"UNAVAILABLE","details":[
+            {"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"0.001s"}]}}"#;
+        let overloaded =
+            r#"{"error":{"code":503,"status":"UNAVAILABLE","message":"The model is overloaded."}}"#;
+        let check = |verdict: &Verdict, policy: &dyn Fn() -> RetryPolicyBuilder, most: &[u64]| {
+            let longest = longest(verdict, policy);
+            assert_eq!(longest.len(), most.len(), "{verdict:?}");
+            for (longest, most) in longest.iter().zip(most) {
+                let most = Duration::from_millis(*most);
+                assert!(
+                    *longest <= most && *longest > most * 19 / 20,
+                    "{verdict:?}: {longest:?} of {most:?}"
+                );
+            }
+        };
+        check(&failed(503, ""), &b, soon);
+        check(&failed(500, ""), &b, soon);
+        check(&failed(503, overloaded), &b, &[50, 100, 200, 2_000, 4_000]);
+        check(&failed(503, ""), &|| b().quick_retries(1), &[50, 1_000, 2_000, 4_000, 8_000]);
+        check(&failed(503, ""), &|| b().quick_retries(0), slow);
+        check(&failed(503, ""), &|| b().without_budget(), slow);
+        check(&failed(504, ""), &|| b().attempts(4), &slow[..3]);
+        check(&failed(429, ""), &b, slow);
+        check(&failed(503, named), &|| b().server_delay_jitter(0.0), slow);
+        // An explicit backoff is that of the retries after them.
+        let backoff = || b().backoff(Backoff::new(Duration::from_secs(3), Duration::from_secs(3)));
+        check(&failed(500, ""), &backoff, &[50, 100, 200, 3_000, 3_000]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_wait_is_over_the_cap_or_ends_at_the_deadline_and_no_attempt_is_over_the_limit(
+            attempts in 1..20_u32, quick in 0..8_u32, cap in 1..20_000_u64, deadline in 1..60_000_u64,
+            failures in prop::collection::vec((0..6_usize, 0..3_000_u64), 1..40), seed: u64,
+        ) {
+            let cap = Duration::from_millis(cap);
+            let backoff = Backoff::new(cap / 4 + Duration::from_nanos(1), cap);
+            let policy = RetryPolicy::builder().attempts(attempts).quick_retries(quick).backoff(backoff);
+            let policy = policy.server_delay_jitter(0.0).seed(seed).build().expect("valid");
+            let verdicts =
+                [500, 502, 503, 504, 429].map(|status| failed(status, ""));
+            let quota = failed(429, QUOTA_OF_A_SECOND);
+            let asked = Duration::from_millis(1500);
+            let start = crate::time::now();
+            let end = start + Duration::from_millis(deadline);
+            let (mut progress, mut now, mut made) = (Progress::default(), start, 0);
+            for (what, took) in failures {
+                made += 1;
+                now += Duration::from_millis(took);
+                let verdict = verdicts.get(what).unwrap_or(&quota);
+                let left = end.saturating_duration_since(now);
+                let decided =
+                    policy.settings.decide(&mut progress, &Failure::Verdict(verdict), now, Some(end), || 0);
+                let Ok(again) = decided else { break };
+                let _ = again.token.map(Withdrawal::spend);
+                if what == 5 {
+                    prop_assert!(again.wait >= asked, "{:?}", again.wait);
+                    prop_assert!(again.wait <= asked.max(cap), "{:?}", again.wait);
+                } else {
+                    prop_assert!(again.wait <= cap.max(QUICK.delay(quick, None, 1.0)), "{:?}", again.wait);
+                }
+                prop_assert!(again.wait < left, "{:?} of {:?}", again.wait, left);
+                now += again.wait;
+            }
+            prop_assert!(made <= attempts, "{made} attempts of {attempts}");
+            prop_assert!(progress.quick <= quick);
+            let waited: Duration = progress.waits.iter().sum();
+            prop_assert!(waited < Duration::from_millis(deadline));
+        }
     }
 
     #[test]
@@ -868,13 +1003,15 @@ mod tests {
     #[test]
     fn the_largest_settings_are_valid() {
         let day = Duration::from_secs(86_400);
-        let largest = RetryPolicy::builder().attempts(100).empty_answers(2).max_server_delay(day);
+        let largest =
+            RetryPolicy::builder().attempts(100).quick_retries(100).empty_answers(2).max_server_delay(day);
         assert!(largest.server_delay_jitter(1.0).build().is_ok());
     }
 
     #[test]
     fn the_defaults_are_valid() {
         let policy = RetryPolicy::default();
-        assert_eq!((policy.settings.attempts, policy.settings.max_body_bytes), (8, 32 * 1024 * 1024));
+        assert_eq!((policy.settings.attempts, policy.settings.quick_retries), (10, 3));
+        assert_eq!(policy.settings.max_body_bytes, 32 * 1024 * 1024);
     }
 }

@@ -17,7 +17,7 @@
 //! | `deadline` | [`DeadlineLayer`] | 120 s for requests without one |
 //! | `replay` | [`ReplayLayer`](crate::retry::ReplayLayer) | left out: for bodies that are not `Clone` |
 //! | `fallback` | [`ModelFallbackLayer`] | left out: no chain of models is known |
-//! | `retry` | [`RetryLayer`] | 8 attempts; a budget of 100 tokens, 3 for each success |
+//! | `retry` | [`RetryLayer`] | 10 attempts, of which the first three retries come soon where other calls succeed; a budget of 100 tokens, 3 for each success |
 //! | `rate_limit` | [`RateLimitLayer`] | no limits but those that a 429 names |
 //! | `concurrency` | [`AdaptiveConcurrencyLayer`] | no limit until a call times out |
 //! | `circuit_breaker` | [`CircuitBreakerLayer`] | half of at least 20 calls in 30 s, or 13 in a row |

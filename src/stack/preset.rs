@@ -16,7 +16,7 @@ use crate::verdict::Kind;
 /// | | [`new`](Self::new) | [`interactive`](Self::interactive) | [`batch`](Self::batch) | [`gateway`](Self::gateway) |
 /// |---|---|---|---|---|
 /// | deadline of a request without one | 120 s | 60 s | 1 h | 120 s |
-/// | attempts in all | 8 | 5 | 12 | 5 |
+/// | attempts in all | 10 | 5 | 12 | 5 |
 /// | backoff, from 1 s (2 s if overloaded), doubling, at most | 60 s | 8 s | 120 s | 20 s |
 /// | longest delay of the server's that is waited for | 60 s | 15 s | 15 min | 15 s |
 /// | longest wait for quota and for a place | the deadline | 15 s | the deadline | 15 s |
@@ -24,7 +24,7 @@ use crate::verdict::Kind;
 /// | first byte of an attempt | 120 s | 45 s | 300 s | 90 s |
 /// | silence of a body | 60 s | 30 s | 120 s | 60 s |
 ///
-/// The retry budget is the default in all of them. The defaults are those of the layers' own pages; the others are choices for who waits: a person
+/// The retry budget and the [`quick_retries`](crate::retry::RetryPolicyBuilder::quick_retries) are the default in all of them. The defaults are those of the layers' own pages; the others are choices for who waits: a person
 /// leaves, a job has time, and behind a gateway stand clients with timeouts and retries of their own, who are better
 /// told when to come back than kept.
 #[derive(Clone)]
