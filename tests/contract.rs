@@ -37,9 +37,10 @@ use tower_gemini::timeout::{
 /// Under a limit below one, so that every further call waits for its turn.
 async fn limited_layer() -> AdaptiveConcurrencyLayer {
     let layer = AdaptiveConcurrencyLayer::new();
-    let service = layer.layer(Probe::always(error(504, "DEADLINE_EXCEEDED", "late")));
-    // Three for the first cut, as nobody was ever answered, and each further one in a row cuts again.
-    for _ in 0..10 {
+    let ten: Vec<_> = (0..10).map(|_| Answer::Ok).collect();
+    let service = layer.layer(Probe::new(ten, error(504, "DEADLINE_EXCEEDED", "late")));
+    // After ten answers the first timeout cuts, and each further one in a row cuts again.
+    for _ in 0..12 {
         let _ = service.clone().oneshot(request()).await;
         tokio::time::sleep(std::time::Duration::from_secs(5)).await;
     }

@@ -280,7 +280,8 @@ async fn rate_limit_forgotten_waiters_do_not_fill_the_queue() {
 /// A limit below one: one call at a time, and a pace. Timeouts go on until the layer believes in them.
 async fn paced() -> (AdaptiveConcurrencyLayer, Probe, TargetKey) {
     let layer = AdaptiveConcurrencyLayer::new();
-    let probe = Probe::always(error(504, "DEADLINE_EXCEEDED", "too late"));
+    let ten: Vec<_> = (0..10).map(|_| Answer::Ok).collect();
+    let probe = Probe::new(ten, error(504, "DEADLINE_EXCEEDED", "too late"));
     let service = layer.layer(ClassifyLayer::new().layer(probe.clone()));
     let key = Target::of(&request()).key().without_label();
     for _ in 0..500 {
