@@ -45,7 +45,7 @@
 //! | [`classify`] | the layer that reads error bodies, and streams for the errors in them |
 //! | [`retry`] | the layer that tries again: policy, backoff, budget, bodies |
 //! | [`rate_limit`] | the layer that keeps quotas: requests, input tokens, days |
-//! | [`concurrency`] | the layer that shrinks the calls in flight when they time out |
+//! | [`concurrency`] | the layer that limits the calls in flight to what the server answers in time |
 //! | [`circuit_breaker`] | the layer that stops asking a server that is down |
 //! | [`timeout`] | the layers that end what takes too long: attempts, pauses of a stream, whole requests |
 //! | [`fallback`] | the layer that asks another model |

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::control::Said;
+use super::control::{Said, Start};
 use crate::blame::{Caller, Witness};
 use crate::time::saturating_add;
 
@@ -20,18 +20,19 @@ const SPAN: f64 = 20.0;
 /// The share that calls for a try.
 const MOST: f64 = 0.5;
 
-/// A share so small that it is another trouble, which begins next.
-const FEW: f64 = 0.1;
-
 /// Calls that must have ended before the share, or a try, is judged.
 const ENOUGH: u32 = 20;
+
+/// How many timeouts must all be one caller's for the try to bind that caller only.
+const ONES_OWN: usize = 8;
 
 #[derive(Debug, Default)]
 pub(super) struct Most {
     share: f64,
-    /// Whose timeouts they are.
-    witness: Witness,
     seen: u32,
+    /// Whose the last timeouts were, in turn.
+    callers: [Caller; ONES_OWN],
+    timeouts: usize,
     trial: Option<Trial>,
     /// No try before.
     rests_until: Option<Instant>,
@@ -42,6 +43,8 @@ pub(super) struct Most {
 struct Trial {
     /// Calls with a higher number began after the cut.
     from: u64,
+    /// Whom the cut binds: the others' calls show nothing of what it did.
+    bound: Witness,
     began: Instant,
     /// The share of timeouts before it.
     share: f64,
@@ -51,7 +54,7 @@ struct Trial {
 
 impl Most {
     /// A call has ended. Whether a try has just shown that it did no good.
-    pub(super) fn ended(&mut self, number: u64, caller: Caller, said: Said, now: Instant) -> bool {
+    pub(super) fn ended(&mut self, start: Start, said: Said, now: Instant) -> bool {
         let timed_out = match said {
             Said::Nothing => return false,
             Said::Answered => false,
@@ -60,15 +63,15 @@ impl Most {
         self.seen = self.seen.saturating_add(1);
         self.share += (f64::from(u8::from(timed_out)) - self.share) / SPAN;
         if timed_out {
-            self.witness = self.witness.and(caller);
-        } else if self.share < FEW {
-            self.witness = Witness::Nobody;
+            self.callers[self.timeouts % ONES_OWN] = start.caller;
+            self.timeouts += 1;
         }
-        let Some(trial) = self.trial.as_mut().filter(|trial| number > trial.from) else { return false };
+        let shows = |trial: &&mut Trial| start.number > trial.from && trial.bound.binds(start.caller);
+        let Some(trial) = self.trial.as_mut().filter(shows) else { return false };
         if timed_out {
-            trial.timed_out += 1
+            trial.timed_out += 1;
         } else {
-            trial.answered += 1
+            trial.answered += 1;
         }
         let ended = trial.answered + trial.timed_out;
         if ended < ENOUGH / 2 {
@@ -95,12 +98,13 @@ impl Most {
             && self.rests_until.is_none_or(|until| now >= until)
     }
 
-    pub(super) fn try_from(&mut self, started: u64, now: Instant, _patience: Option<Duration>) {
-        self.trial = Some(Trial { from: started, began: now, share: self.share, answered: 0, timed_out: 0 });
-    }
-
-    pub(super) const fn witness(&self) -> Witness {
-        self.witness
+    /// The limit is cut on trial, for calls with a higher number than this. Whom it is to bind: one caller, if the last
+    /// timeouts were all its own.
+    pub(super) fn try_from(&mut self, started: u64, now: Instant) -> Witness {
+        let bound = self.callers.iter().fold(Witness::Nobody, |witness, caller| witness.and(*caller));
+        let share = self.share;
+        self.trial = Some(Trial { from: started, bound, began: now, share, answered: 0, timed_out: 0 });
+        bound
     }
 
     pub(super) const fn is_on_trial(&self) -> bool {

@@ -19,7 +19,7 @@
 //! | `fallback` | [`ModelFallbackLayer`] | left out: no chain of models is known |
 //! | `retry` | [`RetryLayer`] | 10 attempts, of which the first three retries come soon where other calls succeed; a budget of 100 tokens, 3 for each success |
 //! | `rate_limit` | [`RateLimitLayer`] | no limits but those that a 429 names |
-//! | `concurrency` | [`AdaptiveConcurrencyLayer`] | no limit until a call times out |
+//! | `concurrency` | [`AdaptiveConcurrencyLayer`] | no limit until timeouts show that the server queues |
 //! | `circuit_breaker` | [`CircuitBreakerLayer`] | half of at least 20 calls in 30 s, or 13 in a row |
 //! | `timeout` | [`TimeoutLayer`] | 120 s to the first byte, 60 s of silence |
 //! | `classify` | [`ClassifyLayer`] | with the first event looked at, and bodies watched |
