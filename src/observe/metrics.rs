@@ -337,7 +337,10 @@ mod tests {
         assert_eq!(get("real", Known::Named), "real", "for good");
         // Those that have only queued take no place of the others.
         let queued: Vec<_> = (0..100).map(|n| get(&format!("queued-{n}"), Known::Queued)).collect();
-        assert_eq!(queued.iter().filter(|name| *name != "other").collect::<Vec<_>>(), ["queued-0", "queued-1"]);
+        assert_eq!(
+            queued.iter().filter(|name| *name != "other").collect::<Vec<_>>(),
+            ["queued-0", "queued-1"]
+        );
         assert_eq!(get("queued-0", Known::Named), "queued-0");
         for n in 0..15 {
             let name = format!("queued-{n}");

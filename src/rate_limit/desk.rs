@@ -392,7 +392,9 @@ impl<W> Desk<W> {
                     return;
                 }
             }
-            let Some(granted) = self.queue.granted_until(now.saturating_add(self.patience.fetch)) else { return };
+            let Some(granted) = self.queue.granted_until(now.saturating_add(self.patience.fetch)) else {
+                return;
+            };
             self.take_back_from(granted);
         }
     }
