@@ -39,6 +39,8 @@ const EXCHANGES: usize = 4;
 const NEAR: u32 = 8;
 /// Before a waiter whose turn has come, those that are not polled are looked for until so many were found that are.
 const POLLED: usize = 64;
+/// Timers are set anew when those who wait have moved up by one in so many.
+const TIGHTENED: u64 = 8;
 /// Those who look again because their turn cannot be told do so within so many ticks.
 const SPREAD: u32 = 64;
 
@@ -76,6 +78,8 @@ pub(super) struct Desk<W> {
     latency: Latency,
     /// When the last one has joined the queue.
     joined_at: Option<Nanos>,
+    /// By how many requests and tokens those who wait may have moved up since their timers were set.
+    moved: (u64, u64),
     /// A call ended in a way that says something of its key: not one that was never sent, and none that was refused
     /// with a 4xx, which any name can earn.
     taught: bool,
@@ -131,6 +135,7 @@ impl<W> Desk<W> {
             woken: Vec::new(),
             latency: Latency::new(),
             joined_at: None,
+            moved: (0, 0),
             taught: false,
             asked_at: 0,
         }
@@ -212,7 +217,7 @@ impl<W> Desk<W> {
         }
         // Its turn, if all before it take theirs. Not a moment later: who is served late by its own timer would make all
         // those behind it late.
-        let look_at = forecast.at.min(deadline);
+        let look_at = self.look_at(now, ahead, (cost, forecast.at), deadline, true);
         let place = match first {
             true => self.queue.join_first(cost, forecast.tokens, deadline, look_at),
             false => self.queue.join(cost, forecast.tokens, deadline, look_at),
@@ -272,6 +277,57 @@ impl<W> Desk<W> {
         Look::Waiting(self.queue.look_at(place))
     }
 
+    /// When a waiter with so much ahead of it, whose turn comes at `turn`, is to look by itself.
+    ///
+    /// If each of those ahead looks no later than at its turn, it has its turn in time by looking at that. Where those
+    /// ahead may have moved up since their timers were set, they may look later than that: then it looks when it would
+    /// have had its turn without. Where that is too late for it, the timers are set anew, or, where that would be done too
+    /// often, it looks at every change.
+    fn look_at(
+        &mut self,
+        now: Nanos,
+        ahead: (u64, u64),
+        (cost, turn): (Cost, Nanos),
+        deadline: Nanos,
+        joins: bool,
+    ) -> Nanos {
+        if self.moved == (0, 0) {
+            return turn.min(deadline);
+        }
+        let ahead = (ahead.0 + self.moved.0, ahead.1 + self.moved.1);
+        let late = self.ledger.forecast(now, ahead, cost).map_or(turn, |forecast| forecast.at);
+        if late <= deadline {
+            return late;
+        }
+        if joins && self.moved.0 * TIGHTENED >= self.queue.len() as u64 {
+            self.tighten(now);
+            return turn.min(deadline);
+        }
+        self.due().min(deadline)
+    }
+
+    /// Brings the timers of all who wait forward to their turns.
+    fn tighten(&mut self, now: Nanos) {
+        let (mut ahead, mut next) = ((0, 0), self.queue.head());
+        while let Some(place) = next {
+            next = self.queue.after(place);
+            let cost = self.queue.cost(place);
+            let turn = self.ledger.forecast(now, ahead, cost).map_or(now, |forecast| forecast.at);
+            if turn < self.queue.look_at(place) && self.queue.look_at(place) >= now {
+                self.queue.set_look_at(place, turn);
+                self.woken.extend(self.queue.waker(place).take());
+            }
+            ahead = (ahead.0 + 1, ahead.1 + u64::from(self.queue.tokens_of(place)));
+        }
+        self.queue.renumber();
+        self.moved = (0, 0);
+    }
+
+    /// Those who wait have moved up.
+    fn move_up(&mut self, tokens: u32) {
+        self.moved = (self.moved.0 + 1, self.moved.1 + u64::from(tokens));
+    }
+
     /// The timer of a waiter has come: its own, or the driver's. It does what the driver should have done.
     pub(super) fn watch(&mut self, now: Nanos, place: Place) {
         if !self.queue.is_queued(place) {
@@ -286,6 +342,9 @@ impl<W> Desk<W> {
         // Who is late itself cannot tell who else is: the whole program may have stood still.
         if late < self.patience.fetch / 2 {
             self.park_starved(now, place);
+            if self.queue.deadline(place) <= now {
+                self.claim(now, place);
+            }
         }
         self.advance(now);
         if self.queue.is_queued(place) && self.queue.look_at(place) <= now {
@@ -300,13 +359,43 @@ impl<W> Desk<W> {
             next = self.queue.after(before);
             polled += 1;
             if self.queue.look_at(before).saturating_add(self.patience.fetch) <= now {
-                if self.driver == Some(before) {
-                    self.driver = None;
-                }
                 polled -= 1;
-                // Woken, so that one that only was late is back soon.
-                self.woken.extend(self.queue.park(before));
+                self.park(before);
             }
+        }
+    }
+
+    /// Parks one that is queued. It is woken, so that one that only was late is back soon.
+    fn park(&mut self, place: Place) {
+        if self.driver == Some(place) {
+            self.driver = None;
+        }
+        self.move_up(self.queue.tokens_of(place));
+        self.woken.extend(self.queue.park(place));
+    }
+
+    /// The last chance of a waiter whose deadline is now. Who comes before it, was to look and did not, has lost its turn,
+    /// and so has who was granted and has not fetched it: they would have gone already.
+    fn claim(&mut self, now: Nanos, place: Place) {
+        loop {
+            while let Some(head) = self.queue.head() {
+                if head != place && self.queue.look_at(head) < now {
+                    self.park(head);
+                    continue;
+                }
+                match self.ledger.admit(now, self.queue.cost(head)) {
+                    Admission::Granted(receipt) => self.answer(now, head, Ok(receipt)),
+                    Admission::TooLarge => self.answer(now, head, Err(TOO_LARGE)),
+                    Admission::Wait { .. } => break,
+                }
+                if head == place {
+                    return;
+                }
+            }
+            let Some(granted) = self.queue.granted_until(now.saturating_add(self.patience.fetch)) else {
+                return;
+            };
+            self.take_back_from(granted);
         }
     }
 
@@ -314,13 +403,15 @@ impl<W> Desk<W> {
     fn plan(&mut self, now: Nanos, place: Place) {
         let (rank, len) = (u64::from(self.queue.rank(place)), self.queue.len() as u64);
         let tokens = self.queue.tokens() / len.max(1) * rank;
-        let turn = self.ledger.forecast(now, (rank, tokens), self.queue.cost(place));
-        let turn = turn.map_or(now, |forecast| forecast.at).max(self.due());
-        // Not too often where the turn cannot be told, and not all in the same moment.
-        let ticks = u64::from(self.queue.number(place) % SPREAD);
-        let soonest = now.saturating_add(self.patience.fetch / 4).saturating_add(self.patience.tick * ticks);
-        let at = turn.max(soonest).min(self.queue.deadline(place));
-        self.queue.set_look_at(place, at.max(now.saturating_add(1)));
+        let (cost, deadline) = (self.queue.cost(place), self.queue.deadline(place));
+        let turn = self.ledger.forecast(now, (rank, tokens), cost).map_or(now, |forecast| forecast.at);
+        let mut at = self.look_at(now, (rank, tokens), (cost, turn), deadline, false).max(self.due());
+        if at <= now {
+            // Not too often where the turn cannot be told, and not all in the same moment.
+            let ticks = u64::from(self.queue.number(place) % SPREAD);
+            at = now.saturating_add(self.patience.fetch / 4).saturating_add(self.patience.tick * ticks);
+        }
+        self.queue.set_look_at(place, at.min(deadline).max(now.saturating_add(1)));
     }
 
     /// A waiter goes away, answered or not. Its waker comes back: dropping it may run a user's code, which is not to
@@ -328,6 +419,9 @@ impl<W> Desk<W> {
     pub(super) fn cancel(&mut self, now: Nanos, place: Place) -> Option<W> {
         let waker = self.queue.waker(place).take();
         let was_head = self.queue.head() == Some(place);
+        if self.queue.head().is_some() && self.queue.tail() != Some(place) && !self.queue.is_parked(place) {
+            self.move_up(self.queue.tokens_of(place));
+        }
         if self.driver == Some(place) {
             self.driver = None;
         }
@@ -347,7 +441,12 @@ impl<W> Desk<W> {
     #[inline]
     pub(super) fn settle(&mut self, receipt: Receipt, how: Settlement) -> bool {
         self.taught |= !matches!(how, Settlement::NotSent | Settlement::Refused);
-        self.ledger.settle(receipt, how) && self.is_queued()
+        let charged = receipt.charged;
+        let freed = self.ledger.settle(receipt, how) && self.is_queued();
+        if freed {
+            self.move_up(charged);
+        }
+        freed
     }
 
     /// Whether somebody may be waiting for what has just changed.
@@ -503,7 +602,11 @@ impl<W> Desk<W> {
     /// Refuses those whose deadline comes before anybody can be admitted.
     fn refuse_hopeless(&mut self, now: Nanos, dimension: Dimension, spent: Option<Spent>) {
         // A grant that is not fetched passes on, so there may be room when its time is over.
-        let (mut before, mut why) = (self.due(), Why::Deadline);
+        let (mut before, mut why) = (self.next, Why::Deadline);
+        if self.queue.fetched_by() != NEVER {
+            // Whoever has to go by then takes it back, see `claim`.
+            before = before.min(now.saturating_sub(self.patience.tick));
+        }
         let mut until = Some(self.next).filter(|next| *next != NEVER);
         let is_final = false;
         #[cfg(feature = "fleet")]
@@ -582,16 +685,26 @@ impl<W> Desk<W> {
         if self.driver == Some(place) {
             self.driver = None;
         }
-        let fetch_by = now.saturating_add(self.patience.fetch);
+        let mut fetch_by = now.saturating_add(self.patience.fetch);
+        if self.queue.look_at(place) < now {
+            // It is late already, see `claim`.
+            fetch_by -= 1;
+        }
         self.woken.extend(self.queue.answer(place, answer, fetch_by));
     }
 
     /// Takes the grants back that nobody has fetched in time, for those who wait.
     fn take_back(&mut self, now: Nanos) {
         while self.queue.fetched_by() <= now {
-            let Some(receipt) = self.queue.park_granted() else { return };
-            self.ledger.settle(receipt, Settlement::NotSent);
+            let Some(granted) = self.queue.granted_until(NEVER) else { return };
+            self.take_back_from(granted);
         }
+    }
+
+    fn take_back_from(&mut self, granted: Place) {
+        let receipt = self.queue.park_granted(granted);
+        self.move_up(receipt.charged);
+        self.ledger.settle(receipt, Settlement::NotSent);
     }
 
     /// Sees to it that somebody owns the timer, and that some of those behind it would notice soon if it were not polled.
@@ -605,7 +718,7 @@ impl<W> Desk<W> {
     /// Sees to it that somebody owns the timer, and that it is not set too late.
     fn appoint_driver(&mut self) {
         if self.queue.is_empty() {
-            (self.driver, self.next) = (None, NEVER);
+            (self.driver, self.next, self.moved) = (None, NEVER, (0, 0));
             return;
         }
         let due = self.due();
