@@ -388,7 +388,11 @@ impl Machine {
         match mark {
             Mark::Neutral => None,
             // The server is well, so what the one caller has seen is its own.
-            Mark::Success => Some(self.close(now, Cause::ProbesSucceeded)),
+            // Nobody else has waited, and nobody else is held back by a ramp.
+            Mark::Success => {
+                self.forget_outage();
+                Some(self.enter(now, Phase::Closed { ramp: None }, Cause::ProbesSucceeded))
+            }
             Mark::Failure => {
                 self.others += 1;
                 if self.others >= OTHERS {

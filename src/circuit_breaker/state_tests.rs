@@ -318,6 +318,7 @@ fn a_row_of_one_caller_binds_that_caller_until_others_have_seen_the_same() {
     trip_of(&mut circuit, 0, &[7]);
     let change = call_of(&mut circuit, 0, 8, Mark::Success).expect("a change");
     assert_eq!((change.to, change.cause), (CircuitState::Closed, Cause::ProbesSucceeded));
+    assert!(circuit.is_free(), "no ramp holds the others back");
     // A row of several binds all, and so does a share.
     let mut circuit = machine(rules());
     trip_of(&mut circuit, 0, &[7, 8]);
@@ -723,7 +724,10 @@ impl Naive {
             match mark {
                 _ if pass.generation < self.outage => {}
                 Mark::Neutral => {}
-                Mark::Success => self.close(now),
+                Mark::Success => {
+                    self.close(now);
+                    self.ramp_until = 0;
+                }
                 Mark::Failure => {
                     self.others += 1;
                     if self.others == 5 {
