@@ -25,6 +25,9 @@ use crate::server::Tokens;
 /// The timer's: what ends a wait may come so much late.
 const TICK: Duration = Duration::from_millis(1);
 
+/// Probes under way at once, by the breaker's default.
+const PROBES: u32 = 4;
+
 /// What is promised in this scenario.
 #[derive(Clone, Copy, Debug)]
 struct Promises {
@@ -61,6 +64,8 @@ pub(crate) struct Watched {
     open_until: Option<Instant>,
     half_open: bool,
     probes: u32,
+    /// How many outages are over.
+    outages: u32,
     /// Until when the quotas of a minute are closed, and since when.
     closed: Option<(Instant, Instant)>,
     /// The waits of each request so far.
@@ -103,6 +108,7 @@ impl Watch {
             open_until: None,
             half_open: false,
             probes: 0,
+            outages: 0,
             closed: None,
             waits: HashMap::new(),
             opened: 0,
@@ -154,7 +160,7 @@ impl Watched {
         if self.half_open {
             self.probes += 1;
             let probes = self.probes;
-            self.holds(probes <= 1, || format!("{probes} probes at once"));
+            self.holds(probes <= PROBES, || format!("{probes} probes at once"));
         }
         self.charge(now, request.extensions().get().map_or(0, |Tokens(tokens)| *tokens));
         self.half_open
@@ -184,7 +190,11 @@ impl Observer for Watch {
                 watched.generation = next;
                 watched.open_until = transition.until.filter(|_| transition.to == CircuitState::Open);
                 watched.half_open = transition.to == CircuitState::HalfOpen;
-                watched.probes = 0;
+                // Probes stay probes across open and half-open of one outage.
+                if transition.to == CircuitState::Closed {
+                    watched.outages += 1;
+                    watched.probes = 0;
+                }
                 let failed = transition.from == CircuitState::HalfOpen;
                 if transition.to == CircuitState::Open {
                     *(if failed { &mut watched.reopened } else { &mut watched.opened }) += 1;
@@ -257,7 +267,7 @@ pub(crate) struct Gate<S> {
 /// A call under way.
 struct Call {
     watch: Watch,
-    /// The generation of the circuit that it probes for.
+    /// The outage that it probes in.
     probe: Option<u32>,
 }
 
@@ -265,7 +275,7 @@ impl Drop for Call {
     fn drop(&mut self) {
         let probe = self.probe;
         self.watch.with(|watched| {
-            if watched.half_open && probe == Some(watched.generation) {
+            if probe == Some(watched.outages) {
                 watched.probes -= 1;
             }
         });
@@ -287,7 +297,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let watch = self.watch.clone();
-        let probe = watch.with(|watched| watched.on_send(&request).then_some(watched.generation));
+        let probe = watch.with(|watched| watched.on_send(&request).then_some(watched.outages));
         let answer = self.inner.call(request);
         Box::pin(async move {
             let call = Call { watch, probe };

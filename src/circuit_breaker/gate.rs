@@ -36,7 +36,7 @@ const EVEN: u64 = 1 << 9;
 /// How many successes are counted at once. At most 256.
 const BATCH: u64 = 8;
 
-/// Everybody. No caller has this number: they are even or 0...
+/// Everybody. No caller has this number: they are odd, or 0 without a label.
 const ALL: Caller = Caller::MAX - 1;
 
 /// Changes that are remembered per circuit.
@@ -133,8 +133,8 @@ impl Gate {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
             if generation(word) != pass.generation {
-                // Of another age: nothing to count.
-                return true;
+                // Of another age: nothing to count, unless it is of an outage that lasts and that does not bind it.
+                return word & (FREE | EVEN) != 0;
             }
             if word & EVEN == 0 || word & PENDING >= BATCH - 1 {
                 return false;

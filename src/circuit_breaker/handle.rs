@@ -33,6 +33,9 @@ pub struct Circuit {
     pub since: Instant,
     /// Of an open circuit: when it lets a probe through. `None` while nobody knows.
     pub until: Option<Instant>,
+    /// Of an open or half-open circuit: all failures for which it opened are of the requests of one
+    /// [`KeyLabel`] (or of those without one), so it turns away only those, and everybody else's go through.
+    pub is_one_callers: bool,
     /// The calls a second are limited, after an outage.
     pub ramping: bool,
     /// Calls in the window.
@@ -145,6 +148,7 @@ fn look(key: &Key) -> Circuit {
             mode: machine.mode(),
             since: common.instant(machine.since()),
             until: machine.until().map(|until| common.instant(until)),
+            is_one_callers: machine.is_one_callers(),
             ramping: machine.is_ramping(now),
             calls: counts.calls,
             failures: counts.failures,

@@ -116,6 +116,8 @@ struct Lease {
     ticket: u32,
     since: Nanos,
     ends: Nanos,
+    /// It has lengthened the open time.
+    struck: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -155,8 +157,9 @@ pub(super) struct Machine {
     others: u32,
     /// The exponent of the next open time: probes of this outage that have failed or hang.
     strikes: u32,
-    /// When the outage began.
+    /// When the outage began, and the generation that it began with.
     down: Nanos,
+    outage: u32,
     /// Probes under way, and those that succeeded in this outage.
     leases: [Option<Lease>; MAX_PROBES],
     good: u32,
@@ -188,6 +191,7 @@ impl Machine {
             others: 0,
             strikes: 0,
             down: now,
+            outage: 0,
             leases: [None; MAX_PROBES],
             good: 0,
             fails_in: None,
@@ -208,14 +212,16 @@ impl Machine {
         if !self.binds(caller) {
             return (Ok(Some(Pass { generation: self.generation, ticket: 0, number: 0 })), change);
         }
-        if let Phase::Open { until } = self.phase {
-            if now >= until && until != NEVER {
-                let phase = Phase::HalfOpen { next: now };
-                change = Some(self.enter(now, phase, Cause::OpenTimeOver));
+        // One change at the most: each is told.
+        match self.phase {
+            Phase::Open { until } if now < until || until == NEVER => {}
+            _ if self.promise(now) >= Promise::Kept => {
+                change = Some(self.close(now, Cause::ProbeOutlasts));
             }
-        }
-        if self.promise(now) >= Promise::Kept {
-            change = Some(self.close(now, Cause::ProbeOutlasts));
+            Phase::Open { .. } => {
+                change = Some(self.enter(now, Phase::HalfOpen { next: now }, Cause::OpenTimeOver));
+            }
+            Phase::Closed { .. } | Phase::HalfOpen { .. } => {}
         }
         let ticket = match self.reserve(now) {
             Ok(ticket) => ticket,
@@ -236,10 +242,8 @@ impl Machine {
     fn promise(&self, now: Nanos) -> Promise {
         let oldest =
             self.leases.iter().flatten().filter(|lease| lease.ends > now).map(|lease| lease.since).min();
-        let (Phase::HalfOpen { .. }, Some(fails_in), Some(oldest)) = (&self.phase, self.fails_in, oldest)
-        else {
-            return Promise::None;
-        };
+        // A closed circuit has no leases.
+        let (Some(fails_in), Some(oldest)) = (self.fails_in, oldest) else { return Promise::None };
         let unit = fails_in.saturating_mul(4).saturating_add(GRAIN);
         match now.saturating_sub(oldest) {
             age if self.rules.successes > 1 || age < unit => Promise::None,
@@ -262,10 +266,11 @@ impl Machine {
                 // Zero is no ticket.
                 self.tickets = self.tickets.checked_add(1).unwrap_or(1);
                 let ends = now.saturating_add(self.rules.lease);
-                let lease = Lease { ticket: self.tickets, since: now, ends };
+                // One that hangs does not keep the others from finding out; it counts as one that failed.
+                let struck = self.strike();
+                let lease = Lease { ticket: self.tickets, since: now, ends, struck };
                 let free = self.leases.iter_mut().find(|slot| slot.is_none_or(|lease| lease.ends <= now));
                 *free.expect("it does not deny, so a place is free") = Some(lease);
-                // One that hangs does not keep the others from finding out; it counts as one that failed.
                 let next = now.saturating_add(self.open_time(0.5));
                 self.phase = Phase::HalfOpen { next };
                 self.tickets
@@ -325,7 +330,7 @@ impl Machine {
             return self.settle_probe(now, pass, mark, slow, hint, draw);
         }
         if !self.binds(caller) {
-            return self.settle_other(now, mark);
+            return self.settle_other(now, pass, mark);
         }
         if pass.generation != self.generation {
             return None;
@@ -352,6 +357,9 @@ impl Machine {
         // Of an outage that is over, or not known any more: it has no lease.
         let slot = self.leases.iter_mut().find(|slot| slot.is_some_and(|l| l.ticket == pass.ticket))?;
         let lease = slot.take().filter(|lease| lease.ends > now)?;
+        if mark == Mark::Neutral {
+            self.strikes -= u32::from(lease.struck);
+        }
         if mark == Mark::Failure {
             let took = now.saturating_sub(lease.since);
             self.fails_in = Some(self.fails_in.map_or(took, |longest| longest.max(took)));
@@ -370,11 +378,21 @@ impl Machine {
     }
 
     /// What one of those has seen whom the open circuit does not bind.
-    fn settle_other(&mut self, now: Nanos, mark: Mark) -> Option<Change> {
+    ///
+    /// A call that began before the outage says nothing of it.
+    fn settle_other(&mut self, now: Nanos, pass: Pass, mark: Mark) -> Option<Change> {
+        let since = |generation: u32| generation.wrapping_sub(self.outage);
+        if since(pass.generation) > since(self.generation) {
+            return None;
+        }
         match mark {
             Mark::Neutral => None,
             // The server is well, so what the one caller has seen is its own.
-            Mark::Success => Some(self.close(now, Cause::ProbesSucceeded)),
+            // Nobody else has waited, and nobody else is held back by a ramp.
+            Mark::Success => {
+                self.forget_outage();
+                Some(self.enter(now, Phase::Closed { ramp: None }, Cause::ProbesSucceeded))
+            }
             Mark::Failure => {
                 self.others += 1;
                 if self.others >= OTHERS {
@@ -400,7 +418,9 @@ impl Machine {
     /// A probe that ended without a word.
     pub(super) fn release(&mut self, pass: Pass) {
         let slot = self.leases.iter_mut().find(|slot| slot.is_some_and(|l| l.ticket == pass.ticket));
-        slot.map(Option::take);
+        if let Some(lease) = slot.and_then(Option::take) {
+            self.strikes -= u32::from(lease.struck);
+        }
     }
 
     /// Counts one call, and says whether the circuit opens for it.
@@ -456,6 +476,7 @@ impl Machine {
             let measured = closed_for.clamp(SECOND, self.rules.window.max(SECOND)) as f64 / SECOND as f64;
             self.busy = before.max(f64::from(self.window.read(now).calls) / measured);
             self.down = now;
+            self.outage = self.generation.wrapping_add(1);
             // A share of the window is everybody's, and only a row is anybody's.
             self.bound = if cause == Cause::ConsecutiveFailures { self.witness } else { Witness::Many };
             self.others = 0;
@@ -467,13 +488,23 @@ impl Machine {
         self.enter(now, Phase::Open { until }, cause)
     }
 
-    /// How long until the next probe, the longer the more of them have failed in this outage.
-    fn open_time(&mut self, draw: f64) -> Nanos {
-        let (base, max) = (self.rules.open as f64, self.rules.open_max as f64);
-        let grown = base * self.rules.open_factor.powi(i32::try_from(self.strikes).unwrap_or(i32::MAX));
-        self.strikes += u32::from(grown < max);
+    /// How long until the next probe, the longer the more of them have failed or hang in this outage.
+    fn open_time(&self, draw: f64) -> Nanos {
         // The longest open time is a promise, and the spread stays whole below it.
-        (grown.min(max / (1.0 + JITTER)) * (1.0 + JITTER * (2.0 * draw - 1.0))) as Nanos
+        let most = self.rules.open_max as f64 / (1.0 + JITTER);
+        (self.grown().min(most) * (1.0 + JITTER * (2.0 * draw - 1.0))) as Nanos
+    }
+
+    fn grown(&self) -> f64 {
+        let strikes = i32::try_from(self.strikes).unwrap_or(i32::MAX);
+        self.rules.open as f64 * self.rules.open_factor.powi(strikes)
+    }
+
+    /// Counts a probe that is sent. It is given back if the probe says nothing.
+    fn strike(&mut self) -> bool {
+        let lengthens = self.grown() < self.rules.open_max as f64;
+        self.strikes += u32::from(lengthens);
+        lengthens
     }
 
     fn close(&mut self, now: Nanos, cause: Cause) -> Change {
@@ -597,6 +628,11 @@ impl Machine {
         }
     }
 
+    /// Whether an open or half-open circuit binds one caller only.
+    pub(super) const fn is_one_callers(&self) -> bool {
+        self.shut_for().is_some()
+    }
+
     /// Whether every request goes through without another look.
     pub(super) fn is_free(&self) -> bool {
         matches!(self.phase, Phase::Closed { ramp: None })
@@ -625,10 +661,9 @@ impl Machine {
 
 /// Whether so many of all calls are more than `share`, by more than chance explains.
 ///
-/// Half of twenty is what a server with 30 % errors shows every now and then: judged by the bare share, a circuit
-/// at one call a second opens on such a server in three of four ten-minute spells, where retries alone would have
-/// carried every request. So one and a half standard deviations of that many draws come on top: 14 of 20, 31 of
-/// 50, 111 of 200.
+/// Half of twenty is what a server with 30 % errors shows every now and then. So one and a half standard deviations of
+/// that many draws come on top of the share. At 0.95 those are 20 of 20, 50 of 50, 195 of 200, 961 of 1000; at 0.5 they
+/// are 14 of 20, 31 of 50, 111 of 200.
 fn exceeds(bad: u32, calls: u32, share: f64) -> bool {
     const DEVIATIONS: f64 = 1.5;
     if share > 1.0 {

@@ -20,7 +20,7 @@
 //! | `retry` | [`RetryLayer`] | 10 attempts, of which the first three retries come soon where other calls succeed; a budget of 100 tokens, 3 for each success |
 //! | `rate_limit` | [`RateLimitLayer`] | no limits but those that a 429 names |
 //! | `concurrency` | [`AdaptiveConcurrencyLayer`] | no limit until timeouts show that the server queues |
-//! | `circuit_breaker` | [`CircuitBreakerLayer`] | half of at least 20 calls in 30 s, or 13 in a row |
+//! | `circuit_breaker` | [`CircuitBreakerLayer`] | 20 failures in a row, or 0.95 of at least 20 calls in 30 s |
 //! | `timeout` | [`TimeoutLayer`] | 120 s to the first byte, 60 s of silence |
 //! | `classify` | [`ClassifyLayer`] | with the first event looked at, and bodies watched |
 //!
