@@ -93,10 +93,10 @@
 //! [`timeout`]'s cuts a call that is under way.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod blame;
 pub mod circuit_breaker;
 pub mod classify;
 pub mod concurrency;
-mod blame;
 mod either;
 pub mod error;
 pub mod event;

@@ -36,7 +36,7 @@ const EVEN: u64 = 1 << 9;
 /// How many successes are counted at once. At most 256.
 const BATCH: u64 = 8;
 
-/// Everybody. No caller has this number: they are even or 0... 
+/// Everybody. No caller has this number: they are even or 0...
 const ALL: Caller = Caller::MAX - 1;
 
 /// Changes that are remembered per circuit.

@@ -143,10 +143,9 @@ impl Key {
             return None;
         }
         let now = self.common.now();
-        let denial = self
-            .gate
-            .deny_shut(now, caller)
-            .or_else(|| self.gate.with(now, &self.common.unwell, |machine, _| (machine.refuse(now, caller), None)).0);
+        let denial = self.gate.deny_shut(now, caller).or_else(|| {
+            self.gate.with(now, &self.common.unwell, |machine, _| (machine.refuse(now, caller), None)).0
+        });
         denial.map(|denial| self.turned_away(denial))
     }
 

@@ -63,7 +63,9 @@ impl<S: Clone> CircuitBreaker<S> {
         // The instance that was polled ready goes with the call.
         let service = self.inner.clone();
         let service = if ready { std::mem::replace(&mut self.inner, service) } else { service };
-        ResponseFuture { state: State::Asking { asking: Some(Asking { service, ready, request, key, caller }) } }
+        ResponseFuture {
+            state: State::Asking { asking: Some(Asking { service, ready, request, key, caller }) },
+        }
     }
 }
 

@@ -104,10 +104,16 @@ struct Lease {
 
 #[derive(Clone, Debug)]
 enum Phase {
-    Closed { ramp: Option<Ramp> },
-    Open { until: Nanos },
+    Closed {
+        ramp: Option<Ramp>,
+    },
+    Open {
+        until: Nanos,
+    },
     /// The next probe may go at `next`, beside those under way.
-    HalfOpen { next: Nanos },
+    HalfOpen {
+        next: Nanos,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -415,7 +421,8 @@ impl Machine {
 
     fn close(&mut self, now: Nanos) -> Change {
         let outage = now.saturating_sub(self.down);
-        let share = RAMP_SHARES.iter().find(|(longest, _)| outage < *longest).map_or(0.0, |(_, share)| *share);
+        let share =
+            RAMP_SHARES.iter().find(|(longest, _)| outage < *longest).map_or(0.0, |(_, share)| *share);
         let start = RAMP_START.max(self.busy * share);
         self.forget_outage();
         let ramp = (self.rules.ramp > 0).then(|| Ramp::new(now, self.rules.ramp, start));

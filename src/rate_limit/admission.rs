@@ -43,12 +43,23 @@ impl Receipt {
 pub(super) struct Trial(u8);
 
 impl Trial {
+    const PRESSED: u8 = 1 << 7;
+
     pub(super) const fn of(dimension: Dimension) -> Self {
         Self(1 << dimension as u8)
     }
 
     pub(super) const fn and(self, dimension: Dimension) -> Self {
         Self(self.0 | Self::of(dimension).0)
+    }
+
+    /// The same, of a request that would be refused otherwise.
+    pub(super) const fn of_pressed(self, is_pressed: bool) -> Self {
+        if is_pressed && self.0 != 0 { Self(self.0 | Self::PRESSED) } else { self }
+    }
+
+    pub(super) const fn is_pressed(self) -> bool {
+        self.0 & Self::PRESSED != 0
     }
 
     #[inline]

@@ -321,7 +321,10 @@ impl Key {
         let day_ends = lock(&self.desk).ledger.day_ends_at();
         let lessons = lessons(verdict, now, day_ends);
         let (charged, how) = (receipt.wants_usage().then_some(receipt.charged), settlement(verdict));
-        let first = receipt.trial.is_any() && how == Settlement::TooMany && !lessons.is_empty();
+        // One that would have been refused comes again like any other.
+        let trial = receipt.trial;
+        let first =
+            trial.is_any() && !trial.is_pressed() && how == Settlement::TooMany && !lessons.is_empty();
         let waited = Duration::from_millis(u64::from(receipt.waited));
         let left = self.common.max_wait.map(|most| most.saturating_sub(waited));
         let late = verdict.kind() == Some(Kind::DeadlineExceeded);
