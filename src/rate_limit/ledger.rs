@@ -225,7 +225,7 @@ impl Ledger {
             }
             Settlement::Refused => (0, true, true),
             // What was over the limit was not counted, or the limit would be overstepped for a minute to come.
-            Settlement::TooMany => (0, !receipt.trial.is_any(), false),
+            Settlement::TooMany => (0, !receipt.trial.is_any() && !receipt.trial.is_uncounted(), false),
         };
         if receipt.trial.is_any() {
             self.end_trial(&receipt, how);
@@ -255,7 +255,7 @@ impl Ledger {
 
     /// A 429: closes `dimension`, and learns its limit where the answer named one. `receipt` is that of the refused
     /// call, which is still charged.
-    pub(super) fn close_until(&mut self, now: Nanos, receipt: &Receipt, lesson: Lesson) {
+    pub(super) fn close_until(&mut self, now: Nanos, receipt: &mut Receipt, lesson: Lesson) {
         let now = self.tick(now);
         let Lesson { dimension, limit, until, spent, zero } = lesson;
         self.note_refusal(now, receipt);
@@ -284,6 +284,9 @@ impl Ledger {
             Dimension::Other => spent,
         };
         if !explained {
+            // Others have filled the quota, and a call on top of a full one is not counted by the server. Where it is,
+            // the next 429 says so; where it is not and were counted here, polling would use up our own share.
+            receipt.trial = receipt.trial.uncounted();
             let most = if until.is_some() { 1 } else { (self.in_flight / 2).max(1) };
             let over_at = until.unwrap_or(now).saturating_add(self.rules.span);
             let most = self.ramp.map_or(most, |ramp| ramp.most.min(most));

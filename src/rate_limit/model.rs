@@ -392,7 +392,7 @@ impl Pair {
     fn refuse(
         &mut self,
         id: usize,
-        receipt: Receipt,
+        mut receipt: Receipt,
         dimension: u8,
         until: Option<Nanos>,
         limit: Option<u64>,
@@ -415,11 +415,13 @@ impl Pair {
         let took = if charge.at + SPAN > self.now { self.now - charge.at } else { SPAN / 12 };
         let before = model.decided_after - model.decided_after / 4;
         model.decided_after = (2 * took).min(SPAN / 12).max(before);
-        let oversize = door == 1 && charge.tokens >= model.tpm && tokens <= charge.tokens;
+        let (mut uncounted, oversize) =
+            (false, door == 1 && charge.tokens >= model.tpm && tokens <= charge.tokens);
         if !oversize {
             let known = self.desk.ledger.ratio().at_most(tokens);
             let explained = [requests >= model.rpm, known >= model.tpm, false][door];
             let in_flight = model.charges.iter().filter(|c| c.in_flight).count() as u64;
+            uncounted = !explained;
             if !explained {
                 let most = if until.is_some() { 1 } else { (in_flight / 2).max(1) };
                 let alive = model.ramp.filter(|ramp| ramp.over > self.now);
@@ -443,9 +445,12 @@ impl Pair {
         charge.in_flight = false;
         if charge.at + SPAN > self.now {
             charge.tokens = 0;
+            if uncounted {
+                charge.requests = 0;
+            }
         }
         let lesson = Lesson { dimension, limit, until, spent: false, zero: false };
-        self.desk.ledger.close_until(self.now, &receipt, lesson);
+        self.desk.ledger.close_until(self.now, &mut receipt, lesson);
         self.desk.settle(receipt, Settlement::TooMany);
         self.desk.advance(self.now);
     }

@@ -316,7 +316,7 @@ impl Key {
     }
 
     /// An answer that is none: learns from it. What there is to say to a retry layer outside.
-    pub(super) fn failed(&self, receipt: Receipt, verdict: &Verdict) -> Option<QuotaWait> {
+    pub(super) fn failed(&self, mut receipt: Receipt, verdict: &Verdict) -> Option<QuotaWait> {
         let now = self.common.now();
         let day_ends = lock(&self.desk).ledger.day_ends_at();
         let lessons = lessons(verdict, now, day_ends);
@@ -333,7 +333,7 @@ impl Key {
                 desk.unanswered(now, &receipt);
             }
             for lesson in &lessons {
-                desk.ledger.close_until(now, &receipt, *lesson);
+                desk.ledger.close_until(now, &mut receipt, *lesson);
             }
             desk.settle(receipt, how);
             self.attentive.store(desk.is_attentive(now), Ordering::Relaxed);
