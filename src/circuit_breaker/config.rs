@@ -105,7 +105,7 @@ impl CircuitBreakerBuilder {
         self
     }
 
-    /// How long a circuit stays open: at first, and at the most. Default 0.5 s and 15 s. From 1 ms to one day.
+    /// How long a circuit stays open: at first, and at the most. Default 0.5 s and 10 s. From 1 ms to one day.
     ///
     /// It is spread by 20 % either way, and still never longer than the most.
     pub const fn open_time(mut self, first: Duration, most: Duration) -> Self {
@@ -152,7 +152,7 @@ impl CircuitBreakerBuilder {
         self
     }
 
-    /// For how long after an outage the calls a second are limited, at most one hour; zero for not at all. Default 30 s.
+    /// For how long after an outage the calls a second are limited, at most one hour; zero for not at all. Default 20 s.
     ///
     /// It begins with as many calls a second as before the outage if that was shorter than 10 s, with half of them below
     /// 60 s, and a quarter beyond, at least 10 a second; and doubles four times over the ramp. A server that takes less than before is met at what it takes: each failure takes the ramp

@@ -61,11 +61,11 @@
 //! | [`consecutive_failures`](CircuitBreakerBuilder::consecutive_failures) | opens at 20 in a row |
 //! | [`failure_share`](CircuitBreakerBuilder::failure_share), [`min_calls`](CircuitBreakerBuilder::min_calls), [`window`](CircuitBreakerBuilder::window) | or when clearly more than 0.95 of at least 20 calls in 30 s failed: 20 of 20, 195 of 200, 961 of 1000 |
 //! | [`slow_calls`](CircuitBreakerBuilder::slow_calls) | do not matter |
-//! | [`open_time`](CircuitBreakerBuilder::open_time), [`open_time_factor`](CircuitBreakerBuilder::open_time_factor) | 0.5 s, × 1.06 after each probe that fails or hangs, at most 15 s; spread by 20 % either way; forgotten at closing |
+//! | [`open_time`](CircuitBreakerBuilder::open_time), [`open_time_factor`](CircuitBreakerBuilder::open_time_factor) | 0.5 s, × 1.06 after each probe that fails or hangs, at most 10 s; spread by 20 % either way; forgotten at closing |
 //! | [`max_server_delay`](CircuitBreakerBuilder::max_server_delay) | a later instant that the server names counts, up to 300 s |
 //! | [`probes`](CircuitBreakerBuilder::probes), [`probe_lease`](CircuitBreakerBuilder::probe_lease) | 4 at a time, each lost after 120 s |
 //! | [`probe_successes`](CircuitBreakerBuilder::probe_successes) | 1 closes it, one failure opens it |
-//! | [`ramp`](CircuitBreakerBuilder::ramp) | 30 s: from 100, 50 or 25 % of the calls a second before an outage of less than 10 s, less than 60 s, or more; at least 10; doubling every 7.5 s; back by a second for each failure, forward by half of one for each success after it |
+//! | [`ramp`](CircuitBreakerBuilder::ramp) | 20 s: from 100, 50 or 25 % of the calls a second before an outage of less than 30 s, less than 90 s, or more; at least 10; doubling every 5 s; back by a second for each failure, forward by half of one for each success after it |
 //! | [`key_by`](CircuitBreakerBuilder::key_by), [`max_keys`](CircuitBreakerBuilder::max_keys) | surface, model, project and location; 1024, beyond it the one that is needed least is dropped |
 //!
 //! # Errors
