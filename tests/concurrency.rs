@@ -886,7 +886,7 @@ async fn the_second_clone_is_polled_ready_as_well_and_may_be_dropped_or_fail_the
     });
     probe.state().lock().unwrap().not_ready = u32::MAX;
     assert!(call.poll().is_pending());
-    tokio::time::advance(60 * SECOND).await;
+    tokio::time::advance(40 * SECOND).await;
     assert!(call.poll().is_pending());
     assert_eq!(counts(&layer.handle()), (Some(limit), 1, 0));
     drop(call);
@@ -900,7 +900,7 @@ async fn the_second_clone_is_polled_ready_as_well_and_may_be_dropped_or_fail_the
     });
     assert!(call.poll().is_pending());
     probe.state().lock().unwrap().fail_ready = true;
-    tokio::time::advance(60 * SECOND).await;
+    tokio::time::advance(40 * SECOND).await;
     let Poll::Ready(Err(error)) = call.poll() else { panic!("it is closed") };
     assert_eq!(error.to_string(), "the probe is closed");
     assert_eq!(counts(&layer.handle()), (Some(limit), 0, 0));
