@@ -14,6 +14,8 @@ mod days;
 mod queue;
 #[path = "rate_limit/raised.rs"]
 mod raised;
+#[path = "rate_limit/reserved.rs"]
+mod reserved;
 #[path = "rate_limit/scenarios.rs"]
 mod scenarios;
 #[path = "rate_limit/settle.rs"]

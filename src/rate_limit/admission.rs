@@ -19,6 +19,8 @@ pub(super) struct Receipt {
     pub(super) waited: u32,
     /// Input tokens are limited, so what the answer says of them matters.
     pub(super) wants_usage: bool,
+    /// It was refused because it went over a learnt limit.
+    pub(super) was_over: bool,
     /// The learnt limits that it is over.
     pub(super) trial: Trial,
 }

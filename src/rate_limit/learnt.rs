@@ -6,12 +6,12 @@
 //! has nothing to lose: it is let through where the last trial is as long ago as 20 calls take, from 10 s to a minute.
 //!
 //! While trials succeed they go on at once, and each raises the limit by itself: one at a time first, then as many at once
-//! as a quarter of what has been gained, and beyond twice the named limit, which no way of counting a minute explains, as
-//! much as has been gained.
+//! as have been gained, up to 64, and half of that from there on. Beyond twice the named limit, which no way of counting a
+//! minute explains, it is as many as have been gained again.
 //!
 //! A fixed window or a token bucket of the server's may take up to a window's calls over the limit before it refuses, so
-//! a success alone proves little. The slow growth bounds what such a mistake costs, and each of the first three doubles the
-//! waits.
+//! a success alone proves little. Each of the first three such mistakes doubles the waits, and after the first one no more
+//! go at once than a quarter of what has been gained.
 
 use super::window::Nanos;
 
@@ -46,6 +46,8 @@ pub(super) struct Learnt {
     mistakes: u32,
     /// A trial was made since the limit was named.
     tried: bool,
+    /// When what was gained was last lost: calls from before that went over the limit unknowingly.
+    lost_at: Option<Nanos>,
     /// What trials under way have taken, and until when they are waited for.
     trying: u64,
     trying_until: Nanos,
@@ -74,6 +76,7 @@ impl Learnt {
             pressed_at: now.saturating_add(pressed(span, calls).min(wait)),
             mistakes: 0,
             tried: false,
+            lost_at: None,
             trying: 0,
             trying_until: 0,
             raise_at: now.saturating_add(TRUSTED),
@@ -93,15 +96,20 @@ impl Learnt {
     /// A 429 names it, or speaks of it without a number.
     pub(super) fn name(&mut self, now: Nanos, named: Option<u64>, span: Nanos, calls: u64) {
         let most = longest(span, calls);
+        if self.over > 0 {
+            self.lost_at = Some(now);
+        }
         if named.is_some_and(|named| named != self.named) {
-            let (trying, trying_until) = (self.trying, self.trying_until);
-            *self = Self { trying, trying_until, ..Self::new(now, named.unwrap_or(self.named), span, calls) };
+            let (lost_at, trying, trying_until) = (self.lost_at, self.trying, self.trying_until);
+            let new = Self::new(now, named.unwrap_or(self.named), span, calls);
+            *self = Self { lost_at, trying, trying_until, ..new };
             return;
         }
-        if self.over > 0 {
+        // A window with a guard band is a little longer than the server's, so a few more calls fit.
+        if self.over > self.named / 16 {
             self.mistakes = (self.mistakes + 1).min(MISTAKES);
             self.wait = (most << self.mistakes).min(MOST);
-        } else if self.tried {
+        } else if self.tried || self.over > 0 {
             self.wait = self.wait.saturating_mul(2).min(most);
         }
         (self.over, self.tried) = (0, false);
@@ -116,10 +124,15 @@ impl Learnt {
     pub(super) fn may_try(&self, now: Nanos, amount: u64, telling: bool, pressed: bool) -> bool {
         let trying = if now < self.trying_until { self.trying } else { 0 };
         if self.over == 0 {
-            let from = if pressed { self.pressed_at } else { self.try_at };
-            return telling && now >= from && trying == 0;
+            let due = if pressed { now >= self.pressed_at } else { telling && now >= self.try_at };
+            return due && trying == 0;
         }
-        let at_once = if self.over > self.named { self.over } else { self.over / 4 };
+        let at_once = match self.mistakes {
+            _ if self.over > self.named => self.over,
+            0 if self.over <= 64 => self.over,
+            0 => self.over / 2,
+            _ => self.over / 4,
+        };
         trying == 0 || trying.saturating_add(amount) <= at_once
     }
 
@@ -131,6 +144,11 @@ impl Learnt {
         self.tried = true;
         self.trying = self.trying.saturating_add(amount);
         self.trying_until = now.saturating_add(GIVEN_UP);
+    }
+
+    /// Whether a call that was sent then, and was refused, went over the limit because of what had been gained.
+    pub(super) fn has_misled(&self, sent: Nanos) -> bool {
+        self.over > 0 || self.lost_at.is_some_and(|lost| sent <= lost)
     }
 
     /// It was answered.

@@ -71,7 +71,7 @@ async fn a_limit_that_was_raised_five_times_serves_all() {
             println!("{limit} {name}: {old:.3} before, then {new:.4} at {cost:.3} calls each");
             assert!(old >= 0.85, "{limit} {name}: {old}");
             assert!(new >= 0.99, "{limit} {name}: {new}");
-            assert!(cost <= 1.02, "{limit} {name}: {cost}");
+            assert!(cost <= 1.05, "{limit} {name}: {cost}");
         }
     }
 }
