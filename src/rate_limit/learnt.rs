@@ -10,8 +10,8 @@
 //! minute explains, it is as many as have been gained again.
 //!
 //! A fixed window or a token bucket of the server's may take up to a window's calls over the limit before it refuses, so
-//! a success alone proves little. Each of the first three such mistakes doubles the waits, and after the first one no more
-//! go at once than a quarter of what has been gained.
+//! a success alone proves little. Each of the first three such mistakes doubles the waits, and after a large one no more go
+//! at once than a quarter of what has been gained.
 
 use super::window::Nanos;
 
@@ -44,6 +44,8 @@ pub(super) struct Learnt {
     pressed_at: Nanos,
     /// How often trials have succeeded first and then the same limit was named again, up to [`MISTAKES`].
     mistakes: u32,
+    /// One of them was more than a sixteenth of the limit: the server counts in another way.
+    is_elastic: bool,
     /// A trial was made since the limit was named.
     tried: bool,
     /// When what was gained was last lost: calls from before that went over the limit unknowingly.
@@ -75,6 +77,7 @@ impl Learnt {
             wait,
             pressed_at: now.saturating_add(pressed(span, calls).min(wait)),
             mistakes: 0,
+            is_elastic: false,
             tried: false,
             lost_at: None,
             trying: 0,
@@ -105,11 +108,12 @@ impl Learnt {
             *self = Self { lost_at, trying, trying_until, ..new };
             return;
         }
-        // A window with a guard band is a little longer than the server's, so a few more calls fit.
-        if self.over > self.named / 16 {
+        // A window with a guard band is a little longer than the server's, so a few more calls fit into any.
+        self.is_elastic |= self.over > self.named / 16;
+        if self.over > 0 {
             self.mistakes = (self.mistakes + 1).min(MISTAKES);
             self.wait = (most << self.mistakes).min(MOST);
-        } else if self.tried || self.over > 0 {
+        } else if self.tried {
             self.wait = self.wait.saturating_mul(2).min(most);
         }
         (self.over, self.tried) = (0, false);
@@ -127,11 +131,11 @@ impl Learnt {
             let due = if pressed { now >= self.pressed_at } else { telling && now >= self.try_at };
             return due && trying == 0;
         }
-        let at_once = match self.mistakes {
+        let at_once = match self.over {
             _ if self.over > self.named => self.over,
-            0 if self.over <= 64 => self.over,
-            0 => self.over / 2,
-            _ => self.over / 4,
+            _ if self.is_elastic => self.over / 4,
+            over if over <= 64 => over,
+            over => over / 2,
         };
         trying == 0 || trying.saturating_add(amount) <= at_once
     }

@@ -57,20 +57,22 @@ async fn twelve_requests_a_minute_on_ten_are_served_as_well_as_by_a_plain_retry(
         for (name, algorithm) in algorithms().into_iter().take(3) {
             let sim = || server(secs(latency), algorithm.clone());
             let retry = sim();
-            let plain = plain(&retry, 12, 30, deadline).await;
+            let plain = plain(&retry, 12, 60, deadline).await;
             // A limit that is not configured is tried once a minute while requests are refused.
             for (known, limits, most) in
                 [("known", Limits::new().requests_per_minute(RPM), 1.02), ("learnt", Limits::new(), 1.15)]
             {
                 let sim = sim();
                 let service = stack(&sim, RateLimitLayer::new(limits).unwrap());
-                let ours = served(&service, 12, 30, deadline).await;
-                let each = sim.call_count() as f64 / (ours * 360.0);
+                let ours = served(&service, 12, 60, deadline).await;
+                let each = sim.call_count() as f64 / (ours * 720.0);
                 println!(
                     "{latency} s, deadline {deadline} s, {name}, {known}: {ours:.3} at {each:.3}, plain {plain:.3} at {:.3}",
-                    retry.call_count() as f64 / (plain * 360.0)
+                    retry.call_count() as f64 / (plain * 720.0)
                 );
-                assert!(ours >= plain - 0.01, "{latency} {deadline} {name} {known}: {ours}, {plain}");
+                // A token bucket gives a plain retry ten more in the first minute, and counts no guard band.
+                let bound = if name == "token bucket" { 0.015 } else { 0.01 };
+                assert!(ours >= plain - bound, "{latency} {deadline} {name} {known}: {ours}, {plain}");
                 assert!(each <= most, "{each}");
             }
         }
