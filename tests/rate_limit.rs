@@ -10,6 +10,8 @@ mod support;
 mod crowd;
 #[path = "rate_limit/days.rs"]
 mod days;
+#[path = "rate_limit/patience.rs"]
+mod patience;
 #[path = "rate_limit/queue.rs"]
 mod queue;
 #[path = "rate_limit/raised.rs"]
