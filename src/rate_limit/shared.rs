@@ -327,7 +327,7 @@ impl Key {
         });
         self.tell_settled(charged, how);
         for lesson in lessons {
-            let until = lesson.until.and_then(|until| self.common.instant(until));
+            let until = lesson.until.filter(|_| !first).and_then(|until| self.common.instant(until));
             let (key, dimension, limit) = (&self.id, lesson.dimension, lesson.limit);
             self.common.observer.tell(&Event::QuotaExceeded { key, dimension, limit, until });
         }
