@@ -6,8 +6,7 @@
 //! has nothing to lose: it is let through where the last trial is as long ago as 20 calls take, from 10 s to a minute.
 //!
 //! While trials succeed they go on at once, and each raises the limit by itself: one at a time first, then as many at once
-//! as have been gained, up to 64, and half of that from there on. Beyond twice the named limit, which no way of counting a
-//! minute explains, it is as many as have been gained again.
+//! as have been gained, up to 64, and half of that from there on.
 //!
 //! A fixed window or a token bucket of the server's may take up to a window's calls over the limit before it refuses, so
 //! a success alone proves little. Each of the first three such mistakes doubles the waits, and after a large one no more go
@@ -132,8 +131,7 @@ impl Learnt {
             return due && trying == 0;
         }
         let at_once = match self.over {
-            _ if self.over > self.named => self.over,
-            _ if self.is_elastic => self.over / 4,
+            over if self.is_elastic && over <= self.named => over / 4,
             over if over <= 64 => over,
             over => over / 2,
         };

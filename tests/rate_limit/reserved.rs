@@ -71,7 +71,7 @@ async fn twelve_requests_a_minute_on_ten_are_served_as_well_as_by_a_plain_retry(
                     retry.call_count() as f64 / (plain * 720.0)
                 );
                 // A token bucket gives a plain retry ten more in the first minute, and counts no guard band.
-                let bound = if name == "token bucket" { 0.015 } else { 0.01 };
+                let bound = if name == "token bucket" { 0.02 } else { 0.01 };
                 assert!(ours >= plain - bound, "{latency} {deadline} {name} {known}: {ours}, {plain}");
                 assert!(each <= most, "{each}");
             }
