@@ -127,7 +127,7 @@ async fn the_queue_and_the_retry_layer_share_one_bound() {
         sim.push(Rule::new(Fault::rate_limited().with_retry_in(Duration::from_millis(delay)))).unwrap();
         let start = Instant::now();
         let ended = service.oneshot(prompt(10)).await;
-        let elapsed = (Instant::now() - start);
+        let elapsed = Instant::now() - start;
         // The second attempt would wait for a whole window in the queue: it is refused at once.
         if attempts == 1 {
             assert_eq!(Attempts::of(&ended.unwrap()).made(), 1);
