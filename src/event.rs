@@ -128,7 +128,8 @@ pub enum Event<'a> {
         dimension: rate_limit::Dimension,
         /// The limit that the answer named.
         limit: Option<u64>,
-        /// When it clears, where that is known.
+        /// When it clears, where that is known. `None` as well of a call that went over a learnt limit to see whether it
+        /// still holds: nothing is closed by that.
         until: Option<Instant>,
     },
     /// A circuit opened, half-opened or closed, or was told to. Told in the order of its generations.

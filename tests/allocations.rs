@@ -281,6 +281,9 @@ fn the_concurrency_layer_allocates_nothing_without_a_limit() {
 async fn nor_under_a_limit_that_has_room() {
     use tower::ServiceExt;
     let layer = AdaptiveConcurrencyLayer::builder().floor(10.0).build().unwrap();
+    for _ in 0..10 {
+        let _ = layer.layer(Bare(200)).oneshot(request()).await;
+    }
     let _ = layer.layer(Bare(504)).oneshot(request()).await;
     assert_eq!(layer.handle().all()[0].1.limit(), Some(10.0));
     assert_eq!(of_one_call(layer.layer(Bare(200))), 0);

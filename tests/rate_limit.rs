@@ -10,10 +10,14 @@ mod support;
 mod crowd;
 #[path = "rate_limit/days.rs"]
 mod days;
+#[path = "rate_limit/patience.rs"]
+mod patience;
 #[path = "rate_limit/queue.rs"]
 mod queue;
 #[path = "rate_limit/raised.rs"]
 mod raised;
+#[path = "rate_limit/reserved.rs"]
+mod reserved;
 #[path = "rate_limit/scenarios.rs"]
 mod scenarios;
 #[path = "rate_limit/settle.rs"]

@@ -163,8 +163,16 @@ async fn an_open_circuit_says_when_to_come_back() {
 #[tokio::test(start_paused = true)]
 async fn a_turn_that_does_not_come_is_an_overloaded_model() {
     let layer = AdaptiveConcurrencyLayer::new();
+    for _ in 0..10 {
+        layer.layer(Probe::always(Answer::Ok)).oneshot(request()).await.unwrap();
+    }
     let late = error(504, "DEADLINE_EXCEEDED", "late");
-    layer.layer(Probe::always(late)).oneshot(request()).await.unwrap();
+    for _ in 0..2 {
+        layer.layer(Probe::always(late.clone())).oneshot(request()).await.unwrap();
+        tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    }
+    // Another call has just taken the turn that the pace has.
+    layer.layer(Probe::always(error(400, "INVALID_ARGUMENT", "no"))).oneshot(request()).await.unwrap();
     let mut late = request();
     late.extensions_mut().insert(tower_gemini::Deadline::at(Instant::now()));
     let told = Told::by(layer.layer(Probe::always(Answer::Ok)), late).await;

@@ -299,7 +299,8 @@ async fn paced() -> (AdaptiveConcurrencyLayer, Probe, TargetKey) {
 async fn concurrency_the_first_of_the_queue_is_not_polled() {
     for way in WAYS {
         let (layer, _, key) = paced().await;
-        let server = Probe::always(Answer::Ok);
+        // Nothing that would end the pace.
+        let server = Probe::always(error(400, "INVALID_ARGUMENT", "no"));
         let service = layer.layer(ClassifyLayer::new().layer(server));
         let far = Instant::now() + 3_600 * SECOND;
         // Until one has to wait for the pace.

@@ -547,9 +547,9 @@ async fn learnt(classify: ClassifyLayer) -> (Option<f64>, CircuitState, u32) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stalled_answer_cuts_the_concurrency_limit_and_counts_for_the_breaker() {
+async fn a_stalled_answer_counts_for_the_breaker_and_cuts_no_concurrency_limit() {
     let (limit, circuit, in_flight) = learnt(ClassifyLayer::new().watch()).await;
-    assert!(limit.is_some_and(|limit| limit < 1.0), "half of one in flight: {limit:?}");
+    assert_eq!(limit, None, "its head had come");
     assert_eq!((circuit, in_flight), (CircuitState::Open, 0));
 }
 
@@ -562,6 +562,9 @@ async fn without_a_watcher_a_stalled_answer_is_a_transport_failure() {
 #[tokio::test(start_paused = true)]
 async fn no_first_byte_cuts_the_concurrency_limit_too() {
     let concurrency = AdaptiveConcurrencyLayer::new();
+    for _ in 0..10 {
+        concurrency.layer(Server::new(1, &[])).oneshot(request()).await.unwrap();
+    }
     let stack = concurrency.layer(TimeoutLayer::new().layer(Server::new(1000, &[])));
     assert!(stack.oneshot(request()).await.is_err());
     assert!(concurrency.handle().all()[0].1.limit().is_some());
@@ -651,7 +654,8 @@ async fn the_time_grows_no_further_than_leaves_room_for_one_more() {
     let layer = builder().first_byte(20 * SECOND).build().unwrap();
     let stack = RetryLayer::default().layer(layer.layer(server.clone()));
     assert!(stack.oneshot(within(62 * SECOND)).await.is_err());
-    assert_eq!(server.calls(), 3);
+    // The last wait is fitted into what the deadline leaves.
+    assert_eq!(server.calls(), 4);
 }
 
 #[tokio::test(start_paused = true)]

@@ -223,7 +223,10 @@ impl Observer for Watch {
             Event::GaveUp { request, .. } => _ = watched.taken_by.remove(request),
             Event::Waiting { request, attempt, wait, verdict, .. } => {
                 let least = verdict.server_delay().map_or(Duration::ZERO, |delay| delay.declared());
-                let early = verdict.retryability() == Retryability::AfterServerDelay && *wait < least;
+                // A call over a learnt limit goes back to the head of the rate limit's queue, and waits there.
+                let queues = wait.is_zero() && !verdict.quota().is_empty();
+                let early =
+                    verdict.retryability() == Retryability::AfterServerDelay && *wait < least && !queues;
                 watched.holds(!early, || format!("waits {wait:?} where the server asks for {least:?}"));
                 let sum = watched.waits.entry(*request).or_default();
                 *sum += *wait;

@@ -138,7 +138,7 @@
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), tower_gemini::BoxError> {
 //! # let client = tower::service_fn(async |request: http::Request<Full<Bytes>>| {
-//! #     let status = if request.uri().path().contains("pro") { 503 } else { 200 };
+//! #     let status = if request.uri().path().contains("3.8") { 503 } else { 200 };
 //! #     http::Response::builder().status(status).body(Full::<Bytes>::default())
 //! # });
 //! let (breaker, limit) = (CircuitBreakerLayer::default(), RateLimitLayer::default());

@@ -22,6 +22,8 @@ pub(super) struct Receipt {
     /// The permit of the fleet that it used; 0 where there is no fleet.
     #[cfg(feature = "fleet")]
     pub(super) permit: crate::fleet::UseId,
+    /// It was refused because it went over a learnt limit.
+    pub(super) was_over: bool,
     /// The learnt limits that it is over.
     pub(super) trial: Trial,
 }

@@ -174,8 +174,15 @@ impl<E> RateLimitBuilder<E> {
         self
     }
 
-    /// The longest wait, up to a year. Default: none, so that the request's [`Deadline`](crate::Deadline) alone
-    /// decides, and one without a deadline waits as long as the queue takes.
+    /// The longest that one request waits for quota, up to a year: in the queue, and in a
+    /// [retry layer](crate::retry) outside after this layer's refusals and after 429s that name a delay, over all its
+    /// attempts together. Default: none, so that the request's [`Deadline`](crate::Deadline) alone decides, and one without a
+    /// deadline waits as long as the queue takes.
+    ///
+    /// The earlier of the two counts. A request whose turn or whose server's delay comes later than is left of this fails at
+    /// once: with [`RateLimited`](super::RateLimited), which says until when, or with the server's own 429, given up with
+    /// [`GaveUp::ServerDelay`](crate::event::GaveUp::ServerDelay). Backoff after other failures is not counted, nor is the time
+    /// in the queue before an attempt that ended without a response.
     pub const fn max_wait(mut self, wait: Duration) -> Self {
         self.settings.max_wait = Some(wait);
         self
@@ -203,9 +210,9 @@ impl<E> RateLimitBuilder<E> {
 
     /// Whether limits are learnt from the `quotaValue` of 429s. Default `true`.
     ///
-    /// A learnt limit stands where none was configured, and lowers one that was too high. It is raised by a tenth for
-    /// each hour that passes without another 429, so that a better tier is noticed. Doors are closed by 429s either
-    /// way.
+    /// A learnt limit stands where none was configured, and lowers one that was too high. Now and then one call goes over
+    /// it, so that a better tier is noticed within minutes: see [learnt limits](super#learnt-limits), also for what that
+    /// costs. Doors are closed by 429s either way.
     pub const fn learn(mut self, learn: bool) -> Self {
         self.settings.learn = learn;
         self

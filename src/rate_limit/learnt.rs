@@ -6,12 +6,11 @@
 //! has nothing to lose: it is let through where the last trial is as long ago as 20 calls take, from 10 s to a minute.
 //!
 //! While trials succeed they go on at once, and each raises the limit by itself: one at a time first, then as many at once
-//! as a quarter of what has been gained, and beyond twice the named limit, which no way of counting a minute explains, as
-//! much as has been gained.
+//! as have been gained, up to 64, and half of that from there on.
 //!
 //! A fixed window or a token bucket of the server's may take up to a window's calls over the limit before it refuses, so
-//! a success alone proves little. The slow growth bounds what such a mistake costs, and each of the first three doubles the
-//! waits.
+//! a success alone proves little. Each of the first three such mistakes doubles the waits, and after a large one no more go
+//! at once than a quarter of what has been gained.
 
 use super::window::Nanos;
 
@@ -44,8 +43,12 @@ pub(super) struct Learnt {
     pressed_at: Nanos,
     /// How often trials have succeeded first and then the same limit was named again, up to [`MISTAKES`].
     mistakes: u32,
+    /// One of them was more than a sixteenth of the limit: the server counts in another way.
+    is_elastic: bool,
     /// A trial was made since the limit was named.
     tried: bool,
+    /// When what was gained was last lost: calls from before that went over the limit unknowingly.
+    lost_at: Option<Nanos>,
     /// What trials under way have taken, and until when they are waited for.
     trying: u64,
     trying_until: Nanos,
@@ -73,7 +76,9 @@ impl Learnt {
             wait,
             pressed_at: now.saturating_add(pressed(span, calls).min(wait)),
             mistakes: 0,
+            is_elastic: false,
             tried: false,
+            lost_at: None,
             trying: 0,
             trying_until: 0,
             raise_at: now.saturating_add(TRUSTED),
@@ -93,11 +98,17 @@ impl Learnt {
     /// A 429 names it, or speaks of it without a number.
     pub(super) fn name(&mut self, now: Nanos, named: Option<u64>, span: Nanos, calls: u64) {
         let most = longest(span, calls);
+        if self.over > 0 {
+            self.lost_at = Some(now);
+        }
         if named.is_some_and(|named| named != self.named) {
-            let (trying, trying_until) = (self.trying, self.trying_until);
-            *self = Self { trying, trying_until, ..Self::new(now, named.unwrap_or(self.named), span, calls) };
+            let (lost_at, trying, trying_until) = (self.lost_at, self.trying, self.trying_until);
+            let new = Self::new(now, named.unwrap_or(self.named), span, calls);
+            *self = Self { lost_at, trying, trying_until, ..new };
             return;
         }
+        // A window with a guard band is a little longer than the server's, so a few more calls fit into any.
+        self.is_elastic |= self.over > self.named / 16;
         if self.over > 0 {
             self.mistakes = (self.mistakes + 1).min(MISTAKES);
             self.wait = (most << self.mistakes).min(MOST);
@@ -116,10 +127,14 @@ impl Learnt {
     pub(super) fn may_try(&self, now: Nanos, amount: u64, telling: bool, pressed: bool) -> bool {
         let trying = if now < self.trying_until { self.trying } else { 0 };
         if self.over == 0 {
-            let from = if pressed { self.pressed_at } else { self.try_at };
-            return telling && now >= from && trying == 0;
+            let due = if pressed { now >= self.pressed_at } else { telling && now >= self.try_at };
+            return due && trying == 0;
         }
-        let at_once = if self.over > self.named { self.over } else { self.over / 4 };
+        let at_once = match self.over {
+            over if self.is_elastic && over <= self.named => over / 4,
+            over if over <= 64 => over,
+            over => over / 2,
+        };
         trying == 0 || trying.saturating_add(amount) <= at_once
     }
 
@@ -131,6 +146,11 @@ impl Learnt {
         self.tried = true;
         self.trying = self.trying.saturating_add(amount);
         self.trying_until = now.saturating_add(GIVEN_UP);
+    }
+
+    /// Whether a call that was sent then, and was refused, went over the limit because of what had been gained.
+    pub(super) fn has_misled(&self, sent: Nanos) -> bool {
+        self.over > 0 || self.lost_at.is_some_and(|lost| sent <= lost)
     }
 
     /// It was answered.

@@ -226,7 +226,7 @@ impl Ledger {
             }
             Settlement::Refused => (0, true, true),
             // What was over the limit was not counted, or the limit would be overstepped for a minute to come.
-            Settlement::TooMany => (0, !receipt.trial.is_any(), false),
+            Settlement::TooMany => (0, !receipt.was_over, false),
         };
         if receipt.trial.is_any() {
             self.end_trial(&receipt, how);
@@ -261,26 +261,32 @@ impl Ledger {
 
     /// A 429: closes `dimension`, and learns its limit where the answer named one. `receipt` is that of the refused
     /// call, which is still charged.
-    pub(super) fn close_until(&mut self, now: Nanos, receipt: &Receipt, lesson: Lesson) {
+    ///
+    /// Returns whether the call went over a learnt limit, on purpose or because that had seemed to be higher: then the log
+    /// alone holds others back, and no door is closed.
+    pub(super) fn close_until(&mut self, now: Nanos, receipt: &Receipt, lesson: Lesson) -> bool {
         let now = self.tick(now);
         let Lesson { dimension, limit, until, spent, zero } = lesson;
+        let sent = self.window.charged_at(receipt.entry);
+        let misled = self.learnt[dimension as usize]
+            .is_some_and(|learnt| sent.is_some_and(|sent| learnt.has_misled(sent)));
         if self.rules.learn && !zero {
             self.learn(now, dimension, limit.filter(|limit| *limit > 0));
         }
         if receipt.trial.is_of(dimension) && dimension != Dimension::RequestsPerDay {
             // It was over the limit on purpose, and says no more than that the limit holds.
-            return;
+            return true;
         }
         if receipt.trial.is_any() && dimension == Dimension::Other && !spent {
             for tried in TRIED.into_iter().filter(|tried| receipt.trial.is_of(*tried)) {
                 self.learn(now, tried, None);
             }
-            return;
+            return true;
         }
         // One prompt larger than the limit itself closes the door to nobody else.
         if dimension == Dimension::InputTokensPerMinute && self.is_oversize(receipt) {
             self.oversize = Some(receipt.raw);
-            return;
+            return false;
         }
         let explained = match dimension {
             Dimension::RequestsPerMinute => self.window.requests() >= self.limits.rpm,
@@ -288,6 +294,9 @@ impl Ledger {
             Dimension::RequestsPerDay => true,
             Dimension::Other => spent,
         };
+        if misled && explained && dimension != Dimension::RequestsPerDay {
+            return true;
+        }
         if !explained {
             let most = if until.is_some() { 1 } else { (self.in_flight / 2).max(1) };
             let over_at = until.unwrap_or(now).saturating_add(self.rules.span);
@@ -296,8 +305,9 @@ impl Ledger {
         }
         #[cfg(feature = "fleet")]
         self.tell_closed(now, lesson, !explained);
-        let Some(until) = until else { return };
+        let Some(until) = until else { return false };
         self.shut(now, dimension, until, (spent, zero));
+        false
     }
 
     fn shut(&mut self, now: Nanos, dimension: Dimension, until: Nanos, (spent, zero): (bool, bool)) {
@@ -354,14 +364,14 @@ impl Ledger {
 
     /// Whether this is the moment to try a learnt limit: a success says something, and the caller of a call that is
     /// refused does not miss its turn meanwhile.
-    fn is_telling(&self, now: Nanos, tries: Tries) -> bool {
+    fn is_telling(&self, now: Nanos) -> bool {
         let while_refused = self.rules.span / TELLING;
         if now.saturating_sub(self.window.newest_at()) > while_refused {
             return false;
         }
         let back = now.saturating_add(while_refused);
         let next = |from| self.window.freed_from(from).unwrap_or(NONE);
-        tries == Tries::Pressed || next(now) >= back || next(back) <= back.saturating_add(2 * while_refused)
+        next(now) >= back || next(back) <= back.saturating_add(2 * while_refused)
     }
 
     /// Whether a call may go over the limit of this dimension, because a 429 taught it and it may have been raised.
@@ -427,7 +437,7 @@ impl Ledger {
         let requests_over = over(self.window.requests(), 1, self.limits.rpm);
         let tokens_over = over(self.window.tokens(), u64::from(tokens), self.limits.tpm);
         let fits = |over: u64, dimension, amount| {
-            over == 0 || !probe && self.may_try(now, dimension, amount, self.is_telling(now, tries), tries)
+            over == 0 || !probe && self.may_try(now, dimension, amount, self.is_telling(now), tries)
         };
         if !fits(requests_over, Dimension::RequestsPerMinute, 1)
             || !fits(tokens_over, Dimension::InputTokensPerMinute, u64::from(tokens))
@@ -561,6 +571,7 @@ impl Ledger {
             wants_usage,
             #[cfg(feature = "fleet")]
             permit: 0,
+            was_over: false,
             trial,
         }
     }

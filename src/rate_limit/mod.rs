@@ -27,10 +27,11 @@
 //! - **One 429 teaches all**: the dimension that it names is closed for that key until the server's own instant. Those
 //!   that wait do so without calling. A limit that it names is adopted where none was configured, and lowers one that
 //!   was too high. Where our own count does not explain the 429, somebody else uses the same quota: then calls go
-//!   out one by one first, and with each success one more at once.
+//!   out one by one first, and with each success one more at once. A 429 that names neither a quota nor a delay teaches
+//!   nothing: it is left to the retry layer's backoff and to the circuit breaker.
 //! - **Nobody waits in vain**: a request that cannot be admitted before its [`Deadline`](crate::Deadline) fails now
 //!   with [`RateLimited`], which says why and until when, and is marked as not sent. One that is larger than the limit
-//!   of a whole minute is refused.
+//!   of a whole minute is refused. So is one whose answer would come too late, see [below](#time-for-the-answer).
 //! - **The day** is Google's: midnight Pacific time, 23 and 25 hours included. A spent day fails at once and says
 //!   when it ends. Every five minutes one request tests whether that is true.
 //!
@@ -46,6 +47,7 @@
 //! | a good answer that does not say; no answer; 5xx; dropped by the caller | 1 | as charged | 1 |
 //! | dropped, and the answer had said something by then | 1 | as it says | 1 |
 //! | 4xx other than 429 | 1 | 0 | 1 |
+//! | 429 of a call that went over a learnt limit | 0 | 0 | 0 |
 //! | 429, also inside a 200 whose beginning the classifier has [looked at](crate::classify::Peek) | 1 | 0 | 0 |
 //! | never sent: refused connections, layers inside that turn it away, a future dropped before its first poll, in the queue, or while a layer of this crate inside holds it back | 0 | 0 | 0 |
 //!
@@ -53,6 +55,42 @@
 //!
 //! A 5xx keeps what was charged because users report that 503s count against the day. A future is taken to have sent
 //! nothing before its first poll; a `tower::buffer` inside breaks that rule.
+//!
+//! # Learnt limits
+//!
+//! A limit that a 429 has named is kept. Whether it still holds is found out with one call over it, where it binds and
+//! somebody waits for it:
+//!
+//! | | a call goes over the limit |
+//! |---|---|
+//! | first | 60 s after the limit was named |
+//! | while the limit holds | after twice the time, up to what 100 calls take, at least 30 s and at most 5 minutes |
+//! | for a request that would be refused | after what 20 calls take, from 10 s to 60 s |
+//! | after a success | at once; with each success more at once, so that five times the limit is reached in about 15 round trips at 10 a minute and in about 20 at 1,000 |
+//! | under a [`margin`](RateLimitBuilder::margin) below 1 | never: a success would say nothing. A tenth more is taken for each hour without a 429 |
+//! | of a configured limit | never above it |
+//!
+//! While the truth is unchanged that is one 429 in a hundred calls, or one in five minutes where there are fewer, and one
+//! in twenty, or one a minute, while requests are refused. It closes nothing for others, is not charged, and a
+//! [retry layer](crate::retry) outside sends its request back at once, to the head of the queue. Without a retry layer its
+//! caller sees the 429: turn [`learn`](RateLimitBuilder::learn) off there. A server that counts by fixed windows or by a
+//! bucket may take some calls over the limit before it refuses one; that costs a few 429s more, and doubles the waits.
+//!
+//! A day's limit is tried by the probes of a spent day alone ([`probe_every`](RateLimitBuilder::probe_every)); from the first
+//! one that is answered on, it rises in the same way.
+//!
+//! # Time for the answer
+//!
+//! How long answers take is learnt per key, from the admission to the head of a good answer, while requests wait. Of those
+//! with a deadline, refused with [`Why::Deadline`] are:
+//!
+//! - while others wait: who would have less time left after its turn has come than nine of ten answers take;
+//! - at the turn itself, uncharged: who has less time left than the slowest tenth of the answers takes, if the last in the
+//!   queue has that time now and would not have it after its own turn.
+//!
+//! Where nobody else waits, or there is room for all, nobody is refused for this. A timeout, or a drop after a time in which
+//! nine of ten answers would have come, counts as an answer of twice that time. Answers of more than a minute count as one
+//! of a minute.
 //!
 //! # Keys
 //!
@@ -73,7 +111,7 @@
 //! | [`max_wait`](RateLimitBuilder::max_wait) | none: the request's deadline decides |
 //! | [`max_queue`](RateLimitBuilder::max_queue) | 100,000 requests per key |
 //! | [`max_keys`](RateLimitBuilder::max_keys) | 1,024; beyond it the one that is needed least is dropped |
-//! | [`learn`](RateLimitBuilder::learn) | on; a learnt limit is raised by a tenth each hour without a 429 |
+//! | [`learn`](RateLimitBuilder::learn) | on; see [learnt limits](#learnt-limits) |
 //! | [`probe_every`](RateLimitBuilder::probe_every) | 5 minutes |
 //! | [`estimate`](RateLimitBuilder::estimate) | [`BySize`]: four bytes of body a token, until answers tell better |
 //!

@@ -393,31 +393,32 @@ impl Key {
     }
 
     /// An answer that is none: learns from it. What there is to say to a retry layer outside.
-    pub(super) fn failed(&self, receipt: Receipt, verdict: &Verdict) -> Option<QuotaWait> {
+    pub(super) fn failed(&self, mut receipt: Receipt, verdict: &Verdict) -> Option<QuotaWait> {
         let now = self.common.now();
         let day_ends = lock(&self.desk).ledger.day_ends_at();
         let lessons = lessons(verdict, now, day_ends);
         let (charged, how) = (receipt.wants_usage().then_some(receipt.charged), settlement(verdict));
-        let first = receipt.trial.is_any() && how == Settlement::TooMany && !lessons.is_empty();
         let waited = Duration::from_millis(u64::from(receipt.waited));
         let left = self.common.max_wait.map(|most| most.saturating_sub(waited));
         let late = verdict.kind() == Some(Kind::DeadlineExceeded);
-        self.at_desk(now, |desk| {
+        let first = self.at_desk(now, |desk| {
             if late {
                 desk.unanswered(now, &receipt);
             }
-            for lesson in &lessons {
-                desk.ledger.close_until(now, &receipt, *lesson);
-            }
+            // Over one limit, and at no other.
+            let over = lessons.iter().filter(|lesson| desk.ledger.close_until(now, &receipt, **lesson));
+            receipt.was_over = over.count() == lessons.len() && !lessons.is_empty();
+            let first = receipt.was_over;
             desk.settle(receipt, how);
             self.attentive.store(desk.is_attentive(now), Ordering::Relaxed);
             if desk.is_queued() {
                 desk.advance(now);
             }
+            first
         });
         self.tell_settled(charged, how);
         for lesson in lessons {
-            let until = lesson.until.and_then(|until| self.common.instant(until));
+            let until = lesson.until.filter(|_| !first).and_then(|until| self.common.instant(until));
             let (key, dimension, limit) = (&self.id, lesson.dimension, lesson.limit);
             self.common.observer.tell(&Event::QuotaExceeded { key, dimension, limit, until });
         }

@@ -97,6 +97,8 @@ impl<'a> Fault<'a> {
                     "The rate limit in front of this model did not admit the request, so it was not sent."
                 },
                 quota: Violation::of(limited.dimension(), kind),
+                // Also where no layer of this process is to wait for it.
+                until: limited.until(),
                 ..fault
             };
         }

@@ -418,7 +418,9 @@ proptest! {
         prop_assert_eq!(findings(&scanner), findings(&whole(body)));
         // Of a broken body with an error the other reader takes words from its other envelopes, too.
         let envelopes = case.events.iter().filter(|event| event.is_envelope()).count();
-        if envelopes < 2 || scanner.error().is_none() {
+        // It opens strings that hold an error, too, and of a broken body it cannot tell which of the two is the outer one.
+        let nests = body.contains("\\\"error");
+        if (envelopes < 2 || scanner.error().is_none()) && !nests {
             prop_assert_eq!(outcome(&scanner), judged(body), "{}", body);
         }
     }

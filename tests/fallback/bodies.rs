@@ -137,11 +137,7 @@ async fn a_streamed_body_arrives_whole_at_every_model() {
     let path = "/v1beta/models/pro:generateContent";
     let answered = streamed(1000, &server, &notes, path, &["{\"contents\":", "[]}"]).await.unwrap();
     assert_eq!(answered, (200, Some("lite".into())));
-    assert_eq!(
-        server.models(),
-        ["pro", "pro", "flash", "lite"],
-        "4 attempts, one kept for each that comes after"
-    );
+    assert_eq!(server.models(), ["pro", "flash", "lite"], "4 attempts, one kept for each that comes after");
     assert!(server.seen().iter().all(|call| call.body == "{\"contents\":[]}"));
 }
 
@@ -169,8 +165,8 @@ async fn a_replay_of_bytes_at_hand_is_read_before_it_is_sent() {
     let replay = request.body().replay();
     request.extensions_mut().insert(replay);
     assert_eq!(told(stack.oneshot(request).await).unwrap(), (200, Some("lite".into())));
-    assert_eq!(server.models(), ["pro", "pro", "flash", "lite"], "the chain was known from the start");
-    assert_eq!(server.seen()[3].body, r#"{"model":"lite"}"#);
+    assert_eq!(server.models(), ["pro", "flash", "lite"], "the chain was known from the start");
+    assert_eq!(server.seen()[2].body, r#"{"model":"lite"}"#);
 }
 
 #[tokio::test(start_paused = true)]

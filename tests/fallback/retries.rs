@@ -33,10 +33,11 @@ async fn an_outage_of_a_whole_chain_costs_the_attempts_of_one_request() {
         (1, [1, 1, 1]),
         (2, [1, 1, 1]),
         (3, [1, 1, 1]),
-        (4, [2, 1, 1]),
-        (5, [3, 1, 1]),
-        (8, [3, 3, 2]),
-        (10, [3, 3, 4]),
+        // Where another model is left, what would need a wait goes to it.
+        (4, [1, 1, 2]),
+        (5, [1, 1, 3]),
+        (8, [1, 1, 6]),
+        (10, [1, 1, 8]),
     ] {
         let server = all_down();
         let answered =
@@ -53,7 +54,7 @@ async fn what_one_model_leaves_goes_to_the_next() {
     let server = all_down();
     server.set("pro", quota("GenerateRequestsPerDayPerProjectPerModel-FreeTier", "5s"));
     run_with(policy(5).build().unwrap(), chain(), &server, ask("pro")).await.unwrap();
-    assert_eq!(server.models(), ["pro", "flash", "flash", "flash", "lite"]);
+    assert_eq!(server.models(), ["pro", "flash", "lite", "lite", "lite"]);
     let attempts: Vec<_> = server.seen().iter().map(|call| call.attempt).collect();
     assert_eq!(attempts, [1, 2, 3, 4, 5], "counted through");
 }
@@ -94,9 +95,9 @@ async fn the_report_counts_all_models_as_one_request() {
         .service(server.service());
     let response = stack.oneshot(ask("pro")).await.unwrap();
     let attempts = Attempts::of(&response);
-    assert_eq!((attempts.made(), attempts.kinds().len(), attempts.waits().len()), (4, 3, 1));
+    assert_eq!((attempts.made(), attempts.kinds().len(), attempts.waits().len()), (3, 2, 0));
     assert_eq!(attempts.gave_up(), None);
-    assert_eq!(*numbers.0.lock().unwrap(), [(1, 1), (1, 2), (1, 3), (1, 4)]);
+    assert_eq!(*numbers.0.lock().unwrap(), [(1, 1), (1, 2), (1, 3)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -143,7 +144,8 @@ async fn in_a_long_outage_the_budgets_bound_the_retries_of_each_model() {
     }
     let models = server.models();
     let count = |name: &str| models.iter().filter(|model| *model == name).count();
-    assert_eq!(count("pro"), 220, "200 first calls and 20 retries");
+    // The first few are retried soon, until it is known that none succeeds.
+    assert!((201..=212).contains(&count("pro")), "{}", count("pro"));
     for other in ["flash", "lite"] {
         assert!((200..=220).contains(&count(other)), "{other}: {}", count(other));
     }

@@ -81,7 +81,7 @@ async fn the_deadline_is_for_all_attempts_together() {
     let response = ask(&simulator, &["--attempts=9", "--deadline=7"], GENERATE).await;
     assert!(response.status().is_server_error());
     assert!((Instant::now() - began).as_secs() <= 7);
-    assert!((2..=3).contains(&simulator.call_count()), "{}", simulator.call_count());
+    assert!((2..=4).contains(&simulator.call_count()), "{}", simulator.call_count());
 }
 
 /// The first one that stands in is unwell, too.

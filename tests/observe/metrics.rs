@@ -160,6 +160,10 @@ async fn retries_and_refusals_count_by_kind_and_model() {
     let breaker =
         CircuitBreakerLayer::builder().consecutive_failures(1).observer(metrics.clone()).build().unwrap();
     let governor = AdaptiveConcurrencyLayer::builder().observer(metrics.clone()).build().unwrap();
+    // A first timeout counts once it is known that the server answers.
+    for _ in 0..10 {
+        let _ = governor.layer(Probe::always(Answer::Ok)).oneshot(request()).await;
+    }
     let handle = governor.handle();
     let service = ServiceBuilder::new()
         .layer(limit)

@@ -64,10 +64,11 @@ async fn answers_that_are_none_are_asked_for_again_if_that_is_wanted() {
 #[tokio::test(start_paused = true)]
 async fn empty_answers_draw_on_attempts_and_deadline_like_others() {
     let mixed =
-        [sse(&[OVERLOADED]), sse(&[MALFORMED]), sse(&[OVERLOADED]), sse(&[MALFORMED]), sse(&[OVERLOADED])];
+        [OVERLOADED, MALFORMED, OVERLOADED, MALFORMED, OVERLOADED, OVERLOADED, OVERLOADED, OVERLOADED];
+    let mixed = mixed.into_iter().chain([OVERLOADED; 2]).map(|event| sse(&[event]));
     let upstream = Upstream::new(mixed);
     let response = of_empties(2, Peek::Output, upstream.clone()).oneshot(stream()).await.unwrap();
-    assert_eq!(upstream.calls(), 5);
+    assert_eq!(upstream.calls(), 10);
     assert_eq!(Attempts::of(&response).gave_up(), Some(GaveUp::Attempts));
 
     let upstream = Upstream::new([sse(&[MALFORMED])]);
