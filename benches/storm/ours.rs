@@ -23,7 +23,7 @@ use super::watch::{GateLayer, Watch};
 use crate::server::Server;
 
 /// The default of the retry policy, all kinds together.
-const ATTEMPTS: u32 = 8;
+const ATTEMPTS: u32 = 10;
 
 /// One process, and what is left to look at when all is over.
 pub(crate) struct Stack {

@@ -316,6 +316,7 @@ impl Machine {
     }
 
     /// Counts what a call ended with. `hint` is the delay that the server asked for, `draw` uniform in `[0, 1)`.
+    #[allow(clippy::too_many_arguments, reason = "what a call carries, and what its end says")]
     pub(super) fn settle(
         &mut self,
         now: Nanos,

@@ -527,10 +527,10 @@ impl State for Gate {
             return self.all_in_flight() == 0;
         }
         let inside = lock(&self.inside);
-        let spent = |control: &Box<Control>| {
+        let spent = |control: &Control| {
             control.has_learnt_nothing() || control.is_spent(time::now(), &self.settings.tuning)
         };
-        self.all_in_flight() == 0 && inside.waiting.is_empty() && inside.control.as_ref().is_none_or(spent)
+        self.all_in_flight() == 0 && inside.waiting.is_empty() && inside.control.as_deref().is_none_or(spent)
     }
 }
 

@@ -407,7 +407,9 @@ mod tests {
     #[test]
     fn whether_others_succeed_is_learnt_over_some_eight_calls() {
         let budget = Budget::new(100, 0.001).expect("valid");
-        let fail = || drop(budget.withdraw(1, ONE).map(Withdrawal::spend));
+        let fail = || {
+            let _ = budget.withdraw(1, ONE).map(Withdrawal::spend);
+        };
         let until = |is_well: bool, step: &dyn Fn()| {
             let steps = (1..=100).inspect(|_| step()).find(|_| budget.is_well(1) == is_well);
             steps.expect("within a hundred")

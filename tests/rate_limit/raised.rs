@@ -10,7 +10,7 @@ use tower_gemini::sim::{Algorithm, Quota, Simulator};
 use super::world::*;
 
 fn rpm(limit: u64, algorithm: &Algorithm) -> Quota {
-    Quota::new().requests_per_minute(limit).algorithm(algorithm.clone())
+    Quota::new().requests_per_minute(limit).algorithm(*algorithm)
 }
 
 /// So many requests a minute, one as far from the next as the other. When each came, and whether it was answered.

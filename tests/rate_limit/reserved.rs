@@ -55,7 +55,7 @@ async fn plain(sim: &Simulator, per_minute: u64, minutes: u64, deadline: u64) ->
 async fn twelve_requests_a_minute_on_ten_are_served_as_well_as_by_a_plain_retry() {
     for (latency, deadline) in [(2, 60), (5, 60), (15, 60), (2, 30), (5, 180)] {
         for (name, algorithm) in algorithms().into_iter().take(3) {
-            let sim = || server(secs(latency), algorithm.clone());
+            let sim = || server(secs(latency), algorithm);
             let retry = sim();
             let plain = plain(&retry, 12, 60, deadline).await;
             // A limit that is not configured is tried once a minute while requests are refused.
