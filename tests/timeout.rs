@@ -654,8 +654,8 @@ async fn the_time_grows_no_further_than_leaves_room_for_one_more() {
     let layer = builder().first_byte(20 * SECOND).build().unwrap();
     let stack = RetryLayer::default().layer(layer.layer(server.clone()));
     assert!(stack.oneshot(within(62 * SECOND)).await.is_err());
-    // The last wait is fitted into what the deadline leaves.
-    assert_eq!(server.calls(), 4);
+    // And a wait that is fitted into what the deadline leaves may make room for another one.
+    assert!((3..=4).contains(&server.calls()), "{}", server.calls());
 }
 
 #[tokio::test(start_paused = true)]
