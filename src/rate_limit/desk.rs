@@ -284,18 +284,21 @@ impl<W> Desk<W> {
             (self.driver, self.armed) = (Some(place), 0);
         }
         // Who is late itself cannot tell who else is: the whole program may have stood still.
-        if late < self.patience.fetch / 2 {
-            self.park_starved(now, place);
+        let has_parked = late < self.patience.fetch / 2 && self.park_starved(now, place);
+        let drives = self.driver.is_none_or(|driver| driver == place);
+        // Before the driver's time there is nothing to do. Whoever looks early is not to be the occasion for a trial of a
+        // learnt limit: that goes right after the window was filled, not when somebody happens to look.
+        if has_parked || drives || now >= self.armed || now >= self.queue.deadline(place) {
+            self.advance(now);
         }
-        self.advance(now);
         if self.queue.is_queued(place) && self.queue.look_at(place) <= now {
             self.plan(now, place);
         }
     }
 
-    /// Parks those before `place` who were to look a while ago and did not.
-    fn park_starved(&mut self, now: Nanos, place: Place) {
-        let (mut next, mut polled) = (self.queue.head(), 0);
+    /// Parks those before `place` who were to look a while ago and did not. Whether there were any.
+    fn park_starved(&mut self, now: Nanos, place: Place) -> bool {
+        let (mut next, mut polled, mut has_parked) = (self.queue.head(), 0, false);
         while let Some(before) = next.filter(|before| *before != place && polled < POLLED) {
             next = self.queue.after(before);
             polled += 1;
@@ -306,8 +309,10 @@ impl<W> Desk<W> {
                 polled -= 1;
                 // Woken, so that one that only was late is back soon.
                 self.woken.extend(self.queue.park(before));
+                has_parked = true;
             }
         }
+        has_parked
     }
 
     /// Works out when this waiter is to look again if nobody wakes it.
@@ -930,6 +935,31 @@ mod tests {
         desk.watch(at(7, 1), other);
         assert!(matches!(look(&mut desk, at(7, 1), other), Look::Answered(Ok(_))));
         assert!(matches!(look(&mut desk, at(7, 1), behind), Look::Driving(_)));
+    }
+
+    #[test]
+    fn who_looks_early_is_no_occasion_for_a_trial() {
+        const SECOND: Nanos = 1_000_000_000;
+        let rules = Rules { span: 61 * SECOND, margin: 1.0, learn: true, probe_every: 60 * SECOND, guard: 0 };
+        let mut ledger = Ledger::new(rules, Limits::new(), 0);
+        ledger.set_day(0, Day { date: jiff::civil::date(2026, 11, 21), left: 3600 * SECOND });
+        let mut desk: Desk<u32> = Desk::new(ledger, 1000, true, Patience { fetch: SECOND, tick: 0 });
+        let refused = desk.grant(0, of(1)).expect("it fits");
+        let dimension = Dimension::RequestsPerMinute;
+        let lesson = Lesson { dimension, limit: Some(1), until: None, spent: false, zero: false };
+        desk.ledger.close_until(10 * SECOND, &refused, lesson);
+        desk.settle(refused, Settlement::TooMany);
+        // It goes before the limit may be tried, at 70 s, and within the time in which that says something.
+        desk.advance(61 * SECOND);
+        let _last = desk.grant(69 * SECOND, of(1)).expect("the window is empty");
+        let [driver, other] = [(); 2].map(|()| queued(&mut desk, 69 * SECOND, 1, NEVER));
+        let look = |desk: &mut Desk<u32>, now, place| desk.look(place, || now, |waker| *waker = Some(0));
+        assert_eq!(look(&mut desk, 69 * SECOND, driver), Look::Driving(130 * SECOND));
+        assert!(matches!(look(&mut desk, 69 * SECOND, other), Look::Waiting(_)));
+        desk.watch(71 * SECOND, other);
+        assert_eq!(desk.queued(), 2);
+        desk.advance(71 * SECOND);
+        assert_eq!(desk.queued(), 1, "there would have been one");
     }
 
     #[test]
