@@ -878,7 +878,7 @@ mod tests {
         desk.ledger.close_until(0, &refused, lesson);
         desk.settle(refused, Settlement::TooMany);
         let places = [(); 4].map(|()| queued(&mut desk, SECOND, 1, NEVER));
-        let mut see =
+        let see =
             |desk: &mut Desk<u32>, now, place: Place| desk.look(place, || now, |waker| *waker = Some(0));
         assert_eq!(see(&mut desk, SECOND, places[2]), Look::Driving(61 * SECOND));
         // One has its turn, and another one goes over the limit. Neither is polled.
