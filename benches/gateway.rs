@@ -9,7 +9,7 @@
 //! short rounds, and the medians are compared. Memory and processor time are read from `/proc`, where there is one. Takes
 //! about three minutes.
 //!
-//! The gateway's variables count: `GATEWAY_FALLBACK=gemini-2.5-flash=gemini-2.5-pro` keeps a copy of each request,
+//! The gateway's variables count: `GATEWAY_FALLBACK=gemini-3.5-flash-lite=gemini-3.8-flash` keeps a copy of each request,
 //! `GATEWAY_TOKENS_PER_MINUTE=1000000000` counts its tokens.
 
 #[allow(dead_code)] // The example's `main` and more.
@@ -48,10 +48,10 @@ const MANY: usize = 200_000;
 
 const QUESTION: &str =
     r#"{"contents":[{"role":"user","parts":[{"text":"Why is the sky blue? Answer in one sentence."}]}]}"#;
-const ANSWER: &str = r#"{"candidates":[{"content":{"parts":[{"text":"Because air scatters blue light more than red."}],"role":"model"},"finishReason":"STOP","index":0}],"usageMetadata":{"promptTokenCount":12,"candidatesTokenCount":10,"totalTokenCount":22},"modelVersion":"gemini-2.5-flash"}"#;
+const ANSWER: &str = r#"{"candidates":[{"content":{"parts":[{"text":"Because air scatters blue light more than red."}],"role":"model"},"finishReason":"STOP","index":0}],"usageMetadata":{"promptTokenCount":12,"candidatesTokenCount":10,"totalTokenCount":22},"modelVersion":"gemini-3.5-flash-lite"}"#;
 const EVENT: &str = "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"word \"}],\"role\":\"model\"},\"index\":0}]}\r\n\r\n";
-const UNARY: &str = "/v1beta/models/gemini-2.5-flash:generateContent";
-const SLOW: &str = "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse";
+const UNARY: &str = "/v1beta/models/gemini-3.5-flash-lite:generateContent";
+const SLOW: &str = "/v1beta/models/gemini-3.5-flash-lite:streamGenerateContent?alt=sse";
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();

@@ -81,7 +81,7 @@ fn main() {
         exact.or_else(|| rows.iter().find(|row| row.name.starts_with(name))).expect("a row of that name")
     };
     println!(
-        "\nclassifying over a serde_json visitor: {:.2} x (promised: at most 1.5)",
+        "\nclassifying over a serde_json visitor: {:.2} x (promised: at most 1.3)",
         row("Verdict::from_parts").times_median() / row("serde_json visitor").times_median()
     );
     println!(

@@ -1,6 +1,7 @@
 //! What reading along with an answer costs, beside a copy of the same bytes and a parser that keeps nothing.
 //!
-//! `cargo bench --bench scan` prints a table. Rows take turns in many short passes, so that a drift of the
+//! `cargo bench --bench scan` prints a table, and one of what is judged slowest: brackets, quotes and backslashes, at two sizes.
+//! A cost per byte that stays the same says that the time is linear. Rows take turns in many short passes, so that a drift of the
 //! machine hits them alike; a figure is the median over passes. The last column is the best pass, as other work on
 //! the machine only ever adds to the time. Quote ratios: times differ between machines.
 #![allow(
@@ -57,6 +58,66 @@ fn main() {
     for answer in answers.iter().filter(|answer| only.as_ref().is_none_or(|only| answer.name.contains(only)))
     {
         answer.row();
+    }
+    if only.as_ref().is_none_or(|only| "hostile".contains(only.as_str())) {
+        hostile();
+    }
+}
+
+/// What an error body of nothing but punctuation costs.
+fn hostile() {
+    println!("\n{:<28} {:>12} {:>12} {:>8}", "ns per byte, judged", "64 KiB", "1 MiB", "ratio");
+    let shapes = [
+        "[",
+        "{",
+        "\"",
+        "\\",
+        "{\"",
+        "{\\\"",
+        "\\\\\"",
+        "{'",
+        "\\n{",
+        "[{",
+        "{a:",
+        "{a=b(",
+        "'",
+        "{'a': 'b', ",
+        "{\"error\":",
+        "{\"error\":\"{",
+        "b'{\\\\\"",
+        "429 X. {",
+        "message: ",
+        "limit: 0 uota ",
+        "Status: INTERNAL ",
+        "uota exceeded for metric: a, ",
+        "<EOL>{",
+    ];
+    for shape in shapes {
+        let cost = |bytes: usize| {
+            let text = shape.repeat(bytes / shape.len());
+            let plain = Bytes::from(text.clone());
+            let quoted = serde_json::to_string(&text).unwrap();
+            let message = Bytes::from(format!("{{\"error\":{{\"code\":500,\"message\":{quoted}}}}}"));
+            let member = Bytes::from(format!("{{\"detail\":{quoted}}}"));
+            let bodies = [plain, message, member];
+            let total: usize = bodies.iter().map(Bytes::len).sum();
+            let best = (0..5)
+                .map(|_| {
+                    let start = Instant::now();
+                    for body in &bodies {
+                        black_box(Verdict::from_parts(
+                            StatusCode::INTERNAL_SERVER_ERROR,
+                            &HeaderMap::new(),
+                            body.clone(),
+                        ));
+                    }
+                    start.elapsed()
+                })
+                .min();
+            best.unwrap().as_secs_f64() * 1e9 / total as f64
+        };
+        let (small, large) = (cost(64 << 10), cost(1 << 20));
+        println!("{shape:<28} {small:>12.2} {large:>12.2} {:>8.2}", large / small);
     }
 }
 

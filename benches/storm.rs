@@ -8,6 +8,10 @@
 //! cargo bench --bench storm -- --weather --days N --seed N [--family NAME] [--contender NAME] [--seeds N] [--json]
 //! ```
 //!
+//! `--weather` lives through random days ([`storm::weather`]) and prints by family what harm the whole stack did beside
+//! plain clients, the shares and scores of all clients, and the worst days, which become files. `--harm` does so for the
+//! days of `benches/storm/harm`, or of a file or a folder. `BENCHMARKS.md` says what harm is.
+//!
 //! Scenarios are data: `benches/storm/scenarios`, and its README says what each member means. Every contender meets the
 //! same arrivals and the same server, and the same limit for one attempt; `benches/storm/policies.rs` has the
 //! defaults of those that are policies, and what each of them is. This crate's row is the real layers in the

@@ -197,6 +197,31 @@ pub enum Event<'a> {
         /// The failure, which is handed on.
         verdict: &'a Verdict,
     },
+    /// The store of a [fleet](crate::rate_limit::RateLimitBuilder) does not answer: members keep to what they hold. Told once
+    /// until it is found again.
+    #[non_exhaustive]
+    StoreLost {
+        /// Where it is.
+        store: &'a str,
+        /// Why, and what to do.
+        why: &'a str,
+    },
+    /// The store of a fleet answers again.
+    #[non_exhaustive]
+    StoreFound {
+        /// Where it is.
+        store: &'a str,
+        /// For how long it did not.
+        lost_for: Duration,
+    },
+    /// Members of a fleet were given different limits; the lowest counts. Told once for each key.
+    #[non_exhaustive]
+    LimitsDiffer {
+        /// Whose quota.
+        key: &'a QuotaKey,
+        /// The limits in force.
+        limits: rate_limit::Limits,
+    },
     /// A call is over: its body ended, it failed, or its caller dropped it. Told by
     /// [`ObserveLayer`](crate::observe::ObserveLayer), once for each call.
     #[non_exhaustive]

@@ -28,7 +28,7 @@
 //!     .layer(ClassifyLayer::new())
 //!     .service(client);
 //!
-//! let request = Request::post("https://generativelanguage.googleapis.com/v1beta/models/gemini-2.5-flash:generateContent")
+//! let request = Request::post("https://generativelanguage.googleapis.com/v1beta/models/gemini-3.5-flash-lite:generateContent")
 //!     .body(Full::from(r#"{"contents":[{"parts":[{"text":"Hello"}]}]}"#))?;
 //! let response = gemini.oneshot(request).await?;
 //!
@@ -45,7 +45,7 @@
 //! | [`classify`] | the layer that reads error bodies, and streams for the errors in them |
 //! | [`retry`] | the layer that tries again: policy, backoff, budget, bodies |
 //! | [`rate_limit`] | the layer that keeps quotas: requests, input tokens, days |
-//! | [`concurrency`] | the layer that shrinks the calls in flight when they time out |
+//! | [`concurrency`] | the layer that limits the calls in flight to what the server answers in time |
 //! | [`circuit_breaker`] | the layer that stops asking a server that is down |
 //! | [`timeout`] | the layers that end what takes too long: attempts, pauses of a stream, whole requests |
 //! | [`fallback`] | the layer that asks another model |
@@ -56,6 +56,7 @@
 //! | [`event`] | what the layers tell while they work |
 //! | [`observe`] | the layer that looks at whole calls, and observers to log and to count with |
 //! | [`error`] | boxed errors, and how to find the inner one again |
+#![cfg_attr(feature = "fleet", doc = "| [`fleet`] | one quota for many processes |")]
 #![cfg_attr(feature = "reqwest", doc = "| [`reqwest`] | reqwest's client as a service, and the way back |")]
 #![cfg_attr(feature = "sim", doc = "| [`sim`] | Gemini in a box, for tests |")]
 //!
@@ -65,6 +66,8 @@
 //! |---|---|---|
 //! | `gzip` | ✓ | bodies under `content-encoding: gzip` are read: those of errors, and those that are watched or peeked at |
 //! | `hyper` | ✓ | errors of hyper and hyper-util are told apart exactly |
+//! | `fleet` | | one quota for many processes, through a store |
+//! | `redis` | | that store in Redis or Valkey; brings `fleet` |
 //! | `metrics` | | [`observe`]: counters, histograms and gauges of the `metrics` facade |
 //! | `reqwest` | | the adapters for reqwest 0.13 |
 //! | `sim` | | the simulator |
@@ -83,7 +86,8 @@
 //! - Nothing waits for what cannot come in time: the last real answer is returned at once.
 //! - Memory is bounded, and every bound is a documented setting.
 //! - Keys and tokens are never printed, also where Google echoes them.
-//! - Time is tokio's and pauses with it; randomness can be seeded. No task is spawned; nothing is global.
+//! - Time is tokio's and pauses with it; randomness can be seeded. Nothing is global, and no task is spawned but the one of a
+//!   rate limit with a store.
 //!
 //! # What it does not do
 //!
@@ -93,6 +97,8 @@
 //! [`timeout`]'s cuts a call that is under way.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod blame;
+pub mod catalogue;
 pub mod circuit_breaker;
 pub mod classify;
 pub mod concurrency;
@@ -100,6 +106,9 @@ mod either;
 pub mod error;
 pub mod event;
 pub mod fallback;
+#[cfg(feature = "fleet")]
+#[cfg_attr(docsrs, doc(cfg(feature = "fleet")))]
+pub mod fleet;
 pub mod google_rpc;
 pub mod guide;
 mod held;

@@ -27,7 +27,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 type Body = UnsyncBoxBody<Bytes, BoxError>;
 
-fn body(frames: impl Stream<Item = Result<&'static str, BoxError>> + Send + 'static) -> Body {
+fn body(frames: impl Stream<Item = Result<&'static str, BoxError>> + std::marker::Send + 'static) -> Body {
     StreamBody::new(frames.map(|data| data.map(|data| Frame::data(Bytes::from(data))))).boxed_unsync()
 }
 
@@ -68,6 +68,8 @@ enum Model {
 }
 
 type Future<T> = Pin<Box<dyn std::future::Future<Output = T>>>;
+/// Sends one request and waits for its head.
+type Send = dyn FnOnce(Request<ReplayBody<Body>>) -> Future<Result<(), BoxError>>;
 type Answered = Result<Response<Full<Bytes>>, BoxError>;
 
 const GOOD: &str = r#"{"candidates":[{"content":{"parts":[{"text":"hi"}]},"finishReason":"STOP"}]}"#;
@@ -236,7 +238,7 @@ async fn what_is_the_servers_counts() {
         std::future::pending::<Answered>().await
     });
     let layers = (ReplayLayer::new(), TimeoutLayer::builder().first_byte(10 * SECOND).build().unwrap());
-    let error = layers.layer(deaf).oneshot(half()).await.err().expect("late");
+    let error = layers.layer(deaf).oneshot(half()).await.expect_err("late");
     assert!(!find::<TimedOut>(error.as_ref()).unwrap().is_by_caller());
     // An upload that is slow and leaves half of the time leaves the server's part; one that takes more does not.
     for (rest, by_caller) in [(5, false), (6, true)] {
@@ -316,7 +318,7 @@ async fn a_body_that_breaks_in_a_real_client_is_the_callers() {
             let _ = server.serve_connection(TokioIo::new(far), service).await;
         });
         let near = TokioIo::new(near);
-        let send: Box<dyn FnOnce(Request<ReplayBody<Body>>) -> Future<Result<(), BoxError>>> = if is_http2 {
+        let send: Box<Send> = if is_http2 {
             let (mut sender, line) =
                 hyper::client::conn::http2::handshake(TokioExecutor::new(), near).await.unwrap();
             tokio::spawn(line);
@@ -339,7 +341,7 @@ async fn a_body_that_breaks_in_a_real_client_is_the_callers() {
         let mut request = broken();
         *request.uri_mut() = "http://127.0.0.1/v1beta/models/m:generateContent".parse().unwrap();
         request.headers_mut().insert("host", "127.0.0.1".parse().unwrap());
-        let error = layers.layer(client).oneshot(request).await.err().expect("broken");
+        let error = layers.layer(client).oneshot(request).await.expect_err("broken");
         let verdict = Verdict::from_error(error.as_ref());
         assert!(verdict.is_by_caller(), "HTTP/2: {is_http2}, {error:?}");
         assert_eq!((verdict.kind(), verdict.signal()), (Some(Kind::Transport), Signal::Neutral));

@@ -191,7 +191,8 @@ async fn a_watched_body_publishes_its_end_once() {
         (stream.to_owned(), Outcome::Failed(Kind::Truncated)),
         (format!("{stream}{error}"), Outcome::Failed(Kind::Overloaded)),
         (r#"{"promptFeedback":{"blockReason":"SAFETY"}}"#.to_owned(), Outcome::Failed(Kind::ContentBlocked)),
-        ("a downloaded file".to_owned(), Outcome::Complete),
+        ("a downloaded file\n".repeat(1000), Outcome::Complete),
+        ("no answer of Gemini's".to_owned(), Outcome::Failed(Kind::Unknown)),
     ] {
         for size in [1, 40, 10_000] {
             let response =
@@ -199,7 +200,7 @@ async fn a_watched_body_publishes_its_end_once() {
             let verdict = Verdict::of(&response);
             assert_eq!((verdict.kind(), verdict.outcome()), (None, None), "not known yet");
             assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), text);
-            assert_eq!(verdict.outcome(), Some(outcome), "{text}");
+            assert_eq!(verdict.outcome(), Some(outcome), "{text:.200}");
         }
     }
     let broken = chunks(stream, 30).into_iter().chain([Step::Fail]);

@@ -112,7 +112,7 @@ async fn an_answer_is_printed_and_summed_up() {
     for (args, key) in [(&["hi"][..], None), (&["--stream", "hi"], None), (&["hi"], Some(KEY))] {
         let good = asked([], args, key).await;
         assert_eq!((good.code, &*good.out), (0, "Hello[2J there\n"), "without the escape");
-        assert!(good.err.starts_with("gemini-2.5-flash: 1 attempt, 1 tokens in, "), "{good:?}");
+        assert!(good.err.starts_with("gemini-3.5-flash-lite: 1 attempt, 1 tokens in, "), "{good:?}");
         assert_eq!(good.err.lines().count(), 1);
     }
 }

@@ -56,15 +56,15 @@ const SECOND: Duration = Duration::from_secs(1);
 #[tokio::test(start_paused = true)]
 async fn each_kind_follows_its_schedule() {
     let cases: Vec<(Answer, usize, u64, GaveUp)> = vec![
-        (error(429, "RESOURCE_EXHAUSTED", "slow down"), 8, 1, GaveUp::Attempts),
-        (error(503, "UNAVAILABLE", "down"), 8, 1, GaveUp::Attempts),
-        (error(503, "UNAVAILABLE", "The model is overloaded."), 8, 2, GaveUp::Attempts),
-        (Answer::Status(502, "<html><title>Error 502</title>".into()), 8, 1, GaveUp::Attempts),
-        (error(500, "INTERNAL", "oh"), 8, 1, GaveUp::Attempts),
+        (error(429, "RESOURCE_EXHAUSTED", "slow down"), 10, 1, GaveUp::Attempts),
+        (error(503, "UNAVAILABLE", "down"), 10, 1, GaveUp::Attempts),
+        (error(503, "UNAVAILABLE", "The model is overloaded."), 10, 2, GaveUp::Attempts),
+        (Answer::Status(502, "<html><title>Error 502</title>".into()), 10, 1, GaveUp::Attempts),
+        (error(500, "INTERNAL", "oh"), 10, 1, GaveUp::Attempts),
         (error(409, "ABORTED", "oh"), 3, 1, GaveUp::Attempts),
-        (error(504, "DEADLINE_EXCEEDED", "late"), 8, 1, GaveUp::Attempts),
+        (error(504, "DEADLINE_EXCEEDED", "late"), 10, 1, GaveUp::Attempts),
         (error(499, "CANCELLED", "gone"), 2, 1, GaveUp::MaybeProcessed),
-        (error(400, "FAILED_PRECONDITION", "The File x is not in an ACTIVE state"), 8, 1, GaveUp::Attempts),
+        (error(400, "FAILED_PRECONDITION", "The File x is not in an ACTIVE state"), 10, 1, GaveUp::Attempts),
         (error(400, "FAILED_PRECONDITION", "User location is not supported"), 1, 1, GaveUp::NotRetryable),
         (error(400, "INVALID_ARGUMENT", "bad"), 1, 1, GaveUp::NotRetryable),
         (error(401, "UNAUTHENTICATED", "who"), 1, 1, GaveUp::NotRetryable),
@@ -93,9 +93,9 @@ async fn each_kind_follows_its_schedule() {
 #[tokio::test(start_paused = true)]
 async fn transport_failures_are_retried_by_whether_they_were_sent() {
     for (kind, attempts) in [
-        (ErrorKind::ConnectionRefused, 8),
+        (ErrorKind::ConnectionRefused, 10),
         (ErrorKind::ConnectionReset, 2),
-        (ErrorKind::TimedOut, 8),
+        (ErrorKind::TimedOut, 10),
         (ErrorKind::BrokenPipe, 2),
     ] {
         let probe = Probe::always(Answer::Io(kind));
@@ -120,7 +120,7 @@ async fn what_may_have_been_processed_is_a_switch_of_its_own() {
         (reset(), 2, 3),
         // Timeouts are repeated like other failures, or not at all.
         (late(), 0, 1),
-        (late(), 1, 8),
+        (late(), 1, 10),
     ] {
         let probe = Probe::always(answer);
         let policy = no_budget().without_deadline().maybe_processed_retries(retries).build().unwrap();
@@ -205,29 +205,65 @@ async fn a_server_delay_over_the_cap_gives_up_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_wait_begins_that_would_end_after_the_deadline() {
+async fn a_backoff_that_would_end_after_the_deadline_is_fitted_into_what_is_left() {
     let fixed = Backoff::new(4 * SECOND, 4 * SECOND).jitter(Jitter::Proportional(0.0));
-    let policy = || no_budget().backoff(fixed).deadline(10 * SECOND).build().unwrap();
-    let start = Instant::now();
-    let probe = Probe::always(error(503, "UNAVAILABLE", "down"));
-    let response = run(policy(), &probe).await.unwrap();
-    assert_eq!(Attempts::of(&response).gave_up(), Some(GaveUp::Deadline));
-    assert_eq!(gaps(&probe.state()).len(), 2, "4 s and 8 s fit, 12 s do not");
-    assert!((Instant::now() - start) < 9 * SECOND, "the last answer came at once");
-
+    let policy =
+        |seed| no_budget().backoff(fixed).deadline(10 * SECOND).attempts(20).seed(seed).build().unwrap();
     // The request's own deadline takes the policy's place, shorter or longer.
-    for (within, retries) in [(5 * SECOND, 1), (17 * SECOND, 4)] {
-        let probe = Probe::always(error(503, "UNAVAILABLE", "down"));
-        let mut request = request();
-        request.extensions_mut().insert(Deadline::within(within));
-        run_request(policy(), &probe, request).await.unwrap();
-        assert_eq!(gaps(&probe.state()).len(), retries);
+    for (own, within, whole) in [(None, 10, 2), (Some(5), 5, 1), (Some(17), 17, 4)] {
+        for seed in 0..20 {
+            let start = Instant::now();
+            let probe = Probe::always(error(503, "UNAVAILABLE", "down"));
+            let mut request = request();
+            if let Some(own) = own {
+                request.extensions_mut().insert(Deadline::within(own * SECOND));
+            }
+            let response = run_request(policy(seed), &probe, request).await.unwrap();
+            let gaps = gaps(&probe.state());
+            let report = Attempts::of(&response);
+            assert_eq!(report.gave_up(), Some(GaveUp::Deadline), "{gaps:?}");
+            assert!(gaps[..whole].iter().all(|gap| *gap == 4 * SECOND), "{gaps:?}");
+            let mut left = within * SECOND - 4 * SECOND * u32::try_from(whole).unwrap();
+            assert!(gaps.len() > whole, "one more at the least: {gaps:?}");
+            let grain = Duration::from_millis(1);
+            for gap in &gaps[whole..] {
+                assert!(left >= Duration::from_millis(500), "{left:?} are too little: {gaps:?}");
+                assert!(*gap >= left / 4 && *gap <= left * 3 / 4 + grain, "{gap:?} of {left:?}");
+                left -= *gap;
+            }
+            assert!(left < Duration::from_millis(500), "{left:?} are enough for one more");
+            assert!(Instant::now() - start < within * SECOND, "the last answer came at once");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_servers_delay_is_not_fitted_into_the_deadline() {
+    for (deadline, retries) in [(8, 0), (9, 1)] {
+        let start = Instant::now();
+        let probe = Probe::always(quota("GenerateRequestsPerMinute", "7.5s"));
+        let policy = no_budget().deadline(deadline * SECOND).server_delay_jitter(0.0).seed(2);
+        let policy = policy.attempts(2).backoff(Backoff::new(SECOND, SECOND)).build().unwrap();
+        let delayed = Duration::from_millis(7500);
+        let response = run(policy.clone(), &probe).await.unwrap();
+        assert_eq!(gaps(&probe.state()).len(), 1, "{deadline}");
+        assert_eq!(Instant::now() - start, delayed);
+        assert_eq!(Attempts::of(&response).gave_up(), Some(GaveUp::Attempts));
+        // With an attempt that took a second there is as much less.
+        let slow = tower::service_fn(async |_: Request<Body>| {
+            tokio::time::sleep(SECOND).await;
+            Ok::<_, BoxError>(
+                Response::builder().status(429).header("retry-after", "6").body(Body::default()).unwrap(),
+            )
+        });
+        let response = RetryLayer::new(policy).layer(slow).oneshot(request()).await.unwrap();
+        assert_eq!(Attempts::of(&response).waits().len(), retries, "a second, and seven, of {deadline}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_deadline_counts_from_the_first_call_and_not_from_its_failure() {
-    // The first attempt takes 8 s; after it, a wait of 4 s would end at 12 s of 10.
+    // The first attempt takes 8 s; after it, a wait of 4 s would end at 12 s of 10, and is fitted into 2 s.
     let fixed = Backoff::new(4 * SECOND, 4 * SECOND).jitter(Jitter::Proportional(0.0));
     let policy = no_budget().backoff(fixed).deadline(10 * SECOND).build().unwrap();
     let slow = tower::service_fn(async |_: Request<Body>| {
@@ -235,7 +271,58 @@ async fn the_deadline_counts_from_the_first_call_and_not_from_its_failure() {
         Ok::<_, BoxError>(support::respond(503, String::new()))
     });
     let response = RetryLayer::new(policy).layer(slow).oneshot(request()).await.unwrap();
-    assert_eq!(Attempts::of(&response).made(), 1);
+    let report = Attempts::of(&response);
+    assert_eq!((report.made(), report.gave_up()), (2, Some(GaveUp::Deadline)));
+    assert!((SECOND / 2..SECOND * 3 / 2).contains(&report.waits()[0]), "{report:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_come_soon_while_others_succeed_and_not_where_few_do() {
+    let down = || error(503, "UNAVAILABLE", "down");
+    let most = |n: usize, quick: u32| match n as u32 {
+        n if n < quick => Duration::from_millis(50) * 2u32.pow(n),
+        n => SECOND * 2u32.pow(n - quick),
+    };
+    let first = async |policy: &RetryPolicy, fails: usize| {
+        let probe = Probe::new(vec![down(); fails], Answer::Ok);
+        let response = run(policy.clone(), &probe).await.unwrap();
+        assert_eq!(response.status(), 200);
+        Attempts::of(&response).waits().to_vec()
+    };
+    // Every third call fails, over and over: each of its retries is a quick one.
+    let policy = RetryPolicy::builder().build().unwrap();
+    for n in 0..100 {
+        let probe = Probe::new(vec![], Answer::Ok);
+        run(policy.clone(), &probe).await.unwrap();
+        let waits = first(&policy, 1).await;
+        assert!(waits[0] < most(0, 3), "{n}: {waits:?}");
+    }
+    // One whose five attempts fail: three soon, and the backoff from its beginning.
+    let (mut longest, mut is_over) = (vec![Duration::ZERO; 5], 0);
+    for _ in 0..100 {
+        let waits = first(&RetryPolicy::default(), 5).await;
+        assert!(waits.iter().enumerate().all(|(n, wait)| *wait < most(n, 3)), "{waits:?}");
+        longest.iter_mut().zip(&waits).for_each(|(longest, wait)| *longest = (*wait).max(*longest));
+        is_over += usize::from(waits[3] > most(2, 3));
+    }
+    assert!(is_over > 50, "the fourth waits by the backoff: {longest:?}");
+    // While nothing succeeds, the first eight failures at the most come back soon.
+    let policy = RetryPolicy::builder().attempts(2).build().unwrap();
+    let mut waits = Vec::new();
+    for _ in 0..60 {
+        let probe = Probe::always(down());
+        let response = run(policy.clone(), &probe).await.unwrap();
+        waits.extend_from_slice(Attempts::of(&response).waits());
+    }
+    assert_eq!(waits.len(), 60);
+    assert!(waits[..7].iter().all(|wait| *wait < most(0, 3)), "{waits:?}");
+    let slow = waits[7..].iter().filter(|wait| **wait >= most(0, 3)).count();
+    assert!(slow > 40, "full jitter from 1 s is below 50 ms once in twenty: {slow} of 53");
+    // Those that wait by the backoff learn of four successes that it is well again.
+    for _ in 0..4 {
+        run(policy.clone(), &Probe::always(Answer::Ok)).await.unwrap();
+    }
+    assert!(first(&policy, 1).await[0] < most(0, 3));
 }
 
 #[tokio::test(start_paused = true)]
@@ -436,7 +523,7 @@ async fn a_success_at_once_carries_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_body_over_the_limit_is_sent_once_and_says_so() {
     let body = r#"{"contents":[{"parts":[{"text":"hello"}]}]}"#.len();
-    for (limit, calls, refused) in [(body, 8, false), (body - 1, 1, true)] {
+    for (limit, calls, refused) in [(body, 10, false), (body - 1, 1, true)] {
         let probe = Probe::always(error(503, "UNAVAILABLE", "down"));
         let response =
             run(no_budget().without_deadline().max_body_bytes(limit).build().unwrap(), &probe).await.unwrap();
@@ -458,7 +545,7 @@ async fn without_the_classifier_status_and_header_decide() {
     assert_eq!(service.oneshot(request()).await.unwrap().status(), 200);
     assert!(gaps(&probe.state())[0] >= 8 * SECOND);
 
-    for (status, calls) in [(503, 8), (500, 8), (400, 1), (403, 1)] {
+    for (status, calls) in [(503, 10), (500, 10), (400, 1), (403, 1)] {
         let probe = Probe::always(Answer::Status(status, String::new()));
         let policy = no_budget().without_deadline().build().unwrap();
         RetryLayer::new(policy).layer(probe.clone()).oneshot(request()).await.unwrap();
@@ -481,9 +568,9 @@ async fn schedules_are_settable_per_kind() {
 
 #[tokio::test(start_paused = true)]
 async fn more_attempts_are_made_where_no_schedule_ends_them() {
-    for (answer, calls) in [(error(503, "UNAVAILABLE", "down"), 9), (error(409, "ABORTED", "oh"), 3)] {
+    for (answer, calls) in [(error(503, "UNAVAILABLE", "down"), 12), (error(409, "ABORTED", "oh"), 3)] {
         let probe = Probe::always(answer);
-        run(no_budget().attempts(9).without_deadline().build().unwrap(), &probe).await.unwrap();
+        run(no_budget().attempts(12).without_deadline().build().unwrap(), &probe).await.unwrap();
         assert_eq!(probe.state().lock().unwrap().calls.len(), calls);
     }
 }
@@ -499,8 +586,8 @@ async fn a_request_that_always_ends_in_internal_is_bounded_by_the_budget() {
         run(policy.clone(), &probe).await.unwrap();
         calls.push(probe.state().lock().unwrap().calls.len());
     }
-    // 20 tokens: 7, then 4 down to half of the bucket and 4 below it as long as there are any.
-    assert_eq!(calls, [8, 5, 5, 5, 2, 1]);
+    // 20 tokens: 9, then 4 at a time, since it is less than half full, as long as there are any.
+    assert_eq!(calls, [10, 5, 5, 4, 1, 1]);
     // One success is worth three retries, whoever makes them.
     run(policy.clone(), &Probe::always(Answer::Ok)).await.unwrap();
     let probe = Probe::always(error(500, "INTERNAL", "too long"));
@@ -628,7 +715,7 @@ async fn towers_own_retry_takes_the_policy() {
     let policy = no_budget().without_deadline().build().unwrap();
     let service = tower::retry::RetryLayer::new(policy).layer(probe.clone());
     service.oneshot(request()).await.unwrap();
-    assert_eq!(probe.state().lock().unwrap().calls.len(), 8);
+    assert_eq!(probe.state().lock().unwrap().calls.len(), 10);
 }
 
 // ===== what a drop gives back, in each state of the future =====

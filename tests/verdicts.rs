@@ -16,6 +16,9 @@
 //! ```
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+#[path = "support/line.rs"]
+mod line;
+
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -24,72 +27,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use tower_gemini::Verdict;
-use tower_gemini::verdict::{DelaySource, Kind, QuotaViolation, Retryability};
+use tower_gemini::verdict::{DelaySource, Kind, Retryability};
 
-// ===== How a verdict is written down =====
-
-fn judge(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Verdict {
-    let mut map = HeaderMap::new();
-    for (name, value) in headers {
-        map.insert(HeaderName::try_from(*name).unwrap(), HeaderValue::try_from(*value).unwrap());
-    }
-    Verdict::from_parts(StatusCode::from_u16(status).unwrap(), &map, body.into())
-}
-
-/// Everything of a verdict that a caller acts on, in one line.
-fn line(verdict: &Verdict) -> String {
-    let Some(kind) = verdict.kind() else { return "success".into() };
-    let mut out = kind.to_string();
-    write!(out, " {}", verdict.grpc_code().map_or("-", |code| code.as_str())).unwrap();
-    out += match verdict.retryability() {
-        Retryability::Never => " never",
-        Retryability::AfterServerDelay => " after",
-        Retryability::WithBackoff => " backoff",
-    };
-    if let Some(delay) = verdict.server_delay() {
-        let source = match delay.source() {
-            DelaySource::RetryInfo => "info",
-            DelaySource::Message => "message",
-            DelaySource::Metadata => "metadata",
-            DelaySource::Header => "header",
-            _ => "?",
-        };
-        write!(out, " {:?}@{source}", delay.declared()).unwrap();
-    }
-    if let Some(reason) = verdict.reason() {
-        write!(out, " reason={reason}").unwrap();
-    }
-    if let Some(model) = verdict.model() {
-        write!(out, " model={model}").unwrap();
-    }
-    if verdict.after_output() {
-        out += " partly";
-    }
-    for violation in verdict.quota() {
-        out += " + ";
-        out += &quota(violation);
-    }
-    out
-}
-
-/// `dimension/period limit [zero] [#id] [~metric] [@model]`, with short names for the two services.
-fn quota(v: &QuotaViolation) -> String {
-    let limit = v.limit().map_or("-".into(), |limit| limit.to_string());
-    let mut out = format!("{}/{} {limit}", v.dimension(), v.period());
-    if v.is_zero() {
-        out += " zero";
-    }
-    let named = [('#', v.id()), ('~', v.metric()), ('@', v.model())];
-    for (mark, name) in named {
-        if let Some(name) = name {
-            let name = name
-                .replace("generativelanguage.googleapis.com", "gl")
-                .replace("aiplatform.googleapis.com", "ai");
-            write!(out, " {mark}{name}").unwrap();
-        }
-    }
-    out
-}
+use crate::line::{judge, line};
 
 // ===== Bodies =====
 
@@ -383,8 +323,8 @@ fn every_spelling_of_a_delay_is_read() {
         "2.3" "later is no delay": 503,
             google(503, "UNAVAILABLE", "Down. Please retry in a while.")
             => "unavailable UNAVAILABLE backoff";
-        "2.3" "HTML: try again in 30 seconds": 502 ["content-type": "text/html; charset=UTF-8"], file("502.html")
-            => "unavailable - after 30s@message";
+        "2.3" "HTML, whose 30 seconds are its sentence for everything": 502 ["content-type": "text/html; charset=UTF-8"], file("502.html")
+            => "unavailable - backoff";
         "2.3" "a long delay is believed of a minute's quota": 429,
             over(json!([{ "violations": [{ "quotaId": "XRequestsPerMinute", "quotaValue": "4" }] }, { "retryDelay": "400s" }]))
             => "rate_limited RESOURCE_EXHAUSTED after 400s@info + requests/minute 4 #XRequestsPerMinute";

@@ -23,9 +23,7 @@ use super::watch::{GateLayer, Watch};
 use crate::server::Server;
 
 /// The default of the retry policy, all kinds together.
-const ATTEMPTS: u32 = 5;
-/// What the documentation has for a retry above a circuit breaker.
-const BUDGET: u32 = 100;
+const ATTEMPTS: u32 = 8;
 
 /// One process, and what is left to look at when all is over.
 pub(crate) struct Stack {
@@ -38,9 +36,9 @@ pub(crate) struct Stack {
 
 impl Stack {
     pub(crate) fn new(scenario: &Scenario, processes: usize, server: &Server, seed: u64) -> Self {
-        let watch = Watch::new(scenario, processes, ATTEMPTS, BUDGET);
+        let budget = Budget::default();
+        let watch = Watch::new(scenario, processes, ATTEMPTS, &budget);
         let observer = || Arc::new(watch.clone()) as Arc<dyn Observer>;
-        let budget = Budget::new(BUDGET, 0.5).expect("in range");
         let policy = RetryPolicy::builder().budget(budget).seed(seed).observer(observer()).build();
         let mut limits = RateLimitLayer::builder().limits(told(scenario.told)).observer(observer());
         if let Some(clock) = &scenario.clock {

@@ -14,7 +14,7 @@ use tower::{Layer, Service};
 use tower_gemini::circuit_breaker::CircuitState;
 use tower_gemini::event::{Event, Observer};
 use tower_gemini::rate_limit::Dimension;
-use tower_gemini::retry::Attempt;
+use tower_gemini::retry::{Attempt, Budget};
 use tower_gemini::verdict::{Retryability, Sent};
 use tower_gemini::{BoxError, Deadline, Verdict};
 
@@ -25,12 +25,16 @@ use crate::server::Tokens;
 /// The timer's: what ends a wait may come so much late.
 const TICK: Duration = Duration::from_millis(1);
 
+/// Probes under way at once, by the breaker's default.
+const PROBES: u32 = 4;
+
 /// What is promised in this scenario.
 #[derive(Clone, Copy, Debug)]
 struct Promises {
-    /// Attempts in all, and retries that were not asked for by the server beyond half of the successes.
+    /// Attempts in all; and the tokens of retries that did not help, beyond what each success pays in.
     attempts: u32,
     budget: f64,
+    per_success: f64,
     deadline: Duration,
     /// In any minute, at most so many requests and tokens: where the quota is told as it is, and is nobody else's.
     rpm: Option<u64>,
@@ -46,7 +50,13 @@ pub(crate) struct Watched {
     pub(crate) sends: u64,
     pub(crate) too_many: u64,
     successes: u64,
-    charged: u64,
+    /// Tokens that requests took which have not succeeded; of each that is not over yet, its own; and whose the last was.
+    taken: f64,
+    taken_by: HashMap<u64, f64>,
+    charged: Option<(u64, u32)>,
+    /// Waits for another attempt that cost nothing, and probes that failed, which are the only reason for them.
+    free: u64,
+    failed_probes: u64,
     minute: VecDeque<(Instant, u64)>,
     tokens: u64,
     /// Of the circuit: its last change, until when it is open, whether it probes, and how many probes are under way.
@@ -54,6 +64,8 @@ pub(crate) struct Watched {
     open_until: Option<Instant>,
     half_open: bool,
     probes: u32,
+    /// How many outages are over.
+    outages: u32,
     /// Until when the quotas of a minute are closed, and since when.
     closed: Option<(Instant, Instant)>,
     /// The waits of each request so far.
@@ -66,7 +78,7 @@ pub(crate) struct Watched {
 }
 
 impl Watch {
-    pub(crate) fn new(scenario: &Scenario, processes: usize, attempts: u32, budget: u32) -> Self {
+    pub(crate) fn new(scenario: &Scenario, processes: usize, attempts: u32, budget: &Budget) -> Self {
         let quota = scenario.model.quota.as_ref().filter(|_| processes == 1);
         let exact =
             |told: Option<u64>, limit: Option<u64>| told.filter(|told| limit.is_some_and(|l| *told <= l));
@@ -74,7 +86,8 @@ impl Watch {
         let known = scenario.load.prompts.is_some_and(|prompts| prompts.known);
         let promises = Promises {
             attempts,
-            budget: f64::from(budget),
+            budget: f64::from(budget.cap()),
+            per_success: budget.per_success(),
             deadline: scenario.deadline,
             rpm: exact(scenario.told.rpm, quota.and_then(|quota| quota.rpm)),
             tpm: exact(scenario.told.tpm, quota.and_then(|quota| quota.tpm)).filter(|_| known),
@@ -84,13 +97,18 @@ impl Watch {
             sends: 0,
             too_many: 0,
             successes: 0,
-            charged: 0,
+            taken: 0.0,
+            taken_by: HashMap::new(),
+            charged: None,
+            free: 0,
+            failed_probes: 0,
             minute: VecDeque::new(),
             tokens: 0,
             generation: 0,
             open_until: None,
             half_open: false,
             probes: 0,
+            outages: 0,
             closed: None,
             waits: HashMap::new(),
             opened: 0,
@@ -142,7 +160,7 @@ impl Watched {
         if self.half_open {
             self.probes += 1;
             let probes = self.probes;
-            self.holds(probes <= 1, || format!("{probes} probes at once"));
+            self.holds(probes <= PROBES, || format!("{probes} probes at once"));
         }
         self.charge(now, request.extensions().get().map_or(0, |Tokens(tokens)| *tokens));
         self.half_open
@@ -172,7 +190,11 @@ impl Observer for Watch {
                 watched.generation = next;
                 watched.open_until = transition.until.filter(|_| transition.to == CircuitState::Open);
                 watched.half_open = transition.to == CircuitState::HalfOpen;
-                watched.probes = 0;
+                // Probes stay probes across open and half-open of one outage.
+                if transition.to == CircuitState::Closed {
+                    watched.outages += 1;
+                    watched.probes = 0;
+                }
                 let failed = transition.from == CircuitState::HalfOpen;
                 if transition.to == CircuitState::Open {
                     *(if failed { &mut watched.reopened } else { &mut watched.opened }) += 1;
@@ -187,7 +209,19 @@ impl Observer for Watch {
                     watched.closed = Some((since, most.max(*until)));
                 }
             }
-            Event::Waiting { request, wait, verdict, .. } => {
+            Event::BudgetCharged { request, attempt, cost, .. } => {
+                watched.charged = Some((*request, *attempt));
+                *watched.taken_by.entry(*request).or_default() += cost;
+                watched.taken += cost;
+                let Promises { budget, per_success, .. } = watched.promises;
+                let (taken, most) = (watched.taken, budget + per_success * watched.successes as f64);
+                watched.holds(taken <= most, || format!("{taken} tokens taken, {most} paid in"));
+            }
+            Event::Recovered { request, .. } => {
+                watched.taken -= watched.taken_by.remove(request).unwrap_or(0.0);
+            }
+            Event::GaveUp { request, .. } => _ = watched.taken_by.remove(request),
+            Event::Waiting { request, attempt, wait, verdict, .. } => {
                 let least = verdict.server_delay().map_or(Duration::ZERO, |delay| delay.declared());
                 let early = verdict.retryability() == Retryability::AfterServerDelay && *wait < least;
                 watched.holds(!early, || format!("waits {wait:?} where the server asks for {least:?}"));
@@ -196,11 +230,11 @@ impl Observer for Watch {
                 let (sum, deadline) = (*sum, watched.promises.deadline);
                 watched.holds(sum <= deadline, || format!("waits of {sum:?} with {deadline:?} in all"));
                 let is_sent = verdict.sent() != Sent::No;
-                if is_sent && verdict.retryability() == Retryability::WithBackoff {
-                    watched.charged += 1;
-                    let (charged, most) =
-                        (watched.charged, watched.promises.budget + 0.5 * watched.successes as f64);
-                    watched.holds(charged as f64 <= most, || format!("{charged} retries, {most} paid for"));
+                let is_paid = watched.charged.take() == Some((*request, *attempt));
+                if is_sent && !is_paid && verdict.retryability() == Retryability::WithBackoff {
+                    watched.free += 1;
+                    let (free, probes) = (watched.free, watched.failed_probes);
+                    watched.holds(free <= probes, || format!("{free} retries for nothing, {probes} probes"));
                 }
             }
             Event::ConcurrencyCut { .. } => watched.cut += 1,
@@ -233,7 +267,7 @@ pub(crate) struct Gate<S> {
 /// A call under way.
 struct Call {
     watch: Watch,
-    /// The generation of the circuit that it probes for.
+    /// The outage that it probes in.
     probe: Option<u32>,
 }
 
@@ -241,7 +275,7 @@ impl Drop for Call {
     fn drop(&mut self) {
         let probe = self.probe;
         self.watch.with(|watched| {
-            if watched.half_open && probe == Some(watched.generation) {
+            if probe == Some(watched.outages) {
                 watched.probes -= 1;
             }
         });
@@ -263,14 +297,16 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let watch = self.watch.clone();
-        let probe = watch.with(|watched| watched.on_send(&request).then_some(watched.generation));
+        let probe = watch.with(|watched| watched.on_send(&request).then_some(watched.outages));
         let answer = self.inner.call(request);
         Box::pin(async move {
             let call = Call { watch, probe };
             let result = answer.await;
             let status = result.as_ref().ok().map(|response| response.status().as_u16());
             let succeeded = result.as_ref().is_ok_and(|response| Verdict::of(response).is_success());
+            let is_probe = call.probe.is_some();
             call.watch.with(|watched| {
+                watched.failed_probes += u64::from(is_probe && !succeeded);
                 watched.successes += u64::from(succeeded);
                 watched.too_many += u64::from(status == Some(429));
             });

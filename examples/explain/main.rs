@@ -26,7 +26,7 @@ A line of --jsonl in:  {\"id\", \"status\", \"headers\", \"content_type\", \"bod
                        (headers, content_type and endpoint may be missing)
             and out:   {\"id\", \"kind\", \"grpc_status\", \"retryable\", \"retry_after_s\", \"reason\", \"model\",
                         \"quota\": [{\"metric\", \"id\", \"dimension\", \"period\", \"limit\", \"model\"}],
-                        \"remedy\", \"docs\"}; kind is null for a good answer
+                        \"remedy\", \"docs\", \"successor\"}; kind is null for a good answer
 ";
 
 struct Args {

@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 
+use http::StatusCode;
 use serde_json::{Value, json};
-use tower_gemini::Verdict;
 use tower_gemini::retry::RetryPolicy;
 use tower_gemini::verdict::Alternative;
+use tower_gemini::{Kind, Verdict};
 
 use crate::read::{self, Pasted};
 
@@ -19,7 +20,16 @@ pub(crate) fn json_line(line: &[u8]) -> String {
 }
 
 fn judge(pasted: &Pasted) -> Verdict {
-    Verdict::from_parts(pasted.status, &pasted.headers, pasted.body.clone())
+    let judge = |status| Verdict::from_parts(status, &pasted.headers, pasted.body.clone());
+    let verdict = judge(pasted.status);
+    // Without a status in the input, what is no answer is read as an error, in which a body may stand anywhere.
+    if pasted.assumed && verdict.kind() == Some(Kind::Unknown) {
+        let error = judge(StatusCode::INTERNAL_SERVER_ERROR);
+        if error.kind() != Some(Kind::Internal) || error.grpc_code().is_some() {
+            return error;
+        }
+    }
+    verdict
 }
 
 fn explain(id: Value, verdict: &Verdict) -> Value {
@@ -49,6 +59,7 @@ fn explain(id: Value, verdict: &Verdict) -> Value {
         "quota": quota,
         "remedy": verdict.kind().map(|kind| kind.remedy()),
         "docs": verdict.docs(),
+        "successor": verdict.retired().and_then(|retired| retired.successor),
     })
 }
 
@@ -80,6 +91,10 @@ fn write_prose(out: &mut String, pasted: &Pasted, verdict: &Verdict) -> std::fmt
     line("message", message.lines().next().unwrap_or_default())?;
     line("reason", verdict.reason().unwrap_or_default())?;
     line("model", verdict.model().unwrap_or_default())?;
+    if let Some(retired) = verdict.retired() {
+        let instead = retired.successor.map(|name| format!("; use {name}")).unwrap_or_default();
+        line("retired", &format!("on {}{instead}", retired.since))?;
+    }
     for violation in verdict.quota() {
         let limit = violation.limit().map_or("not named".into(), |limit| limit.to_string());
         let name = violation.id().or(violation.metric()).unwrap_or("a quota without a name");

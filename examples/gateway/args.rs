@@ -20,7 +20,7 @@ Usage: gateway [OPTIONS]
   --requests-per-minute N  the quota of each model         [none, learnt]
   --tokens-per-minute N    the same, in input tokens       [none, learnt]
   --requests-per-day N     the same, until midnight Pacific       [none]
-  --attempts N             in all, the first included, 1 to 100      [3]
+  --attempts N             in all, the first included, 1 to 100      [5]
   --deadline SECONDS       for all attempts and waits together     [120]
   --breaker-open SECONDS   how long a circuit stays open at first    [2]
   --fallback A=B,C         ask B, then C, where A cannot answer, and say so
@@ -209,7 +209,7 @@ impl Draft {
             requests_per_minute: self.requests_per_minute.or(other.requests_per_minute),
             tokens_per_minute: self.tokens_per_minute.or(other.tokens_per_minute),
             requests_per_day: self.requests_per_day.or(other.requests_per_day),
-            attempts: self.attempts.or(other.attempts).unwrap_or(3),
+            attempts: self.attempts.or(other.attempts).unwrap_or(5),
             deadline: self.deadline.or(other.deadline).unwrap_or(Duration::from_secs(120)),
             breaker_open: self.breaker_open.or(other.breaker_open).unwrap_or(Duration::from_secs(2)),
             fallback: if self.fallback.is_empty() { other.fallback } else { self.fallback },
@@ -265,7 +265,7 @@ fn chain(source: &str, text: &str) -> Result<Chain, String> {
     });
     let chain = parsed.ok_or_else(|| {
         format!(
-            "{source} must be a model and those that stand in for it, such as gemini-2.5-pro=gemini-2.5-flash"
+            "{source} must be a model and those that stand in for it, such as gemini-3.8-flash=gemini-3.5-flash-lite"
         )
     })?;
     let mut names = vec![&chain.model];

@@ -3,7 +3,7 @@
 //! ```text
 //! cargo run --release --example gateway --features sim -- --simulate
 //! curl -d '{"contents":[{"parts":[{"text":"Hello"}]}]}' \
-//!     http://127.0.0.1:8080/v1beta/models/gemini-2.5-flash:generateContent
+//!     http://127.0.0.1:8080/v1beta/models/gemini-3.5-flash-lite:generateContent
 //! ```
 //!
 //! Without `--simulate` it speaks to Google. Point an SDK's base URL at it and turn the SDK's own retries off. Every path

@@ -51,7 +51,7 @@ pub(crate) fn stack(
 ) -> Result<(Stack, Handles), ConfigError> {
     let told = || Arc::clone(observer);
     let stack = Preset::gateway().observer(told()).stack();
-    let budget = Budget::new(100, 0.5)?;
+    let budget = Budget::default();
     let retry = stack.get_retry().policy().to_builder();
     let retry = retry.attempts(settings.attempts).deadline(settings.deadline).budget(budget.clone());
     let quotas =

@@ -18,7 +18,7 @@ Usage: quickstart [--simulate]
        quickstart [OPTIONS] [PROMPT WORDS...]
 
   --simulate           the simulation, also when a key is set
-  --model NAME         which model to ask           [gemini-2.5-flash]
+  --model NAME         which model to ask           [gemini-3.5-flash-lite]
   --prompt TEXT        what to ask, or as words after the options
   --stream             print the answer as it comes
   --deadline SECONDS   for all attempts and waits together       [120]
@@ -32,7 +32,7 @@ URL, and never printed. Exit code: 0 done, 1 failed, 2 wrong usage.
 ";
 
 const BASE_URL: &str = "https://generativelanguage.googleapis.com";
-const MODEL: &str = "gemini-2.5-flash";
+const MODEL: &str = "gemini-3.5-flash-lite";
 const PROMPT: &str = "Say hello in one short sentence.";
 const NO_KEY: &str = "there is no key to ask with: set GEMINI_API_KEY (get one at \
     https://aistudio.google.com/apikey), name another endpoint with --base-url, or use no options for the simulation";

@@ -26,8 +26,8 @@ use super::record::{Failed, Phase, Recorder, Request, Run};
 
 const REQUESTS: u64 = 120;
 const EVERY: Duration = Duration::from_millis(125);
-const FLASH: &str = "gemini-2.5-flash";
-const PRO: &str = "gemini-2.5-pro";
+const FLASH: &str = "gemini-3.5-flash-lite";
+const PRO: &str = "gemini-3.8-flash";
 /// Asked once, by the request that is malformed.
 const LITE: &str = "gemini-2.5-flash-lite";
 const MALFORMED: u64 = 66;
@@ -76,7 +76,7 @@ const PHASES: [Phase; 6] = [
         from: 12_500,
         to: 15_000,
         refuses: true,
-        what: "gemini-2.5-pro: this day's quota is spent",
+        what: "gemini-3.8-flash: this day's quota is spent",
     },
 ];
 

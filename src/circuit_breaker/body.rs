@@ -27,7 +27,7 @@ impl OnEnd for Watch {
     #[inline]
     fn on_end(self, end: End) {
         let signal = self.guard.signals().of_end(end, self.status);
-        self.guard.report(signal, None);
+        let _ = self.guard.report(signal, None);
     }
 }
 

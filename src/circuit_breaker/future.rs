@@ -11,11 +11,12 @@ use tower_service::Service;
 use super::body::{CircuitBody, Watch};
 use super::error::CircuitOpen;
 use super::key::{Guard, Key};
-use crate::error::BoxError;
+use crate::blame::Caller;
+use crate::error::{BoxError, FailedProbe, ProbeFailed};
 use crate::held;
 use crate::order::{self, Part};
 use crate::tail::Told;
-use crate::verdict::Verdict;
+use crate::verdict::{Signal, Verdict};
 
 pin_project! {
     /// The future of [`CircuitBreaker`](super::CircuitBreaker).
@@ -47,6 +48,7 @@ pub(super) struct Asking<S, B> {
     pub(super) ready: bool,
     pub(super) request: Request<B>,
     pub(super) key: Arc<Key>,
+    pub(super) caller: Caller,
 }
 
 impl<S, B, F> fmt::Debug for ResponseFuture<S, B, F> {
@@ -87,7 +89,7 @@ where
                     let waiting = asking.as_mut().expect("polled after it was ready");
                     if !waiting.ready {
                         // The inner service is asked only if its readiness may be of use.
-                        if let Some(refusal) = waiting.key.refuse() {
+                        if let Some(refusal) = waiting.key.refuse(waiting.caller) {
                             state.set(State::Refused { refusal: Some(refusal) });
                             continue;
                         }
@@ -95,7 +97,7 @@ where
                         waiting.ready = true;
                     }
                     // The place is taken here and not before: nothing is waited for from here to the call.
-                    match waiting.key.admit() {
+                    match waiting.key.admit(waiting.caller) {
                         Ok(guard) => {
                             let Asking { mut service, request, .. } = asking.take().expect("it is there");
                             let future = service.call(request);
@@ -115,6 +117,11 @@ fn headed<RB: Body>(response: &mut Response<RB>, guard: Option<Guard>) -> Told<W
     let Some(mut guard) = guard else { return Told::nobody() };
     guard.headed();
     if let Some(cell) = Verdict::good(response) {
+        if guard.is_probe() {
+            // The server is back. How long the answer is has nothing to do with it.
+            let _ = guard.report(Signal::Success, None);
+            return Told::nobody();
+        }
         return Told::of_good(response, cell.cloned(), Watch { guard, status: response.status() });
     }
     report_failure(response, guard);
@@ -127,7 +134,9 @@ fn report_failure<RB>(response: &mut Response<RB>, guard: Guard) {
     let verdict = Verdict::of(response);
     let hint = verdict.server_delay().map(|delay| delay.at_least());
     let signal = guard.signals().of_verdict(&verdict);
-    guard.report(signal, hint);
+    if let Some(until) = guard.report(signal, hint) {
+        FailedProbe::mark(response, until);
+    }
 }
 
 #[cold]
@@ -135,6 +144,8 @@ fn report_error(error: BoxError, guard: Option<Guard>) -> BoxError {
     let Some(mut guard) = guard else { return error };
     guard.headed();
     let signal = guard.signals().of_error(error.as_ref());
-    guard.report(signal, None);
-    error
+    match guard.report(signal, None) {
+        Some(until) => Box::new(ProbeFailed::new(until, error)),
+        None => error,
+    }
 }

@@ -26,7 +26,8 @@ use super::Nanos;
 use super::error::Why;
 use super::state::{Admission, Change, Denial, Machine, Pass};
 use super::transition::Cause;
-use crate::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lock};
+use crate::blame::Caller;
+use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lock};
 
 const PENDING: u64 = 0xff;
 const FREE: u64 = 1 << 8;
@@ -35,11 +36,16 @@ const EVEN: u64 = 1 << 9;
 /// How many successes are counted at once. At most 256.
 const BATCH: u64 = 8;
 
+/// Everybody. No caller has this number: they are odd, or 0 without a label.
+const ALL: Caller = Caller::MAX - 1;
+
 /// Changes that are remembered per circuit.
 const HISTORY: usize = 16;
 
 pub(super) struct Gate {
     word: AtomicU64,
+    /// Calls that were let through.
+    started: AtomicU32,
     /// [`Machine::shut`], so that a request is turned away without the lock, too.
     shut: AtomicU64,
     /// Since when, with the cause in the last four bits: sixteen nanoseconds more or less.
@@ -47,6 +53,8 @@ pub(super) struct Gate {
     /// Read beside `shut` and not together with it: in the instant of a change the two may speak of different
     /// openings. Only the text of an error depends on it.
     opened: AtomicU64,
+    /// Whom `shut` turns away: a caller, or [`ALL`]. Beside it as well.
+    shut_for: AtomicU64,
     inside: Mutex<Inside>,
 }
 
@@ -66,8 +74,10 @@ impl Gate {
     pub(super) fn new(machine: Machine, is_observed: bool) -> Self {
         Self {
             word: AtomicU64::new(word_of(&machine)),
+            started: AtomicU32::new(0),
             shut: AtomicU64::new(machine.shut()),
             opened: AtomicU64::new(0),
+            shut_for: AtomicU64::new(ALL),
             inside: Mutex::new(Inside {
                 machine,
                 history: VecDeque::new(),
@@ -83,23 +93,37 @@ impl Gate {
     #[inline]
     pub(super) fn admit_free(&self) -> Option<Pass> {
         let word = self.word.load(Ordering::Relaxed);
-        (word & FREE != 0).then_some(Pass { generation: generation(word), ticket: 0 })
+        if word & FREE == 0 {
+            return None;
+        }
+        Some(Pass { generation: generation(word), ticket: 0, number: self.next_number() })
+    }
+
+    /// Relaxed: numbers are only compared, and a call that starts at the same time as another may have either's.
+    #[inline]
+    fn next_number(&self) -> u32 {
+        self.started.fetch_add(1, Ordering::Relaxed)
     }
 
     /// A denial, where that needs no lock.
     #[inline]
-    pub(super) fn deny_shut(&self, now: Nanos) -> Option<Denial> {
+    pub(super) fn deny_shut(&self, now: Nanos, caller: Caller) -> Option<Denial> {
         let until = self.shut.load(Ordering::Relaxed);
-        (now < until).then(|| {
+        let shut_for = self.shut_for.load(Ordering::Relaxed);
+        (now < until && (shut_for == ALL || shut_for == caller)).then(|| {
             let (since, cause) = unpack(self.opened.load(Ordering::Relaxed));
             Denial { until, since: since.min(now), why: Why::Opened(cause) }
         })
     }
 
     /// Decides with the lock. Whether there is something to tell comes second.
-    pub(super) fn admit(&self, now: Nanos, unwell: &AtomicUsize) -> (Admission, bool) {
+    pub(super) fn admit(&self, now: Nanos, caller: Caller, unwell: &AtomicUsize) -> (Admission, bool) {
         let mut inside = self.enter(now, unwell);
-        let (admission, change) = inside.machine.admit(now);
+        let (mut admission, change) = inside.machine.admit(now, caller);
+        if let Ok(Some(pass)) = &mut admission {
+            // Not of one that is turned away.
+            pass.number = self.next_number();
+        }
         (admission, inside.note(change))
     }
 
@@ -109,8 +133,8 @@ impl Gate {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
             if generation(word) != pass.generation {
-                // Of another age: nothing to count.
-                return true;
+                // Of another age: nothing to count, unless it is of an outage that lasts and that does not bind it.
+                return word & (FREE | EVEN) != 0;
             }
             if word & EVEN == 0 || word & PENDING >= BATCH - 1 {
                 return false;
@@ -223,6 +247,7 @@ impl Drop for Entered<'_> {
     fn drop(&mut self) {
         let machine = &self.inside.machine;
         let (word, shut) = (word_of(machine), machine.shut());
+        self.gate.shut_for.store(machine.shut_for().unwrap_or(ALL), Ordering::Relaxed);
         self.gate.opened.store(pack(machine.since(), machine.cause()), Ordering::Relaxed);
         self.gate.shut.store(shut, Ordering::Relaxed);
         self.gate.word.store(word, Ordering::Relaxed);

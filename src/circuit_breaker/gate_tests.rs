@@ -38,9 +38,9 @@ impl Circuit {
 
     /// What the layer does before it sends.
     fn admit(&self, now: Nanos) -> Option<Pass> {
-        self.gate.admit_free().or_else(|| match self.gate.deny_shut(now) {
+        self.gate.admit_free().or_else(|| match self.gate.deny_shut(now, 0) {
             Some(_) => None,
-            None => self.gate.admit(now, &self.unwell).0.ok().flatten(),
+            None => self.gate.admit(now, 0, &self.unwell).0.ok().flatten(),
         })
     }
 
@@ -48,7 +48,7 @@ impl Circuit {
         let quiet = mark == Mark::Success && pass.ticket == 0 && self.gate.succeed_quietly(pass);
         if !quiet {
             let settle =
-                |machine: &mut Machine, _: &_| ((), machine.settle(now, pass, mark, false, 0, || 0.5));
+                |machine: &mut Machine, _: &_| ((), machine.settle(now, pass, 0, mark, false, 0, || 0.5));
             self.gate.with(now, &self.unwell, settle);
         }
     }
@@ -87,7 +87,7 @@ impl Circuit {
     }
 }
 
-const FAILED: Mark = Mark::Failure { hard: true };
+const FAILED: Mark = Mark::Failure;
 
 #[cfg(not(tower_gemini_loom))]
 mod threads {
@@ -175,12 +175,12 @@ mod threads {
     fn a_rejection_without_the_lock_says_what_the_circuit_says() {
         let circuit = Circuit::new();
         let until = circuit.trip();
-        let quick = circuit.gate.deny_shut(until - 1).expect("it is open");
-        let (exact, _) = circuit.gate.admit(until - 1, &circuit.unwell);
+        let quick = circuit.gate.deny_shut(until - 1, 0).expect("it is open");
+        let (exact, _) = circuit.gate.admit(until - 1, 0, &circuit.unwell);
         assert_eq!((quick.until, Err(quick)), (until, exact));
-        assert_eq!(circuit.gate.deny_shut(until), None);
+        assert_eq!(circuit.gate.deny_shut(until, 0), None);
         circuit.gate.with(0, &circuit.unwell, |machine, _| ((), machine.set_mode(0, Mode::ForcedOpen)));
-        assert_eq!(circuit.gate.deny_shut(until).map(|denial| denial.until), Some(NEVER));
+        assert_eq!(circuit.gate.deny_shut(until, 0).map(|denial| denial.until), Some(NEVER));
         circuit.gate.retire(&circuit.unwell);
         assert_eq!(circuit.unwell.load(Ordering::Relaxed), 0);
     }

@@ -8,7 +8,7 @@ use super::error::CircuitOpen;
 use super::key::{Key, Shared};
 use super::state::{Change, Machine};
 use super::transition::{CircuitState, Mode, Transition};
-use crate::target::{Target, TargetKey};
+use crate::target::{KeyLabel, Target, TargetKey};
 
 /// The circuits of a layer, to look at and to act on. Made by
 /// [`CircuitBreakerLayer::handle`](super::CircuitBreakerLayer::handle).
@@ -33,6 +33,9 @@ pub struct Circuit {
     pub since: Instant,
     /// Of an open circuit: when it lets a probe through. `None` while nobody knows.
     pub until: Option<Instant>,
+    /// Of an open or half-open circuit: all failures for which it opened are of the requests of one
+    /// [`KeyLabel`] (or of those without one), so it turns away only those, and everybody else's go through.
+    pub is_one_callers: bool,
     /// The calls a second are limited, after an outage.
     pub ramping: bool,
     /// Calls in the window.
@@ -77,9 +80,10 @@ impl Circuits {
     pub(crate) fn turns_away(&self, target: &Target<'_>) -> Option<Box<CircuitOpen>> {
         let key = self.shared.keyed.peek(&self.shared.key_of(target))?;
         let now = key.common.now();
+        let caller = target.label().map_or(0, KeyLabel::caller);
         let look = |machine: &mut Machine, _: &_| {
             // Behind a circuit that has closed a request waits for milliseconds.
-            let denial = if machine.is_ramping(now) { None } else { machine.refuse(now) };
+            let denial = if machine.is_ramping(now) { None } else { machine.refuse(now, caller) };
             (denial, None)
         };
         let (denial, _) = key.gate.with(now, &key.common.unwell, look);
@@ -144,6 +148,7 @@ fn look(key: &Key) -> Circuit {
             mode: machine.mode(),
             since: common.instant(machine.since()),
             until: machine.until().map(|until| common.instant(until)),
+            is_one_callers: machine.is_one_callers(),
             ramping: machine.is_ramping(now),
             calls: counts.calls,
             failures: counts.failures,

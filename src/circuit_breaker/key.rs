@@ -11,6 +11,7 @@ use super::gate::Gate;
 use super::state::{Change, Denial, Machine, Mark, NEVER, Pass, Rules};
 use super::transition::Transition;
 use super::{Nanos, nanos};
+use crate::blame::Caller;
 use crate::event::{Event, Observed};
 use crate::keyed::{Keyed, Need, State};
 use crate::rng::Chance;
@@ -117,35 +118,34 @@ impl Key {
     }
 
     /// Decides about a call that is about to be sent. `None` goes through and counts nothing.
-    pub(super) fn admit(self: &Arc<Self>) -> Result<Option<Guard>, Box<CircuitOpen>> {
+    pub(super) fn admit(self: &Arc<Self>, caller: Caller) -> Result<Option<Guard>, Box<CircuitOpen>> {
         if let Some(pass) = self.gate.admit_free() {
-            return Ok(Some(Guard::new(Arc::clone(self), pass)));
+            return Ok(Some(Guard::new(Arc::clone(self), pass, caller)));
         }
         let now = self.common.now();
-        let admission = match self.gate.deny_shut(now) {
+        let admission = match self.gate.deny_shut(now, caller) {
             Some(denial) => Err(denial),
             None => {
-                let (admission, news) = self.gate.admit(now, &self.common.unwell);
+                let (admission, news) = self.gate.admit(now, caller, &self.common.unwell);
                 self.tell(news);
                 admission
             }
         };
         match admission {
-            Ok(pass) => Ok(pass.map(|pass| Guard::new(Arc::clone(self), pass))),
+            Ok(pass) => Ok(pass.map(|pass| Guard::new(Arc::clone(self), pass, caller))),
             Err(denial) => Err(self.turned_away(denial)),
         }
     }
 
     /// Turns a call away where it is certain already that it may not go. Takes no place where it may.
-    pub(super) fn refuse(&self) -> Option<Box<CircuitOpen>> {
+    pub(super) fn refuse(&self, caller: Caller) -> Option<Box<CircuitOpen>> {
         if self.gate.admit_free().is_some() {
             return None;
         }
         let now = self.common.now();
-        let denial = self
-            .gate
-            .deny_shut(now)
-            .or_else(|| self.gate.with(now, &self.common.unwell, |machine, _| (machine.refuse(now), None)).0);
+        let denial = self.gate.deny_shut(now, caller).or_else(|| {
+            self.gate.with(now, &self.common.unwell, |machine, _| (machine.refuse(now, caller), None)).0
+        });
         denial.map(|denial| self.turned_away(denial))
     }
 
@@ -197,6 +197,7 @@ impl Drop for Key {
 pub(super) struct Guard {
     key: Arc<Key>,
     pass: Pass,
+    caller: Caller,
     /// When the call was sent, where slow calls matter.
     sent: Option<Instant>,
     slow: bool,
@@ -204,9 +205,15 @@ pub(super) struct Guard {
 
 impl Guard {
     #[inline]
-    pub(super) fn new(key: Arc<Key>, pass: Pass) -> Self {
+    pub(super) fn new(key: Arc<Key>, pass: Pass, caller: Caller) -> Self {
         let sent = key.common.slow.map(|_| time::now());
-        Self { key, pass, sent, slow: false }
+        Self { key, pass, caller, sent, slow: false }
+    }
+
+    /// Whether it is to find out if the server is back.
+    #[inline]
+    pub(super) const fn is_probe(&self) -> bool {
+        self.pass.is_probe()
     }
 
     pub(super) fn signals(&self) -> Signals {
@@ -226,37 +233,39 @@ impl Guard {
     }
 
     /// Counts what the call ended with; `hint` is the delay that the server asked for.
+    ///
+    /// Of a probe that failed: when the next one may go.
     #[inline]
-    pub(super) fn report(mut self, signal: Signal, hint: Option<Duration>) {
-        let pass = std::mem::replace(&mut self.pass, Pass { generation: 0, ticket: 0 });
+    pub(super) fn report(mut self, signal: Signal, hint: Option<Duration>) -> Option<Instant> {
+        let pass = std::mem::replace(&mut self.pass, Pass { generation: 0, ticket: 0, number: 0 });
         let ordinary = pass.ticket == 0;
         let quiet = match signal {
             Signal::Neutral => ordinary,
             Signal::Success => ordinary && !self.slow && self.key.gate.succeed_quietly(pass),
             _ => false,
         };
-        if !quiet {
-            self.settle(pass, signal, hint);
-        }
+        if quiet { None } else { self.settle(pass, signal, hint) }
     }
 
     #[cold]
-    fn settle(&self, pass: Pass, signal: Signal, hint: Option<Duration>) {
+    fn settle(&self, pass: Pass, signal: Signal, hint: Option<Duration>) -> Option<Instant> {
         let mark = match signal {
             Signal::Success => Mark::Success,
             // A timeout is the governor's business first. The circuit opens only when most calls end so, or all of a
             // row: then shrinking did not help, nobody shrinks, or the server is gone without a word.
-            Signal::Failure | Signal::Timeout => Mark::Failure { hard: true },
-            Signal::Soft => Mark::Failure { hard: false },
+            Signal::Failure | Signal::Timeout | Signal::Soft => Mark::Failure,
             Signal::Neutral => Mark::Neutral,
         };
         let common = &*self.key.common;
         let (hint, draw) = (hint.map_or(0, nanos), || common.chance.stream().unit());
         let now = common.now();
-        let settle =
-            |machine: &mut Machine, _: &_| ((), machine.settle(now, pass, mark, self.slow, hint, draw));
-        let ((), news) = self.key.gate.with(now, &common.unwell, settle);
+        let settle = |machine: &mut Machine, _: &_| {
+            let change = machine.settle(now, pass, self.caller, mark, self.slow, hint, draw);
+            (machine.until(), change)
+        };
+        let (until, news) = self.key.gate.with(now, &common.unwell, settle);
         self.key.tell(news);
+        until.filter(|_| pass.is_probe() && mark == Mark::Failure).map(|until| common.instant(until))
     }
 }
 

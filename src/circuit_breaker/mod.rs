@@ -1,8 +1,8 @@
 //! Stops asking a server that is down, and finds out when it is back: a circuit breaker per model.
 //!
-//! [`CircuitBreakerLayer`] counts how calls end. When most of them fail it opens: requests are turned away at once,
-//! without being sent, with the instant from which on it makes sense to come back. Then single probes ask whether the
-//! server is back, and when it is, those who waited are let through bit by bit.
+//! [`CircuitBreakerLayer`] counts how calls end. When all of them fail it opens: requests are turned away at once, without
+//! being sent, with the instant from which on it makes sense to come back. Then probes ask whether the server is back, and
+//! when it is, those who waited are let through at the rate from before the outage or less.
 //!
 //! # When to use it, and where
 //!
@@ -19,35 +19,54 @@
 //!
 //! | [`Signal`](crate::verdict::Signal) | closed | of a probe |
 //! |---|---|---|
-//! | success | counts, ends a row of failures | counts towards closing |
-//! | failure, timeout | counts as failed, lengthens the row | opens the circuit again |
-//! | soft | counts as failed, leaves the row as it is | opens the circuit again |
+//! | success | counts, ends a row of failures that began before it | closes the circuit |
+//! | failure, timeout, soft | counts as failed, lengthens the row | opens the circuit again |
 //! | neutral, or dropped by the caller | counts nothing | counts nothing; its place is free again |
 //!
-//! An answer is judged at the end of its body: a stream that dies half-way is a failure. An error's body is judged by its
-//! verdict at once. Whoever only reads heads and drops every body tells the circuit nothing of successes.
+//! An answer is judged at the end of its body: a stream that dies half-way is a failure. Of a probe the head of a good
+//! answer is enough. An error's body is judged by its verdict at once. Whoever only reads heads and drops every body tells
+//! the circuit nothing of successes. To leave timeouts out, see [`classify_with`](CircuitBreakerBuilder::classify_with).
 //!
-//! **Timeouts** count like failures. They are first of all the business of a concurrency limit, which shrinks at the
-//! first of them; the circuit opens only when most of the calls of half a minute end so, or 13 in a row. Then
-//! shrinking did not help, or there is nobody to shrink, or the server is gone without a word. To leave them out,
-//! see [`classify_with`](CircuitBreakerBuilder::classify_with).
+//! # Evidence
+//!
+//! A circuit opens on a **row** of 20 failures, or on a **share** of 0.95 of at least 20 calls in 30 s, beyond what chance
+//! explains. Calls are numbered as they start. A server refuses at once and answers in a minute, so of the calls that have
+//! ended most may have failed although most of those that have started will succeed: row and share count only where they
+//! are at least four of five of the calls that started in their range, and a success of a call that began before the row
+//! does not end it.
+//!
+//! **False alarms.** Where each call fails independently with probability `p`, a row of 20 comes once in
+//! `(p^-20 - 1) / (1 - p)` calls: in 2.1 million at 0.5, 68,000 at 0.6, 4,200 at 0.7, 429 at 0.8. It then lasts until the
+//! first probe that succeeds.
+//!
+//! **A full outage** that is answered at once lasts 20 calls unseen, however many went well before: 1 s at 20 calls a
+//! second, 200 s at one in 10 s.
+//!
+//! **Blame.** If all failures of the row are of one [`KeyLabel`](crate::KeyLabel), the open circuit turns away only the
+//! requests of that label (requests without one are one caller): [`Circuit::is_one_callers`]. Others go through; a success
+//! of theirs closes it, without a ramp, and five failures of theirs make it everybody's.
+//!
+//! # Probes
+//!
+//! Up to four at once, each an open time after the one before. Each that fails or hangs lengthens the open time; all of it
+//! is forgotten when the circuit closes. One success closes. So does a probe that has not failed within
+//! `2 * (4 * t + 100 ms)`, `t` being the longest in which a probe of this outage failed ([`Cause::ProbeOutlasts`]). A failed
+//! probe is marked ([`ProbeFailed`](crate::error::ProbeFailed)), so that the [retry layer](crate::retry) outside counts
+//! neither an attempt nor a token for it.
 //!
 //! # Defaults
 //!
 //! | setting | default |
 //! |---|---|
-//! | [`failure_share`](CircuitBreakerBuilder::failure_share), [`min_calls`](CircuitBreakerBuilder::min_calls), [`window`](CircuitBreakerBuilder::window) | opens when clearly more than 0.5 of at least 20 calls in 30 s failed: 14 of 20, 31 of 50, 111 of 200 |
-//! | [`consecutive_failures`](CircuitBreakerBuilder::consecutive_failures) | or 13 in a row |
+//! | [`consecutive_failures`](CircuitBreakerBuilder::consecutive_failures) | opens at 20 in a row |
+//! | [`failure_share`](CircuitBreakerBuilder::failure_share), [`min_calls`](CircuitBreakerBuilder::min_calls), [`window`](CircuitBreakerBuilder::window) | or when clearly more than 0.95 of at least 20 calls in 30 s failed: 20 of 20, 195 of 200, 961 of 1000 |
 //! | [`slow_calls`](CircuitBreakerBuilder::slow_calls) | do not matter |
-//! | [`open_time`](CircuitBreakerBuilder::open_time), [`open_time_factor`](CircuitBreakerBuilder::open_time_factor) | 2 s, × 1.5 after each failed probe, at most 15 s; spread by 20 % either way; one step back for each 30 s closed |
+//! | [`open_time`](CircuitBreakerBuilder::open_time), [`open_time_factor`](CircuitBreakerBuilder::open_time_factor) | 0.5 s, × 1.06 after each probe that fails or hangs, at most 10 s; spread by 20 % either way; forgotten at closing |
 //! | [`max_server_delay`](CircuitBreakerBuilder::max_server_delay) | a later instant that the server names counts, up to 300 s |
-//! | [`probes`](CircuitBreakerBuilder::probes), [`probe_lease`](CircuitBreakerBuilder::probe_lease) | one at a time, lost after 120 s |
-//! | [`probe_successes`](CircuitBreakerBuilder::probe_successes) | 2 close it, one failure opens it |
-//! | [`ramp`](CircuitBreakerBuilder::ramp) | 30 s: from 10 calls a second, or a quarter of those before the outage, doubling every 7.5 s; back by a second for each failure, forward by half of one for each success after it |
+//! | [`probes`](CircuitBreakerBuilder::probes), [`probe_lease`](CircuitBreakerBuilder::probe_lease) | 4 at a time, each lost after 120 s |
+//! | [`probe_successes`](CircuitBreakerBuilder::probe_successes) | 1 closes it, one failure opens it |
+//! | [`ramp`](CircuitBreakerBuilder::ramp) | 20 s: from 100, 50 or 25 % of the calls a second before an outage of less than 30 s, less than 90 s, or more; at least 10; doubling every 5 s; back by a second for each failure, forward by half of one for each success after it |
 //! | [`key_by`](CircuitBreakerBuilder::key_by), [`max_keys`](CircuitBreakerBuilder::max_keys) | surface, model, project and location; 1024, beyond it the one that is needed least is dropped |
-//!
-//! However many calls went well before, a full outage opens the circuit with its thirteenth failure: old successes do not
-//! have to be outnumbered.
 //!
 //! # Errors
 //!

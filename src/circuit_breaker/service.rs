@@ -9,6 +9,7 @@ use tower_service::Service;
 use super::body::CircuitBody;
 use super::future::{Asking, ResponseFuture, State};
 use super::key::{Guard, Key, Shared};
+use crate::blame::{Caller, caller};
 use crate::error::BoxError;
 use crate::keyed::Memo;
 
@@ -50,9 +51,9 @@ impl<S> CircuitBreaker<S> {
 impl<S: Clone> CircuitBreaker<S> {
     /// For a request that is turned away, or that must be decided about when it is sent.
     #[inline(never)]
-    fn ask<B, F>(&mut self, key: Arc<Key>, request: Request<B>) -> ResponseFuture<S, B, F> {
+    fn ask<B, F>(&mut self, key: Arc<Key>, request: Request<B>, caller: Caller) -> ResponseFuture<S, B, F> {
         let ready = std::mem::take(&mut self.ready);
-        if let Some(refusal) = key.refuse() {
+        if let Some(refusal) = key.refuse(caller) {
             if ready {
                 // Its reservation goes back: nobody's slot is held while the circuit is open.
                 self.inner = self.inner.clone();
@@ -62,7 +63,9 @@ impl<S: Clone> CircuitBreaker<S> {
         // The instance that was polled ready goes with the call.
         let service = self.inner.clone();
         let service = if ready { std::mem::replace(&mut self.inner, service) } else { service };
-        ResponseFuture { state: State::Asking { asking: Some(Asking { service, ready, request, key }) } }
+        ResponseFuture {
+            state: State::Asking { asking: Some(Asking { service, ready, request, key, caller }) },
+        }
     }
 }
 
@@ -111,13 +114,14 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let shared = &*self.shared;
         let key = shared.keyed.of_request(&mut self.memo, &request, |target| shared.of_target(target));
+        let caller = caller(&request);
         if self.ready {
             if let Some(pass) = key.gate.admit_free() {
                 self.ready = false;
-                let guard = Some(Guard::new(key, pass));
+                let guard = Some(Guard::new(key, pass, caller));
                 return ResponseFuture { state: State::Called { future: self.inner.call(request), guard } };
             }
         }
-        self.ask(key, request)
+        self.ask(key, request, caller)
     }
 }

@@ -7,8 +7,9 @@
 use super::error::Why;
 use super::ramp::Ramp;
 use super::transition::{Cause, CircuitState, Mode};
-use super::window::{Counts, Window};
+use super::window::{Counts, Range, Window};
 use super::{MAX_PROBES, Nanos, SECOND};
+use crate::blame::{Caller, Witness};
 
 /// Every number that the rules depend on. Checked by the builder.
 #[derive(Clone, Copy, Debug)]
@@ -37,20 +38,34 @@ const JITTER: f64 = 0.2;
 /// Calls a second at the beginning of a ramp, at the least.
 const RAMP_START: f64 = 10.0;
 
-/// The share of the calls a second before the outage with which a ramp begins, if that is more.
-const RAMP_SHARE: f64 = 0.25;
+/// The share of the calls a second before the outage with which a ramp begins, if that is more, by the longest outage
+/// that it is for: the longer it was, the more wait, and the colder the server may be.
+const RAMP_SHARES: [(Nanos, f64); 3] = [(30 * SECOND, 1.0), (90 * SECOND, 0.5), (Nanos::MAX, 0.25)];
+
+/// How many failures in a row of other callers show that it is not the one caller's fault for which a circuit is open.
+const OTHERS: u32 = 5;
 
 /// After so many windows without a call, what is known of a server is no longer worth keeping.
 const STALE_WINDOWS: u64 = 10;
+
+/// What is added to the time in which probes fail, against the noise of networks and timers.
+const GRAIN: Nanos = SECOND / 10;
+
+/// See [`Machine::promise`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Promise {
+    None,
+    /// It has lasted longer than those that failed: others may try as well.
+    Made,
+    /// It has lasted much longer: the circuit closes.
+    Kept,
+}
 
 /// What one call ended with, as the circuit sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mark {
     Success,
-    /// A soft one counts for the share and not for the row.
-    Failure {
-        hard: bool,
-    },
+    Failure,
     Neutral,
 }
 
@@ -60,6 +75,14 @@ pub(super) struct Pass {
     pub(super) generation: u32,
     /// Of a probe's lease; 0 for any other call.
     pub(super) ticket: u32,
+    /// Of the call, in the order in which calls start. Wraps.
+    pub(super) number: u32,
+}
+
+impl Pass {
+    pub(super) const fn is_probe(self) -> bool {
+        self.ticket != 0
+    }
 }
 
 /// A call that was turned away.
@@ -91,14 +114,24 @@ pub(super) struct Change {
 #[derive(Clone, Copy, Debug)]
 struct Lease {
     ticket: u32,
+    since: Nanos,
     ends: Nanos,
+    /// It has lengthened the open time.
+    struck: bool,
 }
 
 #[derive(Clone, Debug)]
 enum Phase {
-    Closed { ramp: Option<Ramp> },
-    Open { until: Nanos },
-    HalfOpen { leases: [Option<Lease>; MAX_PROBES], good: u32 },
+    Closed {
+        ramp: Option<Ramp>,
+    },
+    Open {
+        until: Nanos,
+    },
+    /// The next probe may go at `next`, beside those under way.
+    HalfOpen {
+        next: Nanos,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -112,10 +145,26 @@ pub(super) struct Machine {
     /// Why the phase was entered.
     cause: Cause,
     window: Window,
-    /// Hard failures in a row.
+    /// Failures in a row.
     row: u32,
-    /// The exponent of the next open time.
+    /// Whose they are.
+    witness: Witness,
+    /// The numbers of the calls that they began with and have come to.
+    range: Range,
+    /// Whom an open circuit binds.
+    bound: Witness,
+    /// Failures in a row of those whom it does not bind.
+    others: u32,
+    /// The exponent of the next open time: probes of this outage that have failed or hang.
     strikes: u32,
+    /// When the outage began, and the generation that it began with.
+    down: Nanos,
+    outage: u32,
+    /// Probes under way, and those that succeeded in this outage.
+    leases: [Option<Lease>; MAX_PROBES],
+    good: u32,
+    /// The longest that a probe of this outage took to fail.
+    fails_in: Option<Nanos>,
     /// Calls a second before the outage.
     busy: f64,
     /// Tickets handed out.
@@ -136,7 +185,16 @@ impl Machine {
             cause: Cause::ByHand,
             window: Window::new(rules.window),
             row: 0,
+            witness: Witness::Nobody,
+            range: Range::default(),
+            bound: Witness::Nobody,
+            others: 0,
             strikes: 0,
+            down: now,
+            outage: 0,
+            leases: [None; MAX_PROBES],
+            good: 0,
+            fails_in: None,
             busy: 0.0,
             tickets: 0,
             denied: 0,
@@ -146,21 +204,52 @@ impl Machine {
     }
 
     /// Whether this call may go. It may be the one that finds the open time over.
-    pub(super) fn admit(&mut self, now: Nanos) -> (Admission, Option<Change>) {
+    ///
+    /// Its number is for the caller to give.
+    pub(super) fn admit(&mut self, now: Nanos, caller: Caller) -> (Admission, Option<Change>) {
         self.touched = self.touched.max(now);
         let mut change = None;
-        if let Phase::Open { until } = self.phase {
-            if now >= until && until != NEVER {
-                let phase = Phase::HalfOpen { leases: [None; MAX_PROBES], good: 0 };
-                change = Some(self.enter(now, phase, Cause::OpenTimeOver));
+        if !self.binds(caller) {
+            return (Ok(Some(Pass { generation: self.generation, ticket: 0, number: 0 })), change);
+        }
+        // One change at the most: each is told.
+        match self.phase {
+            Phase::Open { until } if now < until || until == NEVER => {}
+            _ if self.promise(now) >= Promise::Kept => {
+                change = Some(self.close(now, Cause::ProbeOutlasts));
             }
+            Phase::Open { .. } => {
+                change = Some(self.enter(now, Phase::HalfOpen { next: now }, Cause::OpenTimeOver));
+            }
+            Phase::Closed { .. } | Phase::HalfOpen { .. } => {}
         }
         let ticket = match self.reserve(now) {
             Ok(ticket) => ticket,
             Err(_) if self.mode == Mode::ObserveOnly => return (Ok(None), change),
             Err(denial) => return (Err(denial), change),
         };
-        (Ok(Some(Pass { generation: self.generation, ticket })), change)
+        (Ok(Some(Pass { generation: self.generation, ticket, number: 0 })), change)
+    }
+
+    /// Whether this caller's requests are turned away while the circuit is open.
+    fn binds(&self, caller: Caller) -> bool {
+        matches!(self.phase, Phase::Closed { .. }) || self.bound.binds(caller)
+    }
+
+    /// What the oldest probe under way lets expect: a server that refuses does so at once, and one that is at work on a
+    /// probe for longer than that is back. An answer may take a minute; who waits for it may miss all of the time in which
+    /// the server is up.
+    fn promise(&self, now: Nanos) -> Promise {
+        let oldest =
+            self.leases.iter().flatten().filter(|lease| lease.ends > now).map(|lease| lease.since).min();
+        // A closed circuit has no leases.
+        let (Some(fails_in), Some(oldest)) = (self.fails_in, oldest) else { return Promise::None };
+        let unit = fails_in.saturating_mul(4).saturating_add(GRAIN);
+        match now.saturating_sub(oldest) {
+            age if self.rules.successes > 1 || age < unit => Promise::None,
+            age if age < unit.saturating_mul(2) => Promise::Made,
+            _ => Promise::Kept,
+        }
     }
 
     fn reserve(&mut self, now: Nanos) -> Result<u32, Denial> {
@@ -173,20 +262,25 @@ impl Machine {
                 0
             }
             Phase::Open { .. } => unreachable!("it denies, or it was half-opened before"),
-            Phase::HalfOpen { leases, .. } => {
+            Phase::HalfOpen { .. } => {
                 // Zero is no ticket.
                 self.tickets = self.tickets.checked_add(1).unwrap_or(1);
-                let lease = Lease { ticket: self.tickets, ends: now.saturating_add(self.rules.lease) };
-                let free = leases.iter_mut().find(|slot| slot.is_none_or(|lease| lease.ends <= now));
+                let ends = now.saturating_add(self.rules.lease);
+                // One that hangs does not keep the others from finding out; it counts as one that failed.
+                let struck = self.strike();
+                let lease = Lease { ticket: self.tickets, since: now, ends, struck };
+                let free = self.leases.iter_mut().find(|slot| slot.is_none_or(|lease| lease.ends <= now));
                 *free.expect("it does not deny, so a place is free") = Some(lease);
+                let next = now.saturating_add(self.open_time(0.5));
+                self.phase = Phase::HalfOpen { next };
                 self.tickets
             }
         })
     }
 
     /// Turns a call away where it is certain already that it may not go, and takes no place where it may.
-    pub(super) fn refuse(&mut self, now: Nanos) -> Option<Denial> {
-        if self.mode == Mode::ObserveOnly { None } else { self.deny(now) }
+    pub(super) fn refuse(&mut self, now: Nanos, caller: Caller) -> Option<Denial> {
+        if self.mode == Mode::ObserveOnly || !self.binds(caller) { None } else { self.deny(now) }
     }
 
     fn deny(&mut self, now: Nanos) -> Option<Denial> {
@@ -203,9 +297,12 @@ impl Machine {
                 Some(Denial { until: *until, since, why: Why::Opened(self.cause) })
             }
             Phase::Open { .. } => None,
-            Phase::HalfOpen { leases, .. } => {
-                let taken = leases.iter().flatten().filter(|lease| lease.ends > now).count();
-                if taken < self.rules.probes {
+            Phase::HalfOpen { next } => {
+                let next = *next;
+                let taken = self.leases.iter().flatten().filter(|lease| lease.ends > now).count();
+                let promise = self.promise(now);
+                let may_go = next <= now || promise > Promise::None;
+                if taken == 0 || (taken < self.rules.probes && may_go) || promise == Promise::Kept {
                     return None;
                 }
                 // Nobody knows how long a probe takes. Those who wait ask again after the shortest open time, give or
@@ -223,34 +320,87 @@ impl Machine {
         &mut self,
         now: Nanos,
         pass: Pass,
+        caller: Caller,
         mark: Mark,
         slow: bool,
         hint: Nanos,
         draw: impl FnOnce() -> f64,
     ) -> Option<Change> {
+        if pass.is_probe() {
+            return self.settle_probe(now, pass, mark, slow, hint, draw);
+        }
+        if !self.binds(caller) {
+            return self.settle_other(now, pass, mark);
+        }
         if pass.generation != self.generation {
             return None;
         }
         self.touched = self.touched.max(now);
-        let cause = match &mut self.phase {
-            Phase::Closed { .. } => self.count(now, mark, slow)?,
-            Phase::HalfOpen { leases, good } => {
-                let slot = leases.iter_mut().find(|slot| slot.is_some_and(|l| l.ticket == pass.ticket))?;
-                if slot.take().is_some_and(|lease| lease.ends <= now) {
-                    return None;
-                }
-                match mark {
-                    Mark::Neutral => return None,
-                    Mark::Success if !slow => {
-                        *good += 1;
-                        return (*good >= self.rules.successes).then(|| self.close(now));
-                    }
-                    Mark::Success | Mark::Failure { .. } => Cause::ProbeFailed,
-                }
+        match &self.phase {
+            Phase::Closed { .. } => {
+                let cause = self.count(now, caller, pass.number, mark, slow)?;
+                Some(self.open(now, cause, hint, draw()))
             }
-            Phase::Open { .. } => return None,
-        };
-        Some(self.open(now, cause, hint, draw()))
+            Phase::HalfOpen { .. } | Phase::Open { .. } => None,
+        }
+    }
+
+    fn settle_probe(
+        &mut self,
+        now: Nanos,
+        pass: Pass,
+        mark: Mark,
+        slow: bool,
+        hint: Nanos,
+        draw: impl FnOnce() -> f64,
+    ) -> Option<Change> {
+        // Of an outage that is over, or not known any more: it has no lease.
+        let slot = self.leases.iter_mut().find(|slot| slot.is_some_and(|l| l.ticket == pass.ticket))?;
+        let lease = slot.take().filter(|lease| lease.ends > now)?;
+        if mark == Mark::Neutral {
+            self.strikes -= u32::from(lease.struck);
+        }
+        if mark == Mark::Failure {
+            let took = now.saturating_sub(lease.since);
+            self.fails_in = Some(self.fails_in.map_or(took, |longest| longest.max(took)));
+        }
+        self.touched = self.touched.max(now);
+        match mark {
+            Mark::Neutral => None,
+            Mark::Success if !slow => {
+                self.good += 1;
+                (self.good >= self.rules.successes).then(|| self.close(now, Cause::ProbesSucceeded))
+            }
+            // Another one has failed before it, and it has been waited for since.
+            Mark::Success | Mark::Failure if matches!(self.phase, Phase::Open { .. }) => None,
+            Mark::Success | Mark::Failure => Some(self.open(now, Cause::ProbeFailed, hint, draw())),
+        }
+    }
+
+    /// What one of those has seen whom the open circuit does not bind.
+    ///
+    /// A call that began before the outage says nothing of it.
+    fn settle_other(&mut self, now: Nanos, pass: Pass, mark: Mark) -> Option<Change> {
+        let since = |generation: u32| generation.wrapping_sub(self.outage);
+        if since(pass.generation) > since(self.generation) {
+            return None;
+        }
+        match mark {
+            Mark::Neutral => None,
+            // The server is well, so what the one caller has seen is its own.
+            // Nobody else has waited, and nobody else is held back by a ramp.
+            Mark::Success => {
+                self.forget_outage();
+                Some(self.enter(now, Phase::Closed { ramp: None }, Cause::ProbesSucceeded))
+            }
+            Mark::Failure => {
+                self.others += 1;
+                if self.others >= OTHERS {
+                    self.bound = Witness::Many;
+                }
+                None
+            }
+        }
     }
 
     /// Counts successes that carry this generation, which is closed.
@@ -267,24 +417,26 @@ impl Machine {
 
     /// A probe that ended without a word.
     pub(super) fn release(&mut self, pass: Pass) {
-        if let Phase::HalfOpen { leases, .. } = &mut self.phase {
-            if pass.generation == self.generation {
-                let slot = leases.iter_mut().find(|slot| slot.is_some_and(|l| l.ticket == pass.ticket));
-                slot.map(Option::take);
-            }
+        let slot = self.leases.iter_mut().find(|slot| slot.is_some_and(|l| l.ticket == pass.ticket));
+        if let Some(lease) = slot.and_then(Option::take) {
+            self.strikes -= u32::from(lease.struck);
         }
     }
 
     /// Counts one call, and says whether the circuit opens for it.
-    fn count(&mut self, now: Nanos, mark: Mark, slow: bool) -> Option<Cause> {
+    fn count(&mut self, now: Nanos, caller: Caller, number: u32, mark: Mark, slow: bool) -> Option<Cause> {
         let failed = match mark {
             Mark::Neutral => return None,
+            // One that began before the row did is news from before it.
+            Mark::Success if self.row > 0 && self.range.begins_after(number) => false,
             Mark::Success => {
-                self.row = 0;
+                (self.row, self.witness) = (0, Witness::Nobody);
                 false
             }
-            Mark::Failure { hard } => {
-                self.row = self.row.saturating_add(u32::from(hard));
+            Mark::Failure => {
+                self.row = self.row.saturating_add(1);
+                self.range = if self.row == 1 { Range::of(number) } else { self.range.and(number) };
+                self.witness = self.witness.and(caller);
                 true
             }
         };
@@ -294,10 +446,11 @@ impl Machine {
             _ => {}
         }
         self.window.record(now, Counts { calls: 1, failures: failed.into(), slow: slow.into() });
+        self.window.number(number);
         if self.mode == Mode::ForcedClosed || !(failed || slow) {
             return None;
         }
-        if self.row >= self.rules.consecutive {
+        if self.row >= self.rules.consecutive && self.range.is_mostly(self.row) {
             return Some(Cause::ConsecutiveFailures);
         }
         let counts = self.window.read(now);
@@ -305,7 +458,9 @@ impl Machine {
             return None;
         }
         match () {
-            () if exceeds(counts.failures, counts.calls, self.rules.failure_share) => {
+            () if exceeds(counts.failures, counts.calls, self.rules.failure_share)
+                && self.window.range(number).is_mostly(counts.calls) =>
+            {
                 Some(Cause::FailureShare)
             }
             () if exceeds(counts.slow, counts.calls, self.rules.slow_share) => Some(Cause::SlowShare),
@@ -320,26 +475,46 @@ impl Machine {
             let before = if ramp.is_some() { self.busy } else { 0.0 };
             let measured = closed_for.clamp(SECOND, self.rules.window.max(SECOND)) as f64 / SECOND as f64;
             self.busy = before.max(f64::from(self.window.read(now).calls) / measured);
-            // A circuit that flaps keeps its memory: one step less for each healthy window.
-            let healthy = closed_for / self.rules.window.max(1);
-            self.strikes = self.strikes.saturating_sub(u32::try_from(healthy).unwrap_or(u32::MAX));
+            self.down = now;
+            self.outage = self.generation.wrapping_add(1);
+            // A share of the window is everybody's, and only a row is anybody's.
+            self.bound = if cause == Cause::ConsecutiveFailures { self.witness } else { Witness::Many };
+            self.others = 0;
         }
-        let (base, max) = (self.rules.open as f64, self.rules.open_max as f64);
-        let grown = base * self.rules.open_factor.powi(i32::try_from(self.strikes).unwrap_or(i32::MAX));
-        // Not counted beyond the longest open time, or forgetting would take as long as the outage.
-        self.strikes += u32::from(grown < max);
-        // The longest open time is a promise, and the spread stays whole below it.
-        let own = grown.min(max / (1.0 + JITTER)) * (1.0 + JITTER * (2.0 * draw - 1.0));
-        let wait = (own as Nanos).max(hint.min(self.rules.max_server_delay));
+        self.good = 0;
+        let wait = self.open_time(draw).max(hint.min(self.rules.max_server_delay));
         // One less than `NEVER` is an instant.
         let until = now.saturating_add(wait).min(NEVER - 1);
         self.enter(now, Phase::Open { until }, cause)
     }
 
-    fn close(&mut self, now: Nanos) -> Change {
-        let start = RAMP_START.max(self.busy * RAMP_SHARE);
+    /// How long until the next probe, the longer the more of them have failed or hang in this outage.
+    fn open_time(&self, draw: f64) -> Nanos {
+        // The longest open time is a promise, and the spread stays whole below it.
+        let most = self.rules.open_max as f64 / (1.0 + JITTER);
+        (self.grown().min(most) * (1.0 + JITTER * (2.0 * draw - 1.0))) as Nanos
+    }
+
+    fn grown(&self) -> f64 {
+        let strikes = i32::try_from(self.strikes).unwrap_or(i32::MAX);
+        self.rules.open as f64 * self.rules.open_factor.powi(strikes)
+    }
+
+    /// Counts a probe that is sent. It is given back if the probe says nothing.
+    fn strike(&mut self) -> bool {
+        let lengthens = self.grown() < self.rules.open_max as f64;
+        self.strikes += u32::from(lengthens);
+        lengthens
+    }
+
+    fn close(&mut self, now: Nanos, cause: Cause) -> Change {
+        let outage = now.saturating_sub(self.down);
+        let share =
+            RAMP_SHARES.iter().find(|(longest, _)| outage < *longest).map_or(0.0, |(_, share)| *share);
+        let start = RAMP_START.max(self.busy * share);
+        self.forget_outage();
         let ramp = (self.rules.ramp > 0).then(|| Ramp::new(now, self.rules.ramp, start));
-        self.enter(now, Phase::Closed { ramp }, Cause::ProbesSucceeded)
+        self.enter(now, Phase::Closed { ramp }, cause)
     }
 
     /// Hands the decision to somebody else, who begins with a blank page. Nothing happens where it is the same.
@@ -353,12 +528,20 @@ impl Machine {
     }
 
     fn begin(&mut self, now: Nanos, mode: Mode) -> Change {
-        (self.mode, self.strikes, self.busy) = (mode, 0, 0.0);
+        (self.mode, self.busy) = (mode, 0.0);
+        self.forget_outage();
         let phase = match mode {
             Mode::ForcedOpen => Phase::Open { until: NEVER },
             Mode::Automatic | Mode::ForcedClosed | Mode::ObserveOnly => Phase::Closed { ramp: None },
         };
         self.enter(now, phase, Cause::ByHand)
+    }
+
+    /// The next outage is another one.
+    fn forget_outage(&mut self) {
+        (self.strikes, self.good, self.others, self.fails_in) = (0, 0, 0, None);
+        self.leases = [None; MAX_PROBES];
+        self.bound = Witness::Nobody;
     }
 
     /// The only way from one phase to another.
@@ -369,7 +552,7 @@ impl Machine {
         self.since = now;
         self.generation = self.generation.wrapping_add(1);
         self.window.clear();
-        self.row = 0;
+        (self.row, self.witness) = (0, Witness::Nobody);
         Change {
             generation: self.generation,
             at: now,
@@ -428,11 +611,26 @@ impl Machine {
     }
 
     /// Until when every request is turned away without another look: 0 where one is needed.
+    ///
+    /// And whom that is for: see [`shut_for`](Self::shut_for).
     pub(super) fn shut(&self) -> Nanos {
         match self.phase {
             Phase::Open { until } if self.mode != Mode::ObserveOnly => until,
             _ => 0,
         }
+    }
+
+    /// Whom [`shut`](Self::shut) turns away: this caller alone, or everybody.
+    pub(super) const fn shut_for(&self) -> Option<Caller> {
+        match self.bound {
+            Witness::One(caller) => Some(caller),
+            Witness::Nobody | Witness::Many => None,
+        }
+    }
+
+    /// Whether an open or half-open circuit binds one caller only.
+    pub(super) const fn is_one_callers(&self) -> bool {
+        self.shut_for().is_some()
     }
 
     /// Whether every request goes through without another look.
@@ -454,21 +652,18 @@ impl Machine {
         if now.saturating_sub(busy_until) >= self.rules.window.saturating_mul(STALE_WINDOWS) {
             return true;
         }
-        let healthy = now.saturating_sub(self.since) / self.rules.window.max(1);
         matches!(self.phase, Phase::Closed { .. })
             && !self.is_ramping(now)
             && self.row == 0
-            && u64::from(self.strikes) <= healthy
             && self.window.read(now) == Counts::default()
     }
 }
 
 /// Whether so many of all calls are more than `share`, by more than chance explains.
 ///
-/// Half of twenty is what a server with 30 % errors shows every now and then: judged by the bare share, a circuit
-/// at one call a second opens on such a server in three of four ten-minute spells, where retries alone would have
-/// carried every request. So one and a half standard deviations of that many draws come on top: 14 of 20, 31 of
-/// 50, 111 of 200.
+/// Half of twenty is what a server with 30 % errors shows every now and then. So one and a half standard deviations of
+/// that many draws come on top of the share. At 0.95 those are 20 of 20, 50 of 50, 195 of 200, 961 of 1000; at 0.5 they
+/// are 14 of 20, 31 of 50, 111 of 200.
 fn exceeds(bad: u32, calls: u32, share: f64) -> bool {
     const DEVIATIONS: f64 = 1.5;
     if share > 1.0 {

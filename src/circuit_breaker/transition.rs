@@ -47,6 +47,8 @@ pub enum Cause {
     OpenTimeOver,
     /// Enough probes succeeded.
     ProbesSucceeded,
+    /// A probe has not failed in the time in which those before it did.
+    ProbeOutlasts,
     /// Somebody asked for it.
     ByHand,
 }
@@ -62,6 +64,7 @@ impl Cause {
             Self::ProbeFailed => "a probe failed",
             Self::OpenTimeOver => "the open time is over",
             Self::ProbesSucceeded => "the probes succeeded",
+            Self::ProbeOutlasts => "a probe outlasts those that failed",
             Self::ByHand => "by hand",
         }
     }
@@ -107,6 +110,7 @@ mod tests {
             (Cause::ProbeFailed, "a probe failed"),
             (Cause::OpenTimeOver, "the open time is over"),
             (Cause::ProbesSucceeded, "the probes succeeded"),
+            (Cause::ProbeOutlasts, "a probe outlasts those that failed"),
             (Cause::ByHand, "by hand"),
         ] {
             assert_eq!(cause.to_string(), phrase);

@@ -25,9 +25,49 @@ impl Counts {
     }
 }
 
+/// The numbers of calls between two that have ended, both included. Calls are numbered as they start.
+///
+/// A server refuses at once and answers in a minute. Of the calls that have *ended* most may be refused although most of
+/// those that have *started* will be answered; so what is known of a range counts only where most of it has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Range {
+    first: u32,
+    last: u32,
+}
+
+impl Range {
+    pub(super) const fn of(number: u32) -> Self {
+        Self { first: number, last: number }
+    }
+
+    pub(super) fn begins_after(self, number: u32) -> bool {
+        is_before(number, self.first)
+    }
+
+    pub(super) fn and(self, number: u32) -> Self {
+        Self {
+            first: if is_before(number, self.first) { number } else { self.first },
+            last: if is_before(self.last, number) { number } else { self.last },
+        }
+    }
+
+    /// Whether so many calls are four of five of the range at the least.
+    pub(super) fn is_mostly(self, calls: u32) -> bool {
+        let all = u64::from(self.last.wrapping_sub(self.first)) + 1;
+        u64::from(calls) * 5 >= all * 4
+    }
+}
+
+/// Numbers wrap: of two, the later one is less than half of all numbers ahead.
+const fn is_before(a: u32, b: u32) -> bool {
+    b.wrapping_sub(a).wrapping_sub(1) < u32::MAX / 2
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Window {
     buckets: [Counts; BUCKETS],
+    /// The number of a call that ended in each, where that is known.
+    numbers: [Option<u32>; BUCKETS],
     /// Invariant: the sum of all buckets, as long as no bucket is saturated.
     sums: Counts,
     /// The number, since time 0, of the bucket that is filled now. Never decreases.
@@ -39,7 +79,23 @@ pub(super) struct Window {
 impl Window {
     pub(super) fn new(length: Nanos) -> Self {
         let width = (length / BUCKETS as u64).max(1);
-        Self { buckets: [Counts::default(); BUCKETS], sums: Counts::default(), current: 0, width }
+        Self {
+            buckets: [Counts::default(); BUCKETS],
+            numbers: [None; BUCKETS],
+            sums: Counts::default(),
+            current: 0,
+            width,
+        }
+    }
+
+    /// The call that was recorded last has this number.
+    pub(super) fn number(&mut self, number: u32) {
+        self.numbers[slot(self.current)].get_or_insert(number);
+    }
+
+    /// From the first of the window to this one.
+    pub(super) fn range(&self, number: u32) -> Range {
+        self.numbers.iter().flatten().fold(Range::of(number), |range, number| range.and(*number))
     }
 
     pub(super) fn record(&mut self, now: Nanos, counts: Counts) {
@@ -55,6 +111,7 @@ impl Window {
 
     pub(super) fn clear(&mut self) {
         self.buckets = [Counts::default(); BUCKETS];
+        self.numbers = [None; BUCKETS];
         self.sums = Counts::default();
     }
 
@@ -67,6 +124,7 @@ impl Window {
         }
         while self.current < bucket {
             self.current += 1;
+            self.numbers[slot(self.current)] = None;
             let old = std::mem::take(&mut self.buckets[slot(self.current)]);
             self.sums.calls = self.sums.calls.saturating_sub(old.calls);
             self.sums.failures = self.sums.failures.saturating_sub(old.failures);
@@ -100,6 +158,29 @@ mod tests {
     }
 
     #[test]
+    fn a_range_counts_where_four_of_five_of_it_have_ended() {
+        let range = Range::of(7).and(3).and(12);
+        assert!(range.begins_after(2) && !range.begins_after(3) && !range.begins_after(20));
+        assert_eq!([7, 8, 10].map(|calls| range.is_mostly(calls)), [false, true, true]);
+        // Also where the numbers wrap.
+        let range = Range::of(u32::MAX - 1).and(2);
+        assert!(range.begins_after(u32::MAX - 2) && !range.begins_after(0));
+        assert_eq!([3, 4, 5].map(|calls| range.is_mostly(calls)), [false, true, true]);
+    }
+
+    #[test]
+    fn the_range_of_a_window_begins_with_its_oldest_bucket() {
+        let mut window = Window::new(100);
+        for (now, number) in [(5, 1), (25, 10), (95, 50)] {
+            window.record(now, GOOD);
+            window.number(number);
+        }
+        assert_eq!(window.range(60), Range::of(1).and(60));
+        window.record(101, GOOD);
+        assert_eq!(window.range(60), Range::of(10).and(60));
+    }
+
+    #[test]
     fn an_earlier_reading_of_the_clock_counts_now() {
         let mut window = Window::new(100);
         window.record(500, GOOD);
@@ -109,7 +190,7 @@ mod tests {
 
     #[test]
     fn it_is_small_and_survives_the_end_of_time() {
-        assert!(size_of::<Window>() <= 160, "{}", size_of::<Window>());
+        assert!(size_of::<Window>() <= 240, "{}", size_of::<Window>());
         let mut window = Window::new(u64::MAX);
         window.record(u64::MAX, FAILED);
         assert_eq!(window.read(u64::MAX), FAILED);

@@ -7,7 +7,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::scalar::{Key, Scalar, ScalarSeed, seed, skip_list, tolerant};
-use crate::scan::{Answer, Finish, Member, MessageMember, PartMember};
+use crate::scan::{Answer, Finish, Member, MessageMember, PartMember, Sort};
 
 /// Folds the members of an answer, at the level of its outermost object.
 pub(super) struct AnswerFold<'f, 'de> {
@@ -30,6 +30,17 @@ impl<'de> AnswerFold<'_, 'de> {
             Member::Response => {
                 map.next_value_seed(Wrapped { answer, model_version: &mut *self.model_version })
             }
+            Member::VideoResponse => {
+                map.next_value_seed(Video { answer, model_version: &mut *self.model_version })
+            }
+            Member::Refused => {
+                let refused = map.next_value_seed(ScalarSeed)?.integer().is_some_and(|n| n > 0);
+                answer.prediction(refused, false);
+                Ok(())
+            }
+            Member::RefusedReasons => map.next_value_seed(Reasons { answer }),
+            Member::Interaction => map.next_value_seed(Interaction { answer }),
+            Member::Output => map.next_value_seed(Output { answer, visible: &mut false, in_content: false }),
             Member::UsageMetadata | Member::Other => map.next_value::<IgnoredAny>().map(drop),
         }
     }
@@ -59,6 +70,149 @@ impl<'de> Visitor<'de> for Wrapped<'_, 'de> {
                 key => AnswerFold { answer: &mut *answer, model_version: &mut *model_version }
                     .member(key, &mut map)?,
             }
+        }
+        Ok(())
+    }
+}
+
+/// An operation's `generateVideoResponse`.
+struct Video<'f, 'de> {
+    answer: &'f mut Answer,
+    model_version: &'f mut Option<Cow<'de, str>>,
+}
+seed!(Video);
+
+impl<'de> Visitor<'de> for Video<'_, 'de> {
+    type Value = ();
+    tolerant!();
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<(), A::Error> {
+        skip_list(seq)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Self { answer, model_version } = self;
+        while let Some(key) = map.next_key_seed(Key)? {
+            match key.as_ref() {
+                "response" | "generateVideoResponse" => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+                key => AnswerFold { answer: &mut *answer, model_version: &mut *model_version }
+                    .member(key, &mut map)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `raiMediaFilteredReasons`: each is a refusal.
+struct Reasons<'f> {
+    answer: &'f mut Answer,
+}
+seed!(Reasons<'_>);
+
+impl<'de> Visitor<'de> for Reasons<'_> {
+    type Value = ();
+    tolerant!();
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {
+            self.answer.prediction(true, false);
+        }
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(())
+    }
+}
+
+/// The `interaction` of an event.
+struct Interaction<'f> {
+    answer: &'f mut Answer,
+}
+seed!(Interaction<'_>);
+
+impl<'de> Visitor<'de> for Interaction<'_> {
+    type Value = ();
+    tolerant!();
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<(), A::Error> {
+        skip_list(seq)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let answer = self.answer;
+        while let Some(key) = map.next_key_seed(Key)? {
+            match key.as_ref() {
+                "status" => {
+                    let status = map.next_value_seed(ScalarSeed)?.text();
+                    answer.status(status.unwrap_or_default().as_bytes());
+                }
+                "steps" | "outputs" => {
+                    map.next_value_seed(Output {
+                        answer: &mut *answer,
+                        visible: &mut false,
+                        in_content: false,
+                    })?;
+                }
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A step, an output or a delta of an interaction, and each content in one.
+struct Output<'f> {
+    answer: &'f mut Answer,
+    visible: &'f mut bool,
+    in_content: bool,
+}
+seed!(Output<'_>);
+
+impl<'de> Visitor<'de> for Output<'_> {
+    type Value = ();
+    tolerant!();
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        let Self { answer, visible, in_content } = self;
+        while seq
+            .next_element_seed(Output { answer: &mut *answer, visible: &mut *visible, in_content })?
+            .is_some()
+        {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Self { answer, visible, in_content } = self;
+        let (mut sort, mut text) = (Sort::None, false);
+        while let Some(key) = map.next_key_seed(Key)? {
+            match key.as_ref() {
+                "type" => {
+                    let name = map.next_value_seed(ScalarSeed)?.text();
+                    sort = Sort::of(name.unwrap_or_default().as_bytes());
+                }
+                "text" => text |= map.next_value_seed(ScalarSeed)?.text().is_some(),
+                "content" if !in_content => {
+                    map.next_value_seed(Output {
+                        answer: &mut *answer,
+                        visible: &mut text,
+                        in_content: true,
+                    })?;
+                }
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        if in_content {
+            *visible |= sort.shows(text);
+        } else {
+            answer.output(sort.shows(text));
         }
         Ok(())
     }
@@ -240,7 +394,7 @@ impl<'de> Visitor<'de> for Predictions<'_> {
         while let Some(key) = map.next_key_seed(Key)? {
             match key.as_ref() {
                 "raiFilteredReason" => refused |= map.next_value_seed(ScalarSeed)?.text().is_some(),
-                "bytesBase64Encoded" | "gcsUri" => {
+                "bytesBase64Encoded" | "gcsUri" | "image" | "video" | "uri" => {
                     delivered = true;
                     map.next_value::<IgnoredAny>()?;
                 }

@@ -10,13 +10,24 @@ use std::time::Duration;
 use serde::de::DeserializeSeed;
 
 use super::fold::Envelope;
+use super::nest::{Context, Print};
+use super::prose;
 use super::scalar::Scalar;
+use crate::google_rpc::Code;
 use crate::scan::Answer;
 
-/// How many envelopes around envelopes are opened. Two occur; gemini-cli opens ten.
-const MAX_WRAPPINGS: u8 = 4;
 /// Violations kept. Google sends four at most; the bound keeps a hostile body from growing a list.
 const MAX_VIOLATIONS: usize = 32;
+
+/// How far a text is JSON.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Read {
+    Whole,
+    /// It ends early.
+    Cut,
+    /// It is something else from some byte on.
+    Broken,
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Facts<'a> {
@@ -38,9 +49,13 @@ pub(super) struct Facts<'a> {
     pub(super) domain: Option<Cow<'a, str>>,
     pub(super) violations: Violations<'a>,
     pub(super) retry_info: Option<Duration>,
-    /// Found in prose that is not the message: a front end's page.
-    pub(super) page_delay: Option<Duration>,
     pub(super) metadata: Metadata<'a>,
+    /// A relay's own word for the delay.
+    pub(super) reset: Option<Duration>,
+    /// A message under another name, for want of one.
+    pub(super) spare: Option<Cow<'a, str>>,
+    /// A client's print of an error, in a member without a name of ours.
+    pub(super) print: Option<Box<Print>>,
     /// What a 200 holds.
     pub(super) answer: Answer,
     pub(super) model_version: Option<Cow<'a, str>>,
@@ -94,85 +109,191 @@ pub(super) struct Metadata<'a> {
 }
 
 impl<'a> Facts<'a> {
-    /// Folds one JSON text. `false` where it ended early or was not JSON: what was read stays.
-    pub(super) fn fold(&mut self, json: &'a str) -> bool {
+    /// Folds one JSON text. What was read of one that is not whole stays.
+    pub(super) fn fold(&mut self, json: &'a str, context: &Context) -> Read {
+        let deep = context.http >= 400;
         let mut de = serde_json::Deserializer::from_str(json);
-        let whole = Envelope { facts: self, wrappings: MAX_WRAPPINGS }.deserialize(&mut de).is_ok();
-        self.settle();
-        whole
+        let read = match (Envelope { facts: self, context, level: 0, deep }).deserialize(&mut de) {
+            Ok(()) => Read::Whole,
+            Err(error) if error.is_eof() => Read::Cut,
+            Err(_) => Read::Broken,
+        };
+        self.settle(context);
+        read
     }
 
     /// Once all is read: members come in any order, and the message outranks what stands in for it.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self, context: &Context) {
         if self.message.is_empty() {
-            self.message = self.legacy.take().or(self.localized.take()).unwrap_or_default();
+            let spare = || self.localized.take().or(self.spare.take());
+            self.message = self.legacy.take().or_else(spare).unwrap_or_default();
         }
+        if self.message.starts_with('<') {
+            match &self.message {
+                Cow::Borrowed(page) => self.message = Cow::Borrowed(prose::title(page).unwrap_or(page)),
+                Cow::Owned(page) => {
+                    if let Some(title) = prose::title(page).map(str::to_owned) {
+                        self.message = Cow::Owned(title);
+                    }
+                }
+            }
+        }
+        self.believe_prints(context);
     }
 
-    /// Opens a string that holds the whole body once more, as SDKs and relays make them.
-    pub(super) fn unwrap_string(&mut self, text: &str, wrappings: u8) -> bool {
-        let trimmed = text.trim_start();
-        // Also "got status: 429 . {"error": …": the prose of a client in front of the body.
-        let json = match trimmed.as_bytes().first() {
-            Some(b'{' | b'[') => trimmed,
-            _ => match embedded(trimmed) {
-                Some(at) => &trimmed[at..],
-                None => return false,
-            },
+    /// Takes from a client's print in the message, or in a member without a name of ours, what the members themselves do
+    /// not say.
+    fn believe_prints(&mut self, context: &Context) {
+        let complete = self.violations.len() > 0 && self.retry_info.is_some();
+        if self.unwrapped || self.reason.is_some() || complete {
+            return;
+        }
+        let canonical = self.status.as_deref().and_then(Code::from_name);
+        let number = self.code.unwrap_or(context.http);
+        let weak = match canonical {
+            None | Some(Code::Unknown) => true,
+            Some(_) => number >= 500,
         };
-        if wrappings == 0 {
-            return false;
+        let marked = memchr::memchr2(b'{', b'[', self.message.as_bytes()).is_some();
+        let readable = !self.message.is_empty() && (weak || marked) && context.spend(self.message.len());
+        let own = readable.then(|| {
+            let plain = self.escaped.then(|| super::literal::unescape(&self.message));
+            Print::read(plain.as_deref().unwrap_or(&self.message))
+        });
+        let (own, other) = (own.flatten(), self.print.take());
+        // What says which quota it is says more than what says that there is one.
+        let says_more = |other: &Print| {
+            self.message.is_empty()
+                || own.as_ref().is_none_or(|own| !own.facts.has_details() && other.facts.has_details())
+        };
+        let (print, is_other) = match (other.filter(|other| says_more(other)), own) {
+            (Some(other), _) => (*other, true),
+            (None, Some(own)) => (own, false),
+            (None, None) => return,
+        };
+        // A number without a name beside it may be anything where the answer has one of its own.
+        let named = print.facts.status.is_some() || !(400..500).contains(&number);
+        let mut facts = print.facts;
+        let (code, status) = (facts.code.take(), facts.status.take());
+        if weak && named && (code.is_some() || status.is_some()) {
+            self.has_error = true;
+            (self.code, self.status, self.code_name) = (code, status, None);
         }
-        let mut inner = Facts::default();
-        let mut de = serde_json::Deserializer::from_str(json);
-        // A cut inner body still counts for what could be read of it.
-        let _ = Envelope { facts: &mut inner, wrappings: wrappings - 1 }.deserialize(&mut de);
-        if !inner.has_error {
-            return false;
+        let longer = facts.message.len() > self.message.len();
+        if is_other && (self.message.is_empty() || weak && named && (longer || facts.has_details())) {
+            (self.message, self.escaped) = (facts.message, false);
         }
-        inner.settle();
-        // The inner body is Google's own and outranks the envelope around it. Its pieces borrow from a text
-        // that goes away, so they are copied; this is not the common path.
-        self.take_over(inner);
-        true
+        if self.violations.len() == 0 {
+            self.violations = facts.violations;
+        }
+        self.retry_info = self.retry_info.or(facts.retry_info);
+        self.reason = facts.reason;
+        self.domain = self.domain.take().or(facts.domain);
+        if self.metadata.is_empty() {
+            self.metadata = facts.metadata;
+        }
     }
 
-    fn take_over(&mut self, inner: Facts<'_>) {
-        fn own<'a>(piece: Option<Cow<'_, str>>) -> Option<Cow<'a, str>> {
-            piece.map(|p| Cow::Owned(p.into_owned()))
-        }
+    /// Takes the facts of a body that was found inside this one. It is Google's own, or closer to it, and outranks what is
+    /// around it. Its pieces borrow from a text that goes away, so they are copied; this is not the common path.
+    pub(super) fn take_over(&mut self, inner: Facts<'_>) {
         self.has_error = true;
         self.unwrapped = true;
-        self.code = inner.code.or(self.code);
-        self.code_name = own(inner.code_name);
-        self.status = own(inner.status);
-        self.message = Cow::Owned(inner.message.into_owned());
-        self.escaped = inner.escaped;
+        if inner.code.is_some() || inner.status.is_some() || inner.code_name.is_some() {
+            self.code = inner.code.or(self.code);
+            self.code_name = own(inner.code_name);
+            self.status = own(inner.status);
+        }
+        if !inner.message.is_empty() {
+            self.message = Cow::Owned(inner.message.into_owned());
+            self.escaped = inner.escaped;
+        }
         self.reason = own(inner.reason).or(self.reason.take());
         self.domain = own(inner.domain).or(self.domain.take());
         self.retry_info = inner.retry_info.or(self.retry_info);
+        self.reset = self.reset.max(inner.reset);
         for v in inner.violations.first.into_iter().chain(inner.violations.rest) {
-            self.violations.push(Violation {
-                metric: own(v.metric),
-                id: own(v.id),
-                value: v.value,
-                not_omitted: v.not_omitted,
-                model: own(v.model),
-            });
+            self.violations.push(v.into_owned());
         }
-        let m = inner.metadata;
-        self.metadata = Metadata {
-            quota_metric: own(m.quota_metric),
-            quota_limit: own(m.quota_limit),
-            quota_limit_value: m.quota_limit_value,
-            quota_unit: own(m.quota_unit),
-            reset_delay: m.reset_delay,
-            model: own(m.model),
-        };
+        if !inner.metadata.is_empty() {
+            self.metadata = inner.metadata.into_owned();
+        }
+    }
+
+    /// The same, borrowed from nothing.
+    pub(super) fn into_owned(self) -> Facts<'static> {
+        let mut owned = Facts::default();
+        let (has_error, unwrapped) = (self.has_error, self.unwrapped);
+        owned.answer = self.answer;
+        owned.take_over(self);
+        (owned.has_error, owned.unwrapped) = (has_error, unwrapped);
+        owned
+    }
+
+    /// Relays write the number here.
+    pub(super) fn set_status(&mut self, value: Scalar<'a>) {
+        match value.integer().and_then(|n| u16::try_from(n).ok()).filter(|n| (400..600).contains(n)) {
+            Some(n) => self.code = self.code.or(Some(n)),
+            None => self.status = value.text().or(self.status.take()),
+        }
+    }
+
+    /// Adds what details without an envelope say.
+    pub(super) fn merge_details(&mut self, inner: Facts<'_>) {
+        self.reset = self.reset.max(inner.reset);
+        if self.print.is_none() {
+            self.print = inner.print;
+        }
+        if self.spare.is_none() && !inner.message.is_empty() {
+            self.spare = Some(Cow::Owned(inner.message.into_owned()));
+        }
+        self.retry_info = self.retry_info.max(inner.retry_info);
+        self.reason = self.reason.take().or(own(inner.reason));
+        self.domain = self.domain.take().or(own(inner.domain));
+        for v in inner.violations.first.into_iter().chain(inner.violations.rest) {
+            self.violations.push(v.into_owned());
+        }
+        if self.metadata.is_empty() {
+            self.metadata = inner.metadata.into_owned();
+        }
+    }
+
+    /// Whether there is a number, a status or a message of an error, and not only a code that means nothing.
+    pub(super) fn is_flat_error(&self) -> bool {
+        self.unwrapped || self.code.is_some_and(|code| code >= 400)
+    }
+
+    /// Whether a print or a detail says more than that there is an error.
+    pub(super) fn has_details(&self) -> bool {
+        self.violations.len() > 0
+            || self.retry_info.is_some()
+            || self.reason.is_some()
+            || !self.metadata.is_empty()
     }
 }
 
+fn own<'a>(piece: Option<Cow<'_, str>>) -> Option<Cow<'a, str>> {
+    piece.map(|p| Cow::Owned(p.into_owned()))
+}
+
 impl<'a> Metadata<'a> {
+    fn is_empty(&self) -> bool {
+        let Self { quota_metric, quota_limit, quota_limit_value, quota_unit, reset_delay, model } = self;
+        let texts = [quota_metric, quota_limit, quota_unit, model];
+        texts.iter().all(|text| text.is_none()) && quota_limit_value.is_none() && reset_delay.is_none()
+    }
+
+    fn into_owned(self) -> Metadata<'static> {
+        Metadata {
+            quota_metric: own(self.quota_metric),
+            quota_limit: own(self.quota_limit),
+            quota_limit_value: self.quota_limit_value,
+            quota_unit: own(self.quota_unit),
+            reset_delay: self.reset_delay,
+            model: own(self.model),
+        }
+    }
+
     pub(super) fn set(&mut self, key: &str, value: Scalar<'a>) {
         match key {
             "quota_metric" => self.quota_metric = value.text(),
@@ -187,6 +308,16 @@ impl<'a> Metadata<'a> {
 }
 
 impl<'a> Violation<'a> {
+    fn into_owned(self) -> Violation<'static> {
+        Violation {
+            metric: own(self.metric),
+            id: own(self.id),
+            value: self.value,
+            not_omitted: self.not_omitted,
+            model: own(self.model),
+        }
+    }
+
     pub(super) fn set(&mut self, key: &str, value: Scalar<'a>) {
         match key {
             "quotaMetric" | "quota_metric" => self.metric = value.text(),
@@ -195,12 +326,4 @@ impl<'a> Violation<'a> {
             _ => {}
         }
     }
-}
-
-/// Where a body begins behind a client's prose: `{"error"`, also with line breaks in it.
-pub(super) fn embedded(text: &str) -> Option<usize> {
-    memchr::memmem::find_iter(text.as_bytes(), b"\"error\"").find_map(|at| {
-        let before = text[..at].trim_end();
-        before.ends_with('{').then(|| before.len() - 1)
-    })
 }

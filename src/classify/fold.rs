@@ -8,75 +8,124 @@ use serde_json::value::RawValue;
 
 use super::answer::AnswerFold;
 use super::facts::{Facts, Metadata, Violation, Violations};
-use super::scalar::{Key, ScalarSeed, seed, skip_list, tolerant};
+use super::nest::{Context, Unit};
+use super::scalar::{Key, Scalar, ScalarSeed, seed, skip_list, tolerant};
+
+/// Objects and lists inside each other in which a body is looked for.
+const MAX_DEPTH: u8 = 12;
 
 /// The outermost value: an object, or a list of objects.
-pub(super) struct Envelope<'f, 'de> {
+pub(super) struct Envelope<'f, 'c, 'de> {
     pub(super) facts: &'f mut Facts<'de>,
-    pub(super) wrappings: u8,
+    pub(super) context: &'c Context,
+    /// How many strings have been opened around it.
+    pub(super) level: u8,
+    /// It is an error's, and a body may stand in any member. Else the other members are an answer's.
+    pub(super) deep: bool,
 }
-seed!(Envelope);
+seed!(@ Envelope<'_, '_, 'de>);
 
-impl<'de> Visitor<'de> for Envelope<'_, 'de> {
+impl<'de> Visitor<'de> for Envelope<'_, '_, 'de> {
     type Value = ();
     tolerant!(visit_bool(bool), visit_u64(u64), visit_i64(i64), visit_f64(f64));
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        self.facts.unwrap_string(text, self.wrappings);
+        if !self.context.open(self.facts, text, self.level) && self.deep {
+            self.context.note(self.facts, text);
+        }
         Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let Self { facts, wrappings } = self;
-        while seq.next_element_seed(Envelope { facts: &mut *facts, wrappings })?.is_some() {}
+        let Self { facts, context, level, deep } = self;
+        while seq.next_element_seed(Envelope { facts: &mut *facts, context, level, deep })?.is_some() {}
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Self { facts, wrappings } = self;
-        let mut bare = Facts::default();
+        let Self { facts, context, level, deep } = self;
+        // Made when it is needed, which it is not for the usual envelope.
+        let (mut bare, mut flat): (Option<Box<Facts<'de>>>, _) = (None, false);
         facts.answer.objects += 1;
         while let Some(key) = map.next_key_seed(Key)? {
             match key.as_ref() {
                 "error" => {
                     facts.answer.foreign = true;
                     let delivered = facts.answer.delivered();
-                    map.next_value_seed(ErrorFold { facts: &mut *facts, wrappings })?;
+                    map.next_value_seed(ErrorFold { facts: &mut *facts, context, level })?;
                     facts.answer.error_after_output |= facts.has_error && delivered;
                 }
-                "code" | "message" | "status" | "details" | "errors" => {
+                "code" => {
                     facts.answer.foreign = true;
-                    ErrorFold { facts: &mut bare, wrappings }.member(&key, &mut map)?;
+                    let bare = bare.get_or_insert_default();
+                    let value = map.next_value_seed(ScalarSeed)?;
+                    let code = value.integer().and_then(|n| u16::try_from(n).ok());
+                    flat |= code.is_some_and(|code| code >= 400);
+                    if !bare.unwrapped {
+                        bare.code = code.or(bare.code);
+                        bare.code_name = value.text().filter(|_| code.is_none()).or(bare.code_name.take());
+                    }
                 }
+                "status" => {
+                    facts.answer.foreign = true;
+                    let bare = bare.get_or_insert_default();
+                    let value = map.next_value_seed(ScalarSeed)?;
+                    if let Scalar::Text(text) = &value {
+                        facts.answer.status(text.as_bytes());
+                    }
+                    if !bare.unwrapped {
+                        bare.set_status(value);
+                    }
+                }
+                "message" | "details" | "errors" => {
+                    facts.answer.foreign = true;
+                    let bare = bare.get_or_insert_default();
+                    ErrorFold { facts: bare, context, level }.member(&key, &mut map)?;
+                }
+                key if deep => Deep { facts: &mut *facts, context, level, depth: 0 }.member(key, &mut map)?,
                 _ => AnswerFold { answer: &mut facts.answer, model_version: &mut facts.model_version }
                     .member(&key, &mut map)?,
             }
         }
+        let Some(bare) = bare.map(|bare| *bare) else { return Ok(()) };
         // A trimmed envelope: `{"code": 429, "message": …}`. A numeric code is what tells it from an answer
-        // that happens to have a `status`.
-        if !facts.has_error && bare.code.is_some_and(|code| code >= 400) {
+        // that happens to have a `status`, or a text with an error in it.
+        if !facts.has_error && (flat || deep && bare.is_flat_error()) {
             let mut answer = facts.answer;
             answer.error_after_output |= answer.delivered();
-            *facts = Facts { has_error: true, answer, ..bare };
+            let reset = facts.reset.max(bare.reset);
+            *facts = Facts { has_error: true, answer, reset, ..bare };
+        } else if facts.has_error && deep && !facts.unwrapped {
+            // Spring's `{"status": 500, "error": "Internal Server Error", "message": "… 429 …"}`.
+            if bare.unwrapped {
+                facts.take_over(bare);
+            } else if facts.code.is_none() && facts.status.is_none() {
+                context.note(facts, &bare.message);
+            }
+        } else if !facts.has_error && deep {
+            // Without a code it is still what there is.
+            facts.spare = Some(bare.message).filter(|text| !text.is_empty()).or(facts.spare.take());
+            facts.print = facts.print.take().or(bare.print);
         }
         Ok(())
     }
 }
 
 /// The value of `error`.
-struct ErrorFold<'f, 'de> {
+struct ErrorFold<'f, 'c, 'de> {
     facts: &'f mut Facts<'de>,
-    wrappings: u8,
+    context: &'c Context,
+    level: u8,
 }
-seed!(ErrorFold);
+seed!(@ ErrorFold<'_, '_, 'de>);
 
-impl<'de> Visitor<'de> for ErrorFold<'_, 'de> {
+impl<'de> Visitor<'de> for ErrorFold<'_, '_, 'de> {
     type Value = ();
     tolerant!(visit_bool(bool), visit_u64(u64), visit_i64(i64), visit_f64(f64));
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
         // `{"error": "…"}`: another service's form, or Google's body as a string.
-        if !self.facts.unwrap_string(text, self.wrappings) && !text.is_empty() {
+        if !self.context.open(self.facts, text, self.level) && !text.is_empty() && !self.facts.unwrapped {
             self.facts.has_error = true;
             self.facts.message = Cow::Owned(text.to_owned());
         }
@@ -84,8 +133,8 @@ impl<'de> Visitor<'de> for ErrorFold<'_, 'de> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let Self { facts, wrappings } = self;
-        while seq.next_element_seed(ErrorFold { facts: &mut *facts, wrappings })?.is_some() {}
+        let Self { facts, context, level } = self;
+        while seq.next_element_seed(ErrorFold { facts: &mut *facts, context, level })?.is_some() {}
         Ok(())
     }
 
@@ -98,8 +147,9 @@ impl<'de> Visitor<'de> for ErrorFold<'_, 'de> {
     }
 }
 
-impl<'de> ErrorFold<'_, 'de> {
+impl<'de> ErrorFold<'_, '_, 'de> {
     fn member<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        let (context, level) = (self.context, self.level);
         let facts = &mut *self.facts;
         match key {
             _ if facts.unwrapped => drop(map.next_value::<IgnoredAny>()?),
@@ -111,20 +161,24 @@ impl<'de> ErrorFold<'_, 'de> {
                 }
             }
             "status" => {
-                let status = map.next_value_seed(ScalarSeed)?.text();
-                facts.status = status.or(facts.status.take());
+                let value = map.next_value_seed(ScalarSeed)?;
+                facts.set_status(value);
             }
             "message" => {
                 // Raw, because almost every message of a 429 has escapes, and the rules read it as well with
                 // them: nothing is copied until somebody asks for the message.
                 let raw: &'de RawValue = map.next_value()?;
                 let Some(text) = raw.get().strip_prefix('"').and_then(|text| text.strip_suffix('"')) else {
+                    // A body that is not even a string.
+                    let mut de = serde_json::Deserializer::from_str(raw.get());
+                    let _ = Deep { facts, context, level, depth: 0 }.deserialize(&mut de);
                     return Ok(());
                 };
-                let wrapped = looks_wrapped(text)
+                // A body has a brace, and almost no message of Google's own.
+                let opened = memchr::memchr(b'{', text.as_bytes()).is_some()
                     && serde_json::from_str::<String>(raw.get())
-                        .is_ok_and(|plain| facts.unwrap_string(&plain, self.wrappings));
-                if !wrapped && facts.message.is_empty() {
+                        .is_ok_and(|plain| context.open(facts, &plain, level));
+                if !opened && facts.message.is_empty() {
                     // Some relays escape quotes as `\u0027` or slashes as `\/`, and then no phrase would match.
                     let (mut escaped, mut hidden) = (false, false);
                     for at in memchr::memchr_iter(b'\\', text.as_bytes()) {
@@ -140,42 +194,225 @@ impl<'de> ErrorFold<'_, 'de> {
                     }
                 }
             }
-            "details" => map.next_value_seed(DetailFold { facts, nested: false })?,
-            "errors" => map.next_value_seed(LegacyFold { facts })?,
-            _ => drop(map.next_value::<IgnoredAny>()?),
+            "details" => map.next_value_seed(DetailFold { facts, context, level, nested: false })?,
+            "errors" => map.next_value_seed(LegacyFold { facts, context, level })?,
+            key => Deep { facts, context, level, depth: 0 }.member(key, map)?,
         }
         Ok(())
     }
 }
 
-/// Whether another body may stand in this message: at its start, or behind a client's own prose. Such a
-/// message ends with a brace, give or take a few characters; almost no other does.
-fn looks_wrapped(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    let tail = &bytes[bytes.len().saturating_sub(16)..];
-    text.trim_start().starts_with(['{', '[']) || tail.contains(&b'}')
+/// A member without a name of ours: is there a body in it, a client's print of one, or a relay's own delay? Told by its
+/// form, whatever it is called.
+struct Deep<'f, 'c, 'de> {
+    facts: &'f mut Facts<'de>,
+    context: &'c Context,
+    level: u8,
+    depth: u8,
+}
+seed!(@ Deep<'_, '_, 'de>);
+
+impl<'de> Deep<'_, '_, 'de> {
+    fn text(self, text: &str) {
+        if !self.facts.unwrapped && !self.context.open(self.facts, text, self.level) {
+            self.context.note(self.facts, text);
+        }
+    }
+
+    fn member<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        let Self { context, level, depth, .. } = *self;
+        let facts = &mut *self.facts;
+        if facts.unwrapped || depth > MAX_DEPTH {
+            return map.next_value::<IgnoredAny>().map(drop);
+        }
+        if let Some(unit) = Unit::of(key) {
+            let (value, is_scalar) =
+                map.next_value_seed(Loose { facts: &mut *facts, context, level, depth })?;
+            if is_scalar {
+                facts.reset = facts.reset.max(unit.of_value(&value));
+            }
+            return Ok(());
+        }
+        let (value, _) = map.next_value_seed(Loose { facts: &mut *facts, context, level, depth })?;
+        let names_a_message = matches!(
+            key,
+            "detail"
+                | "msg"
+                | "description"
+                | "error_message"
+                | "errorMessage"
+                | "error_description"
+                | "title"
+                | "reason"
+        );
+        if let (Scalar::Text(text), true, None) = (value, names_a_message, &facts.spare) {
+            facts.spare = Some(text);
+        }
+        Ok(())
+    }
+}
+
+impl<'de> Visitor<'de> for Deep<'_, '_, 'de> {
+    type Value = ();
+    tolerant!(visit_bool(bool), visit_u64(u64), visit_i64(i64), visit_f64(f64));
+
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        self.text(text);
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        let Self { facts, context, level, depth } = self;
+        if depth > MAX_DEPTH {
+            return skip_list(seq);
+        }
+        let depth = depth + 1;
+        while seq.next_element_seed(Deep { facts: &mut *facts, context, level, depth })?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Self { facts, context, level, depth } = self;
+        let (mut bare, mut typed) = (Facts::default(), false);
+        while let Some(key) = map.next_key_seed(Key)? {
+            match key.as_ref() {
+                _ if facts.unwrapped || depth > MAX_DEPTH => drop(map.next_value::<IgnoredAny>()?),
+                "error" => {
+                    let mut inner = Facts::default();
+                    map.next_value_seed(ErrorFold { facts: &mut inner, context, level })?;
+                    if inner.has_error {
+                        inner.settle(context);
+                        facts.take_over(inner);
+                    }
+                }
+                "code" | "message" | "status" | "details" | "errors" => {
+                    ErrorFold { facts: &mut bare, context, level }.member(&key, &mut map)?;
+                }
+                "@type" => {
+                    let name = map.next_value_seed(ScalarSeed)?.text();
+                    typed = name.is_some_and(|name| name.contains("google.rpc."));
+                }
+                key if typed => {
+                    DetailFold { facts: &mut bare, context, level, nested: true }.member(key, &mut map)?;
+                }
+                "violations" | "retryDelay" | "quotaViolations" => {
+                    DetailFold { facts: &mut bare, context, level, nested: true }.member(&key, &mut map)?;
+                }
+                key => Deep { facts: &mut *facts, context, level, depth: depth + 1 }.member(key, &mut map)?,
+            }
+        }
+        if facts.unwrapped {
+            return Ok(());
+        }
+        let says_more = bare.status.is_some() || !bare.message.is_empty() || bare.has_details();
+        if bare.is_flat_error() && (bare.unwrapped || says_more) {
+            bare.settle(context);
+            facts.take_over(bare);
+        } else {
+            // Details that have lost their envelope.
+            facts.merge_details(bare);
+        }
+        Ok(())
+    }
+}
+
+/// A value of which a scalar is kept, and in which a body is looked for.
+struct Loose<'f, 'c, 'de> {
+    facts: &'f mut Facts<'de>,
+    context: &'c Context,
+    level: u8,
+    depth: u8,
+}
+
+impl<'de> DeserializeSeed<'de> for Loose<'_, '_, 'de> {
+    type Value = (Scalar<'de>, bool);
+    fn deserialize<D: Deserializer<'de>>(self, de: D) -> Result<Self::Value, D::Error> {
+        de.deserialize_any(self)
+    }
+}
+
+impl<'de> Loose<'_, '_, 'de> {
+    fn text(self, text: Cow<'de, str>) -> (Scalar<'de>, bool) {
+        if !self.context.open(self.facts, &text, self.level) {
+            self.context.note(self.facts, &text);
+        }
+        (Scalar::Text(text), true)
+    }
+}
+
+impl<'de> Visitor<'de> for Loose<'_, '_, 'de> {
+    type Value = (Scalar<'de>, bool);
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(self.text(Cow::Borrowed(text)))
+    }
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(self.text(Cow::Owned(text.to_owned())))
+    }
+    fn visit_u64<E>(self, n: u64) -> Result<Self::Value, E> {
+        Ok((Scalar::Integer(n), true))
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok((Scalar::Other, true))
+    }
+    fn visit_f64<E>(self, n: f64) -> Result<Self::Value, E> {
+        Ok((Scalar::Number(n), true))
+    }
+    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+        Ok((Scalar::Bool(value), true))
+    }
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok((Scalar::Other, true))
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+        let Self { facts, context, level, depth } = self;
+        Deep { facts, context, level, depth: depth + 1 }.visit_seq(seq)?;
+        Ok((Scalar::Other, false))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        let Self { facts, context, level, depth } = self;
+        Deep { facts, context, level, depth: depth + 1 }.visit_map(map)?;
+        Ok((Scalar::Other, false))
+    }
 }
 
 /// The legacy list `errors: [{message, domain, reason}]`, of which only a missing message is made up for.
-struct LegacyFold<'f, 'de> {
+struct LegacyFold<'f, 'c, 'de> {
     facts: &'f mut Facts<'de>,
+    context: &'c Context,
+    level: u8,
 }
-seed!(LegacyFold);
+seed!(@ LegacyFold<'_, '_, 'de>);
 
-impl<'de> Visitor<'de> for LegacyFold<'_, 'de> {
+impl<'de> Visitor<'de> for LegacyFold<'_, '_, 'de> {
     type Value = ();
-    tolerant!();
+    tolerant!(visit_bool(bool), visit_u64(u64), visit_i64(i64), visit_f64(f64));
+
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        Deep { facts: self.facts, context: self.context, level: self.level, depth: 0 }.text(text);
+        Ok(())
+    }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element_seed(LegacyFold { facts: &mut *self.facts })?.is_some() {}
+        let Self { facts, context, level } = self;
+        while seq.next_element_seed(LegacyFold { facts: &mut *facts, context, level })?.is_some() {}
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key_seed(Key)? {
-            let value = map.next_value_seed(ScalarSeed)?;
-            if key == "message" && self.facts.legacy.is_none() {
-                self.facts.legacy = value.text();
+            match key.as_ref() {
+                "message" | "domain" | "reason" | "location" | "locationType" => {
+                    let (facts, context, level) = (&mut *self.facts, self.context, self.level);
+                    let (value, _) = map.next_value_seed(Loose { facts, context, level, depth: 0 })?;
+                    if key == "message" && self.facts.legacy.is_none() {
+                        self.facts.legacy = value.text();
+                    }
+                }
+                key => Deep { facts: &mut *self.facts, context: self.context, level: self.level, depth: 0 }
+                    .member(key, &mut map)?,
             }
         }
         Ok(())
@@ -183,48 +420,81 @@ impl<'de> Visitor<'de> for LegacyFold<'_, 'de> {
 }
 
 /// The list `details`, and each detail in it, told apart by its members and not by its `@type`.
-struct DetailFold<'f, 'de> {
+struct DetailFold<'f, 'c, 'de> {
     facts: &'f mut Facts<'de>,
+    context: &'c Context,
+    level: u8,
     nested: bool,
 }
-seed!(DetailFold);
+seed!(@ DetailFold<'_, '_, 'de>);
 
-impl<'de> Visitor<'de> for DetailFold<'_, 'de> {
+impl<'de> Visitor<'de> for DetailFold<'_, '_, 'de> {
     type Value = ();
-    tolerant!();
+    tolerant!(visit_bool(bool), visit_u64(u64), visit_i64(i64), visit_f64(f64));
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        if self.nested {
-            return skip_list(seq);
-        }
-        while seq.next_element_seed(DetailFold { facts: &mut *self.facts, nested: true })?.is_some() {}
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        Deep { facts: self.facts, context: self.context, level: self.level, depth: 0 }.text(text);
         Ok(())
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let facts = self.facts;
-        let mut localized = None;
-        while let Some(key) = map.next_key_seed(Key)? {
-            match key.as_ref() {
-                "reason" => {
-                    let reason = map.next_value_seed(ScalarSeed)?.text();
-                    facts.reason = facts.reason.take().or(reason);
-                }
-                "domain" => {
-                    let domain = map.next_value_seed(ScalarSeed)?.text();
-                    facts.domain = facts.domain.take().or(domain);
-                }
-                "metadata" => map.next_value_seed(MetadataFold { into: &mut facts.metadata })?,
-                "violations" => map.next_value_seed(ViolationsFold { into: &mut facts.violations })?,
-                "retryDelay" | "retry_delay" => {
-                    let delay = map.next_value_seed(ScalarSeed)?.duration();
-                    facts.retry_info = facts.retry_info.max(delay);
-                }
-                "message" => localized = map.next_value_seed(ScalarSeed)?.text(),
-                _ => drop(map.next_value::<IgnoredAny>()?),
-            }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        let Self { facts, context, level, nested } = self;
+        if nested {
+            return skip_list(seq);
         }
-        facts.localized = facts.localized.take().or(localized);
+        while seq
+            .next_element_seed(DetailFold { facts: &mut *facts, context, level, nested: true })?
+            .is_some()
+        {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key_seed(Key)? {
+            self.member(&key, &mut map)?;
+        }
+        Ok(())
+    }
+}
+
+impl<'de> DetailFold<'_, '_, 'de> {
+    fn member<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        let facts = &mut *self.facts;
+        match key {
+            // What Google's own details have beside what is read.
+            "@type" | "links" | "fieldViolations" | "locale" | "detail" | "stackEntries" => {
+                map.next_value::<IgnoredAny>()?;
+            }
+            "reason" => {
+                let reason = map.next_value_seed(ScalarSeed)?.text();
+                facts.reason = facts.reason.take().or(reason);
+            }
+            "domain" => {
+                let domain = map.next_value_seed(ScalarSeed)?.text();
+                facts.domain = facts.domain.take().or(domain);
+            }
+            "metadata" => map.next_value_seed(MetadataFold { into: &mut facts.metadata })?,
+            "violations" => map.next_value_seed(ViolationsFold { into: &mut facts.violations })?,
+            "retryDelay" | "retry_delay" => {
+                let delay = map.next_value_seed(ScalarSeed)?.duration();
+                facts.retry_info = facts.retry_info.max(delay);
+            }
+            "message" => {
+                let localized = map.next_value_seed(ScalarSeed)?.text();
+                facts.localized = facts.localized.take().or(localized);
+            }
+            _ if facts.unwrapped => drop(map.next_value::<IgnoredAny>()?),
+            "error" => {
+                let (context, level) = (self.context, self.level);
+                let mut inner = Facts::default();
+                map.next_value_seed(ErrorFold { facts: &mut inner, context, level })?;
+                if inner.has_error {
+                    inner.settle(context);
+                    facts.take_over(inner);
+                }
+            }
+            key => Deep { facts, context: self.context, level: self.level, depth: 0 }.member(key, map)?,
+        }
         Ok(())
     }
 }

@@ -11,9 +11,10 @@ use http::header::RETRY_AFTER;
 use http::response::Parts;
 use http::{HeaderMap, StatusCode};
 
-use super::facts::{Facts, embedded};
-use super::{prose, rules, text};
-use crate::scan::Scanner;
+use super::facts::{Facts, Read};
+use super::nest::{self, Context};
+use super::{prose, rules, text, usual};
+use crate::scan::{MAX_KEPT, Scanner};
 use crate::verdict::{Alternative, Inner, Kind, Piece, Retryability, Sent, Verdict};
 
 const GZIP: &[u8] = &[0x1f, 0x8b];
@@ -24,19 +25,18 @@ pub(crate) fn judge(status: StatusCode, headers: &HeaderMap, body: Bytes) -> Ver
     // a coded one and one with broken UTF-8, of which the readable form is kept.
     let body = inflate(&body).map_or(body, Bytes::from);
     if let Ok(text) = std::str::from_utf8(&body) {
-        return judge_text(status, headers, &body, text);
+        return judge_text(status, headers, &body, text, true);
     }
     let text = String::from_utf8_lossy(&body);
-    judge_text(status, headers, &Bytes::copy_from_slice(text.as_bytes()), &text)
+    judge_text(status, headers, &Bytes::copy_from_slice(text.as_bytes()), &text, false)
 }
 
 /// What is wrong with an answer that was read along with; `None` where nothing is.
 ///
-/// Agrees with [`judge`] about the same bytes, but for a body that is no answer of a model at all, such as a
-/// downloaded file: nobody asked for one.
+/// Agrees with [`judge`] about the same bytes.
 pub(crate) fn judge_scanned(status: StatusCode, scanner: &Scanner) -> Option<Kind> {
     let error = error_of(status, None, scanner).map(|error| error.kind);
-    error.or_else(|| scanner.fault()).filter(|kind| *kind != Kind::Unknown)
+    error.or_else(|| scanner.fault())
 }
 
 /// The error that stands in an answer, judged as a failed response's body is.
@@ -78,6 +78,8 @@ pub(super) fn judge_held(
     let inner = match (error, seen) {
         (Some(error), _) => Inner { after_output: scanner.error_after_output(), ..error },
         (None, _) if scanner.delivered() => return None,
+        // A login page where a stream was asked for: nothing of what follows will change it.
+        (None, Seen::Part) if scanner.is_page() => fault_of(parts.status, Kind::Unknown, false, false),
         (None, Seen::Part) => return None,
         (None, Seen::Whole) => fault_of(parts.status, fault?, false, scanner.is_spent()),
         // The request was sent, and it may have been processed.
@@ -88,8 +90,13 @@ pub(super) fn judge_held(
             ..Inner::new(Kind::Transport)
         },
     };
-    let is_failure = inner.kind != Kind::Unknown && !inner.after_output;
-    is_failure.then(|| Verdict::new(Inner { usage: scanner.usage(), ..inner }))
+    (!inner.after_output).then(|| {
+        Verdict::new(Inner {
+            usage: scanner.usage(),
+            finish: scanner.unknown_finish().map(Into::into),
+            ..inner
+        })
+    })
 }
 
 /// An answer with something wrong.
@@ -104,8 +111,8 @@ fn fault_of(status: StatusCode, kind: Kind, delivered: bool, spent: bool) -> Inn
     }
 }
 
-/// `text` is `body`, read as UTF-8.
-fn judge_text(status: StatusCode, headers: &HeaderMap, body: &Bytes, text: &str) -> Verdict {
+/// `text` is `body`, read as UTF-8, which it is or not.
+fn judge_text(status: StatusCode, headers: &HeaderMap, body: &Bytes, text: &str, is_text: bool) -> Verdict {
     let text = text.trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n']);
     let mut facts = Facts::default();
     let form = read(&mut facts, text, status.as_u16());
@@ -117,7 +124,9 @@ fn judge_text(status: StatusCode, headers: &HeaderMap, body: &Bytes, text: &str)
         return Verdict::default();
     }
     let fault = match form {
-        Form::Text => Some(Kind::Unknown),
+        Form::Text if text.starts_with('<') || !is_download(text, is_text) => Some(Kind::Unknown),
+        // Nobody can say that a file which was asked for is none.
+        Form::Text => None,
         Form::Cut => facts.answer.fault_of_cut(),
         _ => facts.answer.fault(matches!(form, Form::Events)),
     };
@@ -129,6 +138,12 @@ fn judge_text(status: StatusCode, headers: &HeaderMap, body: &Bytes, text: &str)
             ..fault_of(status, kind, facts.answer.delivered(), facts.answer.is_spent())
         }),
     }
+}
+
+/// Whether a text is a file, and no answer: too long, or no text at all.
+fn is_download(text: &str, is_text: bool) -> bool {
+    let is_json = text.starts_with(['{', '[']);
+    !is_json && (text.len() > MAX_KEPT || !is_text)
 }
 
 enum Form {
@@ -146,10 +161,17 @@ enum Form {
 fn read<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) -> Form {
     match text.as_bytes().first() {
         None => Form::Empty,
+        Some(b'{') if http >= 400 && usual(facts, text, http) => Form::Json,
         Some(b'{' | b'[' | b'"') => {
-            let whole = facts.fold(text);
-            // An answer that breaks off may speak of errors without being one.
-            if (http >= 400 || facts.has_error) && !(whole && facts.has_error) {
+            let context = Context::new(http, text.len());
+            let read = facts.fold(text, &context);
+            let whole = read == Read::Whole;
+            if !whole && !begins_as_json(text) {
+                print(facts, text, &context);
+            } else if read == Read::Broken && http >= 400 && lenient(facts, text, &context) {
+                // JSON but for the line feeds in its strings.
+                // An answer that breaks off may speak of errors without being one.
+            } else if (http >= 400 || facts.has_error) && !(whole && facts.has_error) {
                 text::scan(facts, text, http);
             }
             match facts.answer.objects {
@@ -159,8 +181,8 @@ fn read<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) -> Form {
                 _ => Form::Events,
             }
         }
-        Some(b'<') => {
-            html(facts, text);
+        Some(b'<') if is_page(text) => {
+            facts.message = Cow::Borrowed(prose::title(text).unwrap_or_default());
             Form::Text
         }
         Some(_) if is_event_stream(text) => {
@@ -168,17 +190,71 @@ fn read<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) -> Form {
             Form::Events
         }
         Some(_) => {
-            // A client's log line in front of the body: `ApiError: {"error": …`.
-            let json = embedded(text);
-            if json.is_none_or(|at| !facts.fold(&text[at..]) || !facts.has_error) {
-                text::scan(facts, text, http);
-            }
-            if facts.message.is_empty() && http >= 400 {
-                facts.message = Cow::Borrowed(first_line(text));
-            }
+            print(facts, text, &Context::new(http, text.len()));
             Form::Text
         }
     }
+}
+
+/// The short way for the usual error.
+fn usual<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) -> bool {
+    let is_usual = usual::read(facts, text).is_some();
+    if is_usual {
+        facts.settle(&Context::new(http, text.len()));
+    } else {
+        *facts = Facts::default();
+    }
+    is_usual
+}
+
+/// What is JSON in another language's eyes. Whether there was an error in it.
+fn lenient(facts: &mut Facts<'_>, text: &str, context: &Context) -> bool {
+    match context.body_in(text, 0) {
+        Some(inner) => {
+            *facts = Facts { answer: facts.answer, ..inner };
+            true
+        }
+        None => false,
+    }
+}
+
+/// A client's print of an error, or its log line: `ApiError: {"error": …`.
+fn print<'a>(facts: &mut Facts<'a>, text: &'a str, context: &Context) {
+    lenient(facts, text, context);
+    if !facts.has_error || facts.code.is_none() && facts.status.is_none() {
+        match nest::plain(text) {
+            Cow::Borrowed(text) => text::print(facts, text, context.http),
+            Cow::Owned(plain) => {
+                let mut inner = std::mem::take(facts).into_owned();
+                text::print(&mut inner, &plain, context.http);
+                *facts = inner.into_owned();
+            }
+        }
+    }
+    facts.settle(context);
+    if facts.message.is_empty() && context.http >= 400 {
+        // A quota's sentence may go on after it.
+        let quota = prose::says(text, &["uota exceeded"]);
+        facts.message = Cow::Borrowed(if quota { prose::clip(text, 4096) } else { first_line(text) });
+    }
+}
+
+/// Whether `text` is JSON as far as its first name goes, and not Python's or JavaScript's print of an object.
+fn begins_as_json(text: &str) -> bool {
+    let blank = [' ', '\n', '\r', '\t'];
+    let inside = text.trim_start_matches('[').trim_start_matches(blank);
+    match inside.strip_prefix('{') {
+        Some(rest) => rest.trim_start_matches(blank).starts_with(['"', '}']) || rest.is_empty(),
+        None => text.starts_with('"') || text.starts_with("[]") || inside.is_empty(),
+    }
+}
+
+/// Whether a text in pointed brackets is a page, and not Python's print of an object (`<_InactiveRpcError of RPC …>`).
+fn is_page(text: &str) -> bool {
+    const TAGS: [&str; 9] = ["html", "head", "title", "body", "div", "center", "h1", "p", "script"];
+    let name = &text[1..];
+    let len = name.bytes().take_while(u8::is_ascii_alphanumeric).count();
+    name.starts_with(['!', '?', '/']) || TAGS.iter().any(|tag| name[..len].eq_ignore_ascii_case(tag))
 }
 
 fn is_event_stream(text: &str) -> bool {
@@ -194,7 +270,7 @@ fn events<'a>(facts: &mut Facts<'a>, text: &'a str) {
         let line = text[at..end].trim_end_matches('\r');
         if let Some(data) = line.strip_prefix("data:") {
             let before = facts.has_error;
-            if !facts.fold(data) {
+            if facts.fold(data, &Context::new(200, data.len())) != Read::Whole {
                 // An event that breaks off says that there was to be more.
                 facts.answer.foreign |= data.trim_start().starts_with(['{', '[']);
                 // Half a message still says most of it.
@@ -203,26 +279,12 @@ fn events<'a>(facts: &mut Facts<'a>, text: &'a str) {
                 }
             }
         } else if line.starts_with(['{', '[']) {
-            if !facts.fold(&text[at..]) {
+            if facts.fold(&text[at..], &Context::new(200, text.len() - at)) != Read::Whole {
                 text::scan(facts, &text[at..], 200);
             }
             return;
         }
         at = end + 1;
-    }
-}
-
-/// A front end's page: its title is the only message, and some name a delay in prose.
-fn html<'a>(facts: &mut Facts<'a>, page: &'a str) {
-    let find = |needle: &str, from: usize| {
-        page.get(from..)
-            .and_then(|p| memchr::memmem::find(p.as_bytes(), needle.as_bytes()))
-            .map(|at| from + at)
-    };
-    facts.page_delay = prose::delay(page);
-    let title = find("<title>", 0).map(|at| at + 7).and_then(|at| Some(at..find("</title>", at)?));
-    if let Some(title) = title {
-        facts.message = Cow::Borrowed(page[title].trim());
     }
 }
 

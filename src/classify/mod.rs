@@ -9,6 +9,11 @@
 //! failure ([`Peek`]). What comes after that is found by reading along ([`watch`](ClassifyLayer::watch)): it is published
 //! at the end of the body, and [`StrictBodyLayer`] makes an error of it, for readers who look at nothing else.
 //!
+//! An error is read wherever it stands: as Google's own body, as an SDK's print of one, in any member of a relay's answer, in a
+//! string at any depth of escaping. What is found inside outranks what is around it, within twelve levels and sixteen times the
+//! body's bytes. So the same error gets the same verdict whatever it came through. [`close`] judges the end of a
+//! WebSocket session by the same rules.
+//!
 //! # When to use it, and where
 //!
 //! Innermost, right around the HTTP client, so that each attempt is judged once and everything above sees the
@@ -22,7 +27,8 @@
 //! An error that comes after output is the caller's to see: it is published at the end of the body when
 //! [`watch`](ClassifyLayer::watch) is on. An answer that is no stream is handed on unread but under [`Peek::Output`].
 //! Peeking has no time limit: an attempt timeout outside covers it. Neither it nor watching keeps a body, or reads a
-//! coding but gzip; text that is no JSON is looked at up to 8 KiB.
+//! coding but gzip; text that is no JSON is looked at up to 8 KiB. A page, or a shorter text, under a 200 is no answer of Gemini's
+//! and is `unknown` to everybody who reads it; a longer one is a download.
 //!
 //! # Sharing and dropping
 //!
@@ -77,6 +83,7 @@
 
 mod answer;
 mod body;
+mod close;
 mod facts;
 mod fold;
 mod future;
@@ -85,6 +92,9 @@ mod gunzip;
 mod held;
 mod judge;
 mod layer;
+mod literal;
+mod names;
+mod nest;
 mod peek;
 mod prose;
 mod quota;
@@ -98,9 +108,11 @@ mod text;
 #[cfg(any(feature = "tower-http-06", feature = "tower-http-07"))]
 mod trace;
 mod transport;
+mod usual;
 mod watch;
 
 pub use self::body::ClassifyBody;
+pub use self::close::close;
 pub use self::future::ResponseFuture;
 pub(crate) use self::judge::{judge, judge_scanned};
 pub use self::layer::ClassifyLayer;

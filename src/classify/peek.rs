@@ -43,8 +43,8 @@ pub enum Peek {
     /// are shown live come late, all at once with the first words; and the head of an answer that is no stream waits
     /// for its body.
     ///
-    /// What can be read are Gemini's own answers (Code Assist's among them) and chat completions. Others (interactions,
-    /// partners' models) wait for their first event or object only.
+    /// What can be read are Gemini's own answers (Code Assist's among them), interactions and chat completions. Others
+    /// (partners' models) wait for their first event or object only.
     Output,
 }
 

@@ -27,9 +27,27 @@ pub(super) fn delay(message: &str) -> Option<Duration> {
         Some(at) => duration_at(&message[message.len() - tail.len() + at + 5..]),
         None => ["etry in ", "ry again in ", "eset after ", "etry after "].iter().find_map(|phrase| {
             let at = memmem::find(message.as_bytes(), phrase.as_bytes())? + phrase.len();
-            duration_at(&message[at..])
+            // A front end's page has one sentence for every fault.
+            duration_at(&message[at..]).filter(|_| !is_page(message))
         }),
     }
+}
+
+/// Whether this is a page of Google's front end, or its sentence: "The server encountered a temporary error and could not
+/// complete your request. Please try again in 30 seconds."
+pub(super) fn is_page(message: &str) -> bool {
+    says(
+        message,
+        &["<html", "<HTML", "<!DOCTYPE", "<!doctype", "temporary error and could not complete your request"],
+    )
+}
+
+/// The title of a front end's page, which is its only message. The delay in its prose is the same for every fault.
+pub(super) fn title(page: &str) -> Option<&str> {
+    const OPEN: &str = "<title>";
+    let from = memmem::find(page.as_bytes(), OPEN.as_bytes())? + OPEN.len();
+    let len = memmem::find(&page.as_bytes()[from..], b"</title>")?;
+    Some(page[from..from + len].trim())
 }
 
 fn duration_at(text: &str) -> Option<Duration> {
@@ -53,38 +71,100 @@ pub(super) struct Line<'a> {
     pub(super) model: Option<&'a str>,
 }
 
-/// Every "Quota exceeded for …" of the message, in its three forms.
+/// Every "Quota exceeded for …" of the message, in its three forms, whatever stands in front of it.
 pub(super) fn quota_lines(message: &str) -> impl Iterator<Item = Line<'_>> {
     const OPENING: &str = "uota exceeded for ";
     // Google names four at most; the bound keeps a hostile message from being read again and again.
     memmem::find_iter(message.as_bytes(), OPENING.as_bytes()).take(32).filter_map(|at| {
-        let rest = &message[at + OPENING.len()..];
-        // One line; where a cut body left the escapes in, the escape ends it.
-        let line = clip(rest, 1024).split(['\n', '\\']).next().unwrap_or_default();
-        if let Some(fields) = line.strip_prefix("metric: ") {
-            let mut out = Line { metric: fields.split([',', ' ']).next(), ..Line::default() };
-            for field in fields.split(',').skip(1) {
-                match field.trim().split_once(": ") {
-                    Some(("limit", n)) => out.limit = n.trim_end_matches('.').parse().ok(),
-                    Some(("model", model)) => out.model = Some(model.trim()),
-                    _ => {}
-                }
-            }
-            Some(out)
-        } else if let Some(quoted) = line.strip_prefix("quota metric '") {
-            let (metric, rest) = quoted.split_once('\'')?;
-            let limit_name = rest.strip_prefix(" and limit '").and_then(|r| r.split('\'').next());
+        let rest = clip(&message[at + OPENING.len()..], 1024);
+        // Up to the next one. The limit may stand on a line of its own.
+        let end = memmem::find(rest.as_bytes(), OPENING.as_bytes()).unwrap_or(rest.len());
+        let line = &rest[..end];
+        if let Some(fields) = line.strip_prefix("metric: ").or_else(|| line.strip_prefix("metric ")) {
+            let metric = name(fields.trim_start_matches(['\'', '"', '`']));
+            Some(Line { metric, limit: limit(fields), model: model_of(fields), ..Line::default() })
+        } else if let Some(quoted) = line.strip_prefix("quota metric ") {
+            // A print escapes its quotes, once or more often.
+            let mut quoted = quoted.split('\'').skip(1).map(|text| text.trim_end_matches('\\'));
+            let metric = quoted.next().filter(|metric| !metric.is_empty())?;
+            let limit_name =
+                quoted.next().and_then(|between| between.ends_with("and limit ").then(|| quoted.next())?);
             Some(Line { metric: Some(metric), limit_name, ..Line::default() })
         } else {
             // Vertex: `aiplatform.googleapis.com/<metric> with base model: <model>.`
             let (metric, rest) = line.split_once(' ')?;
-            let model = rest.strip_prefix("with base model: ").map(|r| {
-                let end = r.find(char::is_whitespace).unwrap_or(r.len());
-                r[..end].trim_end_matches(['.', ',', ';'])
-            });
+            let model = rest.strip_prefix("with base model: ").and_then(name);
             metric.contains('/').then_some(Line { metric: Some(metric), model, ..Line::default() })
         }
     })
+}
+
+/// The name at the beginning of `text`.
+fn name(text: &str) -> Option<&str> {
+    let len = text.bytes().take_while(|b| b.is_ascii_alphanumeric() || b"-._@/".contains(b)).count();
+    let name = text[..len].trim_end_matches(['.', '-', '/']);
+    (!name.is_empty()).then_some(name)
+}
+
+/// The `model: …` behind a quota.
+fn model_of(fields: &str) -> Option<&str> {
+    after_word(fields, "model")
+        .find_map(|rest| name(rest.strip_prefix(':')?.trim_start_matches([' ', '\'', '"'])))
+}
+
+/// The `limit: 12` of a quota, in any punctuation.
+fn limit(fields: &str) -> Option<u64> {
+    after_word(fields, "limit").find_map(|rest| {
+        let value = rest.trim_start_matches([' ', ':', '=', '\'', '"', '\\']);
+        let value = value.strip_prefix("of ").or_else(|| value.strip_prefix("is ")).unwrap_or(value);
+        let digits = value.bytes().take_while(u8::is_ascii_digit).count();
+        let number = value[..digits].parse().ok()?;
+        // A fraction, or a span of time, is no limit.
+        let after = &value.as_bytes()[digits..];
+        let whole = match after {
+            [b'.', b'0'..=b'9', ..] => false,
+            [b, ..] => !b.is_ascii_alphanumeric() && *b != b'_',
+            [] => true,
+        };
+        (whole && rest.len() > value.len()).then_some(number)
+    })
+}
+
+/// What follows each occurrence of a word.
+fn after_word<'t>(text: &'t str, word: &'static str) -> impl Iterator<Item = &'t str> {
+    memmem::find_iter(text.as_bytes(), word.as_bytes()).filter_map(move |at| {
+        let before = &text.as_bytes()[..at];
+        // The `n` of a line feed that has kept its escape belongs to no word.
+        let escaped = before.ends_with(b"\\n") || before.ends_with(b"\\t");
+        let begins = escaped || before.last().is_none_or(|b| !b.is_ascii_alphanumeric() && *b != b'_');
+        begins.then(|| &text[at + word.len()..])
+    })
+}
+
+/// Whether a message about a quota says that its limit is zero: `limit: 0` in any punctuation.
+pub(super) fn says_zero(message: &str) -> bool {
+    says(message, &["uota", "imit exceeded"]) && limit_is_zero(message)
+}
+
+fn limit_is_zero(message: &str) -> bool {
+    // Those that name another limit are passed over.
+    let mut rest = message;
+    while let Some(at) = memmem::find(rest.as_bytes(), b"imit") {
+        let from = at.saturating_sub(1);
+        let here = clip(&rest[boundary(rest, from)..], 32);
+        if limit(&here.replacen("Limit", "limit", 1)) == Some(0) {
+            return true;
+        }
+        rest = &rest[at + 4..];
+    }
+    false
+}
+
+fn boundary(text: &str, mut at: usize) -> usize {
+    while !text.is_char_boundary(at) {
+        at += 1;
+    }
+    at
 }
 
 /// The text's beginning, of at most so many bytes.

@@ -6,16 +6,26 @@ use super::facts::{Facts, Violation};
 use super::prose;
 use crate::verdict::{Dimension, Period, Piece, QuotaViolation};
 
-/// Every violation, from the details, else from the metadata, else from the message; and whether any limit
-/// is zero.
-pub(super) fn quota(facts: &Facts<'_>, body: &Bytes) -> (Vec<QuotaViolation>, bool) {
+/// Which quotas an answer names, and whether any of them is zero.
+pub(super) struct Quotas {
+    pub(super) violations: Vec<QuotaViolation>,
+    pub(super) zero: bool,
+    /// A limit is left out, which is how a zero is written, and something speaks against it.
+    pub(super) doubtful: bool,
+}
+
+/// Every violation, from the details, else from the metadata, else from the message.
+///
+/// `clears` says that the answer names a delay after which a short window's quota is back.
+pub(super) fn quota(facts: &Facts<'_>, body: &Bytes, clears: bool) -> Quotas {
     let name = |text: &str| Piece::of(body, text);
-    let mut out = Vec::new();
+    let (mut out, mut doubtful) = (Vec::new(), false);
     if facts.violations.len() > 0 {
         // Zero is written by leaving it out: proto3's JSON has no zeros. Where the message names limits, it
         // decides; where it does not, an id without a value is a zero.
         let named_zero = facts.violations.iter().any(|v| v.value.is_none())
-            && prose::quota_lines(&facts.message).any(|line| line.limit == Some(0));
+            && (prose::quota_lines(&facts.message).any(|line| line.limit == Some(0))
+                || prose::says_zero(&facts.message));
         out.reserve_exact(facts.violations.len());
         for v in facts.violations.iter() {
             let named = || {
@@ -24,11 +34,16 @@ pub(super) fn quota(facts: &Facts<'_>, body: &Bytes) -> (Vec<QuotaViolation>, bo
             };
             let limit = v.value.or(named_zero.then_some(0)).or_else(named);
             let (dimension, period) = meaning(words(v));
+            let omitted = limit.is_none() && v.id.is_some() && !v.not_omitted;
+            // A limit of zero has no moment at which it is back. Where the answer names one, a quota of a minute may be
+            // one whose value a server forgot (vercel/ai's own fixture; read 2026-11).
+            let doubted = omitted && clears && matches!(period, Period::Second | Period::Minute);
+            doubtful |= doubted;
             out.push(QuotaViolation {
                 dimension,
                 period,
                 limit,
-                zero: limit == Some(0) || (limit.is_none() && v.id.is_some() && !v.not_omitted),
+                zero: limit == Some(0) || (omitted && !doubted),
                 metric: v.metric.as_deref().map(name),
                 id: v.id.as_deref().map(name),
                 model: v.model.as_deref().map(name),
@@ -67,7 +82,7 @@ pub(super) fn quota(facts: &Facts<'_>, body: &Bytes) -> (Vec<QuotaViolation>, bo
         }
     }
     let zero = out.iter().any(|v| v.zero);
-    (out, zero)
+    Quotas { violations: out, zero, doubtful }
 }
 
 fn words<'v>(v: &'v Violation<'_>) -> impl Iterator<Item = &'v str> {
@@ -115,7 +130,7 @@ fn meaning<'a>(names: impl Iterator<Item = &'a str>) -> (Dimension, Period) {
 }
 
 /// The words of an identifier in any case: `InputTokensPerModel`, `input_tokens_per_model`, "input tokens".
-fn words_of(name: &str) -> impl Iterator<Item = &str> {
+pub(super) fn words_of(name: &str) -> impl Iterator<Item = &str> {
     let mut rest = name;
     std::iter::from_fn(move || {
         rest = rest.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());

@@ -53,6 +53,10 @@ impl Reader {
         }
     }
 
+    pub(super) fn unknown_finish(&self) -> Option<&str> {
+        self.scanner.unknown_finish()
+    }
+
     /// The body is over.
     fn finish(&mut self) {
         if !std::mem::replace(&mut self.finished, true) {

@@ -15,7 +15,7 @@ use http::StatusCode;
 
 use super::facts::Facts;
 use super::prose;
-use super::quota::quota;
+use super::quota::{Quotas, quota};
 use crate::google_rpc::Code;
 use crate::verdict::{
     Alternative, DelaySource, Inner, Kind, Period, Piece, QuotaViolation, Retryability, ServerDelay,
@@ -32,12 +32,22 @@ pub(super) fn error(http: StatusCode, header: Option<Duration>, facts: &Facts<'_
     // A long-running operation ends with google.rpc's own number, under a 200. Under an error's status a number
     // below 17 is the beginning of a cut one.
     let numbered = || facts.code.filter(|_| http.is_success()).and_then(Code::from_number);
-    let code = facts.status.as_deref().and_then(Code::from_name).or_else(numbered);
+    let named = [facts.status.as_deref(), facts.code_name.as_deref()];
+    let code = named.into_iter().flatten().find_map(Code::from_name).or_else(numbered);
     // A body inside a 200, or a relay's, knows better than the head.
     let number = facts.code.filter(|n| (400..600).contains(n)).unwrap_or(http.as_u16());
     let delay = delay(facts, header);
-    let (quota, zero) = quota(facts, body);
+    let clears = delay.is_some_and(|delay| delay.declared() <= LONG);
+    let Quotas { violations: quota, zero, doubtful } = quota(facts, body, clears);
     let kind = kind(facts, code, number, delay, &quota, zero);
+    // A print has the number only, and this is what Google says under it.
+    let code = match code {
+        None | Some(Code::InvalidArgument) if kind == Kind::FailedPrecondition && number == 400 => {
+            Some(Code::FailedPrecondition)
+        }
+        code => code,
+    };
+    let limited = kind == Kind::RateLimited;
 
     let billing = || billing(&facts.message);
     let alternative = match kind {
@@ -82,15 +92,26 @@ pub(super) fn error(http: StatusCode, header: Option<Duration>, facts: &Facts<'_
         http: Some(http),
         code,
         delay,
-        quota,
         model: model(facts, kind).map(name),
         reason: facts.reason.as_deref().map(name),
         domain: facts.domain.as_deref().map(name),
         message: Piece::of(body, &facts.message),
         escaped: facts.escaped,
         after_output: facts.answer.error_after_output,
+        doubtful_zero: doubtful && limited,
+        window: window(widest(&quota)).filter(|_| limited && delay.is_none()),
+        quota,
         body: body.clone(),
         ..Inner::new(kind)
+    }
+}
+
+/// How long a quota of a second or a minute takes to be back where the answer does not say: its whole window.
+fn window(widest: Period) -> Option<Duration> {
+    match widest {
+        Period::Second => Some(Duration::from_secs(1)),
+        Period::Minute => Some(Duration::from_secs(60)),
+        _ => None,
     }
 }
 
@@ -102,8 +123,9 @@ const fn retry_with(delay: Option<ServerDelay>) -> Retryability {
 fn delay(facts: &Facts<'_>, header: Option<Duration>) -> Option<ServerDelay> {
     [
         (facts.retry_info, DelaySource::RetryInfo),
-        (prose::delay(&facts.message).max(facts.page_delay), DelaySource::Message),
+        (prose::delay(&facts.message), DelaySource::Message),
         (facts.metadata.reset_delay, DelaySource::Metadata),
+        (facts.reset, DelaySource::Metadata),
         (header, DelaySource::Header),
     ]
     .into_iter()
@@ -227,9 +249,12 @@ fn limit(message: &str, delay: Option<ServerDelay>, quota: &[QuotaViolation], ze
     if zero || quota.iter().any(|v| v.period >= Period::Day) {
         return Kind::QuotaExhausted;
     }
+    if quota.iter().all(|v| v.limit.is_none()) && prose::says_zero(message) {
+        return Kind::QuotaExhausted;
+    }
     // The structured forms name their quota, and then the message has no more to say. The delay counts only
     // where it is absurd: on record are 161 h for a quota whose body says neither day nor zero.
-    let widest = quota.iter().map(|v| v.period).max().unwrap_or(Period::Unknown);
+    let widest = widest(quota);
     let long = delay.is_some_and(|d| d.declared() > LONG) && widest < Period::Minute;
     if long {
         return Kind::QuotaExhausted;
@@ -243,6 +268,10 @@ fn limit(message: &str, delay: Option<ServerDelay>, quota: &[QuotaViolation], ze
         return Kind::QuotaExhausted;
     }
     if overloaded(message) { Kind::Overloaded } else { Kind::RateLimited }
+}
+
+fn widest(quota: &[QuotaViolation]) -> Period {
+    quota.iter().map(|v| v.period).max().unwrap_or(Period::Unknown)
 }
 
 /// Short of capacity, whoever asks. Not "exhausted your capacity", which is the caller's own.
@@ -306,5 +335,6 @@ fn model<'f>(facts: &'f Facts<'_>, kind: Kind) -> Option<&'f str> {
             | Kind::PermissionDenied
             | Kind::Overloaded
     );
-    names_its_own.then(|| prose::model(&facts.message))?
+    // A page names the path that was asked for.
+    names_its_own.then(|| prose::model(&facts.message).filter(|_| !prose::is_page(&facts.message)))?
 }

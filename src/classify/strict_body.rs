@@ -72,9 +72,9 @@ impl End {
     }
 }
 
-/// Whether the answer is not whole. A blocked or empty one is, such as it is.
+/// Whether the answer is not whole. A blocked or empty one is, such as it is, and so is one that is no answer of Gemini's.
 fn ends_badly(kind: Kind, all: bool) -> bool {
-    all || !matches!(kind, Kind::ContentBlocked | Kind::EmptyResponse)
+    all || !matches!(kind, Kind::ContentBlocked | Kind::EmptyResponse | Kind::Unknown)
 }
 
 impl<B> StrictBody<B> {

@@ -7,10 +7,20 @@
 use std::borrow::Cow;
 
 use super::facts::{Facts, Violation};
+use super::names;
 use super::scalar::Scalar;
 use crate::google_rpc::Code;
 
-/// Fills in what the facts do not have yet.
+/// A status is named within so many bytes, or not at all.
+const MAX_WORDS: usize = 16 * 1024;
+
+/// Fills in what the facts do not have yet, out of a client's print: words as well as pairs.
+pub(super) fn print<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) {
+    scan(facts, text, http);
+    words(facts, text.trim(), http);
+}
+
+/// Fills in what the facts do not have yet, out of pairs.
 pub(super) fn scan<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) {
     let text = text.trim();
     let folded = std::mem::take(&mut facts.violations);
@@ -18,7 +28,8 @@ pub(super) fn scan<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) {
     let mut scan =
         Scan { key: None, violation: None, tail: 0, delay: Delay::default(), status: None, message: None };
     let mut at = 0;
-    while let Some(colon) = memchr::memchr2(b':', b'{', &text.as_bytes()[at..]) {
+    // `name=value` is how Java and Rust print it; a URL has such pairs, too, and they mean nothing here.
+    while let Some(colon) = memchr::memchr3(b':', b'{', b'=', &text.as_bytes()[at..]) {
         let colon = at + colon;
         let name = word_before(text, colon);
         if text.as_bytes()[colon] == b'{' {
@@ -26,11 +37,25 @@ pub(super) fn scan<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) {
             at = colon + 1;
             continue;
         }
+        if matches!(name, "message" | "Message" | "desc") && scan.message.is_none() {
+            if let Some(message) = sentence_after(text, colon + 1) {
+                // What it says in pairs is read as well: a limit, a model.
+                scan.message = Some(message);
+                at = colon + 1;
+                continue;
+            }
+        }
         let (value, next) = value_after(text, colon + 1);
         at = next;
         match value {
             Value::Whole(value) => {
                 scan.pair(facts, name, value);
+                // Somebody's words in quotes: `upstream said: "429 … [violations { … }]"`. Each kind of quote ends at the next
+                // of its kind, so that the time stays linear.
+                let quoted = text[..next].ends_with(['"', '\'']) && value.len() > 16 && name != "message";
+                if quoted && memchr::memchr2(b'{', b'[', value.as_bytes()).is_some() {
+                    at = next - 1 - value.len();
+                }
                 if name.starts_with("quota") && scan.violation.is_some() {
                     scan.tail = at;
                 }
@@ -51,15 +76,6 @@ pub(super) fn scan<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) {
 /// code; the message ends where the details begin. Likewise `[429 Too Many Requests] message [{…}]`, and either
 /// behind the name of Python's exception: `google.api_core.exceptions.ResourceExhausted: 429 …`.
 fn head<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) {
-    // grpcio prints `status = StatusCode.RESOURCE_EXHAUSTED`.
-    if let Some(at) = memchr::memmem::find(text.as_bytes(), b"StatusCode.") {
-        let name = &text[at + 11..];
-        let len = name.bytes().take_while(|b| b.is_ascii_uppercase() || *b == b'_').count();
-        if Code::from_name(&name[..len]).is_some() {
-            facts.has_error = true;
-            facts.status = facts.status.take().or(Some(Cow::Borrowed(&name[..len])));
-        }
-    }
     let exception = text.split_once(": ").filter(|(name, _)| {
         name.len() < 120 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.')
     });
@@ -70,12 +86,16 @@ fn head<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) {
     let body = text.strip_prefix('[').unwrap_or(text);
     let digits = body.len() - body.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let number = body[..digits].parse::<u16>().ok().filter(|n| digits == 3 && (400..600).contains(n));
-    let Some(number) = number.filter(|n| http < 400 || *n == http) else { return };
     let rest = &body[digits..];
     if !rest.starts_with([' ', ':']) {
         return;
     }
     let mut message = rest.trim_start_matches([' ', ':']);
+    // A server that answers 500 hands a client's error on, and the number is that one's; a sentence follows it.
+    let own = |n: &u16| {
+        http < 400 || *n == http || http >= 500 && message.starts_with(|c: char| c.is_ascii_uppercase())
+    };
+    let Some(number) = number.filter(own) else { return };
     let bracketed = body.len() < text.len();
     if let Some(end) = message.find("] ").filter(|_| bracketed) {
         message = &message[end + 2..];
@@ -92,6 +112,27 @@ fn head<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) {
     }
     if facts.message.is_empty() && named.is_none() {
         facts.message = Cow::Borrowed(message[..end].trim());
+    }
+}
+
+/// The status that is named somewhere in a print, where nothing has said it.
+fn words(facts: &mut Facts<'_>, text: &str, http: u16) {
+    if facts.status.is_some() && facts.code.is_some() {
+        return;
+    }
+    let named = names::status(super::prose::clip(text, MAX_WORDS));
+    if let Some(code) = named.code.filter(|_| facts.status.is_none()) {
+        facts.has_error = true;
+        facts.status = Some(Cow::Borrowed(code.as_str()));
+    }
+    // Under an error's own status another number is prose, unless a name stands beside it.
+    let number = named.number.filter(|n| http < 400 || *n == http || http >= 500 || named.code.is_some());
+    if let Some(number) = number.filter(|_| facts.code.is_none()) {
+        facts.has_error = true;
+        facts.code = Some(number);
+        if named.leads && facts.status.is_none() {
+            facts.status = Code::from_http(number).map(|code| Cow::Borrowed(code.as_str()));
+        }
     }
 }
 
@@ -164,7 +205,7 @@ impl<'a> Scan<'a> {
                 facts.reason = Some(Cow::Borrowed(value));
             }
             "domain" if facts.domain.is_none() => facts.domain = Some(Cow::Borrowed(value)),
-            "status" if self.status.is_none() => self.status = Some(value),
+            "status" | "Status" if self.status.is_none() => self.status = Some(value),
             "message" if self.message.is_none() => self.message = Some(value),
             "code" if facts.code.is_none() => {
                 facts.code = value.parse().ok().filter(|code| (400..600).contains(code));
@@ -232,6 +273,28 @@ fn word_before(text: &str, at: usize) -> &str {
     &before[before.len() - len..]
 }
 
+/// The message that begins at `at` without a quote: up to the member after it, or to the end.
+fn sentence_after(text: &str, at: usize) -> Option<&str> {
+    let rest = text[at..].trim_start_matches([' ', '\\']);
+    if rest.starts_with(['"', '\'', '{', '[', '`']) {
+        return None;
+    }
+    const NEXT: [&str; 9] = [
+        ", status",
+        ", Status",
+        ", details",
+        ", Details",
+        ", code",
+        " [violations",
+        " [links",
+        " [reason",
+        " [map[",
+    ];
+    let end = NEXT.iter().filter_map(|next| memchr::memmem::find(rest.as_bytes(), next.as_bytes())).min();
+    let message = rest[..end.unwrap_or(rest.len())].trim_end().trim_end_matches([')', '}', ']']);
+    (!message.is_empty()).then_some(message)
+}
+
 #[derive(Debug, PartialEq)]
 enum Value<'a> {
     Whole(&'a str),
@@ -264,7 +327,7 @@ fn value_after(text: &str, at: usize) -> (Value<'_>, usize) {
         Some(b'{' | b'[') | None => (Value::Whole(""), start),
         Some(_) => {
             let len = text[start..]
-                .find(|c: char| c.is_whitespace() || matches!(c, ',' | '}' | ']' | '"' | '\'' | ';'))
+                .find(|c: char| c.is_whitespace() || matches!(c, ',' | '}' | ']' | ')' | '"' | '\'' | ';'))
                 .unwrap_or(text.len() - start);
             (Value::Whole(text[start..start + len].trim_end_matches('.')), start + len)
         }
@@ -303,7 +366,7 @@ mod tests {
             ),
         ] {
             let mut facts = Facts::default();
-            scan(&mut facts, text, http);
+            print(&mut facts, text, http);
             assert_eq!(facts.status.as_deref(), Some(status), "{text}");
         }
         let mut facts = Facts::default();
@@ -320,7 +383,7 @@ mod tests {
 
     fn scanned(text: &str, http: u16) -> Facts<'_> {
         let mut facts = Facts::default();
-        scan(&mut facts, text, http);
+        print(&mut facts, text, http);
         facts
     }
 

@@ -49,7 +49,12 @@ impl Watch {
     }
 
     fn publish(&self, outcome: Outcome) {
-        let usage = lock(&self.0.with).usage();
+        let reader = lock(&self.0.with);
+        let usage = reader.usage();
+        if let Some(reason) = reader.unknown_finish() {
+            self.0.finished(reason);
+        }
+        drop(reader);
         self.0.publish(End::new(outcome, usage));
     }
 }

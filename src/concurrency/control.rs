@@ -8,9 +8,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::evidence::{Caller, Evidence, Timeout, Usual, Witness};
+use super::evidence::{Evidence, Timeout, Usual};
 use super::limit::{Limit, Room, Speed};
+use super::most::Most;
 use super::settings::Tuning;
+use crate::blame::{Caller, Witness};
+use crate::latency::Latency;
 use crate::time::saturating_add;
 
 /// After how many times the patience a call that has neither ended nor been dropped counts as lost.
@@ -18,6 +21,9 @@ const LOST: u32 = 3;
 
 /// The same, while no call with a known beginning has timed out.
 const LOST_UNKNOWN: Duration = Duration::from_secs(600);
+
+/// For so many times the patience nothing has timed out: then slow answers are no sign of a queue.
+const CALM: u32 = 4;
 
 /// What a call carries from its start to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +43,18 @@ pub(super) enum Said {
         overtaken: bool,
     },
     Nothing,
+}
+
+/// The gate's counts at the end of a call.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    pub(super) now: Instant,
+    /// Calls started so far: the highest number.
+    pub(super) started: u64,
+    /// Calls answered so far, of a counter that wraps.
+    pub(super) answers: u32,
+    /// Calls in flight, with the one that ends.
+    pub(super) in_flight: u32,
 }
 
 #[derive(Debug)]
@@ -62,6 +80,10 @@ pub(super) struct Control {
     good_until: u64,
     /// How usual it is that calls time out.
     usual: Usual,
+    /// How long answers take.
+    latency: Latency,
+    /// The share of timeouts among the last calls that ended, where most time out whoever overtakes whom.
+    most: Most,
 }
 
 impl Control {
@@ -80,6 +102,8 @@ impl Control {
             patience: None,
             good_until: u64::MAX,
             usual,
+            latency: Latency::new(),
+            most: Most::default(),
         }
     }
 
@@ -116,6 +140,11 @@ impl Control {
             Some(limit) if self.bound.binds(caller) => limit.room(in_flight, now, tuning),
             _ => Room::Now,
         }
+    }
+
+    /// What a request must have left of its time when its turn comes: nine of ten answers take longer.
+    pub(super) fn least(&self) -> Duration {
+        self.latency.quick().unwrap_or_default()
     }
 
     /// See [`Limit::earliest`].
@@ -158,83 +187,83 @@ impl Control {
         }
     }
 
-    /// A call ends, one of `in_flight`, which still count it. Whether the limit was cut.
+    /// A call ends. Whether the limit was cut, or binds more callers than before.
     pub(super) fn end(
         &mut self,
         start: Start,
         said: Said,
-        started: u64,
-        answers: u32,
-        in_flight: u32,
-        now: Instant,
+        moment: Moment,
         draw: impl FnOnce() -> f64,
         tuning: &Tuning,
     ) -> bool {
-        self.usual.answers(answers);
+        self.usual.answers(moment.answers);
+        if self.most.ended(start, said, moment.now) {
+            // The cut did no good: as large a share of the calls times out as before.
+            self.lift();
+            self.evidence.clear();
+        }
         let began = self.flights.remove(&start.number);
         if began.is_none() && start.number >= self.from {
             self.lost = self.lost.saturating_sub(1);
         }
-        let took = began.map(|began| now.saturating_duration_since(began));
+        let took = began.map(|began| moment.now.saturating_duration_since(began));
         match said {
             Said::Nothing => false,
             Said::Answered => {
-                self.answered(start, took, started, in_flight, now, tuning);
+                self.answered(start, took, moment, tuning);
                 false
             }
-            Said::TimedOut { overtaken } => {
-                self.timed_out(start, took, overtaken, answers, now, draw, tuning)
-            }
+            Said::TimedOut { overtaken } => self.timed_out(start, took, overtaken, moment, draw, tuning),
         }
     }
 
-    fn answered(
-        &mut self,
-        start: Start,
-        took: Option<Duration>,
-        started: u64,
-        in_flight: u32,
-        now: Instant,
-        tuning: &Tuning,
-    ) {
+    fn lift(&mut self) {
+        (self.limit, self.bound) = (None, Witness::Nobody);
+    }
+
+    fn answered(&mut self, start: Start, took: Option<Duration>, moment: Moment, tuning: &Tuning) {
         // How long one took that began before anything was watched is not known, and it is old news.
         let Some(took) = took else { return };
+        // An answer that took twice as long as those that timed out shows that they did not wait for a queue. One
+        // that took a little longer shows how long calls wait.
+        self.patience = self.patience.filter(|patience| took < patience.saturating_mul(2));
         let speed = Speed::of(took, self.patience);
-        if speed != Speed::Slow && start.number > self.cut_at {
-            self.good_until = started;
-        }
+        self.patience = self.patience.map(|patience| patience.max(took));
+        self.latency.record(took);
         if speed != Speed::Slow {
+            if start.number > self.cut_at {
+                self.good_until = moment.started;
+            }
             self.evidence.quick_answer(start.number);
             if start.number > self.cut_at && !self.bound.binds(start.caller) {
                 // The server answers everybody else: what the one caller sees is its own.
-                self.limit = None;
-                self.bound = Witness::Nobody;
+                self.lift();
             }
         }
-        if let Some(limit) = self.limit.as_mut().filter(|limit| limit.is_used(in_flight)) {
-            limit.bound(now);
+        // Where nothing has timed out for long, slow is how this model answers.
+        let calm = saturating_add(self.troubled, self.patience.unwrap_or_default().saturating_mul(CALM));
+        let speed = if speed == Speed::Slow && moment.now >= calm { Speed::Fair } else { speed };
+        if let Some(limit) = self.limit.as_mut().filter(|limit| limit.is_used(moment.in_flight)) {
+            limit.bound(moment.now);
             limit.answered(speed, tuning);
         }
     }
 
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "what a call carries, what its end says, and what the caller hands in"
-    )]
     fn timed_out(
         &mut self,
         start: Start,
         took: Option<Duration>,
         overtaken: bool,
-        answers: u32,
-        now: Instant,
+        moment: Moment,
         draw: impl FnOnce() -> f64,
         tuning: &Tuning,
     ) -> bool {
-        let answered = answers.wrapping_sub(start.answers);
+        let now = moment.now;
+        let answered = moment.answers.wrapping_sub(start.answers);
         if let Some(took) = took {
-            let patience = *self.patience.get_or_insert(took);
-            if took < patience / 2 {
+            let patience = self.patience.unwrap_or(took);
+            let is_hasty = self.latency.typical().is_some_and(|typical| took < typical);
+            if took < patience / 2 || is_hasty {
                 // Not the patience of those that wait in a queue: a server that says 504 at once, or a hasty caller.
                 return false;
             }
@@ -248,10 +277,16 @@ impl Control {
             }
         }
         let weight = self.usual.weight();
+        if self.limit.is_none() && self.most.may_try(now) {
+            self.limit = Some(Limit::first(answered, now, draw(), tuning));
+            self.bound = self.most.try_from(moment.started, now);
+            self.evidence.clear();
+            return true;
+        }
         if self.limit.is_none() || start.number > self.good_until {
             self.usual.timed_out();
-            if self.usual.is_no_news() {
-                (self.limit, self.bound) = (None, Witness::Nobody);
+            if self.usual.is_no_news() && !self.most.is_on_trial() {
+                self.lift();
                 self.evidence.clear();
                 return false;
             }
@@ -262,8 +297,14 @@ impl Control {
             return false;
         }
         match &mut self.limit {
-            // What one caller has seen, and now another one, too.
-            Some(_) if !self.bound.binds(start.caller) => self.bound = Witness::Many,
+            Some(limit) if !self.bound.binds(start.caller) => {
+                // What one caller has seen, and now another one, too: for all others it is a first cut, not the pace
+                // that the one has earned.
+                if limit.value() < 1.0 {
+                    *limit = Limit::first(answered, now, draw(), tuning);
+                }
+                self.bound = Witness::Many;
+            }
             Some(limit) if !limit.may_cut(now, tuning) => return false,
             Some(limit) => limit.cut(answered, now, tuning),
             None => {

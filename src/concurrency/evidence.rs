@@ -13,7 +13,8 @@
 //!   from the last 200 calls, beginning with one in ten. Timeouts that a cut explains are left out of it.
 //! - **Experience.** Before ten answers were seen, a third.
 //!
-//! At a score of 1 the limit is cut.
+//! At a score of 1 the limit is cut. It binds one caller where nine tenths of the score are that caller's, and all
+//! callers otherwise.
 //!
 //! **What a false alarm costs, and how often there is one**, where a share `p` of calls times out by chance:
 //!
@@ -25,6 +26,8 @@
 //!
 //! **What stays unseen.** A server that answers nobody is noticed with the first timeout by who has had answers before,
 //! at 20 calls a second and at one in 10 s alike: one patience after the trouble began, plus the time to the next call.
+
+use crate::blame::{Caller, Witness};
 
 /// The score at which the limit is cut. A little less than what three thirds add up to.
 const ALARM: f64 = 0.99;
@@ -41,39 +44,11 @@ const RARE: f64 = 0.1;
 /// From this share on timeouts are no news.
 const NO_NEWS: f64 = 0.25;
 
+/// The share of the score that makes it one caller's own.
+const ONES_OWN: f64 = 0.9;
+
 /// With fewer answers, each timeout weighs a third.
 const EXPERIENCE: u32 = 10;
-
-/// A caller, by a number made of its label; all requests without one are one caller.
-pub(super) type Caller = u64;
-
-/// Whose timeouts the evidence is made of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Witness {
-    #[default]
-    Nobody,
-    /// All of them are this caller's: they may be its own fault, and bind nobody else.
-    One(Caller),
-    Many,
-}
-
-impl Witness {
-    fn and(self, caller: Caller) -> Self {
-        match self {
-            Self::Nobody => Self::One(caller),
-            Self::One(known) if known == caller => self,
-            _ => Self::Many,
-        }
-    }
-
-    /// Whether what these have seen holds this caller back, too.
-    pub(super) fn binds(self, caller: Caller) -> bool {
-        match self {
-            Self::Nobody | Self::Many => true,
-            Self::One(known) => known == caller,
-        }
-    }
-}
 
 /// A call that timed out, and what happened while it waited.
 #[derive(Clone, Copy, Debug)]
@@ -144,7 +119,9 @@ impl Usual {
 pub(super) struct Evidence {
     /// Never below zero.
     score: f64,
-    witness: Witness,
+    /// The caller whose timeouts weigh most, and how much of the score that is at least.
+    suspect: Caller,
+    suspected: f64,
     /// The highest number of a call that timed out.
     latest: u64,
 }
@@ -157,8 +134,13 @@ impl Evidence {
             Timeout { answered: 0, .. } => 1.0,
             _ => SOME,
         };
-        self.score += weight * share;
-        self.witness = self.witness.and(timeout.caller);
+        let share = weight * share;
+        self.score += share;
+        if self.suspect == timeout.caller {
+            self.suspected += share;
+        } else if share > self.suspected {
+            (self.suspect, self.suspected) = (timeout.caller, share);
+        }
         self.latest = self.latest.max(timeout.number);
         self.score >= ALARM
     }
@@ -167,19 +149,18 @@ impl Evidence {
     pub(super) fn quick_answer(&mut self, number: u64) {
         if number > self.latest {
             self.score = (self.score - 1.0).max(0.0);
-            if self.score == 0.0 {
-                self.witness = Witness::Nobody;
-            }
+            self.suspected = self.suspected.min(self.score);
         }
     }
 
     /// It was acted upon, or it is out of date.
     pub(super) fn clear(&mut self) {
-        (self.score, self.witness) = (0.0, Witness::Nobody);
+        (self.score, self.suspected) = (0.0, 0.0);
     }
 
-    pub(super) const fn witness(&self) -> Witness {
-        self.witness
+    /// Whose timeouts these are: one caller's, where nine tenths of the score are.
+    pub(super) fn witness(&self) -> Witness {
+        if self.suspected >= ONES_OWN * self.score { Witness::One(self.suspect) } else { Witness::Many }
     }
 
     pub(super) fn is_none(&self) -> bool {
@@ -273,21 +254,24 @@ mod tests {
     }
 
     #[test]
+    fn a_score_is_one_callers_where_the_others_hardly_add_to_it() {
+        let of = |caller| Timeout { caller, answered: 3, ..ALONE };
+        let stray = Timeout { is_overtaken: true, ..of(9) };
+        let mut evidence = Evidence::default();
+        let alarms = [of(9), stray, of(4), stray, of(4)].map(|timeout| evidence.timeout(timeout, 1.0));
+        assert_eq!((alarms, evidence.witness()), ([false, false, true, true, true], Witness::Many));
+        evidence.clear();
+        let alarms = [stray, of(4), stray, of(4)].map(|timeout| evidence.timeout(timeout, 1.0));
+        assert_eq!((alarms, evidence.witness()), ([false, false, false, true], Witness::One(4)));
+    }
+
+    #[test]
     fn an_answer_from_before_the_last_timeout_says_nothing() {
         let mut evidence = Evidence::default();
         assert!(!evidence.timeout(Timeout { number: 7, answered: 3, ..ALONE }, 1.0));
         evidence.quick_answer(6);
         assert!(!evidence.is_none());
         evidence.quick_answer(8);
-        assert!(evidence.is_none() && evidence.witness() == Witness::Nobody);
-    }
-
-    #[test]
-    fn one_callers_timeouts_bind_that_caller() {
-        let mut evidence = Evidence::default();
-        evidence.timeout(Timeout { caller: 7, ..ALONE }, 1.0);
-        assert!(evidence.witness().binds(7) && !evidence.witness().binds(8) && !evidence.witness().binds(0));
-        evidence.timeout(Timeout { caller: 8, ..ALONE }, 1.0);
-        assert_eq!(evidence.witness(), Witness::Many);
+        assert!(evidence.is_none());
     }
 }

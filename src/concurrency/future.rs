@@ -71,6 +71,7 @@ impl<S, B> Waiting<S, B> {
             let now = time::now();
             match self.place.look(now, cx.waker()) {
                 Turn::Come(slot) => self.slot = Some(slot),
+                Turn::Late => return Poll::Ready(Err(ConcurrencyLimited::new(self.late, None))),
                 Turn::Wait(_, pace) if self.deadline <= now => {
                     return Poll::Ready(Err(ConcurrencyLimited::new(self.late, pace)));
                 }

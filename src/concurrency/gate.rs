@@ -4,7 +4,7 @@
 //! From the first timeout until nothing speaks against the server any more everything happens under one short lock;
 //! wakers are woken after it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -15,10 +15,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::ConcurrencyState;
-use super::control::{Control, Said, Start};
-use super::evidence::{Caller, Usual};
+use super::control::{Control, Moment, Said, Start};
+use super::evidence::Usual;
 use super::limit::{Limit, Room};
 use super::settings::Settings;
+use crate::blame::Caller;
 use crate::event::{Event, Observed};
 use crate::keyed::{State, lock};
 use crate::rng::Stream;
@@ -64,6 +65,8 @@ struct Inside {
     waiting: BTreeMap<u64, Waiter>,
     /// Waiters that have been given a turn and have not come for it yet.
     granted: BTreeMap<u64, Grant>,
+    /// Waiters whose turn came too late, and who have not been told yet.
+    late: BTreeSet<u64>,
     next_ticket: u64,
     cuts: u64,
     last_cut: Option<Instant>,
@@ -73,9 +76,18 @@ struct Inside {
     stream: Option<Box<Stream>>,
 }
 
+/// Who comes, and for how long it waits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Visitor {
+    pub(super) caller: Caller,
+    /// When it leaves the queue.
+    pub(super) until: Instant,
+    /// Its answer, too, must have come by then.
+    pub(super) is_deadline: bool,
+}
+
 struct Waiter {
-    caller: Caller,
-    deadline: Instant,
+    visitor: Visitor,
     waker: Option<Waker>,
     /// When it was told to look again. The first of the queue holds a timer for the pace.
     timer: Option<Instant>,
@@ -102,6 +114,8 @@ pub(super) enum Entry {
 #[derive(Debug)]
 pub(super) enum Turn {
     Come(Slot),
+    /// Too late: an answer would not come in time.
+    Late,
     /// Look again when woken, and at this instant. With the instant of the pace, if it is for the pace that it waits.
     Wait(Instant, Option<Instant>),
 }
@@ -139,11 +153,11 @@ impl Gate {
     }
 
     /// Admits a call, gives it a place in the queue, or turns it away.
-    pub(super) fn enter(self: &Arc<Self>, caller: Caller, now: Instant, deadline: Instant) -> Entry {
+    pub(super) fn enter(self: &Arc<Self>, visitor: Visitor, now: Instant) -> Entry {
         let mut wakes = Wakes::default();
         let entry = {
             let mut inside = lock(&self.inside);
-            let entry = self.arrive(&mut inside, caller, now, deadline, &mut wakes);
+            let entry = self.arrive(&mut inside, visitor, now, &mut wakes);
             self.settle(&mut inside, now, &mut wakes);
             entry
         };
@@ -154,11 +168,11 @@ impl Gate {
     fn arrive(
         self: &Arc<Self>,
         inside: &mut Inside,
-        caller: Caller,
+        visitor: Visitor,
         now: Instant,
-        deadline: Instant,
         wakes: &mut Wakes,
     ) -> Entry {
+        let Visitor { caller, until, .. } = visitor;
         self.rest_if_spent(inside, now, wakes);
         // Those who came before go first, also one whose pace is over and who has not looked yet.
         self.grant(inside, now, wakes);
@@ -177,7 +191,7 @@ impl Gate {
         }
         control.stands_in_the_way(now);
         let earliest = control.earliest(in_flight, tuning).filter(|at| *at > now);
-        if deadline <= now || earliest.is_some_and(|at| at > deadline) {
+        if until <= now || earliest.is_some_and(|at| at > until) {
             return Entry::Late(earliest);
         }
         if inside.waiting.len() >= self.settings.max_queued {
@@ -185,8 +199,8 @@ impl Gate {
         }
         let ticket = inside.next_ticket;
         inside.next_ticket += 1;
-        inside.waiting.insert(ticket, Waiter { caller, deadline, waker: None, timer: None });
-        Entry::Queued(Place { gate: Arc::clone(self), ticket, caller, deadline, served: false })
+        inside.waiting.insert(ticket, Waiter::new(visitor));
+        Entry::Queued(Place { gate: Arc::clone(self), ticket, visitor, served: false })
     }
 
     /// The waiter at this place looks whether its turn has come.
@@ -194,14 +208,17 @@ impl Gate {
         let mut wakes = Wakes::default();
         let (turn, old) = {
             let mut inside = lock(&self.inside);
+            if inside.late.remove(&place.ticket) {
+                return Turn::Late;
+            }
             // One whose turn had come and who did not come for it is back in its old place.
             if !inside.granted.contains_key(&place.ticket) {
-                let (caller, deadline) = (place.caller, place.deadline);
-                let waiter = || Waiter { caller, deadline, waker: None, timer: None };
-                inside.waiting.entry(place.ticket).or_insert_with(waiter);
+                inside.waiting.entry(place.ticket).or_insert_with(|| Waiter::new(place.visitor));
             }
             self.grant(&mut inside, now, &mut wakes);
             let found = match inside.granted.remove(&place.ticket) {
+                // It was its turn just now, and too late.
+                None if inside.late.remove(&place.ticket) => (Turn::Late, None),
                 Some(grant) => {
                     if let Some(control) = &mut inside.control {
                         control.restart(grant.start.number, now);
@@ -248,6 +265,7 @@ impl Gate {
         let left = {
             let mut inside = lock(&self.inside);
             let left = inside.waiting.remove(&ticket);
+            inside.late.remove(&ticket);
             if let (Some(_), Some(control)) = (&left, &mut inside.control) {
                 control.stands_in_the_way(now);
             }
@@ -330,8 +348,9 @@ impl Gate {
         let draw = || stream.get_or_insert_with(|| Box::new(self.settings.chance.stream())).unit();
         let answers = answers(self.ended.load(Ordering::Relaxed));
         let started = self.started.load(Ordering::Relaxed) & !WATCHED;
-        if control.end(start, said, started, answers, in_flight, now, draw, &self.settings.tuning) {
-            control.was_cut(self.started.load(Ordering::Relaxed) & !WATCHED);
+        if control.end(start, said, Moment { now, started, answers, in_flight }, draw, &self.settings.tuning)
+        {
+            control.was_cut(started);
             inside.cuts += 1;
             inside.last_cut = Some(now);
             wakes.cut = inside.limit().map(|limit| (in_flight, limit.value()));
@@ -362,20 +381,29 @@ impl Gate {
             self.give_back(inside, start, Signal::Neutral, now, wakes);
         }
         while let Some((_, first)) = inside.waiting.first_key_value() {
-            let caller = first.caller;
+            let Visitor { caller, until, is_deadline } = first.visitor;
             let in_flight = self.in_flight(inside, now);
             let Some(control) = &mut inside.control else { return };
             if control.room(caller, in_flight, now, &self.settings.tuning) != Room::Now {
                 return;
             }
             control.stands_in_the_way(now);
+            // A slot is not spent on one that will be gone before it is answered, as long as somebody else waits for it.
+            let answered = time::saturating_add(now, control.least());
+            if is_deadline && until < answered && inside.waiting.len() > 1 {
+                if let Some((ticket, waiter)) = inside.waiting.pop_first() {
+                    inside.late.insert(ticket);
+                    wakes.wakers.extend(waiter.waker);
+                }
+                continue;
+            }
             self.grant_first(inside, now, wakes);
         }
     }
 
     fn grant_first(&self, inside: &mut Inside, now: Instant, wakes: &mut Wakes) {
         if let Some((ticket, waiter)) = inside.waiting.pop_first() {
-            let start = self.take(inside, waiter.caller, now);
+            let start = self.take(inside, waiter.visitor.caller, now);
             inside.granted.insert(ticket, Grant { start, at: now });
             wakes.wakers.extend(waiter.waker);
         }
@@ -401,7 +429,7 @@ impl Gate {
     /// The first waiter and the instant of its pace, if it is for the pace alone that it waits.
     fn next_timer(&self, inside: &mut Inside, now: Instant) -> Option<(u64, Instant)> {
         let (first, caller) =
-            inside.waiting.first_key_value().map(|(first, waiter)| (*first, waiter.caller))?;
+            inside.waiting.first_key_value().map(|(first, waiter)| (*first, waiter.visitor.caller))?;
         let in_flight = self.in_flight(inside, now);
         match inside.control.as_ref()?.room(caller, in_flight, now, &self.settings.tuning) {
             Room::At(at) => Some((first, at)),
@@ -475,6 +503,12 @@ impl Gate {
         if wakes.lifted {
             self.settings.observer.tell(&Event::ConcurrencyLifted { key: &self.key });
         }
+    }
+}
+
+impl Waiter {
+    const fn new(visitor: Visitor) -> Self {
+        Self { visitor, waker: None, timer: None }
     }
 }
 
@@ -553,8 +587,7 @@ impl Drop for Slot {
 pub(super) struct Place {
     gate: Arc<Gate>,
     ticket: u64,
-    caller: Caller,
-    deadline: Instant,
+    visitor: Visitor,
     /// The turn was fetched: there is nothing left to leave.
     served: bool,
 }

@@ -80,7 +80,9 @@ impl ConcurrencyState {
         self.limit
     }
 
-    /// Calls whose answer has not ended, and those that have their turn and are about to start.
+    /// Calls that wait for the head of their answer, and those that have their turn and are about to start. Calls that
+    /// have neither ended nor been dropped for three times as long as calls wait before they time out are not counted
+    /// while a timeout is remembered.
     #[must_use]
     pub const fn in_flight(&self) -> u32 {
         self.in_flight

@@ -133,7 +133,9 @@ impl Limit {
             // There are as many answers in a round trip as the limit has calls, so this is a share of it.
             Speed::Quick => value + tuning.growth,
             Speed::Fair => value + tuning.increase * value.min(1.0) / value.max(1.0),
-            Speed::Slow => value - BRAKE * value.min(1.0),
+            // Below one call at a time only timeouts lead.
+            Speed::Slow if value >= 1.0 => (value - BRAKE).max(1.0),
+            Speed::Slow => value - BRAKE * value,
         }
     }
 

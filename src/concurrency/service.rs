@@ -5,14 +5,13 @@ use std::task::{Context, Poll};
 use http::{Request, Response};
 use tower_service::Service;
 
-use super::evidence::Caller;
 use super::future::{State, Waiting};
-use super::gate::{Entry, Gate};
+use super::gate::{Entry, Gate, Visitor};
 use super::layer::Shared;
 use super::{ConcurrencyLimited, Refusal, ResponseFuture};
+use crate::blame::caller;
 use crate::error::BoxError;
 use crate::keyed::Memo;
-use crate::target::KeyLabel;
 use crate::time;
 use crate::timeout::Deadline;
 
@@ -86,12 +85,6 @@ where
     }
 }
 
-/// Who asks: a hash of the label that the caller gave its key, 0 without one.
-#[inline]
-fn caller<B>(request: &Request<B>) -> Caller {
-    request.extensions().get::<KeyLabel>().map_or(0, KeyLabel::caller)
-}
-
 impl<S: Clone> AdaptiveConcurrency<S> {
     #[cold]
     fn call_limited<B, RB>(
@@ -103,22 +96,23 @@ impl<S: Clone> AdaptiveConcurrency<S> {
         S: Service<Request<B>, Response = Response<RB>>,
     {
         let now = time::now();
-        let (deadline, late) = match Deadline::of(&request) {
+        let (until, late) = match Deadline::of(&request) {
             Some(deadline) => (deadline.instant(), Refusal::Deadline),
             None => (time::saturating_add(now, self.shared.settings.max_wait), Refusal::MaxWait),
         };
-        let refused = |why, until| State::Refused { error: Some(ConcurrencyLimited::new(why, until)) };
-        let state = match gate.enter(caller(&request), now, deadline) {
+        let visitor = Visitor { caller: caller(&request), until, is_deadline: late == Refusal::Deadline };
+        let refused = |why, earliest| State::Refused { error: Some(ConcurrencyLimited::new(why, earliest)) };
+        let state = match gate.enter(visitor, now) {
             Entry::Admitted(slot) => State::Called { future: self.inner.call(request), slot: Some(slot) },
-            Entry::Full(until) => refused(Refusal::QueueFull, until),
-            Entry::Late(until) => refused(late, until),
+            Entry::Full(earliest) => refused(Refusal::QueueFull, earliest),
+            Entry::Late(earliest) => refused(late, earliest),
             Entry::Queued(place) => {
                 // The instance that was polled ready is dropped, and with it its reservation: nobody below has to
                 // wait for one who waits here. The caller's next call polls a fresh one, and so does this call
                 // when its turn has come.
                 self.inner = self.inner.clone();
                 let service = self.inner.clone();
-                State::Waiting { waiting: Box::new(Waiting::new(place, service, request, deadline, late)) }
+                State::Waiting { waiting: Box::new(Waiting::new(place, service, request, until, late)) }
             }
         };
         ResponseFuture { state }

@@ -13,10 +13,13 @@ use crate::verdict::{Signal, Signals, Verdict};
 /// The numbers of the limit's arithmetic.
 #[derive(Clone, Debug)]
 pub(super) struct Tuning {
+    /// Of the answers that came while a call timed out.
     pub(super) decrease: f64,
-    /// Of a limit below one.
+    /// Of a limit below one half.
     pub(super) paced_decrease: f64,
+    /// Of a quick answer.
     pub(super) growth: f64,
+    /// Of a round trip of fair answers.
     pub(super) increase: f64,
     pub(super) floor: f64,
     pub(super) pace: Duration,
@@ -97,30 +100,41 @@ pub struct AdaptiveConcurrencyBuilder {
 }
 
 impl AdaptiveConcurrencyBuilder {
-    /// What a cut leaves of the calls in flight, as a share: from 0.1 to 0.9, default 0.5.
+    /// What a cut leaves of a limit above one call at a time: this share of the answers that came during the life of
+    /// the call that timed out, but at least one call. From 0.1 to 0.9, default 0.7. What a server answers within one
+    /// patience is what it can do in that time: with a share of 0.7, what is in flight then is answered in 0.7 of it.
     pub const fn decrease(mut self, share: f64) -> Self {
         self.settings.tuning.decrease = share;
         self
     }
 
-    /// What a cut leaves of a limit below one, as a share: from 0.01 to 0.9, default 0.1. In virtual time (50
-    /// processes on a server whose capacity falls with its queue) a tenth serves 91 %, a half 61 %, and up to 10
-    /// processes cannot tell. A lone caller whose calls are slow one by one, and not because the server queues, waits
-    /// less with a half.
+    /// What a cut leaves of a limit below one half, as a share: from 0.01 to 0.9, default 0.1. The cut before it, from
+    /// one call at a time, leaves one half. A small share lets a fleet of many processes, none of which knows of the
+    /// others, leave a server whose capacity falls with its queue; a lone caller waits less with a large one.
     pub const fn paced_decrease(mut self, share: f64) -> Self {
         self.settings.tuning.paced_decrease = share;
         self
     }
 
-    /// What one round trip of successes adds to a limit that is used: from 0.001 to 1, default 0.1. Each success
-    /// adds this, divided by the limit where that is above one. A whole 1, as in the textbook, lets a fleet
-    /// of processes outgrow the server together.
+    /// What a quick answer adds to a limit that is used and at least one, in calls: from 0.01 to 1, default 0.2. An
+    /// answer is quick if it takes less than a quarter of the time after which calls time out. There are as many
+    /// answers in a round trip as the limit has calls, so a limit grows by this share in one. Below one a quick answer
+    /// makes the limit one, whatever this is.
+    pub const fn growth(mut self, per_answer: f64) -> Self {
+        self.settings.tuning.growth = per_answer;
+        self
+    }
+
+    /// What one round trip of fair answers adds to a limit that is used, in calls: from 0.001 to 1, default 0.1. An
+    /// answer is fair if it takes from a quarter to half of the time after which calls time out. Each adds this
+    /// divided by the limit, or times the limit where that is below one. With 1, as in the textbook, the processes of a
+    /// fleet outgrow the server together.
     pub const fn increase(mut self, per_round_trip: f64) -> Self {
         self.settings.tuning.increase = per_round_trip;
         self
     }
 
-    /// What no cut goes below: from 0.001 to 1,000, default 0.02, which is one call in 50 s. With 1 there is no
+    /// What no cut goes below: from 0.001 to 1,000, default 0.04, which is one call in 25 s. With 1 there is no
     /// pace, and a fleet of more processes than the server can take calls at once may not recover.
     pub const fn floor(mut self, floor: f64) -> Self {
         self.settings.tuning.floor = floor;
@@ -135,8 +149,8 @@ impl AdaptiveConcurrencyBuilder {
     }
 
     /// The least time between two cuts: at most 1 h, default 5 s. Calls that were admitted before a cut never
-    /// cut again, so in fact it is at least the time in which a call times out; this matters where the server
-    /// says 504 sooner than that.
+    /// cut again, so two cuts are at least as far apart as a call takes to time out. This setting has an effect where
+    /// that is less: with an attempt timeout below 5 s, or a server that answers 504 sooner.
     pub const fn cut_interval(mut self, interval: Duration) -> Self {
         self.settings.tuning.cut_interval = interval;
         self
@@ -212,6 +226,7 @@ impl AdaptiveConcurrencyBuilder {
         let rules = [
             ((0.1..=0.9).contains(&tuning.decrease), "decrease", "must be from 0.1 to 0.9"),
             ((0.01..=0.9).contains(&tuning.paced_decrease), "paced_decrease", "must be from 0.01 to 0.9"),
+            ((0.01..=1.0).contains(&tuning.growth), "growth", "must be from 0.01 to 1"),
             ((0.001..=1.0).contains(&tuning.increase), "increase", "must be from 0.001 to 1"),
             ((0.001..=1000.0).contains(&tuning.floor), "floor", "must be from 0.001 to 1,000"),
             (
@@ -254,6 +269,9 @@ mod tests {
             (b().decrease(1.0), "decrease"),
             (b().paced_decrease(f64::NAN), "paced_decrease"),
             (b().paced_decrease(0.0), "paced_decrease"),
+            (b().growth(f64::NAN), "growth"),
+            (b().growth(0.009), "growth"),
+            (b().growth(1.1), "growth"),
             (b().increase(f64::NAN), "increase"),
             (b().increase(0.0), "increase"),
             (b().increase(f64::INFINITY), "increase"),

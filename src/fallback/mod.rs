@@ -62,7 +62,8 @@
 //!
 //! A fallback is no way round the retry policy. All models of a request share its attempts: at most as many calls are
 //! made as the policy has attempts, or as the chain has models if those are more. One attempt is left for each model
-//! that comes after: of 5 attempts and 3 models the first gets up to 3, and what one model leaves goes to the next.
+//! that comes after, and each but the last gets 3 at the most, since the next one can be asked instead of waiting: of
+//! the default's 10 attempts and 3 models the first gets up to 3, the second too, and what they leave goes to the last.
 //! The waits grow on, repeats of what may have been processed are counted together, and the policy's own deadline runs
 //! from the first model's first call. [`Attempts`](crate::retry::Attempts) and the retry layer's events count all of it
 //! as one request. (Where a body is read only after it was sent, no attempt is left for those after it, and each of
@@ -110,7 +111,7 @@
 //! # let client = tower::service_fn(async |_: http::Request<http_body_util::Full<bytes::Bytes>>|
 //! #     Ok::<_, std::io::Error>(http::Response::new(http_body_util::Full::<bytes::Bytes>::default())));
 //! let fallback = ModelFallbackLayer::builder()
-//!     .chain("gemini-2.5-pro", ["gemini-2.5-flash", "gemini-2.0-flash"])
+//!     .chain("gemini-3.8-flash", ["gemini-3.5-flash-lite", "gemini-2.5-flash-lite"])
 //!     .build()?;
 //! let service = ServiceBuilder::new()
 //!     .layer(fallback)
@@ -142,8 +143,8 @@
 //! # });
 //! let (breaker, limit) = (CircuitBreakerLayer::default(), RateLimitLayer::default());
 //! let fallback = ModelFallbackLayer::builder()
-//!     .chain("gemini-2.5-pro", ["gemini-2.5-flash", "gemini-2.0-flash"])
-//!     .chain("gemini-2.5-flash", ["gemini-2.5-flash-lite"])
+//!     .chain("gemini-3.8-flash", ["gemini-3.5-flash-lite", "gemini-2.5-flash-lite"])
+//!     .chain("gemini-3.5-flash-lite", ["gemini-2.5-flash-lite"])
 //!     .circuits(breaker.handle())
 //!     .rate_limits(limit.handle())
 //!     .header(HeaderName::from_static("x-gemini-model"))
@@ -160,10 +161,10 @@
 //!     .layer(ClassifyLayer::new())
 //!     .service(client);
 //!
-//! let request = http::Request::post("http://127.0.0.1/v1beta/models/gemini-2.5-pro:generateContent");
+//! let request = http::Request::post("http://127.0.0.1/v1beta/models/gemini-3.8-flash:generateContent");
 //! let response = service.oneshot(request.body(Full::<Bytes>::from("{}"))?).await?;
-//! assert_eq!(response.headers()["x-gemini-model"], "gemini-2.5-flash");
-//! assert_eq!(AnsweredBy::of(&response).and_then(AnsweredBy::model), Some("gemini-2.5-flash"));
+//! assert_eq!(response.headers()["x-gemini-model"], "gemini-3.5-flash-lite");
+//! assert_eq!(AnsweredBy::of(&response).and_then(AnsweredBy::model), Some("gemini-3.5-flash-lite"));
 //! # Ok(()) }
 //! ```
 

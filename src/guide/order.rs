@@ -24,7 +24,7 @@
 //!
 //! | misplaced | what happens |
 //! |---|---|
-//! | rate limit outside of retry | one permit pays for five attempts: more 429s exactly when the quota is spent |
+//! | rate limit outside of retry | one permit pays for ten attempts: more 429s exactly when the quota is spent |
 //! | breaker outside of retry | it sees one outcome where there were five; a "probe" is five calls; nobody waits for it to close |
 //! | concurrency limit outside of retry | its places are held by those who sleep through a backoff |
 //! | rate limit inside of the concurrency limit | those who wait a minute for quota fill the places of those who could go |

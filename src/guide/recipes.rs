@@ -18,7 +18,7 @@
 //! let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
 //! let mut gemini = GeminiStack::new().layer(client);
 //!
-//! let request = Request::post("http://127.0.0.1:8080/v1beta/models/gemini-2.5-flash:generateContent")
+//! let request = Request::post("http://127.0.0.1:8080/v1beta/models/gemini-3.5-flash-lite:generateContent")
 //!     .header("content-type", "application/json")
 //!     .body(Full::from(r#"{"contents":[{"parts":[{"text":"Why is the sky blue?"}]}]}"#))?;
 //! let response = gemini.ready().await?.call(request).await?;
@@ -49,7 +49,7 @@
 //! #     let response = http::Response::builder().header("content-type", "text/event-stream");
 //! #     response.body(Full::<Bytes>::from(events))
 //! # });
-//! # let request = http::Request::post("http://127.0.0.1/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse")
+//! # let request = http::Request::post("http://127.0.0.1/v1beta/models/gemini-3.5-flash-lite:streamGenerateContent?alt=sse")
 //! #     .body(Full::default())?;
 //! let gemini = StrictBodyLayer::new().layer(GeminiStack::new().layer(client));
 //! let response = gemini.oneshot(request).await?;
@@ -120,7 +120,7 @@
 //! let gemini = GeminiStack::new().layer(signed);
 //! # let _: &dyn std::any::Any = &gemini as &dyn std::any::Any;
 //!
-//! let path = "/v1/projects/p/locations/us-central1/publishers/google/models/gemini-2.5-flash:generateContent";
+//! let path = "/v1/projects/p/locations/us-central1/publishers/google/models/gemini-3.5-flash-lite:generateContent";
 //! let request = Request::post(format!("https://us-central1-aiplatform.googleapis.com{path}")).body(()).unwrap();
 //! assert_eq!(Target::of(&request).surface(), Surface::Vertex);
 //! ```

@@ -14,6 +14,7 @@ use super::line::Line;
 use super::names;
 use crate::event::{Event, Observer};
 use crate::keyed::lock;
+use crate::rate_limit::Dimension;
 use crate::time;
 use crate::verdict::Verdict;
 
@@ -264,6 +265,25 @@ impl<W: Write> JsonLines<W> {
                 line.member("layer", layer.as_str());
                 line.member("inside", inside.as_str());
                 line.member("harm", harm);
+                line
+            }
+            Event::StoreLost { store, why } => {
+                let mut line = self.begin("store_lost");
+                line.member("store", store);
+                line.member("why", why);
+                line
+            }
+            Event::StoreFound { store, lost_for } => {
+                let mut line = self.begin("store_found");
+                line.member("store", store);
+                line.member("lost_ms", &u64::try_from(lost_for.as_millis()).unwrap_or(u64::MAX));
+                line
+            }
+            Event::LimitsDiffer { key, limits } => {
+                let mut line = self.of_key("limits_differ", key);
+                line.maybe("rpm", limits.of(Dimension::RequestsPerMinute));
+                line.maybe("tpm", limits.of(Dimension::InputTokensPerMinute));
+                line.maybe("rpd", limits.of(Dimension::RequestsPerDay));
                 line
             }
             Event::KeysExhausted { layer, max_keys } => {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use ::metrics::{Label, SharedString, Unit, counter, describe_counter, describe_gauge, describe_histogram};
 use ::metrics::{gauge, histogram};
+use http::StatusCode;
 
 use super::Call;
 use super::names;
@@ -14,7 +15,7 @@ use crate::event::{Event, Observer};
 use crate::keyed::{MAX_KEYS, lock};
 use crate::rate_limit::QuotaKey;
 use crate::target::TargetKey;
-use crate::verdict::Verdict;
+use crate::verdict::{Outcome, Sent, Verdict};
 
 /// Counts each [`Event`] by the [`metrics`](https://docs.rs/metrics) facade, with the recorder that is installed or
 /// current.
@@ -38,6 +39,9 @@ use crate::verdict::Verdict;
 /// | `queued_total` | counter | `model`, `pool`, `dimension` | requests that queued in the rate limit |
 /// | `rate_limited_total` | counter | `model`, `pool`, `why` | requests that it did not admit |
 /// | `quota_exceeded_total` | counter | `model`, `pool`, `dimension` | violations that a 429 named |
+/// | `limits_differ_total` | counter | `model`, `pool` | keys of a fleet whose members were given different limits |
+/// | `store_lost_total` | counter | | times that the store of a fleet did not answer |
+/// | `store_up` | gauge | | 0 while it does not, 1 once it does again |
 /// | `settled_tokens_total` | counter | `model`, `pool`, `what` | input tokens `charged` and `used`, where both are known |
 /// | `fell_back_total` | counter | `model`, `kind` | steps to another model, by the one that was left and why |
 /// | `fallback_refused_total` | counter | `why` | failures that another model might have mended, where none was asked |
@@ -50,8 +54,10 @@ use crate::verdict::Verdict;
 /// `outcome` is `complete`, `failed` or `dropped`; `kind` a [`Kind`](crate::Kind), or `none`; `model` is `none` where
 /// nothing names it; the other words are the variants of their enums in snake case. `key` is a [`TargetKey`] as it prints: surface, model, place and label.
 ///
-/// Models and keys are remembered up to [`max_models`](Self::max_models), 1,024 of each, and further ones are `other`:
-/// whoever invents names cannot fill the memory of the recorder.
+/// Models and keys have labels of their own up to [`max_models`](Self::max_models), 1,024 of each, and further ones are
+/// `other`: whoever invents names cannot fill the memory of the recorder. Nor can they take the places of real models: a
+/// name whose calls were all turned away with a 4xx other than 429, dropped before an answer or not sent is `other`, too,
+/// and takes no place. Names of which nothing is known but that they queued have an eighth as many places, beside these.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -77,28 +83,29 @@ impl Metrics {
         Self { models: Names::new(MAX_KEYS), keys: Names::new(MAX_KEYS) }
     }
 
-    /// How many models, and how many keys, have a label of their own. Default 1,024 each.
+    /// How many models, and how many keys, have a label of their own. Default 1,024 each. An eighth as many again are for
+    /// models that have only queued in the rate limit.
     #[must_use]
     pub fn max_models(mut self, names: usize) -> Self {
         (self.models, self.keys) = (Names::new(names), Names::new(names));
         self
     }
 
-    fn model(&self, model: Option<&str>) -> Label {
-        let name = model.map_or(SharedString::const_str("none"), |model| self.models.get(model));
+    fn model(&self, model: Option<&str>, known: Known) -> Label {
+        let name = model.map_or(SharedString::const_str("none"), |model| self.models.get(model, known));
         Label::new("model", name)
     }
 
     fn key(&self, key: &TargetKey) -> Label {
-        Label::new("key", self.keys.get(&key.to_string()))
+        Label::new("key", self.keys.get(&key.to_string(), Known::Real))
     }
 
-    fn quota(&self, key: &QuotaKey) -> [Label; 2] {
-        [self.model(key.target().model()), Label::from_static_parts("pool", key.pool().as_str())]
+    fn quota(&self, key: &QuotaKey, known: Known) -> [Label; 2] {
+        [self.model(key.target().model(), known), Label::from_static_parts("pool", key.pool().as_str())]
     }
 
     fn finished(&self, call: &Call) {
-        let model = self.model(call.model());
+        let model = self.model(call.model(), known_by(call));
         let method = Label::from_static_parts("method", call.method().as_str());
         let outcome = Label::from_static_parts("outcome", names::outcome(call.outcome()));
         let kind = Label::from_static_parts("kind", call.kind().map_or("none", |kind| kind.as_str()));
@@ -124,7 +131,7 @@ impl Metrics {
 
     fn settled(&self, key: &QuotaKey, charged: u64, used: u64) {
         for (what, tokens) in [("charged", charged), ("used", used)] {
-            let [model, pool] = self.quota(key);
+            let [model, pool] = self.quota(key, Known::Real);
             let labels = vec![model, pool, Label::from_static_parts("what", what)];
             counter!("tower_gemini_settled_tokens_total", labels).increment(tokens);
         }
@@ -154,18 +161,18 @@ impl Observer for Metrics {
                 counter!("tower_gemini_gave_up_total", "kind" => kind, "why" => why).increment(1);
             }
             Event::Queued { key, dimension, .. } => {
-                let [model, pool] = self.quota(key);
+                let [model, pool] = self.quota(key, Known::Queued);
                 let labels =
                     vec![model, pool, Label::from_static_parts("dimension", names::dimension(dimension))];
                 counter!("tower_gemini_queued_total", labels).increment(1);
             }
             Event::RateLimited { key, error } => {
-                let [model, pool] = self.quota(key);
+                let [model, pool] = self.quota(key, Known::Queued);
                 let labels = vec![model, pool, Label::from_static_parts("why", names::why(error.why()))];
                 counter!("tower_gemini_rate_limited_total", labels).increment(1);
             }
             Event::QuotaExceeded { key, dimension, .. } => {
-                let [model, pool] = self.quota(key);
+                let [model, pool] = self.quota(key, Known::Real);
                 let labels =
                     vec![model, pool, Label::from_static_parts("dimension", names::dimension(dimension))];
                 counter!("tower_gemini_quota_exceeded_total", labels).increment(1);
@@ -173,7 +180,7 @@ impl Observer for Metrics {
             Event::Settled { key, charged, used: Some(used) } => self.settled(key, charged, used),
             Event::CircuitChanged { key, transition } => {
                 let labels = vec![
-                    self.model(key.model()),
+                    self.model(key.model(), Known::Real),
                     Label::from_static_parts("to", names::state(transition.to)),
                     Label::from_static_parts("cause", names::cause(transition.cause)),
                 ];
@@ -186,18 +193,30 @@ impl Observer for Metrics {
                 gauge!("tower_gemini_circuit_state", vec![self.key(key)]).set(state);
             }
             Event::ConcurrencyCut { key, limit, .. } => {
-                counter!("tower_gemini_concurrency_cuts_total", vec![self.model(key.model())]).increment(1);
+                let labels = vec![self.model(key.model(), Known::Real)];
+                counter!("tower_gemini_concurrency_cuts_total", labels).increment(1);
                 gauge!("tower_gemini_concurrency_limit", vec![self.key(key)]).set(limit);
             }
             Event::ConcurrencyLifted { key } => {
                 gauge!("tower_gemini_concurrency_limit", vec![self.key(key)]).set(f64::INFINITY);
             }
             Event::FellBack { from, verdict, .. } => {
+                let known = if is_invented(verdict.http_status()) { Known::Named } else { Known::Real };
                 let kind = Label::from_static_parts("kind", kind_of(verdict));
-                counter!("tower_gemini_fell_back_total", vec![self.model(Some(from)), kind]).increment(1);
+                counter!("tower_gemini_fell_back_total", vec![self.model(Some(from), known), kind])
+                    .increment(1);
             }
             Event::FallbackRefused { why, .. } => {
                 counter!("tower_gemini_fallback_refused_total", "why" => names::refusal(why)).increment(1);
+            }
+            Event::StoreLost { .. } => {
+                counter!("tower_gemini_store_lost_total").increment(1);
+                gauge!("tower_gemini_store_up").set(0.0);
+            }
+            Event::StoreFound { .. } => gauge!("tower_gemini_store_up").set(1.0),
+            Event::LimitsDiffer { key, .. } => {
+                let [model, pool] = self.quota(key);
+                counter!("tower_gemini_limits_differ_total", vec![model, pool]).increment(1);
             }
             Event::KeysExhausted { layer, .. } => {
                 counter!("tower_gemini_keys_exhausted_total", "layer" => layer.as_str()).increment(1);
@@ -219,10 +238,42 @@ fn kind_of(verdict: &Verdict) -> &'static str {
     verdict.kind().map_or("none", |kind| kind.as_str())
 }
 
+/// What is known of a name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// Nothing but the name, which anybody can invent.
+    Named,
+    /// Calls with it had to wait, or were not admitted.
+    Queued,
+    /// There was an answer that an invented name does not get.
+    Real,
+}
+
+/// Whether this is how an invented name is answered.
+fn is_invented(status: Option<StatusCode>) -> bool {
+    status.is_some_and(|status| status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS)
+}
+
+fn known_by(call: &Call) -> Known {
+    let is_real = match call.outcome() {
+        Outcome::Complete => true,
+        Outcome::Failed(_) => !is_invented(call.status()) && call.verdict().sent() != Sent::No,
+        Outcome::Dropped => call.status().is_some_and(|status| !is_invented(Some(status))),
+    };
+    if is_real { Known::Real } else { Known::Named }
+}
+
 /// Names that have become labels, so that there is an end to them, and one allocation for each.
 struct Names {
-    known: Mutex<HashSet<Arc<str>>>,
+    known: Mutex<KnownNames>,
     max: usize,
+}
+
+#[derive(Default)]
+struct KnownNames {
+    real: HashSet<Arc<str>>,
+    /// Of these nothing is known but that they queued. Some may have become real since.
+    queued: HashSet<Arc<str>>,
 }
 
 impl Names {
@@ -230,16 +281,24 @@ impl Names {
         Self { known: Mutex::default(), max }
     }
 
-    fn get(&self, name: &str) -> SharedString {
-        let mut known = lock(&self.known);
-        if let Some(name) = known.get(name) {
+    fn get(&self, name: &str, known: Known) -> SharedString {
+        let mut names = lock(&self.known);
+        if let Some(name) = names.real.get(name) {
             return SharedString::from_shared(Arc::clone(name));
         }
-        if known.len() >= self.max {
+        let queued = names.queued.get(name).cloned();
+        let (set, max) = match known {
+            Known::Real => (&mut names.real, self.max),
+            Known::Queued => (&mut names.queued, self.max / 8),
+            Known::Named => (&mut names.queued, 0),
+        };
+        let has_room = set.len() < max;
+        let Some(name) = queued.or_else(|| has_room.then(|| name.into())) else {
             return SharedString::const_str("other");
+        };
+        if has_room {
+            set.insert(Arc::clone(&name));
         }
-        let name: Arc<str> = name.into();
-        known.insert(Arc::clone(&name));
         SharedString::from_shared(name)
     }
 }
@@ -257,6 +316,8 @@ fn describe() {
         ("tower_gemini_queued_total", Unit::Count, "Requests that queued in the rate limit"),
         ("tower_gemini_rate_limited_total", Unit::Count, "Requests that the rate limit did not admit"),
         ("tower_gemini_quota_exceeded_total", Unit::Count, "Quota violations that a 429 named"),
+        ("tower_gemini_limits_differ_total", Unit::Count, "Keys whose members were given different limits"),
+        ("tower_gemini_store_lost_total", Unit::Count, "Times that a fleet's store did not answer"),
         ("tower_gemini_settled_tokens_total", Unit::Count, "Input tokens charged and used"),
         ("tower_gemini_circuit_changes_total", Unit::Count, "Changes of circuits"),
         ("tower_gemini_concurrency_cuts_total", Unit::Count, "Cuts of the calls in flight"),
@@ -272,5 +333,36 @@ fn describe() {
         describe_histogram!(name, Unit::Seconds, text);
     }
     describe_gauge!("tower_gemini_circuit_state", "0 closed, 1 half-open, 2 open");
+    describe_gauge!("tower_gemini_store_up", "0 while a fleet's store does not answer");
     describe_gauge!("tower_gemini_concurrency_limit", "Calls that may be in flight");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_takes_a_place_when_something_is_known_of_it() {
+        let names = Names::new(16);
+        let get = |name: &str, known| names.get(name, known).into_owned();
+        for n in 0..2_000 {
+            assert_eq!(get(&format!("invented-{n}"), Known::Named), "other");
+        }
+        assert_eq!(get("real", Known::Real), "real");
+        assert_eq!(get("real", Known::Named), "real", "for good");
+        // Those that have only queued take no place of the others.
+        let queued: Vec<_> = (0..100).map(|n| get(&format!("queued-{n}"), Known::Queued)).collect();
+        assert_eq!(
+            queued.iter().filter(|name| *name != "other").collect::<Vec<_>>(),
+            ["queued-0", "queued-1"]
+        );
+        assert_eq!(get("queued-0", Known::Named), "queued-0");
+        for n in 0..15 {
+            let name = format!("queued-{n}");
+            assert_eq!(get(&name, Known::Real), name);
+        }
+        assert_eq!(get("one more", Known::Real), "other");
+        let names = lock(&names.known);
+        assert_eq!((names.real.len(), names.queued.len()), (16, 2));
+    }
 }

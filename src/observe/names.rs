@@ -30,6 +30,7 @@ pub(super) const fn cause(cause: Cause) -> &'static str {
         Cause::ProbeFailed => "probe_failed",
         Cause::OpenTimeOver => "open_time_over",
         Cause::ProbesSucceeded => "probes_succeeded",
+        Cause::ProbeOutlasts => "probe_outlasts",
         Cause::ByHand => "by_hand",
     }
 }
@@ -51,6 +52,7 @@ pub(super) const fn why(why: Why) -> &'static str {
         Why::TooLarge => "too_large",
         Why::Spent => "spent",
         Why::Zero => "zero",
+        Why::Store => "store",
     }
 }
 

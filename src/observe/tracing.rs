@@ -146,6 +146,15 @@ impl Observer for Tracing {
             Event::Misplaced { layer, inside, harm } => {
                 debug!(target: "tower_gemini", layer = layer.as_str(), inside = inside.as_str(), harm, "layer misplaced");
             }
+            Event::StoreLost { store, why } => {
+                warn!(target: "tower_gemini", store, why, "quota store lost");
+            }
+            Event::StoreFound { store, lost_for } => {
+                info!(target: "tower_gemini", store, ?lost_for, "quota store found");
+            }
+            Event::LimitsDiffer { key, limits } => {
+                warn!(target: "tower_gemini", %key, ?limits, "members of the fleet were given different limits");
+            }
             Event::KeysExhausted { layer, max_keys } => {
                 warn!(target: "tower_gemini", layer = layer.as_str(), max_keys, "all keys are in use");
             }

@@ -39,6 +39,8 @@ const EXCHANGES: usize = 4;
 const NEAR: u32 = 8;
 /// Before a waiter whose turn has come, those that are not polled are looked for until so many were found that are.
 const POLLED: usize = 64;
+/// Timers are set anew when those who wait have moved up by one in so many.
+const TIGHTENED: u64 = 8;
 /// Those who look again because their turn cannot be told do so within so many ticks.
 const SPREAD: u32 = 64;
 
@@ -76,6 +78,8 @@ pub(super) struct Desk<W> {
     latency: Latency,
     /// When the last one has joined the queue.
     joined_at: Option<Nanos>,
+    /// By how many requests and tokens those who wait may have moved up since their timers were set.
+    moved: (u64, u64),
     /// A call ended in a way that says something of its key: not one that was never sent, and none that was refused
     /// with a 4xx, which any name can earn.
     taught: bool,
@@ -131,6 +135,7 @@ impl<W> Desk<W> {
             woken: Vec::new(),
             latency: Latency::new(),
             joined_at: None,
+            moved: (0, 0),
             taught: false,
             asked_at: 0,
         }
@@ -212,7 +217,7 @@ impl<W> Desk<W> {
         }
         // Its turn, if all before it take theirs. Not a moment later: who is served late by its own timer would make all
         // those behind it late.
-        let look_at = forecast.at.min(deadline);
+        let look_at = self.look_at(now, ahead, (cost, forecast.at), deadline, true);
         let place = match first {
             true => self.queue.join_first(cost, forecast.tokens, deadline, look_at),
             false => self.queue.join(cost, forecast.tokens, deadline, look_at),
@@ -272,6 +277,57 @@ impl<W> Desk<W> {
         Look::Waiting(self.queue.look_at(place))
     }
 
+    /// When a waiter with so much ahead of it, whose turn comes at `turn`, is to look by itself.
+    ///
+    /// If each of those ahead looks no later than at its turn, it has its turn in time by looking at that. Where those
+    /// ahead may have moved up since their timers were set, they may look later than that: then it looks when it would
+    /// have had its turn without. Where that is too late for it, the timers are set anew, or, where that would be done too
+    /// often, it looks at every change.
+    fn look_at(
+        &mut self,
+        now: Nanos,
+        ahead: (u64, u64),
+        (cost, turn): (Cost, Nanos),
+        deadline: Nanos,
+        joins: bool,
+    ) -> Nanos {
+        if self.moved == (0, 0) {
+            return turn.min(deadline);
+        }
+        let ahead = (ahead.0 + self.moved.0, ahead.1 + self.moved.1);
+        let late = self.ledger.forecast(now, ahead, cost).map_or(turn, |forecast| forecast.at);
+        if late <= deadline {
+            return late;
+        }
+        if joins && self.moved.0 * TIGHTENED >= self.queue.len() as u64 {
+            self.tighten(now);
+            return turn.min(deadline);
+        }
+        self.due().min(deadline)
+    }
+
+    /// Brings the timers of all who wait forward to their turns.
+    fn tighten(&mut self, now: Nanos) {
+        let (mut ahead, mut next) = ((0, 0), self.queue.head());
+        while let Some(place) = next {
+            next = self.queue.after(place);
+            let cost = self.queue.cost(place);
+            let turn = self.ledger.forecast(now, ahead, cost).map_or(now, |forecast| forecast.at);
+            if turn < self.queue.look_at(place) && self.queue.look_at(place) >= now {
+                self.queue.set_look_at(place, turn);
+                self.woken.extend(self.queue.waker(place).take());
+            }
+            ahead = (ahead.0 + 1, ahead.1 + u64::from(self.queue.tokens_of(place)));
+        }
+        self.queue.renumber();
+        self.moved = (0, 0);
+    }
+
+    /// Those who wait have moved up.
+    fn move_up(&mut self, tokens: u32) {
+        self.moved = (self.moved.0 + 1, self.moved.1 + u64::from(tokens));
+    }
+
     /// The timer of a waiter has come: its own, or the driver's. It does what the driver should have done.
     pub(super) fn watch(&mut self, now: Nanos, place: Place) {
         if !self.queue.is_queued(place) {
@@ -284,7 +340,13 @@ impl<W> Desk<W> {
             (self.driver, self.armed) = (Some(place), 0);
         }
         // Who is late itself cannot tell who else is: the whole program may have stood still.
-        let has_parked = late < self.patience.fetch / 2 && self.park_starved(now, place);
+        let mut has_parked = false;
+        if late < self.patience.fetch / 2 {
+            has_parked = self.park_starved(now, place);
+            if self.queue.deadline(place) <= now {
+                self.claim(now, place);
+            }
+        }
         let drives = self.driver.is_none_or(|driver| driver == place);
         // Before the driver's time there is nothing to do. Whoever looks early is not to be the occasion for a trial of a
         // learnt limit: that goes right after the window was filled, not when somebody happens to look.
@@ -303,29 +365,61 @@ impl<W> Desk<W> {
             next = self.queue.after(before);
             polled += 1;
             if self.queue.look_at(before).saturating_add(self.patience.fetch) <= now {
-                if self.driver == Some(before) {
-                    self.driver = None;
-                }
                 polled -= 1;
-                // Woken, so that one that only was late is back soon.
-                self.woken.extend(self.queue.park(before));
+                self.park(before);
                 has_parked = true;
             }
         }
         has_parked
     }
 
+    /// Parks one that is queued. It is woken, so that one that only was late is back soon.
+    fn park(&mut self, place: Place) {
+        if self.driver == Some(place) {
+            self.driver = None;
+        }
+        self.move_up(self.queue.tokens_of(place));
+        self.woken.extend(self.queue.park(place));
+    }
+
+    /// The last chance of a waiter whose deadline is now. Who comes before it, was to look and did not, has lost its turn,
+    /// and so has who was granted and has not fetched it: they would have gone already.
+    fn claim(&mut self, now: Nanos, place: Place) {
+        loop {
+            while let Some(head) = self.queue.head() {
+                if head != place && self.queue.look_at(head) < now {
+                    self.park(head);
+                    continue;
+                }
+                match self.ledger.admit(now, self.queue.cost(head)) {
+                    Admission::Granted(receipt) => self.answer(now, head, Ok(receipt)),
+                    Admission::TooLarge => self.answer(now, head, Err(TOO_LARGE)),
+                    Admission::Wait { .. } => break,
+                }
+                if head == place {
+                    return;
+                }
+            }
+            let Some(granted) = self.queue.granted_until(now.saturating_add(self.patience.fetch)) else {
+                return;
+            };
+            self.take_back_from(granted);
+        }
+    }
+
     /// Works out when this waiter is to look again if nobody wakes it.
     fn plan(&mut self, now: Nanos, place: Place) {
         let (rank, len) = (u64::from(self.queue.rank(place)), self.queue.len() as u64);
         let tokens = self.queue.tokens() / len.max(1) * rank;
-        let turn = self.ledger.forecast(now, (rank, tokens), self.queue.cost(place));
-        let turn = turn.map_or(now, |forecast| forecast.at).max(self.due());
-        // Not too often where the turn cannot be told, and not all in the same moment.
-        let ticks = u64::from(self.queue.number(place) % SPREAD);
-        let soonest = now.saturating_add(self.patience.fetch / 4).saturating_add(self.patience.tick * ticks);
-        let at = turn.max(soonest).min(self.queue.deadline(place));
-        self.queue.set_look_at(place, at.max(now.saturating_add(1)));
+        let (cost, deadline) = (self.queue.cost(place), self.queue.deadline(place));
+        let turn = self.ledger.forecast(now, (rank, tokens), cost).map_or(now, |forecast| forecast.at);
+        let mut at = self.look_at(now, (rank, tokens), (cost, turn), deadline, false).max(self.due());
+        if at <= now {
+            // Not too often where the turn cannot be told, and not all in the same moment.
+            let ticks = u64::from(self.queue.number(place) % SPREAD);
+            at = now.saturating_add(self.patience.fetch / 4).saturating_add(self.patience.tick * ticks);
+        }
+        self.queue.set_look_at(place, at.min(deadline).max(now.saturating_add(1)));
     }
 
     /// A waiter goes away, answered or not. Its waker comes back: dropping it may run a user's code, which is not to
@@ -333,6 +427,9 @@ impl<W> Desk<W> {
     pub(super) fn cancel(&mut self, now: Nanos, place: Place) -> Option<W> {
         let waker = self.queue.waker(place).take();
         let was_head = self.queue.head() == Some(place);
+        if self.queue.head().is_some() && self.queue.tail() != Some(place) && !self.queue.is_parked(place) {
+            self.move_up(self.queue.tokens_of(place));
+        }
         if self.driver == Some(place) {
             self.driver = None;
         }
@@ -352,7 +449,12 @@ impl<W> Desk<W> {
     #[inline]
     pub(super) fn settle(&mut self, receipt: Receipt, how: Settlement) -> bool {
         self.taught |= !matches!(how, Settlement::NotSent | Settlement::Refused);
-        self.ledger.settle(receipt, how) && self.is_queued()
+        let charged = receipt.charged;
+        let freed = self.ledger.settle(receipt, how) && self.is_queued();
+        if freed {
+            self.move_up(charged);
+        }
+        freed
     }
 
     /// Whether somebody may be waiting for what has just changed.
@@ -363,6 +465,19 @@ impl<W> Desk<W> {
 
     pub(super) const fn queued(&self) -> usize {
         self.queue.len()
+    }
+
+    /// Tokens of the first who wait, and how many wait besides.
+    #[cfg(feature = "fleet")]
+    pub(super) fn wanted(&self) -> (Vec<u64>, u64) {
+        let sizes: Vec<u64> = self
+            .queue
+            .iter()
+            .take(BACKFILL)
+            .map(|place| self.ledger.tokens_of(self.queue.cost(place)))
+            .collect();
+        let more = (self.queue.len() - sizes.len()) as u64;
+        (sizes, more)
     }
 
     /// Places in use: those who wait, those who were answered and have not looked yet, and those who are parked.
@@ -381,6 +496,8 @@ impl<W> Desk<W> {
         let is_recent = now < self.asked_at.saturating_add(REMEMBERED);
         let binds = day_is_spent || ledger.closed(now).next().is_some();
         let has_learnt = ledger.has_learnt() || ledger.is_attentive();
+        #[cfg(feature = "fleet")]
+        let binds = binds || ledger.supply.as_ref().is_some_and(|supply| !supply.is_idle(now));
         if open > 0 || self.queue.used() > 0 || binds || (has_learnt && is_recent) {
             Need::All
         } else if self.taught && (is_recent || !ledger.is_idle(now)) {
@@ -493,9 +610,17 @@ impl<W> Desk<W> {
     /// Refuses those whose deadline comes before anybody can be admitted.
     fn refuse_hopeless(&mut self, now: Nanos, dimension: Dimension, spent: Option<Spent>) {
         // A grant that is not fetched passes on, so there may be room when its time is over.
-        let (mut before, mut why) = (self.due(), Why::Deadline);
+        let (mut before, mut why) = (self.next, Why::Deadline);
+        if self.queue.fetched_by() != NEVER {
+            // Whoever has to go by then takes it back, see `claim`.
+            before = before.min(now.saturating_sub(self.patience.tick));
+        }
         let mut until = Some(self.next).filter(|next| *next != NEVER);
         let is_final = false;
+        #[cfg(feature = "fleet")]
+        if self.ledger.is_store_lost() {
+            (why, until) = (Why::Store, None);
+        }
         if let Some(Spent { reset }) = spent {
             why = if reset.is_none() { Why::Zero } else { Why::Spent };
             (before, until) = (reset.unwrap_or(NEVER), reset.or(until));
@@ -568,16 +693,26 @@ impl<W> Desk<W> {
         if self.driver == Some(place) {
             self.driver = None;
         }
-        let fetch_by = now.saturating_add(self.patience.fetch);
+        let mut fetch_by = now.saturating_add(self.patience.fetch);
+        if self.queue.look_at(place) < now {
+            // It is late already, see `claim`.
+            fetch_by -= 1;
+        }
         self.woken.extend(self.queue.answer(place, answer, fetch_by));
     }
 
     /// Takes the grants back that nobody has fetched in time, for those who wait.
     fn take_back(&mut self, now: Nanos) {
         while self.queue.fetched_by() <= now {
-            let Some(receipt) = self.queue.park_granted() else { return };
-            self.ledger.settle(receipt, Settlement::NotSent);
+            let Some(granted) = self.queue.granted_until(NEVER) else { return };
+            self.take_back_from(granted);
         }
+    }
+
+    fn take_back_from(&mut self, granted: Place) {
+        let receipt = self.queue.park_granted(granted);
+        self.move_up(receipt.charged);
+        self.ledger.settle(receipt, Settlement::NotSent);
     }
 
     /// Sees to it that somebody owns the timer, and that some of those behind it would notice soon if it were not polled.
@@ -591,7 +726,7 @@ impl<W> Desk<W> {
     /// Sees to it that somebody owns the timer, and that it is not set too late.
     fn appoint_driver(&mut self) {
         if self.queue.is_empty() {
-            (self.driver, self.next) = (None, NEVER);
+            (self.driver, self.next, self.moved) = (None, NEVER, (0, 0));
             return;
         }
         let due = self.due();
@@ -758,10 +893,10 @@ mod tests {
     #[test]
     fn before_a_closed_door_nobody_passes() {
         let mut desk = desk(Limits::new().input_tokens_per_minute(100));
-        let refused = desk.grant(0, of(1)).expect("it fits");
+        let mut refused = desk.grant(0, of(1)).expect("it fits");
         let lesson =
             Lesson { dimension: Dimension::Other, limit: None, until: Some(40), spent: false, zero: false };
-        desk.ledger.close_until(0, &refused, lesson);
+        desk.ledger.close_until(0, &mut refused, lesson);
         desk.settle(refused, Settlement::TooMany);
         queued(&mut desk, 10, 50, NEVER);
         queued(&mut desk, 10, 50, NEVER);
@@ -794,7 +929,7 @@ mod tests {
     #[test]
     fn a_day_that_turns_out_spent_refuses_those_who_cannot_wait_for_the_next() {
         let mut desk = desk(Limits::new().requests_per_minute(1));
-        let first = desk.grant(0, of(1)).expect("it fits");
+        let mut first = desk.grant(0, of(1)).expect("it fits");
         let [undated, early, late] = [NEVER, DAY - 1, DAY].map(|deadline| queued(&mut desk, 10, 1, deadline));
         let lesson = Lesson {
             dimension: Dimension::RequestsPerDay,
@@ -803,7 +938,7 @@ mod tests {
             spent: true,
             zero: false,
         };
-        desk.ledger.close_until(20, &first, lesson);
+        desk.ledger.close_until(20, &mut first, lesson);
         desk.settle(first, Settlement::TooMany);
         desk.advance(20);
         let refusal = Refusal {
@@ -872,10 +1007,10 @@ mod tests {
         let mut ledger = Ledger::new(rules, Limits::new(), 0);
         ledger.set_day(0, Day { date: jiff::civil::date(2026, 11, 21), left: 3600 * SECOND });
         let mut desk: Desk<u32> = Desk::new(ledger, 1000, true, Patience { fetch: SECOND, tick: 0 });
-        let refused = desk.grant(0, of(1)).expect("it fits");
+        let mut refused = desk.grant(0, of(1)).expect("it fits");
         let dimension = Dimension::RequestsPerMinute;
         let lesson = Lesson { dimension, limit: Some(1), until: None, spent: false, zero: false };
-        desk.ledger.close_until(0, &refused, lesson);
+        desk.ledger.close_until(0, &mut refused, lesson);
         desk.settle(refused, Settlement::TooMany);
         let places = [(); 4].map(|()| queued(&mut desk, SECOND, 1, NEVER));
         let see =
@@ -944,10 +1079,10 @@ mod tests {
         let mut ledger = Ledger::new(rules, Limits::new(), 0);
         ledger.set_day(0, Day { date: jiff::civil::date(2026, 11, 21), left: 3600 * SECOND });
         let mut desk: Desk<u32> = Desk::new(ledger, 1000, true, Patience { fetch: SECOND, tick: 0 });
-        let refused = desk.grant(0, of(1)).expect("it fits");
+        let mut refused = desk.grant(0, of(1)).expect("it fits");
         let dimension = Dimension::RequestsPerMinute;
         let lesson = Lesson { dimension, limit: Some(1), until: None, spent: false, zero: false };
-        desk.ledger.close_until(10 * SECOND, &refused, lesson);
+        desk.ledger.close_until(10 * SECOND, &mut refused, lesson);
         desk.settle(refused, Settlement::TooMany);
         // It goes before the limit may be tried, at 70 s, and within the time in which that says something.
         desk.advance(61 * SECOND);

@@ -120,14 +120,15 @@ where
                 StateProj::Called { future } => {
                     if let Some(permit) = this.permit {
                         permit.send();
+                        held::reset();
                     }
-                    held::reset();
-                    let polled = future.poll(cx);
-                    if let Some(permit) = this.permit {
-                        permit.polled(polled.is_pending() && held::is_held());
-                    }
-                    return match polled {
-                        Poll::Pending => Poll::Pending,
+                    return match future.poll(cx) {
+                        Poll::Pending => {
+                            if let Some(permit) = this.permit {
+                                permit.pending(held::is_held());
+                            }
+                            Poll::Pending
+                        }
                         Poll::Ready(Ok(mut response)) => {
                             let told = answered(&mut response, this.permit.take());
                             Poll::Ready(Ok(RateLimitBody::watch(response, told)))
@@ -179,7 +180,7 @@ fn answered<RB: Body>(response: &mut Response<RB>, permit: Option<Permit>) -> To
         permit.refused(response);
         return Told::nobody();
     };
-    permit.welcomed();
+    permit.answered();
     Told::of_good(response, cell.cloned(), permit)
 }
 

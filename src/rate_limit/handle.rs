@@ -110,6 +110,14 @@ impl RateLimits {
         }
     }
 
+    /// How the store of the fleet does; `None` where the layer has no [store](super::RateLimitBuilder::store).
+    #[cfg(feature = "fleet")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "fleet")))]
+    #[must_use]
+    pub fn store(&self) -> Option<super::StoreHealth> {
+        self.shared.common.fleet.as_ref().map(super::fleet::Joined::health)
+    }
+
     /// Opens every door that a 429 has closed for this key, without waiting for a probe: the bill was paid.
     /// Nothing happens for a key that the layer has not met.
     pub fn reopen(&self, key: &QuotaKey) {
@@ -177,6 +185,10 @@ pub struct QuotaStatus {
     pub not_sent: u64,
     /// Of them, those that Google refused with a 429.
     pub too_many: u64,
+    /// The fleet that shares this quota; `None` where the layer has no [store](super::RateLimitBuilder::store).
+    #[cfg(feature = "fleet")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "fleet")))]
+    pub fleet: Option<super::FleetStatus>,
 }
 
 impl QuotaStatus {
@@ -204,6 +216,8 @@ impl QuotaStatus {
                 settled: counts.settled,
                 not_sent: counts.not_sent,
                 too_many: counts.too_many,
+                #[cfg(feature = "fleet")]
+                fleet: ledger.supply.as_ref().map(|supply| super::FleetStatus::of(supply.known(now))),
             }
         })
     }
@@ -222,6 +236,14 @@ impl fmt::Display for QuotaStatus {
         write!(f, ", {} in flight, {} queued", self.in_flight, self.queued)?;
         for (dimension, _) in &self.closed {
             write!(f, ", {dimension} closed")?;
+        }
+        #[cfg(feature = "fleet")]
+        if let Some(fleet) = &self.fleet {
+            let (part, stock) = (fleet.part.requests, fleet.stock.requests);
+            write!(f, ", {} in the fleet, part {part}, stock {stock}", fleet.members)?;
+            if fleet.is_lost {
+                f.write_str(", store lost")?;
+            }
         }
         Ok(())
     }

@@ -66,6 +66,9 @@ impl RateLimitLayer {
             key_by: None,
             wall_clock: None,
             observer: Observed::default(),
+            window: WINDOW,
+            #[cfg(feature = "fleet")]
+            fleet: None,
         };
         RateLimitBuilder { settings, estimate: BySize }
     }
@@ -128,6 +131,9 @@ struct Settings {
     key_by: Option<KeyBy>,
     wall_clock: Option<WallClock>,
     observer: Observed,
+    window: Duration,
+    #[cfg(feature = "fleet")]
+    fleet: Option<crate::fleet::Fleet>,
 }
 
 impl<E> RateLimitBuilder<E> {
@@ -249,6 +255,23 @@ impl<E> RateLimitBuilder<E> {
         self
     }
 
+    /// How long the minute of a limit per minute is, from 100 ms to an hour. Default 60 s, as it is with Google.
+    ///
+    /// For tests against a server whose minute is shorter. With a shorter one set a shorter [`guard`](Self::guard), too.
+    pub const fn window(mut self, window: Duration) -> Self {
+        self.settings.window = window;
+        self
+    }
+
+    /// Shares all quotas with other processes, through a store: together they keep the limits that each of them is given
+    /// here. See [`fleet`](crate::fleet). Default: none, and each layer has all of the limits for itself.
+    #[cfg(feature = "fleet")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "fleet")))]
+    pub fn store(mut self, store: impl Into<crate::fleet::Fleet>) -> Self {
+        self.settings.fleet = Some(store.into());
+        self
+    }
+
     /// How input tokens are counted before the call. Default [`BySize`].
     pub fn estimate<F>(self, estimate: F) -> RateLimitBuilder<F> {
         RateLimitBuilder { settings: self.settings, estimate }
@@ -265,6 +288,8 @@ impl<E> RateLimitBuilder<E> {
         settings.by_model.iter().try_for_each(|(_, limits)| limits.check())?;
         check_margin(settings.margin)?;
         check(settings.guard <= WINDOW, "guard", "must be at most 60 s")?;
+        let windows = Duration::from_millis(100)..=Duration::from_secs(3600);
+        check(windows.contains(&settings.window), "window", "must be from 100 ms to an hour")?;
         const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
         check(settings.max_wait.is_none_or(|wait| wait <= YEAR), "max_wait", "must be at most a year")?;
         check((1..=10_000_000).contains(&settings.max_queue), "max_queue", "must be from 1 to 10,000,000")?;
@@ -273,7 +298,7 @@ impl<E> RateLimitBuilder<E> {
         check(interval.contains(&settings.probe_every), "probe_every", "must be from 1 s to a day")?;
 
         let rules = Rules {
-            span: nanos(WINDOW + settings.guard),
+            span: nanos(settings.window + settings.guard),
             margin: settings.margin,
             learn: settings.learn,
             probe_every: nanos(settings.probe_every),
@@ -281,19 +306,36 @@ impl<E> RateLimitBuilder<E> {
         };
         let wall_clock = settings.wall_clock.unwrap_or_else(|| Arc::new(time::wall_clock));
         let queue = (settings.max_queue, settings.max_wait, settings.mode == Mode::Wait);
+        #[cfg(feature = "fleet")]
+        if let Some(fleet) = &settings.fleet {
+            fleet.check()?;
+        }
         let keys = Keyed::new(settings.max_keys, Part::RateLimit, settings.observer.clone());
-        let shared = Shared {
-            common: Arc::new(Common::new(rules, queue, wall_clock, settings.observer)),
+        let common = Common::new(rules, queue, wall_clock, settings.observer);
+        #[cfg(feature = "fleet")]
+        let mut common = common;
+        let config = Config {
+            limits: settings.limits,
+            by_model: settings.by_model.into_iter().collect(),
+            ..Config::default()
+        };
+        let shared = |common: Common| Shared {
+            common: Arc::new(common),
             keys,
-            config: Mutex::new(Config {
-                limits: settings.limits,
-                by_model: settings.by_model.into_iter().collect(),
-                ..Config::default()
-            }),
+            config: Mutex::new(config),
             key_by: settings.key_by,
             id: Chance::default().stream().id(),
         };
-        Ok(RateLimitLayer { core: Arc::new(Core { shared: Arc::new(shared), estimate }) })
+        #[cfg(feature = "fleet")]
+        let shared = Arc::new_cyclic(|weak| {
+            let window = settings.window + settings.guard;
+            let joined = |fleet| super::fleet::Joined::new(fleet, window, std::sync::Weak::clone(weak));
+            common.fleet = settings.fleet.map(joined);
+            shared(common)
+        });
+        #[cfg(not(feature = "fleet"))]
+        let shared = Arc::new(shared(common));
+        Ok(RateLimitLayer { core: Arc::new(Core { shared, estimate }) })
     }
 }
 
@@ -349,6 +391,8 @@ mod tests {
             assert_eq!(field(builder().margin(margin)), "margin");
         }
         assert_eq!(field(builder().guard(Duration::from_secs(61))), "guard");
+        assert_eq!(field(builder().window(Duration::from_millis(99))), "window");
+        assert_eq!(field(builder().window(Duration::from_secs(3601))), "window");
         assert_eq!(field(builder().max_wait(Duration::MAX)), "max_wait");
         assert_eq!(field(builder().max_queue(0)), "max_queue");
         assert_eq!(field(builder().max_queue(usize::MAX)), "max_queue");

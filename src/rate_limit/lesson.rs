@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_quota_of_zero_is_spent_with_no_end_in_sight() {
-        for lesson in [taught(&[(RPM, Some("0"))], Some("30s")), taught(&[(RPM, None)], Some("30s"))] {
+        for lesson in [taught(&[(RPM, Some("0"))], Some("30s")), taught(&[(RPM, None)], None)] {
             assert!(lesson[0].zero && lesson[0].spent && lesson[0].limit.is_none(), "{lesson:?}");
             assert_eq!(lesson[0].until, Some(NEVER));
         }

@@ -27,7 +27,10 @@
 //! - **One 429 teaches all**: the dimension that it names is closed for that key until the server's own instant. Those
 //!   that wait do so without calling. A limit that it names is adopted where none was configured, and lowers one that
 //!   was too high. Where our own count does not explain the 429, somebody else uses the same quota: then calls go
-//!   out one by one first, and with each success one more at once.
+//!   out in batches, first one call, then twice as many as before each time that a batch was not refused in twice the
+//!   time that a 429 takes.
+//! - **A learnt limit refuses nobody**: a request that could not be admitted in time under a limit that a 429 has taught
+//!   is sent once the delay of the last 429 is over, and comes again as any other if it is refused.
 //! - **Nobody waits in vain**: a request that cannot be admitted before its [`Deadline`](crate::Deadline) fails now
 //!   with [`RateLimited`], which says why and until when, and is marked as not sent. One that is larger than the limit
 //!   of a whole minute is refused.
@@ -68,6 +71,7 @@
 //! | [`limits`](RateLimitBuilder::limits) | none: the layer finds them from Google's own 429s |
 //! | [`margin`](RateLimitBuilder::margin) | 1: all of the quota |
 //! | [`guard`](RateLimitBuilder::guard) | 500 ms |
+//! | [`window`](RateLimitBuilder::window) | 60 s |
 //! | [`mode`](RateLimitBuilder::mode) | wait, in the order of arrival |
 //! | [`max_wait`](RateLimitBuilder::max_wait) | none: the request's deadline decides |
 //! | [`max_queue`](RateLimitBuilder::max_queue) | 100,000 requests per key |
@@ -86,7 +90,7 @@
 //! # Sharing and dropping
 //!
 //! Clones, and all services of one layer value, draw on the same quotas; [`RateLimits`] is a handle to look at them and
-//! to change them. No task is spawned. Dropping a future in the queue gives its place up and starts its successor on
+//! to change them. No task is spawned, but one where a store is set, which ends with the layer. Dropping a future in the queue gives its place up and starts its successor on
 //! time; dropping a body settles its call. No readiness of the inner service is held while a request waits.
 //!
 //! A future that waits may be polled once and not again, or be forgotten: it stops nobody else.
@@ -140,6 +144,8 @@ mod body;
 mod day;
 mod desk;
 mod estimate;
+#[cfg(feature = "fleet")]
+mod fleet;
 mod future;
 mod handle;
 mod key;
@@ -161,6 +167,9 @@ mod window;
 
 pub use self::body::RateLimitBody;
 pub use self::estimate::{ByContent, BySize, Estimate, InputTokens};
+#[cfg(feature = "fleet")]
+#[cfg_attr(docsrs, doc(cfg(feature = "fleet")))]
+pub use self::fleet::{FleetStatus, StoreHealth};
 pub use self::future::ResponseFuture;
 pub use self::handle::{QuotaStatus, RateLimits};
 pub use self::key::{Pool, QuotaKey};

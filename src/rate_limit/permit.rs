@@ -52,17 +52,22 @@ impl Permit {
         };
     }
 
-    /// The call was polled; whether a layer inside holds it back.
-    #[inline]
-    pub(super) fn polled(&mut self, held: bool) {
+    /// The call was polled and is pending; whether a layer inside holds it back.
+    pub(super) fn pending(&mut self, held: bool) {
         match self.sent {
             Sent::Beginning | Sent::Leaving if held => self.sent = Sent::Held,
-            Sent::Leaving => {
+            _ => {
+                self.leave();
                 self.sent = Sent::Yes;
-                // The server counts from now on, not from the admission.
-                self.restamp();
             }
-            _ => self.sent = Sent::Yes,
+        }
+    }
+
+    #[inline]
+    fn leave(&mut self) {
+        if self.sent == Sent::Leaving {
+            // The server counts from now on, not from the admission.
+            self.restamp();
         }
     }
 
@@ -75,7 +80,13 @@ impl Permit {
 
     /// The head has come, and it is a good one. The permit waits for the end of the body.
     #[inline]
-    pub(super) fn welcomed(&mut self) {
+    pub(super) fn answered(&mut self) {
+        self.leave();
+        self.welcomed();
+    }
+
+    #[inline]
+    fn welcomed(&mut self) {
         if let Some(receipt) = &mut self.receipt {
             self.key.welcomed(receipt);
         }
@@ -83,7 +94,8 @@ impl Permit {
 
     /// The answer is none.
     #[cold]
-    pub(super) fn refused<B>(self, response: &mut Response<B>) {
+    pub(super) fn refused<B>(mut self, response: &mut Response<B>) {
+        self.leave();
         order::passed(response, Part::RateLimit, &self.key.common().observer);
         if let Some(quota) = self.failed(&Verdict::of(response)) {
             response.extensions_mut().insert(quota);
@@ -91,7 +103,8 @@ impl Permit {
     }
 
     /// There is no answer.
-    pub(super) fn errored(self, error: &BoxError) {
+    pub(super) fn errored(mut self, error: &BoxError) {
+        self.leave();
         let _ = self.failed(&Verdict::from_error(error.as_ref()));
     }
 

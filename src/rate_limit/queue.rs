@@ -18,6 +18,8 @@ use super::window::Nanos;
 const NIL: u32 = u32::MAX;
 /// No deadline.
 pub(super) const NEVER: Nanos = Nanos::MAX;
+/// How many of the grants that are not fetched are looked at.
+const GRANTS: usize = 64;
 /// Places that are kept when the queue has emptied.
 const KEPT: usize = 64;
 
@@ -207,6 +209,20 @@ impl<W> Queue<W> {
         self.head().map_or(0, |head| number(place).wrapping_sub(number(head)))
     }
 
+    /// Numbers those who are queued without gaps, so that [`rank`](Self::rank) is exact.
+    pub(super) fn renumber(&mut self) {
+        let (mut number, mut next) = (self.joined.wrapping_sub(self.len as u32), self.queued.head);
+        while let Some(waiter) = self.places.get_mut(next as usize) {
+            (waiter.number, next) = (number, waiter.next);
+            number = number.wrapping_add(1);
+        }
+    }
+
+    /// What was added to [`tokens`](Self::tokens) for one.
+    pub(super) fn tokens_of(&self, place: Place) -> u32 {
+        self.places[place as usize].tokens
+    }
+
     pub(super) fn number(&self, place: Place) -> u32 {
         self.places[place as usize].number
     }
@@ -232,16 +248,22 @@ impl<W> Queue<W> {
         self.places.get(self.granted.head as usize).map_or(NEVER, |waiter| waiter.look_at)
     }
 
-    /// Parks the first of those who were granted, and returns what it was granted.
-    pub(super) fn park_granted(&mut self) -> Option<Receipt> {
-        let place = self.granted.head;
-        let waiter = self.places.get_mut(place as usize)?;
-        let state = std::mem::replace(&mut waiter.state, State::Parked);
-        waiter.waker = None;
-        self.parked += 1;
+    /// The first of the first grants that has to be fetched before `instant`.
+    pub(super) fn granted_until(&self, instant: Nanos) -> Option<Place> {
+        let after = |place: &Place| Some(self.places[*place as usize].next).filter(|next| *next != NIL);
+        let first = Some(self.granted.head).filter(|place| *place != NIL);
+        let mut grants = std::iter::successors(first, after).take(GRANTS);
+        grants.find(|place| self.look_at(*place) < instant)
+    }
+
+    /// Parks one that was granted, and returns what it was granted.
+    pub(super) fn park_granted(&mut self, place: Place) -> Receipt {
         unlink(&mut self.places, &mut self.granted, place);
-        match state {
-            State::Answered(Ok(receipt)) => Some(receipt),
+        self.parked += 1;
+        let waiter = &mut self.places[place as usize];
+        waiter.waker = None;
+        match std::mem::replace(&mut waiter.state, State::Parked) {
+            State::Answered(Ok(receipt)) => receipt,
             _ => unreachable!("those in the list of grants have one"),
         }
     }

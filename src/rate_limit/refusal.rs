@@ -29,6 +29,8 @@ pub enum Why {
     Spent,
     /// The project has no quota at all for this model.
     Zero,
+    /// The store that a fleet shares does not answer, and no permit came before the deadline.
+    Store,
 }
 
 impl Why {
@@ -42,6 +44,7 @@ impl Why {
             Self::TooLarge => "it is larger than the limit of a whole minute",
             Self::Spent => "the quota is spent",
             Self::Zero => "there is no quota for this model",
+            Self::Store => "the store of the fleet's quota does not answer",
         }
     }
 }

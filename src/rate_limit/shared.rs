@@ -70,6 +70,8 @@ pub(super) struct Common {
     pub(super) max_wait: Option<Duration>,
     pub(super) waits: bool,
     pub(super) observer: Observed,
+    #[cfg(feature = "fleet")]
+    pub(super) fleet: Option<super::fleet::Joined>,
 }
 
 impl Common {
@@ -80,7 +82,24 @@ impl Common {
         observer: Observed,
     ) -> Self {
         let calendar = Mutex::new(Calendar::new(0, wall_clock()));
-        Self { epoch: time::now(), calendar, wall_clock, rules, max_queue, max_wait, waits, observer }
+        Self {
+            epoch: time::now(),
+            calendar,
+            wall_clock,
+            rules,
+            max_queue,
+            max_wait,
+            waits,
+            observer,
+            #[cfg(feature = "fleet")]
+            fleet: None,
+        }
+    }
+
+    /// What the calendar says, uncorrected.
+    #[cfg(feature = "fleet")]
+    pub(super) fn calendar_now(&self) -> jiff::Timestamp {
+        jiff::Timestamp::try_from((self.wall_clock)()).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
     }
 
     pub(super) fn now(&self) -> Nanos {
@@ -121,17 +140,52 @@ impl Common {
 impl Shared {
     /// The state of a target's key.
     pub(super) fn key_of(&self, target: &Target<'_>) -> Arc<Key> {
-        self.keys.get(self.id_of(target), |key| {
+        let key = self.keys.get(self.id_of(target), |key| {
             let config = lock(&self.config);
             let restored = config.restored.get(&key.to_string()).copied();
             Key::new(Arc::clone(&self.common), key.clone(), config.limits_of(key), restored)
-        })
+        });
+        #[cfg(feature = "fleet")]
+        self.join_fleet(&key);
+        key
+    }
+
+    /// Gives a key that is met for the first time its part in the fleet. One that is not kept, because all others are
+    /// needed, has none: nobody would ask the store for it.
+    #[cfg(feature = "fleet")]
+    fn join_fleet(&self, key: &Arc<Key>) {
+        let Some(joined) = self.common.fleet.as_ref().filter(|_| key.id.pool() != Pool::Unlimited) else {
+            return;
+        };
+        if key.is_met.load(Ordering::Relaxed) {
+            return;
+        }
+        if self.keys.peek(&key.id).is_some_and(|kept| Arc::ptr_eq(&kept, key)) {
+            let limits = lock(&self.config).limits_of(&key.id);
+            key.at_desk(self.common.now(), |desk| {
+                // Another call may have been quicker.
+                if desk.ledger.supply.is_none() {
+                    let quota = desk.ledger.quota(limits);
+                    desk.ledger.join(joined.supply(&key.id, quota));
+                }
+            });
+        }
+        key.is_met.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn id_of(&self, target: &Target<'_>) -> QuotaKey {
         match &self.key_by {
             None => QuotaKey::of(target),
             Some(by) => QuotaKey::new(Pool::of(target.method()), by(target)),
+        }
+    }
+}
+
+#[cfg(feature = "fleet")]
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(joined) = &self.common.fleet {
+            joined.leave(self);
         }
     }
 }
@@ -150,6 +204,9 @@ pub(super) struct Key {
     /// Whether the heads of answers are of interest. Relaxed: a head that misses the moment in which this was set
     /// belongs to a call from before it.
     attentive: AtomicBool,
+    /// Whether it has been given its part in a fleet, if there is one. Relaxed: what is given is under the lock.
+    #[cfg(feature = "fleet")]
+    is_met: AtomicBool,
 }
 
 impl Key {
@@ -167,7 +224,14 @@ impl Key {
             ledger.restore(count);
         }
         let desk = Mutex::new(Desk::new(ledger, common.max_queue, common.waits, Patience::DEFAULT));
-        Self { id, common, desk, attentive: AtomicBool::new(false) }
+        Self {
+            id,
+            common,
+            desk,
+            attentive: AtomicBool::new(false),
+            #[cfg(feature = "fleet")]
+            is_met: AtomicBool::new(false),
+        }
     }
 
     pub(super) const fn id(&self) -> &QuotaKey {
@@ -192,6 +256,19 @@ impl Key {
         drop(desk);
         woken.into_iter().for_each(Waker::wake);
         result
+    }
+
+    /// Does something that may let those go who wait.
+    #[cfg(feature = "fleet")]
+    pub(super) fn carry<R>(&self, now: Nanos, act: impl FnOnce(&mut Desk<Waker>) -> R) -> R {
+        self.at_desk(now, |desk| {
+            let result = act(desk);
+            if desk.is_queued() {
+                desk.advance(now);
+            }
+            self.attentive.store(desk.is_attentive(now), Ordering::Relaxed);
+            result
+        })
     }
 
     #[cfg(test)]
@@ -316,12 +393,15 @@ impl Key {
     }
 
     /// An answer that is none: learns from it. What there is to say to a retry layer outside.
-    pub(super) fn failed(&self, receipt: Receipt, verdict: &Verdict) -> Option<QuotaWait> {
+    pub(super) fn failed(&self, mut receipt: Receipt, verdict: &Verdict) -> Option<QuotaWait> {
         let now = self.common.now();
         let day_ends = lock(&self.desk).ledger.day_ends_at();
         let lessons = lessons(verdict, now, day_ends);
         let (charged, how) = (receipt.wants_usage().then_some(receipt.charged), settlement(verdict));
-        let first = receipt.trial.is_any() && how == Settlement::TooMany && !lessons.is_empty();
+        // One that would have been refused comes again like any other.
+        let trial = receipt.trial;
+        let first =
+            trial.is_any() && !trial.is_pressed() && how == Settlement::TooMany && !lessons.is_empty();
         let waited = Duration::from_millis(u64::from(receipt.waited));
         let left = self.common.max_wait.map(|most| most.saturating_sub(waited));
         let late = verdict.kind() == Some(Kind::DeadlineExceeded);
@@ -330,7 +410,7 @@ impl Key {
                 desk.unanswered(now, &receipt);
             }
             for lesson in &lessons {
-                desk.ledger.close_until(now, &receipt, *lesson);
+                desk.ledger.close_until(now, &mut receipt, *lesson);
             }
             desk.settle(receipt, how);
             self.attentive.store(desk.is_attentive(now), Ordering::Relaxed);

@@ -317,7 +317,7 @@ fn loom_a_refusal_closes_the_door_whatever_else_is_answered() {
     fn answer(mut permit: Permit, answer: http::response::Builder) -> Option<Permit> {
         let mut answer = answer.body(()).expect("valid");
         if Verdict::is_good(&answer) {
-            permit.welcomed();
+            permit.answered();
             return Some(permit);
         }
         permit.refused(&mut answer);

@@ -5,22 +5,6 @@
 //! on top, and one that fails has lost them. So retries that help are free, and retries that do not help run out; with
 //! none left the failure is handed on at once.
 //!
-//! # How much a success pays
-//!
-//! Where attempts fail independently with probability `f`, a request of at most `n` attempts fails with probability
-//! `fⁿ`, and has then lost `n - 1` tokens; it succeeds with `s = 1 - fⁿ`, and pays `d` in. The bucket holds where
-//! `(1 - s)(n - 1) <= d s`. For five attempts and eight:
-//!
-//! | `f` | 0.5 | 0.6 | 0.7 | 0.8 | 0.84 | 0.86 |
-//! |---|---|---|---|---|---|---|
-//! | least `d`, `n = 5` | 0.13 | 0.34 | 0.81 | 1.95 | 2.9 | 3.6 |
-//! | least `d`, `n = 8` | 0.03 | 0.12 | 0.43 | 1.41 | 2.3 | 3.0 |
-//!
-//! The default of 3 also covers the tokens that unfinished requests hold when such a spell begins. With the default
-//! backoff and `f = 0.8` those of age 0.5, 1.5, 3.5, 7.5 and 15.5 s (the middle of the waits) hold, by arrival a second,
-//! 0.4, 1.7, 4.8, 11 and 24 tokens in sum, and the successes until then have paid in 0.1, 0.5, 1.4, 3.8 and 9.2 times
-//! `d`: 100 tokens and `d = 3` are enough for some 200 requests a second, and `d = 2` for 40.
-//!
 //! # What it bounds
 //!
 //! With nothing that succeeds, all retries together are at most [`cap`](Budget::cap). Where a server answers with a
@@ -103,7 +87,22 @@ struct Shared {
 }
 
 /// By key, those that are not full.
-type Buckets = HashMap<u64, Milli, BuildHasherDefault<Identity>>;
+type Buckets = HashMap<u64, Bucket, BuildHasherDefault<Identity>>;
+
+/// One that is not full.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    lack: Milli,
+    /// The share of the last calls that succeeded, about eight of them: failures that a retry is paid for, or would have
+    /// been, and successes. Forgotten when the bucket is full.
+    well: f32,
+}
+
+impl Bucket {
+    const FULL: Self = Self { lack: 0, well: 1.0 };
+    /// What one outcome weighs.
+    const RECENT: f32 = 1.0 / 8.0;
+}
 
 /// Keys are hashes already.
 #[derive(Default)]
@@ -156,6 +155,20 @@ impl Budget {
     }
 
     /// Tokens that one success pays in, beyond what its own retries took.
+    ///
+    /// Where attempts fail independently with probability `f`, a request of at most `n` attempts fails with probability
+    /// `fⁿ`, and has then lost `n - 1` tokens; it succeeds with `s = 1 - fⁿ`, and pays `d` in. The bucket holds where
+    /// `(1 - s)(n - 1) <= d s`. For five attempts and ten:
+    ///
+    /// | `f` | 0.5 | 0.6 | 0.7 | 0.8 | 0.84 | 0.86 |
+    /// |---|---|---|---|---|---|---|
+    /// | least `d`, `n = 5` | 0.13 | 0.34 | 0.81 | 1.95 | 2.9 | 3.6 |
+    /// | least `d`, `n = 10` | 0.01 | 0.05 | 0.26 | 1.08 | 1.9 | 2.6 |
+    ///
+    /// The default of 3 also covers the tokens that unfinished requests hold when such a spell begins. With the default
+    /// backoff and `f = 0.8` those of age 0.5, 1.5, 3.5, 7.5 and 15.5 s (the middle of the waits) hold, by arrival a
+    /// second, 0.4, 1.7, 4.8, 11 and 24 tokens in sum, and the successes until then have paid in 0.1, 0.5, 1.4, 3.8 and
+    /// 9.2 times `d`: 100 tokens and `d = 3` are enough for some 200 requests a second, and `d = 2` for 40.
     #[must_use]
     pub fn per_success(&self) -> f64 {
         f64::from(self.shared.per_success) / f64::from(TOKEN)
@@ -182,13 +195,20 @@ impl Budget {
         if self.is_full() {
             return false;
         }
-        self.lock().get(&key).is_some_and(|lack| self.shared.cap - lack < TOKEN)
+        self.lock().get(&key).is_some_and(|bucket| self.shared.cap - bucket.lack < TOKEN)
+    }
+
+    /// Whether enough of this key's last calls have succeeded that a failure is likely to be chance, as far as is known:
+    /// the failure at hand is not counted, and a full bucket is well.
+    pub(super) fn is_well(&self, key: u64) -> bool {
+        const WELL: f32 = 0.4;
+        self.is_full() || self.lock().get(&key).is_none_or(|bucket| bucket.well >= WELL)
     }
 
     /// A request has succeeded: pays in, and gives back what its retries took.
     pub(super) fn deposit(&self, key: u64, taken: Milli) {
         if !self.is_full() {
-            self.give(key, self.shared.per_success.saturating_add(taken));
+            self.give(key, self.shared.per_success.saturating_add(taken), true);
         }
     }
 
@@ -198,23 +218,30 @@ impl Budget {
         // A bucket that is smaller than the cost is emptied by it.
         let cost = charge.cost.min(cap);
         let mut lacking = self.lock();
-        let lack = lacking.get(&key).copied().unwrap_or(0);
+        let Bucket { lack, well } = lacking.get(&key).copied().unwrap_or(Bucket::FULL);
+        let well = well - well * Bucket::RECENT;
+        if let Some(bucket) = lacking.get_mut(&key) {
+            bucket.well = well;
+        }
         if cap - lack < cost || (charge.is_late && lack > cap / 2) {
             return None;
         }
         if lack == 0 && lacking.len() >= MAX_KEYS {
             drop_fuller_half(&mut lacking);
         }
-        lacking.insert(key, lack + cost);
+        lacking.insert(key, Bucket { lack: lack + cost, well });
         self.shared.open.store(lacking.len(), Ordering::Relaxed);
         drop(lacking);
         Some(Withdrawal { budget: self.clone(), key, taken: cost, left: cap - lack - cost })
     }
 
-    fn give(&self, key: u64, amount: Milli) {
+    fn give(&self, key: u64, amount: Milli, has_succeeded: bool) {
         let mut lacking = self.lock();
-        if let Some(lack) = lacking.get_mut(&key) {
+        if let Some(Bucket { lack, well }) = lacking.get_mut(&key) {
             *lack = lack.saturating_sub(amount);
+            if has_succeeded {
+                *well += (1.0 - *well) * Bucket::RECENT;
+            }
             if *lack == 0 {
                 lacking.remove(&key);
             }
@@ -227,7 +254,7 @@ impl Budget {
 /// on the average; and the fuller ones, so that an empty bucket stays empty while others come and go.
 #[cold]
 fn drop_fuller_half(lacking: &mut Buckets) {
-    let mut by_lack: Vec<(Milli, u64)> = lacking.iter().map(|(key, lack)| (*lack, *key)).collect();
+    let mut by_lack: Vec<(Milli, u64)> = lacking.iter().map(|(key, bucket)| (bucket.lack, *key)).collect();
     let (fuller, ..) = by_lack.select_nth_unstable(MAX_KEYS / 2);
     for (_, key) in fuller {
         lacking.remove(key);
@@ -285,7 +312,7 @@ impl Withdrawal {
 impl Drop for Withdrawal {
     fn drop(&mut self) {
         if self.taken > 0 {
-            self.budget.give(self.key, self.taken);
+            self.budget.give(self.key, self.taken, false);
         }
     }
 }
@@ -334,7 +361,7 @@ mod tests {
     fn late_retries_are_for_a_bucket_that_is_half_full() {
         let budget = Budget::new(4, 0.5).expect("valid");
         let take = |late| budget.withdraw(1, ONE.late(late)).map(|token| token.spend()).is_some();
-        let taken = [true, true, true, true, false, false].map(|late| take(late));
+        let taken = [true, true, true, true, false, false].map(take);
         assert_eq!(taken, [true, true, true, false, true, false]);
     }
 
@@ -375,6 +402,51 @@ mod tests {
         assert_eq!(budget.keys_short(), 0, "a full bucket takes no memory");
         budget.withdraw(7, ONE).expect("it came back").spend();
         assert!(budget.withdraw(7, ONE).is_none());
+    }
+
+    #[test]
+    fn whether_others_succeed_is_learnt_over_some_eight_calls() {
+        let budget = Budget::new(100, 0.001).expect("valid");
+        let fail = || drop(budget.withdraw(1, ONE).map(Withdrawal::spend));
+        let until = |is_well: bool, step: &dyn Fn()| {
+            let steps = (1..=100).inspect(|_| step()).find(|_| budget.is_well(1) == is_well);
+            steps.expect("within a hundred")
+        };
+        assert!(budget.is_well(1), "nothing is known");
+        assert_eq!(until(false, &fail), 7);
+        assert!(budget.is_well(2), "another key has its own");
+        (0..30).for_each(|_| fail());
+        assert_eq!(until(true, &|| budget.deposit(1, 0)), 4);
+        // Every other one is enough, and every third is not.
+        for (failures, is_well) in [(1, true), (2, false)] {
+            for _ in 0..20 {
+                (0..failures).for_each(|_| fail());
+                budget.deposit(1, 0);
+            }
+            assert_eq!(budget.is_well(1), is_well, "{failures} failures for each success");
+        }
+    }
+
+    #[test]
+    fn a_withdrawal_that_is_dropped_is_no_success() {
+        let budget = Budget::new(100, 0.001).expect("valid");
+        budget.withdraw(1, ONE).expect("full").spend();
+        for _ in 0..6 {
+            drop(budget.withdraw(1, ONE).expect("one is lacking"));
+        }
+        assert!(!budget.is_well(1), "each was asked for after a failure");
+        budget.deposit(1, TOKEN);
+        assert!(budget.is_well(1), "a full bucket is forgotten");
+    }
+
+    #[test]
+    fn a_refused_withdrawal_is_a_failure_too() {
+        let budget = Budget::new(1, 0.001).expect("valid");
+        budget.withdraw(1, ONE).expect("full").spend();
+        (0..5).for_each(|_| assert!(budget.withdraw(1, ONE).is_none()));
+        assert!(budget.is_well(1));
+        assert!(budget.withdraw(1, ONE).is_none());
+        assert!(!budget.is_well(1));
     }
 
     #[test]
@@ -447,26 +519,40 @@ mod tests {
     }
 
     proptest! {
-        // Against a reference model: one number per key.
+        // Against a reference model: the tokens of each key, and what is known of its calls.
         #[test]
-        fn behaves_like_one_number_per_key(ops in prop::collection::vec((0u64..3, 0u8..3), 0..200)) {
+        fn behaves_like_two_numbers_per_key(ops in prop::collection::vec((0u64..3, 0u8..3), 0..200)) {
             let budget = Budget::new(5, 0.25).expect("valid");
-            let mut model = [5000i64; 3];
+            let mut model = [(5000i64, 1.0f32); 3];
             for (key, op) in ops {
-                let tokens = &mut model[key as usize];
+                let (tokens, well) = &mut model[key as usize];
+                let failed = *well - *well / 8.0;
                 match op {
                     0 => {
                         budget.deposit(key, 0);
                         *tokens = (*tokens + 250).min(5000);
+                        *well += (1.0 - *well) / 8.0;
                     }
                     1 => {
                         let granted = budget.withdraw(key, ONE).map(Withdrawal::spend).is_some();
                         prop_assert_eq!(granted, *tokens >= 1000);
                         *tokens -= if granted { 1000 } else { 0 };
+                        *well = failed;
                     }
-                    _ => drop(budget.withdraw(key, ONE)),
+                    // Taken and given back: no success, and where it was full before, nothing.
+                    _ => {
+                        drop(budget.withdraw(key, ONE));
+                        *well = failed;
+                    }
+                }
+                if *tokens == 5000 {
+                    *well = 1.0;
                 }
                 prop_assert_eq!(budget.is_empty(key), *tokens < 1000);
+                prop_assert_eq!(budget.is_well(key), *well >= 0.4);
+                prop_assert_eq!(budget.keys_short(), budget.lock().len());
+                let known = budget.lock().get(&key).map(|bucket| (i64::from(bucket.lack), bucket.well));
+                prop_assert_eq!(known, (*tokens < 5000).then_some((5000 - *tokens, *well)));
             }
         }
     }

@@ -125,8 +125,10 @@ fn check(cap: u32, spent: u32, programs: &'static [Program]) {
         taken.push(own);
 
         let map = budget.lock();
-        let lacking = std::array::from_fn(|key| map.get(&(key as u64)).copied().unwrap_or(0));
-        assert!(map.values().all(|lack| (1..=cap * TOKEN).contains(lack)), "{map:?}");
+        let lacking = std::array::from_fn(|key| map.get(&(key as u64)).map_or(0, |bucket| bucket.lack));
+        let is_in_range =
+            |bucket: &Bucket| (1..=cap * TOKEN).contains(&bucket.lack) && (0.0..=1.0).contains(&bucket.well);
+        assert!(map.values().all(is_in_range), "{map:?}");
         assert_eq!(budget.keys_short(), map.len(), "at rest the hint is exact");
         let outcome = (taken, lacking);
         assert!(outcomes.contains(&outcome), "no order gives {outcome:?}, but these: {outcomes:?}");

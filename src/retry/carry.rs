@@ -8,6 +8,10 @@ use super::policy::Progress;
 use super::report::Attempts;
 use crate::keyed::lock;
 
+/// At each model but the last of a chain: their waits add up to three seconds or so (six where it is overloaded), and
+/// all eight to a minute.
+const ATTEMPTS_BEFORE_ANOTHER: u32 = 3;
+
 /// Makes several calls of this layer count as one: an extension that a model fallback outside puts into a request
 /// before each of them.
 ///
@@ -54,8 +58,10 @@ impl Carry {
     /// How far the request has come.
     pub(super) fn take(&self) -> Progress {
         let progress = std::mem::take(&mut *lock(&self.progress));
+        // Where another model may help, it is not kept waiting for all that this one might need.
+        let limit = (self.reserved > 0).then(|| progress.attempts.saturating_add(ATTEMPTS_BEFORE_ANOTHER));
         // What retries took from another model's budget is lost there: they did not help.
-        Progress { reserved: self.reserved, taken: 0, ..progress }
+        Progress { reserved: self.reserved, limit, taken: 0, ..progress }
     }
 
     /// Keeps it for the next call. What went into a report is taken back from there.

@@ -280,7 +280,7 @@ impl Refused {
             progress.count(&verdict);
         }
         // The refusal is the reason only if there would have been another attempt.
-        let why = self.settings.schedule(progress, &verdict, |_| 0.0).err().unwrap_or(self.why);
+        let why = self.settings.schedule(progress, &verdict, false, |_| 0.0).err().unwrap_or(self.why);
         self.settings.tell_gave_up(progress, &failure, why);
         self.settings.note_order(&mut result);
         failed.end(&mut result, Some(why), self.carry.as_ref());
@@ -370,7 +370,7 @@ impl<S, B: Body + Clone> Kept<S, B> {
         let failed = self.failed.get_or_insert_default();
         let attempt = failed.progress.attempts + 1;
         // A layer of this process may turn the last one away, too, where such layers have shown themselves.
-        let last = attempt >= self.shared.settings.most(failed.progress.reserved)
+        let last = attempt >= self.shared.settings.most_here(&failed.progress)
             && !self.shared.settings.has_free_waits();
         let release = last && !self.carry.as_ref().is_some_and(Carry::goes_on);
         let replay = self.request.as_ref().and_then(|request| request.extensions().get::<Replay>());

@@ -16,46 +16,81 @@
 //!
 //! | kind | attempts in all | wait before the n-th retry, n from 0 |
 //! |---|---|---|
-//! | `rate_limited`, `unavailable`, `transport` | 5 | full jitter, 1 s · 2ⁿ, cap 60 s |
-//! | `overloaded` | 5 | full jitter, 2 s · 2ⁿ, cap 60 s |
-//! | `internal` | 3, or 5 while third attempts help; see below | full jitter, 1 s · 2ⁿ, cap 60 s |
+//! | `unavailable`, `internal` | 10 | where other calls succeed, the first three: full jitter, 50 ms · 2ⁿ; then, and else, full jitter, 1 s · 2ⁿ, cap 60 s |
+//! | `overloaded` | 10 | the same, from 2 s |
+//! | `rate_limited`, `transport` that was not sent | 10 | full jitter, 1 s · 2ⁿ, cap 60 s |
+//! | `deadline_exceeded` | 10, of which each costs the budget two tokens; none if [`maybe_processed_retries`](RetryPolicyBuilder::maybe_processed_retries) is 0 | full jitter, 1 s · 2ⁿ, cap 60 s |
+//! | `cancelled`, and `transport` that may have been sent | 2; see [`maybe_processed_retries`](RetryPolicyBuilder::maybe_processed_retries) | the same |
 //! | `conflict` | 3 | full jitter, 1 s · 2ⁿ, cap 60 s |
-//! | `deadline_exceeded`, `cancelled`, and `transport` that may have been sent | 2 | the same; see [`maybe_processed_retries`](RetryPolicyBuilder::maybe_processed_retries) |
-//! | `failed_precondition` | 5, only where it comes true by itself (a file still being processed) | the same |
+//! | `failed_precondition` | 10, only where it comes true by itself (a file still being processed) | the same |
 //! | an answer that is none (`empty_response`, `truncated` before any output) | 1; see [`empty_answers`](RetryPolicyBuilder::empty_answers) | full jitter, 1 s · 2ⁿ, cap 60 s |
 //! | everything else | 1 | |
 //!
 //! A failure inside a 200 is one of these as long as the classifier has held the answer back, by default until the first
 //! event of a stream ([`Peek`](crate::classify::Peek)). After output nothing is repeated.
 //!
-//! `internal` is either chance or the answer to a prompt that is too long, and looks the same. A request gets the benefit
-//! of the doubt while third attempts after it mostly succeed for the same model ([`Schedule::while_it_helps`]).
+//! Ten attempts with full jitter from 1 s wait for two minutes in all, on the average, and for half a minute where the
+//! first three retries come soon. What bounds them before that is the deadline, and the evidence: see the budget below.
 //!
-//! Each wait is as uniform as its jitter says, and those of one request are spread: four with full jitter from 1 s add up to
-//! 3.2 s at the least, so that no request has spent its five attempts a moment after an outage began.
+//! # How long it waits
+//!
+//! **Soon, where other calls succeed.** A failure among successes is likely to be chance, and waiting gains nothing. So
+//! the first three retries of a request after a 500 or a 503 that names no delay wait by full jitter from 50 ms, doubling,
+//! while at least two in five of about the last eight calls of the same [`Budget`] bucket have succeeded
+//! ([`quick_retries`](RetryPolicyBuilder::quick_retries)). They are attempts, and cost the budget, like others. The
+//! backoff follows from its beginning. Where few succeed, no retry comes soon: it is the server that needs the time. From
+//! a full bucket, seven failures in a row teach that, and at most four successes in a row the contrary. The share is kept
+//! while the bucket is short of tokens; a full one counts as well, and without a budget no retry comes soon.
+//!
+//! **By the backoff, else.** Each wait is as uniform as its jitter says, and those of one request are spread: four with
+//! full jitter from 1 s add up to 3.2 s at the least, so that no request has spent five slow attempts a moment after an
+//! outage began.
+//!
+//! **Within the deadline.** A backoff that would not end before the deadline is fitted into what is left: a quarter to
+//! three quarters of that, by the same draw. With less than 500 ms left the failure is handed on.
 //!
 //! Attempts of all kinds count together: two `internal` after a `rate_limited` are three.
-//! Those of all models of a [fallback](crate::fallback) outside do, too, and one is left for each model to come.
+//! Those of all models of a [fallback](crate::fallback) outside do, too; one is left for each model to come, and each but
+//! the last gets three at the most.
+//!
+//! # Retries that help are free
+//!
+//! Each retry takes a token from the [`Budget`] of its host, model and key label, and two after a timeout. A request that
+//! succeeds in the end gets all of its own back, and pays three on top; one that fails has lost them. So nothing has to
+//! know beforehand whether a failure is chance or the request's own (`internal` is also the answer to a prompt that is
+//! too long, and a timeout to one that takes too long): retries that help pay for themselves, and those that do not run
+//! out. Attempts beyond the fifth, and a second and further retry of a timeout, are made only while at least half of the
+//! bucket is there; what is left below that is for requests that have tried less.
+//!
+//! - Up to 80 % of calls that fail independently, or 60 % that time out, nobody is worse off than with five attempts
+//!   and no budget. (The calculation is on [`Budget::per_success`]; tests check it with random spells.)
+//! - While nothing succeeds, all retries together are at most the bucket, 100, and 50 after timeouts.
+//! - In between, retries that did not help are at most three for each success, and one and a half after timeouts.
 //!
 //! Where the server names a delay, that is waited out: never less than declared, one second more where the
-//! declared one is cut to whole seconds, and up to 20 % more to spread the herd. A declared delay above 60 s,
-//! and any wait that would not end before the deadline, is not begun: the last real answer is returned now.
+//! declared one is cut to whole seconds, and up to 20 % more to spread the herd. A declared delay above 60 s, and one that
+//! would not end before the deadline, is not begun, and never cut short: the last real answer is returned now.
 //!
 //! A request that a layer of this process turned away ([`Rejected`](crate::Rejected)) was not sent: waiting for
-//! it costs no attempt and no budget; a retry that was paid for keeps its token for when it may go. For each attempt that
-//! it has lost it waits 10 ms longer: the first to come back may be a circuit's probe, which is for one that has them all.
+//! it costs no attempt and no budget; a retry that was paid for keeps its token for when it may go. One that a circuit
+//! breaker sent as a probe, and that failed ([`ProbeFailed`](crate::error::ProbeFailed)), was sent for the sake of all: it
+//! waits until the circuit may admit the next call, and costs neither, as long as such a failure is retried at all.
+//! [`Attempts::probes`] counts them, observers are told of each failure and wait, and those that may have been processed
+//! count as such. For each attempt that a request has lost, and each probe that it has been, it waits 10 ms longer, up to
+//! 200 ms: others go before it.
 //!
 //! # Defaults
 //!
 //! | setting | default |
 //! |---|---|
-//! | [`attempts`](RetryPolicyBuilder::attempts) | 5 in all |
+//! | [`attempts`](RetryPolicyBuilder::attempts) | 10 in all |
+//! | [`quick_retries`](RetryPolicyBuilder::quick_retries) | 3, full jitter, 50 ms doubling |
 //! | [`backoff`](RetryPolicyBuilder::backoff) | full jitter, 1 s doubling, cap 60 s; 2 s for `overloaded` |
 //! | [`max_server_delay`](RetryPolicyBuilder::max_server_delay) | 60 s |
 //! | [`server_delay_jitter`](RetryPolicyBuilder::server_delay_jitter) | up to 20 % on top |
 //! | [`deadline`](RetryPolicyBuilder::deadline) | 120 s from the first call, or the request's [`Deadline`](crate::Deadline) |
-//! | [`budget`](RetryPolicyBuilder::budget) | 20 retries, half a token per success, per host, model and key label |
-//! | [`maybe_processed_retries`](RetryPolicyBuilder::maybe_processed_retries) | 1 |
+//! | [`budget`](RetryPolicyBuilder::budget) | 100 tokens, 3 for each success, per host, model and key label |
+//! | [`maybe_processed_retries`](RetryPolicyBuilder::maybe_processed_retries) | 1, timeouts not counted |
 //! | [`empty_answers`](RetryPolicyBuilder::empty_answers) | 0 |
 //! | [`max_body_bytes`](RetryPolicyBuilder::max_body_bytes) | 32 MiB |
 //!
@@ -74,7 +109,8 @@
 //! # Errors
 //!
 //! This layer adds none: the caller sees the last answer or error as the inner service gave it, errors boxed
-//! as a [`BoxError`](crate::BoxError) (a boxed error stays the same box). How it came about is told by [`Attempts`] in
+//! as a [`BoxError`](crate::BoxError) (a boxed error stays the same box, and that of a failed probe is taken out of its
+//! [`ProbeFailed`](crate::error::ProbeFailed)). How it came about is told by [`Attempts`] in
 //! the response's extensions, and by [events](crate::event). An attempt after the first carries [`Attempt`].
 //!
 //! # Sharing and dropping
@@ -108,7 +144,8 @@
 //!
 //! # fn main() -> Result<(), tower_gemini::retry::ConfigError> {
 //! let policy = RetryPolicy::builder()
-//!     .attempts(10)
+//!     .attempts(20)
+//!     .quick_retries(0)
 //!     .backoff(Backoff::new(Duration::from_secs(5), Duration::from_secs(120)).jitter(Jitter::Equal))
 //!     .max_server_delay(Duration::from_secs(600))
 //!     .deadline(Duration::from_secs(3600))

@@ -26,6 +26,12 @@ const MOST_YIELDS: u32 = 20;
 /// requests that have tried less.
 const EARLY_ATTEMPTS: u32 = 5;
 
+/// Of a retry where most other calls succeed.
+const QUICK: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+
+/// With less left of a deadline no backoff is fitted into it: the retry would hardly be answered in time.
+const LEAST_LEFT: Duration = Duration::from_millis(500);
+
 /// What to retry, how often and when. Cheap to clone; clones share the budget.
 ///
 /// Made by [`RetryPolicy::builder`]; [`RetryPolicy::default`] has the defaults of the [module
@@ -40,6 +46,7 @@ pub struct RetryPolicy {
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) attempts: u32,
+    pub(super) quick_retries: u32,
     /// By `Kind as usize`. `None` is never.
     schedules: [Option<Schedule>; Kind::ALL.len()],
     max_server_delay: Duration,
@@ -127,7 +134,8 @@ impl RetryPolicy {
         }
         RetryPolicyBuilder {
             settings: Settings {
-                attempts: 8,
+                attempts: 10,
+                quick_retries: 3,
                 schedules,
                 max_server_delay: second(60),
                 server_delay_jitter: 0.2,
@@ -167,9 +175,14 @@ impl RetryPolicy {
     /// `None` says that it would not. Draws no randomness: the wait is the least possible one.
     #[must_use]
     pub fn would_retry(&self, verdict: &Verdict) -> Option<Duration> {
+        let settings = &*self.settings;
         let progress = Progress { attempts: 1, ..Progress::default() };
-        let wait = self.settings.schedule(&progress, verdict, |_| 0.0).ok();
-        wait.filter(|wait| self.settings.deadline.is_none_or(|deadline| *wait < deadline))
+        let is_quick = settings.quick_retries > 0 && settings.budget.is_some() && may_be_quick(verdict);
+        let wait = settings.schedule(&progress, verdict, is_quick, |_| 0.0).ok()?;
+        match settings.deadline {
+            Some(deadline) if wait >= deadline => fitted(verdict, deadline, 0.0),
+            _ => Some(wait),
+        }
     }
 }
 
@@ -180,7 +193,7 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicyBuilder {
-    /// Attempts in all, the first included and whatever their kinds. From 1 (never retry) to 100; default 8.
+    /// Attempts in all, the first included and whatever their kinds. From 1 (never retry) to 100; default 10.
     /// A kind's [`schedule`](Self::schedule) may end a request earlier: by default `conflict` does, after 3. With a
     /// [`Budget`], attempts beyond the fifth are made only while it is at least half full.
     pub const fn attempts(mut self, attempts: u32) -> Self {
@@ -190,11 +203,28 @@ impl RetryPolicyBuilder {
 
     /// The backoff of every kind that is retried. Default 1 s, doubling, full jitter, cap 60 s, and from 2 s for
     /// `overloaded`. Replaces what [`schedule`](Self::schedule) set before, so call it first.
+    ///
+    /// Retries that come soon stay as they are, and this is the wait of those that follow them: with
+    /// [`quick_retries(0)`](Self::quick_retries) it is the wait of all.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         for schedule in self.settings.schedules.iter_mut().flatten() {
             schedule.backoff = backoff;
         }
         self.settings.empty_backoff = backoff;
+        self
+    }
+
+    /// How many of a request's retries come soon where other calls of the same host, model and key label have succeeded
+    /// of late: after a 500 or 503 without a server delay, full jitter from 50 ms, doubling, cap 1 s. From 0 (always wait
+    /// by the [`backoff`](Self::backoff)) to 100; default 3.
+    ///
+    /// They come soon while at least two in five of about the last eight calls have succeeded. That is learnt with the
+    /// [`budget`](Self::budget): without one no retry comes soon, and a full bucket counts as all well. They are attempts
+    /// and cost the budget like others. The retries that follow them wait by the backoff, from its beginning.
+    ///
+    /// [`backoff`](Self::backoff) and [`schedule`](Self::schedule) leave this setting as it is.
+    pub const fn quick_retries(mut self, retries: u32) -> Self {
+        self.settings.quick_retries = retries;
         self
     }
 
@@ -227,7 +257,9 @@ impl RetryPolicyBuilder {
     /// From the first call on, how long all attempts and waits may take together. Default 120 s. A
     /// [`Deadline`](crate::Deadline) in the request's extensions takes its place.
     ///
-    /// No wait is begun that would end after it. A call under way is not cut: that is a timeout's work.
+    /// No wait is begun that would end after it. A backoff that would is fitted into what is left: a quarter to three
+    /// quarters of that, if at least 500 ms are left. A server's delay is never cut short. A call under way is not cut
+    /// either: that is a timeout's work.
     pub const fn deadline(mut self, deadline: Duration) -> Self {
         self.settings.deadline = Some(deadline);
         self
@@ -318,6 +350,9 @@ impl RetryPolicyBuilder {
         if !(1..=100).contains(&settings.attempts) {
             return Err(ConfigError::new("attempts", "must be from 1 to 100, the first one included"));
         }
+        if settings.quick_retries > 100 {
+            return Err(ConfigError::new("quick_retries", "must be from 0 to 100"));
+        }
         if never_retried.is_some() {
             return Err(ConfigError::new("schedule", "must be for a kind that can be retried"));
         }
@@ -356,6 +391,8 @@ pub(super) struct Progress {
     /// When the first attempt began; read late, see `future.rs`.
     pub(super) started: Option<Instant>,
     pub(super) maybe_processed: u32,
+    /// Of the retries, those that came soon.
+    pub(super) quick: u32,
     /// Of the attempts, those whose answer was none.
     pub(super) empty: u32,
     /// Rejections and failed probes in a row, none of them counted as an attempt.
@@ -368,6 +405,8 @@ pub(super) struct Progress {
     pub(super) taken: Milli,
     /// Attempts that are left to models which come after this one.
     pub(super) reserved: u32,
+    /// Attempts at which this model's are over, where another one may be called instead.
+    pub(super) limit: Option<u32>,
     /// Drawn from at the first wait.
     pub(super) stream: Option<Stream>,
     /// For the last backoff.
@@ -543,6 +582,11 @@ impl Settings {
         self.attempts.saturating_sub(reserved).max(1)
     }
 
+    /// The same, where the request has come so far.
+    pub(super) fn most_here(&self, progress: &Progress) -> u32 {
+        self.most(progress.reserved).min(progress.limit.unwrap_or(u32::MAX))
+    }
+
     /// Decides about one failed attempt, which `progress` does not count yet, and counts it.
     ///
     /// `deadline` is absolute, `key` names the budget's bucket; both are asked for only when they matter.
@@ -597,10 +641,19 @@ impl Settings {
                         Draw::ServerDelay => unit(),
                     }
                 };
-                let wait = progress.bound(self.schedule(progress, verdict, draw), verdict)?;
-                if !in_time(wait) {
-                    return Err(GaveUp::Deadline);
+                let is_quick = self.is_quick(progress, verdict, &mut key);
+                if progress.reserved > 0 && !is_quick && may_be_quick(verdict) {
+                    // Another model is left, and it costs less than a wait for this one.
+                    return Err(GaveUp::Attempts);
                 }
+                let wait = progress.bound(self.schedule(progress, verdict, is_quick, draw), verdict)?;
+                let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(now));
+                let wait = if in_time(wait) {
+                    wait
+                } else {
+                    fitted(verdict, left, drawn.unwrap_or(0.5)).ok_or(GaveUp::Deadline)?
+                };
+                progress.quick += u32::from(is_quick);
                 progress.maybe_processed += u32::from(may_be_lost(verdict));
                 progress.timeouts += u32::from(is_timeout(verdict));
                 progress.empty += u32::from(verdict.is_no_answer());
@@ -626,20 +679,32 @@ impl Settings {
         Ok(again)
     }
 
+    /// Whether the failure looks like chance: most other calls of late have succeeded, so nothing is gained by waiting
+    /// long, and the server has room. Where few succeed it is the server that needs the time.
+    fn is_quick(&self, progress: &Progress, verdict: &Verdict, mut key: impl FnMut() -> u64) -> bool {
+        progress.quick < self.quick_retries
+            && may_be_quick(verdict)
+            && self.budget.as_ref().is_some_and(|budget| budget.is_well(key()))
+    }
+
     /// The wait before the next attempt, by kind and count alone.
     pub(super) fn schedule(
         &self,
         progress: &Progress,
         verdict: &Verdict,
+        is_quick: bool,
         mut draw: impl FnMut(Draw) -> f64,
     ) -> Result<Duration, GaveUp> {
         let schedule = self.schedule_of(progress, verdict)?;
-        let most = self.most(progress.reserved);
+        let most = self.most_here(progress);
         if progress.attempts >= schedule.attempts.unwrap_or(most).min(most) {
             return Err(GaveUp::Attempts);
         }
         self.may_repeat(progress, verdict)?;
-        let retry = progress.attempts.saturating_sub(1);
+        if is_quick {
+            return Ok(QUICK.delay(progress.quick, None, draw(Draw::Backoff)));
+        }
+        let retry = progress.attempts.saturating_sub(1 + progress.quick);
         let own = schedule.backoff.delay(retry, progress.waits.last().copied(), draw(Draw::Backoff));
         let Some(least) = self.server_delay(verdict)? else { return Ok(own) };
         // Never early: the jitter goes on top, and the own backoff only lengthens it (a server that keeps
@@ -700,6 +765,21 @@ fn charge(progress: &Progress, verdict: &Verdict) -> Charge {
     }
 }
 
+/// A wait that ends in time, in the place of a backoff that would not: from a quarter to three quarters of what is left
+/// of the deadline, by the draw. Never longer than the backoff, which is at least what is left.
+///
+/// `None` where a server asks for the wait, which is never cut, or where too little is left.
+fn fitted(verdict: &Verdict, left: Duration, draw: f64) -> Option<Duration> {
+    let may_be_fitted = verdict.server_delay().is_none() && left >= LEAST_LEFT;
+    may_be_fitted.then(|| left.mul_f64(0.25 + 0.5 * draw))
+}
+
+/// A failure of the server's own that can be over the next moment, and of which it does not say how long it lasts.
+fn may_be_quick(verdict: &Verdict) -> bool {
+    matches!(verdict.kind(), Some(Kind::Internal | Kind::Unavailable | Kind::Overloaded))
+        && verdict.server_delay().is_none()
+}
+
 /// Nothing came back in time, by the server's clock or the client's.
 fn is_timeout(verdict: &Verdict) -> bool {
     verdict.kind() == Some(Kind::DeadlineExceeded)
@@ -712,6 +792,8 @@ fn may_be_lost(verdict: &Verdict) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -721,6 +803,8 @@ mod tests {
         for (builder, field) in [
             (b().attempts(0), "attempts"),
             (b().attempts(101), "attempts"),
+            (b().quick_retries(101), "quick_retries"),
+            (b().quick_retries(u32::MAX), "quick_retries"),
             (b().backoff(zero), "backoff"),
             (b().schedule(Kind::Internal, Schedule::new(0, Backoff::default())), "schedule.attempts"),
             (b().schedule(Kind::ApiKeyInvalid, Schedule::new(2, Backoff::default())), "schedule"),
@@ -740,7 +824,7 @@ mod tests {
     fn a_builder_made_of_a_policy_changes_nothing_else() {
         let policy = RetryPolicy::builder().max_server_delay(Duration::from_secs(7)).build().expect("valid");
         let other = policy.to_builder().attempts(2).build().expect("valid");
-        assert_eq!((policy.settings.attempts, other.settings.attempts), (8, 2));
+        assert_eq!((policy.settings.attempts, other.settings.attempts), (10, 2));
         assert_eq!(other.settings.max_server_delay, Duration::from_secs(7));
     }
 
@@ -767,29 +851,145 @@ mod tests {
         assert_eq!(would(b().attempts(2), &quota), Some(wait));
         assert_eq!(would(b(), &failed(503, "")), Some(Duration::ZERO), "the least of a full jitter");
         assert_eq!(would(b(), &failed(400, "")), None);
+        let equal = || b().backoff(Backoff::new(wait * 2, wait * 2).jitter(crate::retry::Jitter::Equal));
+        assert_eq!(would(equal(), &failed(503, "")), Some(Duration::ZERO), "the first one comes soon");
+        for slow in [equal().quick_retries(0), equal().without_budget()] {
+            assert_eq!(would(slow.clone(), &failed(503, "")), Some(wait));
+            assert_eq!(would(slow.clone().deadline(wait), &failed(503, "")), Some(wait / 4), "fitted");
+            assert_eq!(would(slow.deadline(LEAST_LEFT - Duration::from_nanos(1)), &failed(503, "")), None);
+        }
         let empty = failed(200, r#"{"candidates":[]}"#);
         assert_eq!(would(b().empty_answers(1), &empty), Some(Duration::ZERO));
         let settings = b().build().expect("valid").settings;
-        let gave_up = settings.schedule(&Progress::default(), &empty, |_| 0.0);
+        let gave_up = settings.schedule(&Progress::default(), &empty, false, |_| 0.0);
         assert_eq!(gave_up, Err(GaveUp::NotRetryable), "no attempt is missing: it was not asked for");
     }
 
+    const QUOTA_OF_A_SECOND: &str = r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","details":[
+        {"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"1.5s"}]}}"#;
+
     #[test]
-    fn no_wait_is_begun_that_ends_at_the_deadline() {
-        let second = Duration::from_secs(1);
+    fn a_backoff_that_ends_at_the_deadline_is_fitted_and_a_servers_delay_is_not() {
+        let (second, least) = (Duration::from_secs(1), Duration::from_nanos(1));
         let backoff = Backoff::new(second, second).jitter(crate::retry::Jitter::Proportional(0.0));
-        let policy = RetryPolicy::builder().backoff(backoff).build().expect("valid");
-        let (verdict, now) = (failed(503, ""), crate::time::now());
-        let decide = |ahead: Duration| {
-            let failure = Failure::Verdict(&verdict);
-            let deadline = Some(now + ahead);
-            policy
-                .settings
-                .decide(&mut Progress::default(), &failure, now, deadline, || 0)
-                .map(|again| again.wait)
+        let policy = RetryPolicy::builder().backoff(backoff).quick_retries(0).server_delay_jitter(0.0);
+        let (policy, now) = (policy.build().expect("valid"), crate::time::now());
+        let decide = |verdict: &Verdict, ahead: Duration| {
+            let (failure, deadline) = (Failure::Verdict(verdict), Some(now + ahead));
+            let mut progress = Progress::default();
+            let again = policy.settings.decide(&mut progress, &failure, now, deadline, || 0)?;
+            Ok::<_, GaveUp>(again.wait)
         };
-        assert_eq!(decide(second).unwrap_err(), GaveUp::Deadline);
-        assert_eq!(decide(second + Duration::from_nanos(1)).ok(), Some(second));
+        let down = failed(503, "");
+        assert_eq!(decide(&down, second + least), Ok(second));
+        for _ in 0..100 {
+            let wait = decide(&down, second).expect("fitted");
+            assert!((second / 4..second * 3 / 4).contains(&wait), "{wait:?}");
+        }
+        assert!(decide(&down, LEAST_LEFT).is_ok());
+        assert_eq!(decide(&down, LEAST_LEFT - least), Err(GaveUp::Deadline));
+        let quota = failed(429, QUOTA_OF_A_SECOND);
+        assert_eq!(decide(&quota, second * 3 / 2 + least), Ok(second * 3 / 2));
+        assert_eq!(decide(&quota, second * 3 / 2), Err(GaveUp::Deadline));
+    }
+
+    /// Ends attempts of one request with this verdict at once, each after the wait of the one before, until it gives up.
+    fn waits(policy: &RetryPolicy, verdict: &Verdict) -> Vec<Duration> {
+        let (mut progress, mut now) = (Progress::default(), crate::time::now());
+        while let Ok(again) =
+            policy.settings.decide(&mut progress, &Failure::Verdict(verdict), now, None, || 0)
+        {
+            now += again.wait;
+            let _ = again.token.map(Withdrawal::spend);
+        }
+        progress.waits
+    }
+
+    // Full jitter hides a wait behind its draw, so the most of many requests is what tells the schedule.
+    fn longest(verdict: &Verdict, policy: impl Fn() -> RetryPolicyBuilder) -> Vec<Duration> {
+        let requests = (0..400).map(|seed| waits(&policy().seed(seed).build().expect("valid"), verdict));
+        requests.fold(Vec::new(), |mut most, waits| {
+            most.resize(waits.len().max(most.len()), Duration::ZERO);
+            most.iter_mut().zip(waits).for_each(|(most, wait)| *most = wait.max(*most));
+            most
+        })
+    }
+
+    #[test]
+    fn the_first_retries_come_soon_where_others_succeed_and_the_backoff_follows_from_its_beginning() {
+        // Each request has a bucket that is full.
+        let b = || RetryPolicy::builder().attempts(6).budget(Budget::new(100, 3.0).expect("valid"));
+        let soon: &[u64] = &[50, 100, 200, 1_000, 2_000];
+        let slow: &[u64] = &[1_000, 2_000, 4_000, 8_000, 16_000];
+        let named = r#"{"error":{"code":503,"status":"UNAVAILABLE","details":[
+            {"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"0.001s"}]}}"#;
+        let overloaded =
+            r#"{"error":{"code":503,"status":"UNAVAILABLE","message":"The model is overloaded."}}"#;
+        let check = |verdict: &Verdict, policy: &dyn Fn() -> RetryPolicyBuilder, most: &[u64]| {
+            let longest = longest(verdict, policy);
+            assert_eq!(longest.len(), most.len(), "{verdict:?}");
+            for (longest, most) in longest.iter().zip(most) {
+                let most = Duration::from_millis(*most);
+                assert!(
+                    *longest <= most && *longest > most * 19 / 20,
+                    "{verdict:?}: {longest:?} of {most:?}"
+                );
+            }
+        };
+        check(&failed(503, ""), &b, soon);
+        check(&failed(500, ""), &b, soon);
+        check(&failed(503, overloaded), &b, &[50, 100, 200, 2_000, 4_000]);
+        check(&failed(503, ""), &|| b().quick_retries(1), &[50, 1_000, 2_000, 4_000, 8_000]);
+        check(&failed(503, ""), &|| b().quick_retries(0), slow);
+        check(&failed(503, ""), &|| b().without_budget(), slow);
+        check(&failed(504, ""), &|| b().attempts(4), &slow[..3]);
+        check(&failed(429, ""), &b, slow);
+        check(&failed(503, named), &|| b().server_delay_jitter(0.0), slow);
+        // An explicit backoff is that of the retries after them.
+        let backoff = || b().backoff(Backoff::new(Duration::from_secs(3), Duration::from_secs(3)));
+        check(&failed(500, ""), &backoff, &[50, 100, 200, 3_000, 3_000]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_wait_is_over_the_cap_or_ends_at_the_deadline_and_no_attempt_is_over_the_limit(
+            attempts in 1..20_u32, quick in 0..8_u32, cap in 1..20_000_u64, deadline in 1..60_000_u64,
+            failures in prop::collection::vec((0..6_usize, 0..3_000_u64), 1..40), seed: u64,
+        ) {
+            let cap = Duration::from_millis(cap);
+            let backoff = Backoff::new(cap / 4 + Duration::from_nanos(1), cap);
+            let policy = RetryPolicy::builder().attempts(attempts).quick_retries(quick).backoff(backoff);
+            let policy = policy.server_delay_jitter(0.0).seed(seed).build().expect("valid");
+            let verdicts =
+                [500, 502, 503, 504, 429].map(|status| failed(status, ""));
+            let quota = failed(429, QUOTA_OF_A_SECOND);
+            let asked = Duration::from_millis(1500);
+            let start = crate::time::now();
+            let end = start + Duration::from_millis(deadline);
+            let (mut progress, mut now, mut made) = (Progress::default(), start, 0);
+            for (what, took) in failures {
+                made += 1;
+                now += Duration::from_millis(took);
+                let verdict = verdicts.get(what).unwrap_or(&quota);
+                let left = end.saturating_duration_since(now);
+                let decided =
+                    policy.settings.decide(&mut progress, &Failure::Verdict(verdict), now, Some(end), || 0);
+                let Ok(again) = decided else { break };
+                let _ = again.token.map(Withdrawal::spend);
+                if what == 5 {
+                    prop_assert!(again.wait >= asked, "{:?}", again.wait);
+                    prop_assert!(again.wait <= asked.max(cap), "{:?}", again.wait);
+                } else {
+                    prop_assert!(again.wait <= cap.max(QUICK.delay(quick, None, 1.0)), "{:?}", again.wait);
+                }
+                prop_assert!(again.wait < left, "{:?} of {:?}", again.wait, left);
+                now += again.wait;
+            }
+            prop_assert!(made <= attempts, "{made} attempts of {attempts}");
+            prop_assert!(progress.quick <= quick);
+            let waited: Duration = progress.waits.iter().sum();
+            prop_assert!(waited < Duration::from_millis(deadline));
+        }
     }
 
     #[test]
@@ -803,13 +1003,15 @@ mod tests {
     #[test]
     fn the_largest_settings_are_valid() {
         let day = Duration::from_secs(86_400);
-        let largest = RetryPolicy::builder().attempts(100).empty_answers(2).max_server_delay(day);
+        let largest =
+            RetryPolicy::builder().attempts(100).quick_retries(100).empty_answers(2).max_server_delay(day);
         assert!(largest.server_delay_jitter(1.0).build().is_ok());
     }
 
     #[test]
     fn the_defaults_are_valid() {
         let policy = RetryPolicy::default();
-        assert_eq!((policy.settings.attempts, policy.settings.max_body_bytes), (8, 32 * 1024 * 1024));
+        assert_eq!((policy.settings.attempts, policy.settings.quick_retries), (10, 3));
+        assert_eq!(policy.settings.max_body_bytes, 32 * 1024 * 1024);
     }
 }

@@ -24,15 +24,18 @@ pub(crate) struct Answer {
     generated: bool,
     /// The body has members of some other known answer (a list, an embedding, a count).
     other_known: bool,
+    /// The body has members of an interaction, or of an event of one.
+    interaction: bool,
+    /// How the interaction ended.
+    status: Finish,
     candidates: [Candidate; MAX_CANDIDATES],
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Candidate {
-    seen: bool,
     delivered: bool,
-    /// Of the last event that had one: an intermediate finish reason is not the end.
-    finish: Finish,
+    /// Of the last event that had one: an intermediate finish reason is not the end. `None` as long as it was not seen.
+    finish: Option<Finish>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -46,6 +49,10 @@ pub(crate) enum Finish {
     /// The model's own mistake: nothing usable even where there is content.
     Malformed,
     Other,
+    /// One that is not known here: what was delivered is whole.
+    Unknown,
+    /// An interaction that failed without an error that says why.
+    Failed,
 }
 
 /// A member of the outermost object, and what to look for in it.
@@ -56,10 +63,20 @@ pub(crate) enum Member {
     PromptFeedback,
     UsageMetadata,
     ModelVersion,
-    /// Imagen's `predictions`.
+    /// Imagen's `predictions`, and the lists of images and videos.
     Predictions,
-    /// Code Assist's envelope: the whole answer once more.
+    /// How many images or videos were refused.
+    Refused,
+    /// Why they were, as a list.
+    RefusedReasons,
+    /// Code Assist's envelope: the whole answer once more; a finished operation's.
     Response,
+    /// The same inside an operation's, for videos.
+    VideoResponse,
+    /// The interaction in an event.
+    Interaction,
+    /// An interaction's steps, outputs or contents, or a piece of one in an event.
+    Output,
     Other,
 }
 
@@ -94,12 +111,57 @@ impl MessageMember {
     }
 }
 
+/// What sort of piece of an interaction this is, by its `type`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) enum Sort {
+    /// It has none.
+    #[default]
+    None,
+    /// A text, or a step that holds contents: as visible as they are.
+    Holder,
+    /// A thought, or what the user said.
+    Hidden,
+    /// A call, an image, whatever is added to them.
+    Visible,
+}
+
+impl Sort {
+    #[inline]
+    pub(crate) fn of(name: &[u8]) -> Self {
+        match name {
+            b"" => Self::None,
+            b"text" | b"model_output" => Self::Holder,
+            b"user_input" => Self::Hidden,
+            _ if name.starts_with(b"thought") => Self::Hidden,
+            _ => Self::Visible,
+        }
+    }
+
+    /// Whether there is something for the user in a piece of this sort; `text` says that it has a text, or a content that
+    /// is visible.
+    pub(crate) fn shows(self, text: bool) -> bool {
+        self == Self::Visible || text && self != Self::Hidden
+    }
+}
+
 impl Finish {
+    /// The `status` of an [interaction](https://ai.google.dev/gemini-api/docs/interactions), as google-genai 3.6.1 lists
+    /// them (read 2026-11). Those that are none mean that it goes on.
+    pub(crate) fn of_status(status: &[u8]) -> Self {
+        match status {
+            b"completed" | b"requires_action" | b"cancelled" | b"idle" => Self::Normal,
+            b"requires_continuation" | b"incomplete" | b"budget_exceeded" => Self::Length,
+            b"failed" => Self::Failed,
+            _ => Self::None,
+        }
+    }
+
     pub(crate) fn of(reason: &str) -> Self {
         match reason {
             "" | "FINISH_REASON_UNSPECIFIED" => Self::None,
             "STOP" | "stop" | "tool_calls" | "function_call" => Self::Normal,
-            "MAX_TOKENS" | "length" => Self::Length,
+            // CONTINUATION ends an answer that is to be asked for again where it stopped.
+            "MAX_TOKENS" | "CONTINUATION" | "length" => Self::Length,
             "MALFORMED_FUNCTION_CALL"
             | "UNEXPECTED_TOOL_CALL"
             | "TOO_MANY_TOOL_CALLS"
@@ -108,11 +170,12 @@ impl Finish {
             | "NO_IMAGE" => Self::Malformed,
             "RECITATION" | "IMAGE_RECITATION" | "BLOCKLIST" | "SPII" | "LANGUAGE" | "MODEL_ARMOR"
             | "content_filter" => Self::Blocked,
+            "OTHER" | "IMAGE_OTHER" => Self::Other,
             // Of a text that comes in pieces so much is kept, and no reason is as long.
-            _ if reason.len() >= MAX => Self::Other,
+            _ if reason.len() >= MAX => Self::Unknown,
             // SAFETY, IMAGE_SAFETY, PROHIBITED_CONTENT, IMAGE_PROHIBITED_CONTENT and whatever is added to them.
             _ if reason.contains("SAFETY") || reason.contains("PROHIBITED") => Self::Blocked,
-            _ => Self::Other,
+            _ => Self::Unknown,
         }
     }
 }
@@ -142,14 +205,40 @@ impl Answer {
             b"usageMetadata" => Member::UsageMetadata,
             b"modelVersion" => return Member::ModelVersion,
             b"response" => return Member::Response,
-            b"predictions" | b"generatedImages" => {
+            b"predictions" | b"generatedImages" | b"videos" | b"generatedSamples" | b"generatedVideos" => {
                 self.other_known = true;
                 return Member::Predictions;
             }
+            b"raiMediaFilteredCount" => {
+                self.other_known = true;
+                return Member::Refused;
+            }
+            b"raiMediaFilteredReasons" => {
+                self.other_known = true;
+                return Member::RefusedReasons;
+            }
+            b"generateVideoResponse" => {
+                self.other_known = true;
+                return Member::VideoResponse;
+            }
+            b"interaction" => {
+                self.interaction = true;
+                self.other_known = true;
+                return Member::Interaction;
+            }
+            b"steps" | b"outputs" | b"step" | b"delta" => {
+                self.interaction = true;
+                self.other_known = true;
+                return Member::Output;
+            }
+            b"event_type" => {
+                self.interaction = true;
+                self.other_known = true;
+                return Member::Other;
+            }
             b"models" | b"tunedModels" | b"totalTokens" | b"embedding" | b"embeddings" | b"data"
-            | b"object" | b"name" | b"file" | b"files" | b"id" | b"outputs" | b"steps"
-            | b"cachedContents" | b"operations" | b"batches" | b"event_type" | b"done" | b"nextPageToken"
-            | b"deployedModelId" => {
+            | b"object" | b"name" | b"file" | b"files" | b"id" | b"cachedContents" | b"operations"
+            | b"batches" | b"done" | b"nextPageToken" | b"deployedModelId" => {
                 self.other_known = true;
                 return Member::Other;
             }
@@ -170,10 +259,9 @@ impl Answer {
     /// A candidate of one event. Those beyond the eighth are judged together with the last.
     pub(crate) fn candidate(&mut self, index: usize, finish: Finish, delivered: bool) {
         let c = &mut self.candidates[index.min(MAX_CANDIDATES - 1)];
-        c.seen = true;
         c.delivered |= delivered;
-        if finish != Finish::None {
-            c.finish = finish;
+        if finish != Finish::None || c.finish.is_none() {
+            c.finish = Some(finish);
         }
     }
 
@@ -184,6 +272,19 @@ impl Answer {
         self.blocked = (self.blocked || refused) && !self.candidates[0].delivered;
     }
 
+    /// The `status` of the outermost object, or of the interaction in it. Says something only of an interaction.
+    pub(crate) fn status(&mut self, status: &[u8]) {
+        let finish = Finish::of_status(status);
+        if finish != Finish::None {
+            self.status = finish;
+        }
+    }
+
+    /// A step, an output or a delta of an interaction.
+    pub(crate) fn output(&mut self, visible: bool) {
+        self.candidates[0].delivered |= visible;
+    }
+
     /// Whether any candidate has delivered something a user would see.
     pub(crate) fn delivered(&self) -> bool {
         self.candidates.iter().any(|c| c.delivered)
@@ -191,12 +292,13 @@ impl Answer {
 
     /// Whether the body is of a form in which [`delivered`](Self::delivered) can be told.
     pub(crate) fn is_generated(&self) -> bool {
-        self.generated
+        self.generated || self.interaction
     }
 
     /// Whether the same request would end the same way: its thoughts have used up its tokens.
     pub(crate) fn is_spent(&self) -> bool {
-        self.candidates.iter().any(|c| c.seen && c.finish == Finish::Length && !c.delivered)
+        let spent = self.interaction && self.status == Finish::Length && !self.delivered();
+        spent || self.candidates.iter().any(|c| c.finish == Some(Finish::Length) && !c.delivered)
     }
 
     /// What is wrong with an answer whose JSON ends early.
@@ -215,6 +317,15 @@ impl Answer {
         if self.blocked {
             return Some(Kind::ContentBlocked);
         }
+        if self.interaction && !self.generated {
+            return match (self.status, self.delivered()) {
+                (Finish::Failed | Finish::None, true) if stream => Some(Kind::Truncated),
+                (Finish::Failed, false) => Some(Kind::EmptyResponse),
+                // A stream that ends without a word is none; one in the background is answered by its id.
+                (_, false) if stream => Some(Kind::EmptyResponse),
+                _ => None,
+            };
+        }
         if !self.generated {
             // An empty object is the usual answer to a delete; a stream without any is none.
             let nothing = stream && self.objects == 0;
@@ -225,20 +336,21 @@ impl Answer {
             };
         }
         let mut worst = None;
-        for c in self.candidates.iter().filter(|c| c.seen) {
-            let fault = match (c.finish, c.delivered) {
+        for c in &self.candidates {
+            let Some(finish) = c.finish else { continue };
+            let fault = match (finish, c.delivered) {
                 (Finish::Blocked, _) => Kind::ContentBlocked,
                 (Finish::Malformed, _) => Kind::EmptyResponse,
-                (Finish::Other, true) => Kind::Truncated,
+                (Finish::Other | Finish::Failed, true) => Kind::Truncated,
                 (Finish::None, true) if stream => Kind::Truncated,
                 (_, false) => Kind::EmptyResponse,
                 // One good candidate is what the caller asked for.
-                (Finish::Normal | Finish::Length | Finish::None, true) => return None,
+                (Finish::Normal | Finish::Length | Finish::Unknown | Finish::None, true) => return None,
             };
             worst = worst.or(Some(fault));
         }
         // `candidates: []` and no word about why.
-        worst.or_else(|| self.candidates.iter().all(|c| !c.seen).then_some(Kind::EmptyResponse))
+        worst.or_else(|| self.candidates.iter().all(|c| c.finish.is_none()).then_some(Kind::EmptyResponse))
     }
 }
 
@@ -251,13 +363,15 @@ mod tests {
         for (finish, reasons) in [
             (Finish::None, &["", "FINISH_REASON_UNSPECIFIED"][..]),
             (Finish::Normal, &["STOP", "stop", "tool_calls", "function_call"]),
-            (Finish::Length, &["MAX_TOKENS", "length"]),
+            (Finish::Length, &["MAX_TOKENS", "CONTINUATION", "length"]),
             (Finish::Malformed, &["MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS"]),
             (Finish::Malformed, &["MALFORMED_RESPONSE", "MISSING_THOUGHT_SIGNATURE", "NO_IMAGE"]),
             (Finish::Blocked, &["RECITATION", "IMAGE_RECITATION", "BLOCKLIST", "SPII", "LANGUAGE"]),
             (Finish::Blocked, &["MODEL_ARMOR", "content_filter", "SAFETY", "IMAGE_SAFETY"]),
             (Finish::Blocked, &["PROHIBITED_CONTENT", "IMAGE_PROHIBITED_CONTENT"]),
-            (Finish::Other, &["OTHER", "SOMETHING_NEW", "SAFETY_BUT_LONGER_THAN_ANY_REASON_IS"]),
+            (Finish::Other, &["OTHER", "IMAGE_OTHER"]),
+            (Finish::Unknown, &["ESCALATION", "PUP_LIMITED_DISABLED", "SOMETHING_NEW"]),
+            (Finish::Unknown, &["SAFETY_BUT_LONGER_THAN_ANY_REASON_IS"]),
         ] {
             for reason in reasons {
                 assert_eq!(Finish::of(reason), finish, "{reason}");

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-/// Errors are below 4 KiB.
-const MAX_KEPT: usize = 8 * 1024;
+/// Errors are below 4 KiB. A text of more than this is a download.
+pub(crate) const MAX_KEPT: usize = 8 * 1024;
 
 /// The errors of a body as a list of envelopes, `[{"error":…},{"error":…`, or the beginning of a body of another
 /// form.
@@ -150,6 +150,11 @@ impl Capture {
         } else {
             self.text.extend_from_slice(bytes);
         }
+    }
+
+    /// The body is a text, and no download.
+    pub(super) fn is_short_text(&self) -> bool {
+        self.plain && self.state != State::Cut && std::str::from_utf8(&self.text).is_ok()
     }
 
     /// How much of what has been kept counts.

@@ -1,7 +1,8 @@
 //! What has been found: the meaning of the members on the paths that are followed. Pure.
 
-use super::answer::{Answer, Finish, Member, MessageMember, PartMember};
+use super::answer::{Answer, Finish, Member, MessageMember, PartMember, Sort};
 use super::capture::Capture;
+use super::scratch::MAX;
 use super::slot::Slot;
 use crate::verdict::Usage;
 
@@ -31,17 +32,31 @@ pub(super) struct Found {
     /// The prediction being read.
     refused: bool,
     made: bool,
+    /// A finish reason that is not known here, with zeros behind it. A thin pointer, since there is almost never one.
+    unknown_finish: Option<Box<[u8; MAX]>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Part {
     visible: bool,
     thought: bool,
+    sort: Sort,
 }
 
 impl Found {
     pub(super) fn usage(&self) -> Option<Usage> {
         self.has_usage.then_some(self.usage)
+    }
+
+    /// A finish reason that is not known here. One of more than 32 bytes is cut.
+    pub(super) fn unknown_finish(&self) -> Option<&str> {
+        let kept = self.unknown_finish.as_deref()?;
+        let len = kept.iter().position(|b| *b == 0).unwrap_or(MAX);
+        // A letter that was cut in the middle is left out.
+        match std::str::from_utf8(&kept[..len]) {
+            Ok(text) => Some(text),
+            Err(error) => std::str::from_utf8(&kept[..error.valid_up_to()]).ok(),
+        }
     }
 
     /// What the value of this member is for.
@@ -77,9 +92,19 @@ impl Found {
                 b"blockReason" | b"blockReasonMessage" => Slot::BlockReason,
                 _ => Slot::Skip,
             },
+            Slot::VideoResponse => match key {
+                b"generateVideoResponse" | b"response" => Slot::Skip,
+                _ => self.answered(key),
+            },
+            Slot::Output | Slot::OutputContent => match key {
+                b"type" => Slot::Sort,
+                b"text" => Slot::Text,
+                b"content" if object == Slot::Output => Slot::OutputContent,
+                _ => Slot::Skip,
+            },
             Slot::Predictions => match key {
                 b"raiFilteredReason" => Slot::Refusal,
-                b"bytesBase64Encoded" | b"gcsUri" => {
+                b"bytesBase64Encoded" | b"gcsUri" | b"image" | b"video" | b"uri" => {
                     self.made = true;
                     Slot::Skip
                 }
@@ -87,7 +112,12 @@ impl Found {
             },
             Slot::Usage => Slot::of_usage(key),
             Slot::UsageDetails if key == b"cached_tokens" => Slot::Cached,
-            Slot::Interaction if key == b"usage" => Slot::Usage,
+            Slot::Interaction => match key {
+                b"usage" => Slot::Usage,
+                b"status" => Slot::InteractionStatus,
+                b"steps" | b"outputs" => Slot::Output,
+                _ => Slot::Skip,
+            },
             _ => Slot::Skip,
         }
     }
@@ -97,7 +127,7 @@ impl Found {
             b"error" => (Slot::Error, "error"),
             b"code" => (Slot::Code, "code"),
             b"message" => (Slot::Flat, "message"),
-            b"status" => (Slot::Flat, "status"),
+            b"status" => (Slot::Status, "status"),
             b"details" => (Slot::Flat, "details"),
             b"errors" => (Slot::Flat, "errors"),
             _ => return self.answered(key),
@@ -116,15 +146,19 @@ impl Found {
             Member::PromptFeedback => Slot::Feedback,
             Member::UsageMetadata => Slot::Usage,
             Member::Predictions => Slot::Predictions,
+            Member::Refused => Slot::Refused,
+            Member::RefusedReasons => Slot::Reasons,
             Member::Response => Slot::Wrapped,
+            Member::VideoResponse => Slot::VideoResponse,
+            Member::Interaction => Slot::Interaction,
+            Member::Output => Slot::Output,
             Member::Other if key == b"usage" => Slot::Usage,
-            Member::Other if key == b"interaction" => Slot::Interaction,
             Member::ModelVersion | Member::Other => Slot::Skip,
         }
     }
 
     fn part_of(&mut self, object: Slot) -> &mut Part {
-        if object == Slot::Part { &mut self.part } else { &mut self.content }
+        if matches!(object, Slot::Part | Slot::OutputContent) { &mut self.part } else { &mut self.content }
     }
 
     /// An object begins.
@@ -134,7 +168,9 @@ impl Found {
             Slot::Candidates => {
                 (self.index, self.finish, self.delivered) = (self.next, Finish::None, false);
             }
-            Slot::Content | Slot::Part | Slot::Message => *self.part_of(object) = Part::default(),
+            Slot::Content | Slot::Part | Slot::Message | Slot::Output | Slot::OutputContent => {
+                *self.part_of(object) = Part::default();
+            }
             Slot::ToolCalls => self.content.visible = true,
             Slot::Predictions => (self.refused, self.made) = (false, false),
             Slot::Usage => (self.usage_now, self.has_usage_now) = (Usage::default(), false),
@@ -156,6 +192,8 @@ impl Found {
                 let part = *self.part_of(object);
                 self.delivered |= part.visible && !part.thought;
             }
+            Slot::OutputContent => self.content.visible |= self.part.sort.shows(self.part.visible),
+            Slot::Output => self.answer.output(self.content.sort.shows(self.content.visible)),
             Slot::Predictions => self.answer.prediction(self.refused, self.made),
             // Vertex sends some without a single count, which say nothing.
             Slot::Usage if self.has_usage_now => (self.usage, self.has_usage) = (self.usage_now, true),
@@ -165,8 +203,10 @@ impl Found {
 
     /// An element of a list is over.
     pub(super) fn element(&mut self, list: Slot) {
-        if list == Slot::Candidates {
-            self.next = self.next.saturating_add(1);
+        match list {
+            Slot::Candidates => self.next = self.next.saturating_add(1),
+            Slot::Reasons => self.answer.prediction(true, false),
+            _ => {}
         }
     }
 
@@ -188,7 +228,7 @@ impl Found {
             Slot::Input => &mut self.usage_now.input_tokens,
             Slot::ToolInput => &mut self.usage_now.input_tokens,
             Slot::Cached => &mut self.usage_now.cached_tokens,
-            Slot::Output => &mut self.usage_now.output_tokens,
+            Slot::OutputTokens => &mut self.usage_now.output_tokens,
             Slot::Thoughts => &mut self.usage_now.thought_tokens,
             Slot::Total => &mut self.usage_now.total_tokens,
             Slot::Index => {
@@ -196,7 +236,20 @@ impl Found {
                 self.index = number().map_or(self.index, |n| n.min(255) as u8);
                 return;
             }
-            Slot::FinishReason => return self.finish = Finish::of(&String::from_utf8_lossy(reason)),
+            Slot::FinishReason => {
+                let reason = String::from_utf8_lossy(reason);
+                self.finish = Finish::of(&reason);
+                if self.finish == Finish::Unknown {
+                    let mut kept = [0; MAX];
+                    let len = reason.len().min(MAX);
+                    kept[..len].copy_from_slice(&reason.as_bytes()[..len]);
+                    self.unknown_finish = Some(Box::new(kept));
+                }
+                return;
+            }
+            Slot::Refused => return self.answer.prediction(number().is_some_and(|n| n > 0), false),
+            Slot::Sort => return self.part_of(object).sort = Sort::of(reason),
+            Slot::InteractionStatus | Slot::Status => return self.answer.status(reason),
             Slot::BlockReason => return self.answer.block(&String::from_utf8_lossy(reason)),
             Slot::Thought => return self.part_of(object).thought = !quoted && text == b"true",
             Slot::Code => {

@@ -22,7 +22,8 @@ mod tests;
 
 use bytes::Bytes;
 
-pub(crate) use self::answer::{Answer, Finish, Member, MessageMember, PartMember};
+pub(crate) use self::answer::{Answer, Finish, Member, MessageMember, PartMember, Sort};
+pub(crate) use self::capture::MAX_KEPT;
 use self::found::Found;
 use self::json::Json;
 use crate::verdict::{Kind, Usage};
@@ -52,6 +53,8 @@ enum Form {
     Events,
     /// Something else, of which the beginning is kept.
     Text,
+    /// The same, and it begins as a page does.
+    Page,
 }
 
 /// Where in a line of an event stream.
@@ -76,13 +79,14 @@ impl Scanner {
         match self.form {
             Form::Json => self.json.feed(bytes, &mut self.found),
             Form::Events => self.lines(bytes),
-            Form::Text => self.found.capture.text(bytes),
+            Form::Text | Form::Page => self.found.capture.text(bytes),
             Form::Start => {
                 let blank = |b: &u8| b" \t\r\n\xef\xbb\xbf".contains(b);
                 let rest = &bytes[bytes.iter().take_while(|b| blank(b)).count()..];
                 self.form = match rest.first() {
                     None => return,
                     Some(b'{' | b'[') => Form::Json,
+                    Some(b'<') => Form::Page,
                     Some(first) if FIELDS.iter().any(|name| name[0] == *first) => Form::Events,
                     Some(_) => Form::Text,
                 };
@@ -102,7 +106,7 @@ impl Scanner {
                 self.json.end_event(&mut self.found);
             }
             (Form::Json, _) => self.json.finish(&mut self.found),
-            (Form::Start | Form::Text, _) => {}
+            (Form::Start | Form::Text | Form::Page, _) => {}
         }
     }
 
@@ -121,11 +125,13 @@ impl Scanner {
     pub(crate) fn fault(&self) -> Option<Kind> {
         let answer = &self.found.answer;
         match self.form {
-            Form::Start | Form::Text => None,
+            Form::Start => None,
+            Form::Page => Some(Kind::Unknown),
+            Form::Text => self.found.capture.is_short_text().then_some(Kind::Unknown),
             Form::Events => answer.fault(true),
             Form::Json if self.is_stream => answer.fault(true),
             Form::Json => match answer.objects {
-                0 => None,
+                0 => Some(Kind::Unknown),
                 _ if !self.json.is_done() => answer.fault_of_cut(),
                 n => answer.fault(n > 1),
             },
@@ -243,7 +249,17 @@ impl Scanner {
 
     /// The body is neither JSON nor an event stream.
     pub(crate) fn is_text(&self) -> bool {
-        self.form == Form::Text
+        matches!(self.form, Form::Text | Form::Page)
+    }
+
+    /// The body is a page, such as a login page.
+    pub(crate) fn is_page(&self) -> bool {
+        self.form == Form::Page
+    }
+
+    /// A finish reason that is not known here, as the answer wrote it, up to 32 bytes.
+    pub(crate) fn unknown_finish(&self) -> Option<&str> {
+        self.found.unknown_finish()
     }
 
     /// Whether the answer is of a form of which [`delivered`](Self::delivered) can be told: Gemini's, or a chat

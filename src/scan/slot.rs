@@ -12,8 +12,15 @@ pub(super) enum Slot {
     Envelope,
     /// Code Assist's `response`.
     Wrapped,
-    /// `interaction` in an event of the Interactions API, for its usage.
+    /// The answer in an operation that makes videos.
+    VideoResponse,
+    /// `interaction` in an event of the Interactions API.
     Interaction,
+    /// A step, an output or a delta of an interaction, and what is in one.
+    Output,
+    OutputContent,
+    /// Why media were refused, as a list of texts.
+    Reasons,
     Candidates,
     Content,
     Part,
@@ -33,9 +40,17 @@ pub(super) enum Slot {
     Input,
     ToolInput,
     Cached,
-    Output,
+    OutputTokens,
     Thoughts,
     Total,
+    /// How many media were refused.
+    Refused,
+    /// The type of an interaction's output.
+    Sort,
+    /// The status of an interaction in an event.
+    InteractionStatus,
+    /// The status of the outermost object, kept as text, too.
+    Status,
     /// A trimmed envelope's `code`, kept as text, too.
     Code,
 
@@ -63,6 +78,9 @@ impl Slot {
                 | Self::Part
                 | Self::ToolCalls
                 | Self::Predictions
+                | Self::Output
+                | Self::OutputContent
+                | Self::Reasons
         )
     }
 
@@ -71,7 +89,7 @@ impl Slot {
     }
 
     pub(super) fn is_kept(self) -> bool {
-        matches!(self, Self::Error | Self::Flat | Self::Code)
+        matches!(self, Self::Error | Self::Flat | Self::Code | Self::Status)
     }
 
     /// A token count by its name: Gemini's, the OpenAI-compatible surface's, and the Interactions API's in the
@@ -88,7 +106,7 @@ impl Slot {
             b"candidatesTokenCount"
             | b"completion_tokens"
             | b"total_output_tokens"
-            | b"totalOutputTokens" => Self::Output,
+            | b"totalOutputTokens" => Self::OutputTokens,
             b"thoughtsTokenCount" | b"total_thought_tokens" | b"totalThoughtTokens" => Self::Thoughts,
             b"totalTokenCount" | b"total_tokens" | b"totalTokens" => Self::Total,
             b"prompt_tokens_details" => Self::UsageDetails,

@@ -10,13 +10,17 @@ use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
 use super::simulator::Simulator;
 use super::{ConfigError, Quota, Rule};
 
-/// Models that a new simulator knows.
-const MODELS: [&str; 6] = [
-    "gemini-2.0-flash",
+/// Models that a new simulator knows. The two that retire on 2026-12-01 are still asked for by those who have not moved.
+const MODELS: [&str; 10] = [
     "gemini-2.5-flash",
     "gemini-2.5-flash-lite",
     "gemini-2.5-pro",
     "gemini-3-flash-preview",
+    "gemini-3.1-flash-lite",
+    "gemini-3.5-flash",
+    "gemini-3.5-flash-lite",
+    "gemini-3.7-flash",
+    "gemini-3.8-flash",
     "gemini-embedding-001",
 ];
 const MAX_CHUNKS: usize = 10_000;

@@ -23,7 +23,7 @@
 //!     .build()?;
 //!
 //! let stream = || {
-//!     let uri = "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse";
+//!     let uri = "/v1beta/models/gemini-3.5-flash-lite:streamGenerateContent?alt=sse";
 //!     Request::post(uri).body(Full::from(r#"{"contents":[{"parts":[{"text":"Hello"}]}]}"#))
 //! };
 //! assert_eq!(sim.clone().oneshot(stream()?).await?.status(), 503);
@@ -47,7 +47,7 @@
 //! # async fn main() -> Result<(), BoxError> {
 //! let sim = Simulator::builder()
 //!     .valid_key("a key for tests")
-//!     .quota("gemini-2.5-flash", Quota::new().requests_per_minute(10).input_tokens_per_minute(250_000))
+//!     .quota("gemini-3.5-flash-lite", Quota::new().requests_per_minute(10).input_tokens_per_minute(250_000))
 //!     .build()?;
 //! let server = sim.serve().await?;
 //! println!("point your client at {}", server.base_url());
@@ -77,7 +77,7 @@
 //! | chunks of a stream | 5 |
 //! | answer | `Echo: ` and the last text of the request |
 //! | embeddings | 16 values, or `outputDimensionality` (at most 3,072) |
-//! | models | `gemini-2.0-flash`, `gemini-2.5-flash`, `gemini-2.5-flash-lite`, `gemini-2.5-pro`, `gemini-3-flash-preview`, `gemini-embedding-001` |
+//! | models | those of `gemini-3.5-flash`, `gemini-3.5-flash-lite`, `gemini-3.7-flash`, `gemini-3.8-flash`, `gemini-3.1-flash-lite`, `gemini-3-flash-preview`, `gemini-2.5-flash-lite`, `gemini-embedding-001`, and two that retire |
 //! | keys | not looked at |
 //! | quotas, rules | none |
 //! | seed | 0 |

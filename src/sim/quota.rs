@@ -57,7 +57,7 @@ pub enum Dimension {
 ///     .input_tokens_per_minute(250_000)
 ///     .requests_per_day(250)
 ///     .algorithm(Algorithm::TokenBucket);
-/// let sim = Simulator::builder().quota("gemini-2.5-flash", free_tier).build()?;
+/// let sim = Simulator::builder().quota("gemini-3.5-flash-lite", free_tier).build()?;
 /// # Ok::<(), tower_gemini::sim::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -17,10 +17,10 @@
 //! | `deadline` | [`DeadlineLayer`] | 120 s for requests without one |
 //! | `replay` | [`ReplayLayer`](crate::retry::ReplayLayer) | left out: for bodies that are not `Clone` |
 //! | `fallback` | [`ModelFallbackLayer`] | left out: no chain of models is known |
-//! | `retry` | [`RetryLayer`] | 5 attempts; a budget of 100, half a token per success |
+//! | `retry` | [`RetryLayer`] | 10 attempts, of which the first three retries come soon where other calls succeed; a budget of 100 tokens, 3 for each success |
 //! | `rate_limit` | [`RateLimitLayer`] | no limits but those that a 429 names |
-//! | `concurrency` | [`AdaptiveConcurrencyLayer`] | no limit until a call times out |
-//! | `circuit_breaker` | [`CircuitBreakerLayer`] | half of at least 20 calls in 30 s, or 13 in a row |
+//! | `concurrency` | [`AdaptiveConcurrencyLayer`] | no limit until timeouts show that the server queues |
+//! | `circuit_breaker` | [`CircuitBreakerLayer`] | 20 failures in a row, or 0.95 of at least 20 calls in 30 s |
 //! | `timeout` | [`TimeoutLayer`] | 120 s to the first byte, 60 s of silence |
 //! | `classify` | [`ClassifyLayer`] | with the first event looked at, and bodies watched |
 //!

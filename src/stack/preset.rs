@@ -7,7 +7,7 @@ use crate::classify::ClassifyLayer;
 use crate::concurrency::AdaptiveConcurrencyLayer;
 use crate::event::Observer;
 use crate::rate_limit::RateLimitLayer;
-use crate::retry::{Backoff, Budget, RetryLayer, RetryPolicy, Schedule};
+use crate::retry::{Backoff, RetryLayer, RetryPolicy, Schedule};
 use crate::timeout::{DeadlineLayer, TimeoutLayer};
 use crate::verdict::Kind;
 
@@ -16,7 +16,7 @@ use crate::verdict::Kind;
 /// | | [`new`](Self::new) | [`interactive`](Self::interactive) | [`batch`](Self::batch) | [`gateway`](Self::gateway) |
 /// |---|---|---|---|---|
 /// | deadline of a request without one | 120 s | 60 s | 1 h | 120 s |
-/// | attempts in all | 5 | 3 | 8 | 3 |
+/// | attempts in all | 10 | 5 | 12 | 5 |
 /// | backoff, from 1 s (2 s if overloaded), doubling, at most | 60 s | 8 s | 120 s | 20 s |
 /// | longest delay of the server's that is waited for | 60 s | 15 s | 15 min | 15 s |
 /// | longest wait for quota and for a place | the deadline | 15 s | the deadline | 15 s |
@@ -24,8 +24,7 @@ use crate::verdict::Kind;
 /// | first byte of an attempt | 120 s | 45 s | 300 s | 90 s |
 /// | silence of a body | 60 s | 30 s | 120 s | 60 s |
 ///
-/// The budget is 100 retries, half a token per success, in all of them: beside a circuit breaker each failed probe
-/// takes a token, too. The defaults are those of the layers' own pages; the others are choices for who waits: a person
+/// The retry budget and the [`quick_retries`](crate::retry::RetryPolicyBuilder::quick_retries) are the default in all of them. The defaults are those of the layers' own pages; the others are choices for who waits: a person
 /// leaves, a job has time, and behind a gateway stand clients with timeouts and retries of their own, who are better
 /// told when to come back than kept.
 #[derive(Clone)]
@@ -52,7 +51,7 @@ impl Preset {
     pub const fn new() -> Self {
         Self {
             deadline: secs(120),
-            attempts: 5,
+            attempts: 10,
             backoff_cap: secs(60),
             max_server_delay: secs(60),
             max_wait: None,
@@ -68,7 +67,7 @@ impl Preset {
     pub fn interactive() -> Self {
         Self {
             deadline: secs(60),
-            attempts: 3,
+            attempts: 5,
             backoff_cap: secs(8),
             max_server_delay: secs(15),
             max_wait: Some(secs(15)),
@@ -82,7 +81,7 @@ impl Preset {
     pub fn batch() -> Self {
         Self {
             deadline: secs(3600),
-            attempts: 8,
+            attempts: 12,
             backoff_cap: secs(120),
             max_server_delay: secs(900),
             max_wait: Some(secs(3600)),
@@ -95,7 +94,7 @@ impl Preset {
     /// Other processes are waiting, with timeouts and perhaps retries of their own.
     pub fn gateway() -> Self {
         Self {
-            attempts: 3,
+            attempts: 5,
             backoff_cap: secs(20),
             max_server_delay: secs(15),
             max_wait: Some(secs(15)),
@@ -125,11 +124,8 @@ impl Preset {
             .attempts(self.attempts)
             .backoff(Backoff::new(secs(1), self.backoff_cap))
             .schedule(Kind::Overloaded, Schedule::waiting(Backoff::new(secs(2), self.backoff_cap)))
-            .schedule(Kind::Internal, Schedule::new(3, Backoff::new(secs(1), self.backoff_cap)))
-            .schedule(Kind::Conflict, Schedule::new(3, Backoff::new(secs(1), self.backoff_cap)))
             .max_server_delay(self.max_server_delay)
             .deadline(self.deadline)
-            .budget(Budget::new(100, 0.5).expect(VALID))
             .expecting_free_waits();
         let mut rate_limit = RateLimitLayer::builder();
         let mut concurrency = AdaptiveConcurrencyLayer::builder();

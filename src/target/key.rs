@@ -68,8 +68,8 @@ impl fmt::Display for KeyLabel {
 /// The OpenAI-compatible surface, Interactions and Code Assist carry the model in the body. Without a hint
 /// their requests share one state per surface and label. A hint wins over the path.
 ///
-/// It is read like a path: `models/gemini-2.5-flash`, `google/gemini-2.5-flash` and
-/// `publishers/google/models/gemini-2.5-flash` all mean `gemini-2.5-flash`. A hint that is no name (see
+/// It is read like a path: `models/gemini-3.5-flash-lite`, `google/gemini-3.5-flash-lite` and
+/// `publishers/google/models/gemini-3.5-flash-lite` all mean `gemini-3.5-flash-lite`. A hint that is no name (see
 /// [how a path is read](super#how-a-path-is-read)) is passed over.
 ///
 /// ```
@@ -77,8 +77,8 @@ impl fmt::Display for KeyLabel {
 ///
 /// let mut request = http::Request::post("/v1beta/openai/chat/completions").body(())?;
 /// assert_eq!(Target::of(&request).model(), None);
-/// request.extensions_mut().insert(ModelHint::new("gemini-2.5-flash"));
-/// assert_eq!(Target::of(&request).model(), Some("gemini-2.5-flash"));
+/// request.extensions_mut().insert(ModelHint::new("gemini-3.5-flash-lite"));
+/// assert_eq!(Target::of(&request).model(), Some("gemini-3.5-flash-lite"));
 /// # Ok::<(), http::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -8,7 +8,7 @@
 //! use tower_gemini::target::{KeyLabel, Method, Surface, Target};
 //!
 //! let mut request = http::Request::post(
-//!     "https://generativelanguage.googleapis.com/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse&key=SECRET",
+//!     "https://generativelanguage.googleapis.com/v1beta/models/gemini-3.5-flash-lite:streamGenerateContent?alt=sse&key=SECRET",
 //! )
 //! .body(())?;
 //! request.extensions_mut().insert(KeyLabel::new("team-a"));
@@ -16,9 +16,9 @@
 //! let target = Target::of(&request);
 //! assert_eq!(target.surface(), Surface::GeminiApi);
 //! assert_eq!(target.method(), Method::StreamGenerateContent);
-//! assert_eq!(target.model(), Some("gemini-2.5-flash"));
+//! assert_eq!(target.model(), Some("gemini-3.5-flash-lite"));
 //! assert!(target.is_streaming());
-//! assert_eq!(target.to_string(), "gemini_api streamGenerateContent gemini-2.5-flash (team-a)");
+//! assert_eq!(target.to_string(), "gemini_api streamGenerateContent gemini-3.5-flash-lite (team-a)");
 //! # Ok::<(), http::Error>(())
 //! ```
 //!

@@ -36,16 +36,34 @@
 //!
 //! # What the other layers make of it
 //!
-//! The [retry layer](crate::retry) sends a request again that had no first byte, once by default, and not one whose
-//! answer broke off. What took too long once is likely to do so again: with each attempt that did, and with each 504
-//! of the server's, the next one's first byte has [twice as long](TimeoutBuilder::max_first_byte), up to 600 s and as
-//! far as the deadline permits.
+//! The [retry layer](crate::retry) sends a request again that had no first byte, as often as its budget permits, and not
+//! one whose answer broke off. What took too long once is likely to do so again: with each attempt that did, and with each
+//! 504 of the server's, the next one's first byte has [twice as long](TimeoutBuilder::max_first_byte), up to 600 s. It grows
+//! to no more than half of what the deadline leaves, so that there is time for one more where answers are late by chance.
 //!
 //! To the concurrency limit and the circuit breaker it is a [`Timeout`](crate::verdict::Signal::Timeout). Of a body
 //! they learn so where the classifier [watches](crate::classify::ClassifyLayer::watch): then the outcome
 //! `deadline_exceeded` is published, with the tokens that were reported until then. Without it they see a body that
-//! broke off, a transport failure: it counts for the breaker, and does not shrink the concurrency limit. A deadline that
-//! leaves an attempt too little time looks like a slow server to both.
+//! broke off, a transport failure: it counts for the breaker, and does not shrink the concurrency limit.
+//!
+//! # Whose doing it was
+//!
+//! What the caller brought about says nothing of the server: [`TimedOut::is_by_caller`],
+//! [`Verdict::is_by_caller`](crate::Verdict::is_by_caller), and the signal is
+//! [`Neutral`](crate::verdict::Signal::Neutral). The verdict stays `deadline_exceeded`. So it is
+//!
+//! - **where the server had the whole request for less than half of this layer's own limit** (the earlier of
+//!   `first_byte`, not grown, and `total`), whichever limit was over: the request's deadline left too little, or its body
+//!   came too slowly. From half on the silence is the server's, also under a deadline: under the defaults, where both
+//!   are 120 s, nearly every attempt that hangs is ended by the deadline. Without a limit of this layer's own a deadline
+//!   is always the caller's;
+//! - where more of the **request's body** is waited for, or it failed. Such a request is not tried again. A 408 or 504 of
+//!   the server's in the meantime is the caller's as well, and an error that may have to do with it becomes an
+//!   [`UploadIncomplete`]. A server that does not read is to blame itself;
+//! - where the **total** is over and the reader has not asked for a frame that was not there.
+//!
+//! Of bodies this layer knows where they go through a [`ReplayLayer`](crate::retry::ReplayLayer) outside. The first byte
+//! counts from the call, the time of the upload included.
 //!
 //! # What the server is told
 //!
@@ -77,7 +95,7 @@
 //! # Cost
 //!
 //! One look at the clock for each call. One that is ready at once makes no timer and allocates nothing; one that waits
-//! has its timer inside the future, which is 208 bytes larger than the inner one for it. A body is 104 bytes larger, and
+//! has its timer inside the future, which is 224 bytes larger than the inner one for it. A body is 104 bytes larger, and
 //! allocates the box of its timer when it has to wait for the first time. The box keeps it `Unpin`. A frame that is there
 //! costs nothing (with a total, a look at the clock), a wait a look at the clock, and the timer is set anew once per idle
 //! limit, not per frame. The header allocates nothing up to 999 s, but what `http`'s map needs to grow. An error is a box.

@@ -10,7 +10,8 @@ pub enum DelaySource {
     RetryInfo,
     /// The error message ("Please retry in 31.5s").
     Message,
-    /// `quotaResetDelay` in the metadata of `google.rpc.ErrorInfo`.
+    /// `quotaResetDelay` in the metadata of `google.rpc.ErrorInfo`, or a relay's own member for it, such as
+    /// `reset_seconds` or `retryAfterMs`.
     Metadata,
     /// A `Retry-After` or `retry-after-ms` header.
     Header,

@@ -28,6 +28,7 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
@@ -39,6 +40,7 @@ pub use self::quota::{Dimension, Period, QuotaViolation};
 pub use self::signal::Signal;
 pub(crate) use self::signal::Signals;
 pub use self::usage::Usage;
+use crate::catalogue::Catalogue;
 use crate::classify::redact;
 use crate::google_rpc::{Code, Status};
 
@@ -120,6 +122,7 @@ pub(crate) struct EndCell(Arc<Cell<dyn Send + Sync>>);
 pub(crate) struct Cell<T: ?Sized> {
     end: OnceLock<End>,
     cut: OnceLock<(Kind, bool)>,
+    finish: OnceLock<Box<str>>,
     /// The publisher's own.
     pub(crate) with: T,
 }
@@ -129,7 +132,8 @@ impl<T: Send + Sync + 'static> Cell<T> {
     // Inlined up to where `with` is made, so that some hundred bytes are built once and not moved three times.
     #[inline(always)]
     pub(crate) fn new(with: T) -> (EndCell, Arc<Self>) {
-        let cell = Arc::new(Self { end: OnceLock::new(), cut: OnceLock::new(), with });
+        let cell =
+            Arc::new(Self { end: OnceLock::new(), cut: OnceLock::new(), finish: OnceLock::new(), with });
         (EndCell(Arc::<Self>::clone(&cell)), cell)
     }
 }
@@ -142,6 +146,11 @@ impl<T: ?Sized> Cell<T> {
     /// The first word stands.
     pub(crate) fn publish(&self, end: End) {
         let _ = self.end.set(end);
+    }
+
+    /// Before [`publish`](Self::publish): a finish reason that is not known here.
+    pub(crate) fn finished(&self, reason: &str) {
+        let _ = self.finish.set(reason.into());
     }
 
     /// What the drop of the body means, where so much was read of it.
@@ -165,6 +174,18 @@ impl EndCell {
     pub(crate) fn cut(&self, kind: Kind, by_caller: bool) {
         let _ = self.0.cut.set((kind, by_caller));
     }
+}
+
+/// A model that is gone, or is about to be: [`Verdict::retired`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Retired {
+    /// Its name.
+    pub model: String,
+    /// The day on which it retires, such as `2026-12-01`.
+    pub since: String,
+    /// What is to be used instead, where it is known.
+    pub successor: Option<String>,
 }
 
 /// What one attempt's outcome means. See the [module documentation](self).
@@ -211,12 +232,18 @@ pub(crate) struct Inner {
     /// Where no violation has one.
     pub(crate) model: Option<Piece>,
     pub(crate) body: Bytes,
+    /// A limit is left out as zeros are, though the answer says when it is back.
+    pub(crate) doubtful_zero: bool,
+    /// The quota's window, where the answer names no delay.
+    pub(crate) window: Option<Duration>,
     /// The error came after output had been delivered.
     pub(crate) after_output: bool,
     /// What an answer that failed under a 200 says it has used.
     pub(crate) usage: Option<Usage>,
     /// A 200 that holds no answer and no word why, so that the next one may.
     pub(crate) no_answer: bool,
+    /// A finish reason that is not known here.
+    pub(crate) finish: Option<Box<str>>,
     /// A retry was due, and the request's body was too large to be kept for it.
     pub(crate) replay_refused: bool,
     /// The caller brought it about.
@@ -240,9 +267,12 @@ impl Inner {
             domain: None,
             model: None,
             body: Bytes::new(),
+            doubtful_zero: false,
+            window: None,
             after_output: false,
             usage: None,
             no_answer: false,
+            finish: None,
             replay_refused: false,
             by_caller: false,
         }
@@ -390,6 +420,43 @@ impl Verdict {
         self.inner().and_then(|inner| inner.delay)
     }
 
+    /// How long the quota takes to be back where the answer names it and no delay: a minute for a quota per minute, a
+    /// second for one per second. `None` where there is a [`server_delay`](Self::server_delay), and for every other
+    /// failure.
+    ///
+    /// An earlier attempt meets the same limit, and counts against it.
+    #[must_use]
+    pub fn quota_window(&self) -> Option<Duration> {
+        self.inner().and_then(|inner| inner.window)
+    }
+
+    /// Whether one retry is worth it and a second is not: a quota of a minute whose limit the answer leaves out, the way
+    /// proto3's JSON leaves out zeros, though it says when the quota is back.
+    ///
+    /// If the same comes again after that delay, the limit is zero: [`believed`](Self::believed) is the verdict then.
+    #[must_use]
+    pub fn is_doubtful_zero(&self) -> bool {
+        self.inner().is_some_and(|inner| inner.doubtful_zero)
+    }
+
+    /// The verdict without its doubt: where [`is_doubtful_zero`](Self::is_doubtful_zero), the limits that are left out are
+    /// zero, and the kind is [`Kind::QuotaExhausted`]. Any other verdict is returned as it is.
+    #[must_use]
+    pub fn believed(self) -> Self {
+        match self.0 {
+            Repr::Failure(inner) if inner.doubtful_zero => {
+                let mut inner = Arc::unwrap_or_clone(inner);
+                inner.doubtful_zero = false;
+                (inner.kind, inner.retryability) = (Kind::QuotaExhausted, Retryability::Never);
+                for violation in &mut inner.quota {
+                    violation.zero |= violation.limit.is_none() && violation.id.is_some();
+                }
+                Self::new(inner)
+            }
+            repr => Self(repr),
+        }
+    }
+
     /// Every quota that was exceeded, in the order of the body.
     #[must_use]
     pub fn quota(&self) -> &[QuotaViolation] {
@@ -423,6 +490,29 @@ impl Verdict {
             .as_ref()
             .and_then(Piece::name)
             .or_else(|| inner.quota.iter().find_map(QuotaViolation::model))
+    }
+
+    /// The retirement of the model that the answer names, where that is what is wrong: a [`NotFound`](Kind::NotFound) of a
+    /// model that retires, or a 400 or 429 of one whose day has come, for retired models answer with these as well.
+    ///
+    /// Read from the [catalogue](crate::catalogue) that counts at the moment of the question.
+    #[must_use]
+    pub fn retired(&self) -> Option<Retired> {
+        let by_date = match self.kind()? {
+            Kind::NotFound => false,
+            Kind::InvalidArgument | Kind::RateLimited | Kind::QuotaExhausted => true,
+            _ => return None,
+        };
+        let catalogue = Catalogue::current();
+        let model = catalogue.model(self.model()?)?;
+        if by_date && !model.is_retired(crate::time::wall_clock()) {
+            return None;
+        }
+        Some(Retired {
+            model: model.name().to_owned(),
+            since: model.retires()?.to_owned(),
+            successor: model.successor().map(str::to_owned),
+        })
     }
 
     /// The raw `google.rpc.Status` with all its details, keys and tokens replaced. Parsed anew at each call;
@@ -461,6 +551,14 @@ impl Verdict {
     #[must_use]
     pub fn replay_refused(&self) -> bool {
         self.inner().is_some_and(|inner| inner.replay_refused)
+    }
+
+    /// Of something that was no HTTP response.
+    pub(crate) fn without_status(self) -> Self {
+        match self.0 {
+            Repr::Failure(inner) => Self::new(Inner { http: None, ..Arc::unwrap_or_clone(inner) }),
+            repr => Self(repr),
+        }
     }
 
     pub(crate) fn with_replay_refused(self) -> Self {
@@ -512,6 +610,20 @@ impl Verdict {
         match &self.0 {
             Repr::Failure(inner) => inner.usage,
             Repr::Watched(end) => end.get()?.usage,
+            Repr::Success => None,
+        }
+    }
+
+    /// The finish reason of an answer where it is one that this version does not know, as the answer wrote it (its first 32
+    /// bytes). An answer with such a reason is complete if anything was delivered, and empty if not.
+    ///
+    /// `None` as long as [`outcome`](Self::outcome) is, and for reasons that are known, which the kind tells. Of failures,
+    /// those that were [peeked](crate::classify::Peek) at under a 200 may say.
+    #[must_use]
+    pub fn unknown_finish_reason(&self) -> Option<&str> {
+        match &self.0 {
+            Repr::Watched(end) => end.0.get().and(end.0.finish.get()).map(AsRef::as_ref),
+            Repr::Failure(inner) => inner.finish.as_deref(),
             Repr::Success => None,
         }
     }

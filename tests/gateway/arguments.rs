@@ -36,7 +36,7 @@ fn without_options_it_asks_google_and_limits_nothing() {
     assert_eq!(upstream(&settings), "https://generativelanguage.googleapis.com");
     let limits = [settings.requests_per_minute, settings.tokens_per_minute, settings.requests_per_day];
     assert_eq!(limits, [None; 3]);
-    assert_eq!((settings.attempts, settings.deadline), (3, Duration::from_secs(120)));
+    assert_eq!((settings.attempts, settings.deadline), (5, Duration::from_secs(120)));
     assert!(settings.fallback.is_empty());
 }
 

@@ -18,9 +18,9 @@ use tower_gemini::timeout::{Phase, TimedOut};
 use crate::gateway::stack::stack;
 use crate::world::{GENERATE, Gate, HELLO, KEY, settings};
 
-const STREAM: &str = "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse";
-const PRO: &str = "/v1beta/models/gemini-2.5-pro:generateContent";
-const FALLBACK: &str = "--fallback=gemini-2.5-pro=gemini-2.5-flash-lite,gemini-2.5-flash";
+const STREAM: &str = "/v1beta/models/gemini-3.5-flash-lite:streamGenerateContent?alt=sse";
+const PRO: &str = "/v1beta/models/gemini-3.8-flash:generateContent";
+const FALLBACK: &str = "--fallback=gemini-3.8-flash=gemini-2.5-flash-lite,gemini-3.5-flash-lite";
 
 struct Quiet;
 
@@ -88,18 +88,24 @@ async fn the_deadline_is_for_all_attempts_together() {
 #[tokio::test]
 async fn another_model_answers_and_the_answer_says_which() {
     let spent = |model| Rule::new(Fault::daily_quota_exhausted()).for_model(model);
-    let simulator = simulator([spent("gemini-2.5-pro"), spent("gemini-2.5-flash-lite")]);
+    let simulator = simulator([spent("gemini-3.8-flash"), spent("gemini-2.5-flash-lite")]);
     let server = simulator.serve().await.unwrap();
     let gate = Gate::to(&server.base_url(), &[FALLBACK]).await;
     let answer = gate.post(PRO, HELLO).await;
-    assert_eq!((answer.status, answer.header("x-gemini-model")), (StatusCode::OK, Some("gemini-2.5-flash")));
+    assert_eq!(
+        (answer.status, answer.header("x-gemini-model")),
+        (StatusCode::OK, Some("gemini-3.5-flash-lite"))
+    );
     assert_eq!(simulator.call_count(), 3);
 
-    let chat = r#"{"messages":[{"role":"user","content":"Hello"}],"model":"gemini-2.5-pro"}"#;
+    let chat = r#"{"messages":[{"role":"user","content":"Hello"}],"model":"gemini-3.8-flash"}"#;
     let answer = gate.post("/v1beta/openai/chat/completions", chat).await;
-    assert_eq!((answer.status, answer.header("x-gemini-model")), (StatusCode::OK, Some("gemini-2.5-flash")));
+    assert_eq!(
+        (answer.status, answer.header("x-gemini-model")),
+        (StatusCode::OK, Some("gemini-3.5-flash-lite"))
+    );
     let whole: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
-    assert_eq!(whole["model"], "gemini-2.5-flash");
+    assert_eq!(whole["model"], "gemini-3.5-flash-lite");
 
     // Of a length that nobody says.
     let chunked = format!("transfer-encoding: chunked\r\n\r\n{:x}\r\n{chat}\r\n0\r\n\r\n", chat.len());
@@ -107,7 +113,10 @@ async fn another_model_answers_and_the_answer_says_which() {
         "POST /v1beta/openai/chat/completions HTTP/1.1\r\nx-goog-api-key: {KEY}\r\nconnection: close\r\n"
     );
     let answer = gate.say(head + &chunked).await;
-    assert_eq!((answer.status, answer.header("x-gemini-model")), (StatusCode::OK, Some("gemini-2.5-flash")));
+    assert_eq!(
+        (answer.status, answer.header("x-gemini-model")),
+        (StatusCode::OK, Some("gemini-3.5-flash-lite"))
+    );
 
     let before = simulator.call_count();
     let answer = gate.post(PRO, HELLO).await;

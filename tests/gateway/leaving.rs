@@ -32,7 +32,7 @@ async fn a_client_that_leaves_before_the_head_ends_the_call_at_once() {
     assert!(upstream.is_quiet(Duration::from_millis(200)).await);
     let log = gate.logged().await;
     assert!(
-        log.contains(" - client_left model=gemini-2.5-flash ") && log.ends_with(" attempts=1\n"),
+        log.contains(" - client_left model=gemini-3.5-flash-lite ") && log.ends_with(" attempts=1\n"),
         "{log}"
     );
 }

@@ -113,10 +113,10 @@ impl Observer for Watch {
 
 #[tokio::test(start_paused = true)]
 async fn forty_bad_requests_or_spent_days_of_one_model_stop_no_other() {
-    const OTHER: &str = "/v1beta/models/gemini-2.5-pro:generateContent";
+    const OTHER: &str = "/v1beta/models/gemini-3.8-flash:generateContent";
     for fault in [Fault::invalid_argument(), Fault::daily_quota_exhausted()] {
         let simulator =
-            Simulator::builder().rule(Rule::new(fault).for_model("gemini-2.5-flash")).build().unwrap();
+            Simulator::builder().rule(Rule::new(fault).for_model("gemini-3.5-flash-lite")).build().unwrap();
         let observer: Arc<dyn Observer> = Arc::new(Watch::default());
         let (stack, handles) = stack(&settings(&[]), &observer).unwrap();
         let stack = (RespondLayer::new(), stack).layer(simulator);

@@ -39,7 +39,7 @@ async fn pages_tell_of_health_counts_and_state() {
         "gateway_tokens_total{kind=\"input\"} 2",
         "gateway_retries_total{kind=\"rate_limited\"} 1",
         "gateway_failed_attempts_total{kind=\"not_found\"} 1",
-        "gateway_circuit_state{key=\"gemini_api gemini-2.5-flash\"} 0",
+        "gateway_circuit_state{key=\"gemini_api gemini-3.5-flash-lite\"} 0",
         "gateway_request_duration_seconds_count 2",
     ] {
         assert!(metrics.lines().any(|other| other == line), "{line} in {metrics}");
@@ -86,7 +86,7 @@ async fn a_line_tells_of_each_request_in_either_form() {
             &GENERATE.into(),
             &200.into(),
             &"complete".into(),
-            &"gemini-2.5-flash".into()
+            &"gemini-3.5-flash-lite".into()
         )
     );
     assert_eq!((&lines[0]["input_tokens"], &lines[0]["attempts"]), (&2.into(), &2.into()));
@@ -96,7 +96,7 @@ async fn a_line_tells_of_each_request_in_either_form() {
     let (_, _server, gate) = simulated([wait()], &[]).await;
     gate.post(GENERATE, HELLO).await;
     let log = gate.logged().await;
-    let part = format!("Z POST {GENERATE} 200 ok in=2 out=3 model=gemini-2.5-flash ");
+    let part = format!("Z POST {GENERATE} 200 ok in=2 out=3 model=gemini-3.5-flash-lite ");
     assert!(log.contains(&part) && log.ends_with("ms attempts=2\n"), "{log}");
     let (_, _server, gate) = simulated([], &["--log=off"]).await;
     gate.post(GENERATE, HELLO).await;

@@ -21,7 +21,7 @@ async fn a_target_arrives_byte_for_byte() {
         "/",
         "/?",
         "/v1beta/models?pageSize=5&&&=x&key=a%2Bb",
-        "/v1/models/gemini-2.5-flash:generateContent?alt=sse",
+        "/v1/models/gemini-3.5-flash-lite:generateContent?alt=sse",
         "/v1beta/tunedModels/a%2Fb%3ac:generateContent",
         "/a/../b/./c//d/%2e%2e/;p=1?q=/../?&r=%zz",
         "/v1beta/files/%E2%82%AC%00?x=%0d%0a",
@@ -198,7 +198,7 @@ async fn a_stream_arrives_chunk_by_chunk() {
     let mut upstream = Upstream::start().await;
     let gate = Gate::to(&upstream.url, &[]).await;
     let mut client = gate.connect().await;
-    let target = "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse";
+    let target = "/v1beta/models/gemini-3.5-flash-lite:streamGenerateContent?alt=sse";
     client
         .write_all(
             format!("POST {target} HTTP/1.1\r\nhost: gate\r\ncontent-length: 2\r\n\r\n{{}}").as_bytes(),

@@ -118,7 +118,7 @@ impl Gate {
 }
 
 pub(crate) const KEY: &str = "AIzaSyTHIS-is-a-key-of-nobody_0123456789";
-pub(crate) const GENERATE: &str = "/v1beta/models/gemini-2.5-flash:generateContent";
+pub(crate) const GENERATE: &str = "/v1beta/models/gemini-3.5-flash-lite:generateContent";
 pub(crate) const HELLO: &str = r#"{"contents":[{"parts":[{"text":"Hello"}]}]}"#;
 
 /// An answer as it came.

@@ -101,7 +101,7 @@ async fn a_spent_minute_is_a_429_that_says_when() {
     let after: u64 = answer.header("retry-after").unwrap().parse().unwrap();
     assert!((59..=61).contains(&after), "{after}");
     assert_eq!(simulator.call_count(), 2);
-    let other = "/v1beta/models/gemini-2.5-pro:generateContent";
+    let other = "/v1beta/models/gemini-3.8-flash:generateContent";
     assert_eq!(gate.post(other, HELLO).await.status, StatusCode::OK, "another model has a quota of its own");
 }
 

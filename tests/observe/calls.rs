@@ -213,7 +213,7 @@ async fn an_error_is_told_with_the_attempts_that_no_response_could_carry() {
     // tokio's timer counts whole milliseconds, the waits as decided do not.
     let waited = seen[0].waited;
     assert!(waited <= took && took - waited < Duration::from_millis(5), "{waited:?} of {took:?}");
-    assert_eq!(seen, [Told { attempts: 5, waited, latency: took, ..failed(Kind::Transport) }]);
+    assert_eq!(seen, [Told { attempts: 10, waited, latency: took, ..failed(Kind::Transport) }]);
     // Under tower's own `Retry` as well.
     let policy = RetryPolicy::builder().attempts(3).build().unwrap();
     let probe = Probe::always(Answer::Io(ErrorKind::ConnectionRefused));
@@ -242,7 +242,7 @@ async fn an_error_that_was_answered_is_told_with_its_attempts_too() {
         (response.status().as_u16(), log.seen().pop().unwrap())
     };
     let (status, seen) = ask(Answer::Io(ErrorKind::ConnectionRefused)).await;
-    assert_eq!((status, seen.status, seen.attempts), (503, Some(503), 5));
+    assert_eq!((status, seen.status, seen.attempts), (503, Some(503), 10));
     assert_eq!(seen.outcome, Outcome::Failed(Kind::Transport));
     assert!(seen.waited > Duration::ZERO && seen.head == Some(seen.latency));
     let (_, seen) = ask(Answer::Rejected(None)).await;

@@ -147,7 +147,8 @@ async fn events_have_lines_of_their_own_if_asked_for() {
     assert_eq!(names, ["attempt_failed", "budget_charged", "waiting", "recovered", "finished"]);
     assert_eq!((&lines[0]["error"], &lines[0]["status"]), (&json!("overloaded"), &json!(503)));
     assert_eq!(lines[0]["message"], "The model is overloaded.");
-    assert_eq!((&lines[1]["left"], &lines[3]["attempts"]), (&json!(19.0), &json!(2)));
+    assert_eq!((&lines[1]["cost"], &lines[1]["left"]), (&json!(1.0), &json!(99.0)));
+    assert_eq!(lines[3]["attempts"], 2);
     assert_eq!(lines[2]["wait_ms"], lines[4]["waited_ms"]);
 
     let limit = RateLimitLayer::builder()

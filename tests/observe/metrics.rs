@@ -198,3 +198,34 @@ async fn invented_models_do_not_fill_the_recorder() {
     assert_eq!(calls.iter().map(|(_, count)| count).sum::<f64>(), 50.0);
     assert_eq!(calls.len(), 3, "two of their own and one for all others: {calls:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn invented_models_take_no_real_model_s_label() {
+    let recorder = Recorder::default();
+    let _current = ::metrics::set_default_local_recorder(&recorder);
+    let layer = ObserveLayer::new(Arc::new(Metrics::new()));
+    let call = |model: String, answer| {
+        let uri = format!("http://127.0.0.1/v1beta/models/{model}:generateContent");
+        let request = http::Request::post(uri).body(super::Body::default()).unwrap();
+        layer.layer(Probe::always(answer)).oneshot(request)
+    };
+    for n in 0..1_400 {
+        let answer = match n % 3 {
+            0 => error(400, "INVALID_ARGUMENT", "no such model"),
+            1 => error(404, "NOT_FOUND", "no such model"),
+            _ => Answer::Rejected(None),
+        };
+        let _ = call(format!("invented-{n}"), answer).await;
+    }
+    for answer in [Answer::Ok, error(429, "RESOURCE_EXHAUSTED", "wait"), error(503, "UNAVAILABLE", "later")] {
+        let _ = call("real".into(), answer).await;
+    }
+    let _ = call("real".into(), error(400, "INVALID_ARGUMENT", "too long")).await;
+    let seen = recorder.take();
+    let of = |model: &str| {
+        let label = format!("model={model},");
+        let calls = seen.iter().filter(|(name, _)| name.starts_with("calls_total") && name.contains(&label));
+        calls.map(|(_, count)| count).sum::<f64>()
+    };
+    assert_eq!((of("other"), of("real")), (1_400.0, 4.0), "{seen:?}");
+}

@@ -124,12 +124,19 @@ fn output_waits_for_what_a_user_would_see() {
         ));
         assert!(poll().is_some());
     }
-    // Of these forms it cannot be told.
-    let create = Request::post("http://127.0.0.1/v1beta/interactions").body(Body::default()).unwrap();
-    let (mut feed, mut poll) = fed_call(layer(), create);
+    let create = || Request::post("http://127.0.0.1/v1beta/interactions").body(Body::default()).unwrap();
+    let (mut feed, mut poll) = fed_call(layer(), create());
     feed(
         "event: interaction.created\ndata: {\"event_type\":\"interaction.created\",\"interaction\":{\"id\":\"v1\"}}\n\n",
     );
+    assert!(poll().is_none(), "nobody sees that it has begun");
+    feed("data: {\"event_type\":\"step.delta\",\"delta\":{\"type\":\"thought_summary\"}}\n\n");
+    assert!(poll().is_none(), "a thought");
+    feed("data: {\"event_type\":\"step.delta\",\"delta\":{\"type\":\"text\",\"text\":\"Hi\"}}\n\n");
+    assert!(poll().is_some());
+    // Of a partner's form it cannot be told.
+    let (mut feed, mut poll) = fed_call(layer(), create());
+    feed("event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"m1\"}}\n\n");
     assert!(poll().is_some());
 }
 

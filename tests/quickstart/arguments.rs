@@ -16,10 +16,10 @@ fn good_arguments_are_understood() {
     assert!(matches!(parsed("--simulate", Some(KEY)), Ok(Command::Simulate)));
     assert!(matches!(parsed("--deadline 5 -h", None), Ok(Command::Help)));
     for (line, key, model, prompt, deadline, attempts, stream) in [
-        ("", Some(KEY), "gemini-2.5-flash", "Say hello in one short sentence.", 120.0, 5, false),
-        ("why is it so", Some(KEY), "gemini-2.5-flash", "why is it so", 120.0, 5, false),
+        ("", Some(KEY), "gemini-3.5-flash-lite", "Say hello in one short sentence.", 120.0, 5, false),
+        ("why is it so", Some(KEY), "gemini-3.5-flash-lite", "why is it so", 120.0, 5, false),
         ("--base-url http://h --prompt=--x --model models/m-1", None, "m-1", "--x", 120.0, 5, false),
-        ("--deadline 0.5 --attempts=1 --stream a", Some(KEY), "gemini-2.5-flash", "a", 0.5, 1, true),
+        ("--deadline 0.5 --attempts=1 --stream a", Some(KEY), "gemini-3.5-flash-lite", "a", 0.5, 1, true),
         ("--model tunedModels/x -- --y", Some(KEY), "tunedModels/x", "--y", 120.0, 5, false),
     ] {
         let Ok(Command::Ask(ask)) = parsed(line, key) else { panic!("{line}") };

@@ -73,12 +73,12 @@ pub(crate) const BREAKER: Stack = Stack { name: "retry, breaker", governor: fals
 pub(crate) const BOTH_BY_DEFAULT: Stack =
     Stack { name: "all three by default", retry: RetryPolicy::builder, ..BOTH };
 
-/// The budget that belongs beside a breaker: its probes fail, too, and each takes a token.
+/// With the default's budget.
 pub(crate) const BOTH_AND_BUDGET: Stack =
     Stack { name: "all three, a budget of 100", retry: hundred, ..BOTH };
 
 fn hundred() -> RetryPolicyBuilder {
-    RetryPolicy::builder().budget(Budget::new(100, 0.5).unwrap())
+    RetryPolicy::builder().budget(Budget::default())
 }
 
 impl Stack {

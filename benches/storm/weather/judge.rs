@@ -177,7 +177,7 @@ impl Day {
 
     fn of(cell: &Cell<'_>, rows: Vec<Row>) -> Self {
         let requests = rows.first().map_or(0, |row| row.ends.len());
-        let verdict = judge(&rows);
+        let verdict = judge(&rows, JUDGED);
         Self { name: cell.name(), title: cell.scenario.title.clone(), requests, rows, verdict }
     }
 
@@ -200,6 +200,11 @@ impl Day {
         })
     }
 
+    /// How a client did beside plain clients, as the stack is judged.
+    pub(crate) fn judge(&self, name: &str) -> Option<Verdict> {
+        judge(&self.rows, name)
+    }
+
     pub(crate) fn row(&self, name: &str) -> Option<&Row> {
         self.rows.iter().find(|row| row.name == name)
     }
@@ -211,8 +216,8 @@ impl Day {
     }
 }
 
-fn judge(rows: &[Row]) -> Option<Verdict> {
-    let ours = rows.iter().find(|row| row.name == JUDGED)?;
+fn judge(rows: &[Row], name: &str) -> Option<Verdict> {
+    let ours = rows.iter().find(|row| row.name == name)?;
     let plain = || rows.iter().filter(|row| row.plain);
     let best = plain().max_by(|a, b| a.served.total_cmp(&b.served).then(b.p99().total_cmp(&a.p99())))?;
     let n = ours.ends.len() as f64;

@@ -72,6 +72,14 @@ impl Weather {
         let folder = folder.join("weather");
         let told = |error: std::io::Error| format!("{}: {error}", folder.display());
         std::fs::create_dir_all(&folder).map_err(told)?;
+        // Those of an earlier run of this seed are the worst no more.
+        let prefix = format!("weather-{}-", self.seed);
+        for entry in std::fs::read_dir(&folder).map_err(told)?.filter_map(Result::ok) {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(&prefix) && name.ends_with(".json") {
+                std::fs::remove_file(entry.path()).map_err(told)?;
+            }
+        }
         for n in self.worst() {
             let scenario = day(self.seed, self.indices[n]);
             std::fs::write(folder.join(format!("{}.json", scenario.name)), write::text(&scenario))
@@ -134,13 +142,18 @@ impl Weather {
                 println!("{name:<14} {}", standings(&clients(&days)));
             }
         }
-        println!("\nall clients over all days\n{:<20} {:>8} {:>7} {:>9}", "", "served %", "score", "CPU, s");
+        println!(
+            "\nall clients over all days, each beside the best plain one\n{:<20} {:>8} {:>7} {:>10} {:>11} {:>9}",
+            "", "served %", "score", "worst harm", "> 1 point %", "CPU, s"
+        );
         for client in clients(&all) {
             println!(
-                "{:<20} {:>8.2} {:>7.3} {:>9.1}",
+                "{:<20} {:>8.2} {:>7.3} {:>10.2} {:>11.1} {:>9.1}",
                 client.name,
                 100.0 * client.served,
                 client.score,
+                client.worst,
+                100.0 * client.harmful,
                 client.took
             );
         }
@@ -156,9 +169,12 @@ impl Weather {
             let days = self.of(family);
             let summary = Summary::of(&days)?;
             let clients = clients(&days);
-            let clients = clients.iter().map(
-                |client| json!({ "contender": client.name, "served": client.served, "score": client.score }),
-            );
+            let clients = clients.iter().map(|client| {
+                json!({
+                    "contender": client.name, "served": client.served, "score": client.score,
+                    "worst_sure_harm": client.worst, "days_with_a_point_of_sure_harm": client.harmful,
+                })
+            });
             Some(json!({
                 "family": family.name(), "summary": summary.json(), "clients": clients.collect::<Vec<_>>(),
             }))
@@ -295,6 +311,9 @@ struct Client {
     served: f64,
     /// The geometric mean.
     score: f64,
+    /// The most sure harm of a day, and the share of the days with more than a point of it.
+    worst: f64,
+    harmful: f64,
     took: f64,
 }
 
@@ -307,10 +326,13 @@ fn clients(days: &[&Day]) -> Vec<Client> {
         .map(|name| {
             let rows = || days.iter().filter_map(|day| Some((*day, day.row(name)?)));
             let n = rows().count() as f64;
+            let harms: Vec<f64> = days.iter().filter_map(|day| Some(day.judge(name)?.sure_harm)).collect();
             Client {
                 name,
                 served: rows().map(|(_, row)| row.served).sum::<f64>() / n,
                 score: (rows().map(|(day, row)| day.score(row).ln()).sum::<f64>() / n).exp(),
+                worst: harms.iter().copied().fold(0.0, f64::max),
+                harmful: harms.iter().filter(|harm| **harm > 1.0).count() as f64 / n,
                 took: rows().map(|(_, row)| row.took).sum(),
             }
         })

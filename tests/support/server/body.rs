@@ -25,7 +25,7 @@ pub(crate) struct Streams {
 
 impl Streams {
     pub(super) fn draw(&self, luck: &mut StdRng) -> Stream {
-        let lasts = self.lasts.mul_f64(super::log_normal(self.sigma, luck.random(), luck.random()));
+        let lasts = self.lasts.mul_f64(super::model::log_normal(self.sigma, luck.random(), luck.random()));
         let (stalls, when): (f64, f64) = (luck.random(), luck.random());
         // At least one event comes.
         let after = 1 + (when * f64::from(self.events - 1)) as u32;
@@ -46,6 +46,7 @@ pub(crate) struct Stream {
     pub(crate) stalls_after: Option<u32>,
 }
 
+#[allow(dead_code, reason = "the storm's policies ask")]
 impl Stream {
     /// When its last event comes, after the head; `None` is never.
     pub(crate) fn lasts(&self) -> Option<Duration> {

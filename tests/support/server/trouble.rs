@@ -30,6 +30,7 @@ pub(crate) struct Trouble {
 pub(crate) const ALWAYS: Down = Down { from: Duration::ZERO, until: Duration::MAX, every: None };
 
 /// What becomes of a call that is hit.
+#[allow(dead_code, reason = "the storm alone has troubles")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// 500, 503 or 504 without a body.

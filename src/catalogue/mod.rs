@@ -1,0 +1,261 @@
+//! Which models there are, until when, and what comes after them: one dated file, compiled in.
+//!
+//! Google retires models a few times a year. A retired model answers with a 404, with a 400 or a 429 in between, or its
+//! requests are served by another one. The catalogue says which models these are, so that a verdict can name the
+//! successor ([`Verdict::retired`](crate::Verdict::retired)). It decides nothing: no request is held back or
+//! rewritten because of it, since a file that is compiled in grows old.
+//!
+//! # Replacing it
+//!
+//! [`Catalogue::builtin`] is the file of this version of the crate; [`read_on`](Catalogue::read_on) says how old it is. A newer
+//! one of the same form is read by [`Catalogue::from_json`] and made the one that counts by [`Catalogue::install`], for the whole
+//! process and from then on. Replacing takes a lock for the length of a pointer's copy; so does looking, which happens for
+//! failures only.
+//!
+//! # Examples
+//!
+//! ```
+//! use tower_gemini::catalogue::Catalogue;
+//!
+//! let model = Catalogue::builtin().model("gemini-2.5-pro").expect("it is in the file");
+//! assert_eq!((model.retires(), model.successor()), (Some("2026-12-01"), Some("gemini-3.8-flash")));
+//! ```
+//!
+//! A newer file:
+//!
+//! ```
+//! use tower_gemini::catalogue::Catalogue;
+//!
+//! let newer = Catalogue::from_json(
+//!     r#"{"read": "2027-03-01", "models": [{"name": "gemini-9-pro", "retires": "2027-06-01", "successor": "gemini-10-pro"}]}"#,
+//! )?;
+//! newer.install();
+//! assert!(Catalogue::current().model("gemini-9-pro").is_some());
+//! # Catalogue::builtin().clone().install();
+//! # Ok::<(), tower_gemini::ConfigError>(())
+//! ```
+
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+
+use crate::error::ConfigError;
+
+static BUILTIN: LazyLock<Arc<Catalogue>> = LazyLock::new(|| {
+    let read = Catalogue::from_json(include_str!("models.json"));
+    Arc::new(read.expect("the file is of its form: a test reads it"))
+});
+static CURRENT: RwLock<Option<Arc<Catalogue>>> = RwLock::new(None);
+
+/// The models that are known. See the [module documentation](self).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Catalogue {
+    read: String,
+    sources: Vec<String>,
+    models: Vec<Model>,
+}
+
+/// One model of a [`Catalogue`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Model {
+    name: String,
+    retires: Option<String>,
+    successor: Option<String>,
+    input_tokens: Option<u64>,
+    output_tokens: Option<u64>,
+}
+
+impl Catalogue {
+    /// The file of this version of the crate.
+    #[must_use]
+    pub fn builtin() -> &'static Self {
+        &BUILTIN
+    }
+
+    /// The one that counts: the last one that was [installed](Self::install), else the built-in one.
+    #[must_use]
+    pub fn current() -> Arc<Self> {
+        let installed = CURRENT.read().unwrap_or_else(PoisonError::into_inner).clone();
+        installed.unwrap_or_else(|| Arc::clone(&BUILTIN))
+    }
+
+    /// Makes this the one that counts, for the whole process.
+    pub fn install(self) {
+        *CURRENT.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(self));
+    }
+
+    /// Reads a file of the form of the built-in one: an object with `read` (the day on which its facts were read),
+    /// optionally `sources` (a list of texts), and `models`, each with a `name` and optionally `retires` (a day), `successor`,
+    /// `input_tokens` and `output_tokens`. Days are written `2026-12-01`. Other members are passed over.
+    ///
+    /// # Errors
+    ///
+    /// `catalogue` where the text is no such object, `read` or `retires` where it is no day, `name` where one is missing, empty or
+    /// there twice, `successor` where a model that has one does not retire, or names itself.
+    pub fn from_json(text: &str) -> Result<Self, ConfigError> {
+        const FORM: ConfigError =
+            ConfigError::new("catalogue", "must be a JSON object with `read` and `models`");
+        let file: Value = serde_json::from_str(text).map_err(|_| FORM)?;
+        let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
+        let read = text(&file, "read").ok_or(FORM)?;
+        if day(&read).is_none() {
+            return Err(ConfigError::new("read", "must be a day such as 2026-12-01"));
+        }
+        let mut models: Vec<Model> = Vec::new();
+        for entry in file.get("models").and_then(Value::as_array).ok_or(FORM)? {
+            let model = Model {
+                name: text(entry, "name").unwrap_or_default(),
+                retires: text(entry, "retires"),
+                successor: text(entry, "successor"),
+                input_tokens: entry.get("input_tokens").and_then(Value::as_u64),
+                output_tokens: entry.get("output_tokens").and_then(Value::as_u64),
+            };
+            if model.name.is_empty() || models.iter().any(|other| other.name == model.name) {
+                return Err(ConfigError::new("name", "must be there once for each model"));
+            }
+            if model.retires.as_deref().is_some_and(|retires| day(retires).is_none()) {
+                return Err(ConfigError::new("retires", "must be a day such as 2026-12-01"));
+            }
+            if model.successor.is_some() && model.retires.is_none()
+                || model.successor.as_ref() == Some(&model.name)
+            {
+                return Err(ConfigError::new("successor", "must be another model, of one that retires"));
+            }
+            models.push(model);
+        }
+        let sources = file.get("sources").and_then(Value::as_array);
+        let sources = sources.into_iter().flatten().filter_map(|s| s.as_str().map(str::to_owned)).collect();
+        Ok(Self { read, sources, models })
+    }
+
+    /// The day on which its facts were read, such as `2026-11-29`.
+    #[must_use]
+    pub fn read_on(&self) -> &str {
+        &self.read
+    }
+
+    /// Where they were read.
+    pub fn sources(&self) -> impl Iterator<Item = &str> {
+        self.sources.iter().map(String::as_str)
+    }
+
+    /// Every model, in the order of the file.
+    pub fn models(&self) -> impl Iterator<Item = &Model> {
+        self.models.iter()
+    }
+
+    /// The model of this name, which may have `models/` or `publishers/google/models/` in front of it.
+    #[must_use]
+    pub fn model(&self, name: &str) -> Option<&Model> {
+        let name = name.rsplit('/').next().unwrap_or(name);
+        self.models.iter().find(|model| model.name == name)
+    }
+}
+
+impl Model {
+    /// Its name, without `models/`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The day on which it retires, such as `2026-12-01`; `None` where none was announced.
+    #[must_use]
+    pub fn retires(&self) -> Option<&str> {
+        self.retires.as_deref()
+    }
+
+    /// What is to be used instead.
+    #[must_use]
+    pub fn successor(&self) -> Option<&str> {
+        self.successor.as_deref()
+    }
+
+    /// The most tokens of input, where the file says it.
+    #[must_use]
+    pub const fn input_tokens(&self) -> Option<u64> {
+        self.input_tokens
+    }
+
+    /// The most tokens of output, where the file says it.
+    #[must_use]
+    pub const fn output_tokens(&self) -> Option<u64> {
+        self.output_tokens
+    }
+
+    /// Whether its day has come, in UTC.
+    #[must_use]
+    pub fn is_retired(&self, now: SystemTime) -> bool {
+        self.retires().and_then(day).is_some_and(|day| now >= day)
+    }
+}
+
+/// The beginning of a day such as `2026-12-01` in UTC.
+fn day(text: &str) -> Option<SystemTime> {
+    let date: jiff::civil::Date = text.parse().ok().filter(|_| text.len() == 10)?;
+    let days = jiff::civil::date(1970, 1, 1).until(date).ok()?.get_days();
+    UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(days).ok()? * 86_400))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_file_is_of_its_form_and_of_its_time() {
+        let catalogue = Catalogue::builtin();
+        let read = day(catalogue.read_on()).expect("a day");
+        assert!(
+            catalogue.sources().all(|source| source.starts_with("https://"))
+                && catalogue.sources().count() > 0
+        );
+        assert!(catalogue.models().count() > 10);
+        for model in catalogue.models() {
+            assert!(model.name().starts_with("gemini-"), "{}", model.name());
+            if let Some(successor) = model.successor() {
+                let next =
+                    catalogue.model(successor).unwrap_or_else(|| panic!("{successor} is not in the file"));
+                assert!(next.retires().is_none(), "{successor} retires, too");
+            }
+        }
+        // Google announces retirements half a year ahead: a file that is older knows too little.
+        let oldest = Duration::from_secs(366 * 86_400);
+        assert!(crate::time::wall_clock() < read + oldest, "read on {}: read it anew", catalogue.read_on());
+    }
+
+    #[test]
+    fn a_day_is_a_day() {
+        let seconds = |text: &str| day(text)?.duration_since(UNIX_EPOCH).ok().map(|d| d.as_secs());
+        assert_eq!(seconds("1970-01-02"), Some(86_400));
+        assert_eq!(seconds("2026-12-01"), Some(1_796_083_200));
+        for text in ["", "2026-13-01", "2026-12-1", "20261201", "2026-12-01T00:00", "1969-12-31", "soon"] {
+            assert_eq!(day(text), None, "{text}");
+        }
+        let model = Catalogue::builtin().model("models/gemini-2.5-pro").expect("a model");
+        let eve = day("2026-12-01").expect("a day") - Duration::from_secs(1);
+        assert_eq!([model.is_retired(eve), model.is_retired(eve + Duration::from_secs(1))], [false, true]);
+    }
+
+    #[test]
+    fn a_file_of_another_form_is_refused() {
+        for (text, field) in [
+            ("[]", "catalogue"),
+            ("no", "catalogue"),
+            (r#"{"read":"2026-11-29"}"#, "catalogue"),
+            (r#"{"read":"today","models":[]}"#, "read"),
+            (r#"{"read":"2026-11-29","models":[{}]}"#, "name"),
+            (r#"{"read":"2026-11-29","models":[{"name":"a"},{"name":"a"}]}"#, "name"),
+            (r#"{"read":"2026-11-29","models":[{"name":"a","retires":"soon"}]}"#, "retires"),
+            (r#"{"read":"2026-11-29","models":[{"name":"a","successor":"b"}]}"#, "successor"),
+            (
+                r#"{"read":"2026-11-29","models":[{"name":"a","retires":"2027-01-01","successor":"a"}]}"#,
+                "successor",
+            ),
+        ] {
+            assert_eq!(Catalogue::from_json(text).expect_err(text).field(), field, "{text}");
+        }
+        let small = Catalogue::from_json(r#"{"read":"2026-11-29","models":[],"more":1}"#).expect("valid");
+        assert_eq!((small.models().count(), small.sources().count()), (0, 0));
+    }
+}

@@ -1,0 +1,252 @@
+//! What the rate limit's ledger holds of a key that a fleet shares: the member, and what must be done for it. Pure.
+//!
+//! NOTE: `Ledger::admit`, `settle` and `close_until` call this; the task in `rate_limit/fleet.rs` carries the messages.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::member::{Manner, Member, Queued, UseId};
+use super::message::{Amount, Close, DayEnd, Held, Micros, Quota, Reply, StoreKey, Take};
+
+/// Nanoseconds on the layer's clock.
+type Nanos = u64;
+
+const fn micros(now: Nanos) -> Micros {
+    // One ahead, so that zero is long ago.
+    now / 1_000 + 1
+}
+
+const fn nanos(at: Micros) -> Nanos {
+    at.saturating_sub(1).saturating_mul(1_000)
+}
+
+#[derive(Debug)]
+pub(crate) struct Supply {
+    member: Member,
+    key: StoreKey,
+    /// Rings when the task should look.
+    bell: Arc<Notify>,
+    /// 429s that the store has not been told of.
+    closes: Vec<Close>,
+    /// Requests that were turned away for want of a permit since the last message.
+    missed: u64,
+    /// What an answer takes, smoothed.
+    round_trip: Micros,
+    /// Messages in a row that were not answered, and when the last of them is sent again.
+    failures: u32,
+    retry_at: Nanos,
+    told_differs: bool,
+    /// Messages that were answered.
+    asked: u64,
+    granted: u64,
+}
+
+/// What a member knows of its fleet, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) members: u32,
+    pub(crate) waiting: u32,
+    pub(crate) part: Amount,
+    pub(crate) stock: Amount,
+    pub(crate) held: Held,
+    pub(crate) asked: u64,
+    pub(crate) granted: u64,
+    pub(crate) is_lost: bool,
+    pub(crate) is_met: bool,
+}
+
+impl Supply {
+    pub(crate) fn new(id: u64, key: StoreKey, manner: Manner, limits: Quota, bell: Arc<Notify>) -> Self {
+        let member = Member::new(id, key.clone(), manner, limits);
+        Self {
+            member,
+            key,
+            bell,
+            closes: Vec::new(),
+            missed: 0,
+            round_trip: 1_000,
+            failures: 0,
+            retry_at: 0,
+            told_differs: false,
+            asked: 0,
+            granted: 0,
+        }
+    }
+
+    // ===== the ledger's calls =====
+
+    /// Takes a permit for one request, if there is one at hand.
+    #[inline]
+    pub(crate) fn admit(&mut self, now: Nanos, tokens: u32, probe: bool) -> Option<UseId> {
+        let id = self.member.admit(micros(now), tokens.into(), probe);
+        if id.is_none() {
+            self.miss();
+        } else if self.member.wants_refill(micros(now), self.round_trip) {
+            self.bell.notify_one();
+        }
+        id
+    }
+
+    #[cold]
+    fn miss(&mut self) {
+        self.missed += 1;
+        self.bell.notify_one();
+    }
+
+    /// When to look again for a permit.
+    #[cold]
+    pub(crate) fn next(&self, now: Nanos) -> Nanos {
+        nanos(self.member.next(micros(now), self.round_trip))
+    }
+
+    pub(crate) fn settle(
+        &mut self,
+        now: Nanos,
+        id: UseId,
+        charged: u32,
+        tokens: u32,
+        sent: bool,
+        daily: bool,
+    ) {
+        self.member.settle(micros(now), id, charged.into(), tokens.into(), sent, daily);
+    }
+
+    pub(crate) fn restamp(&mut self, now: Nanos, id: UseId, tokens: u32) -> UseId {
+        self.member.restamp(micros(now), id, tokens.into())
+    }
+
+    /// A 429, or the end of one.
+    pub(crate) fn close(&mut self, close: Close) {
+        self.member.void();
+        self.closes.push(close);
+        self.bell.notify_one();
+    }
+
+    pub(crate) fn configure(&mut self, limits: Quota) {
+        self.member.configure(limits);
+        self.bell.notify_one();
+    }
+
+    pub(crate) fn is_day_spent(&self) -> bool {
+        self.member.is_day_spent()
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        self.member.is_lost()
+    }
+
+    /// Whether the store holds nothing of this member, nor it of the store's.
+    pub(crate) fn is_idle(&self, now: Nanos) -> bool {
+        self.closes.is_empty() && self.member.is_idle(micros(now))
+    }
+
+    // ===== the task's calls =====
+
+    pub(crate) const fn key(&self) -> &StoreKey {
+        &self.key
+    }
+
+    pub(crate) fn take_closes(&mut self) -> Vec<Close> {
+        std::mem::take(&mut self.closes)
+    }
+
+    /// Those that the store did not take.
+    pub(crate) fn keep_closes(&mut self, closes: Vec<Close>) {
+        self.closes.splice(..0, closes);
+    }
+
+    /// When the next message is due, or the open one is sent again.
+    pub(crate) fn due(&self, now: Nanos, queued: bool) -> Option<Nanos> {
+        let wanting = queued || self.missed > 0 || self.member.wants_refill(micros(now), self.round_trip);
+        if self.member.open().is_some() {
+            return Some(self.retry_at);
+        }
+        self.member.due(micros(now), wanting).map(nanos)
+    }
+
+    /// The next message. `queued` are the tokens of the first that wait, `more` how many there are besides.
+    pub(crate) fn ask(
+        &mut self,
+        now: Nanos,
+        queued: &[u64],
+        more: u64,
+        today: impl FnOnce(Micros) -> DayEnd,
+    ) -> Take {
+        let at = micros(now);
+        let mut want = Amount::new(queued.len() as u64 + more, queued.iter().sum());
+        let mut sizes = queued.to_vec();
+        let ahead = self.member.ahead(at);
+        let ahead = ahead.max(if queued.is_empty() { self.missed.min(64) } else { 0 });
+        if more == 0 && ahead > 0 {
+            let usual = self.member.usual_size();
+            let ahead = ahead.min(64 - queued.len().min(64) as u64);
+            sizes.extend((0..ahead).map(|_| usual));
+            want = want.plus(Amount::new(ahead, ahead * usual));
+        }
+        if self.member.in_force().tokens.is_none() {
+            sizes = Vec::new();
+            want.tokens = 0;
+        }
+        if self.member.open().is_none() {
+            self.missed = 0;
+        }
+        self.retry_at = now;
+        self.member.ask(at, &Queued { want, sizes }, false, today)
+    }
+
+    /// Reads an answer that took so long to come.
+    pub(crate) fn accept(&mut self, now: Nanos, reply: &Reply, took: Micros) -> Option<Vec<Close>> {
+        let closes = self.member.accept(micros(now), reply)?;
+        self.round_trip = (7 * self.round_trip + took) / 8;
+        self.failures = 0;
+        self.asked += 1;
+        self.granted += reply.grant.requests;
+        Some(closes)
+    }
+
+    /// The message was not answered: it is sent again after a pause. Returns whether the store is thought to be lost.
+    pub(crate) fn failed(&mut self, now: Nanos, first: Duration, most: Duration) -> bool {
+        let pause = first.saturating_mul(1 << self.failures.min(16)).min(most);
+        self.failures += 1;
+        self.retry_at = now.saturating_add(u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX));
+        // One answer that is late is none of an outage.
+        if self.failures >= 2 {
+            self.member.lose(micros(now));
+        }
+        self.member.is_lost()
+    }
+
+    /// The limits in force, the first time that members were given different ones.
+    pub(crate) fn differs(&mut self, reply: &Reply) -> Option<Quota> {
+        (reply.differs && !std::mem::replace(&mut self.told_differs, true)).then_some(reply.limits)
+    }
+
+    /// Everything is given back. Returns the message that says so, where there is anything to say.
+    pub(crate) fn leave(&mut self, now: Nanos, today: impl FnOnce(Micros) -> DayEnd) -> Option<Take> {
+        self.member.leave(micros(now), today)
+    }
+
+    /// Something may have been missed: asks at once.
+    pub(crate) fn touch(&mut self) {
+        self.member.touch();
+    }
+
+    pub(crate) fn born(&mut self, epoch: u64) {
+        self.member.born(epoch);
+    }
+
+    pub(crate) fn void_all(&mut self) {
+        self.member.void_all();
+    }
+
+    pub(crate) fn void(&mut self) {
+        self.member.void();
+    }
+
+    pub(crate) fn known(&self, now: Nanos) -> Known {
+        let (asked, granted) = (self.asked, self.granted);
+        Known { asked, granted, ..self.member.known(micros(now)) }
+    }
+}

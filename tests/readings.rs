@@ -1,0 +1,16 @@
+//! Errors as they arrive second hand: printed by an SDK, wrapped by a relay, escaped once too often. Each group of
+//! [`every_kind_of_wrapping_is_read`] is a kind, and its inputs differ in everything but that; the property below wraps any
+//! fixture in any chain of such forms.
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+#[path = "support/line.rs"]
+mod line;
+
+#[path = "readings/answers.rs"]
+mod answers;
+#[path = "readings/kinds.rs"]
+mod kinds;
+#[path = "readings/wrapped.rs"]
+mod wrapped;
+#[path = "readings/wrappings.rs"]
+mod wrappings;
