@@ -445,7 +445,12 @@ async fn where_nothing_times_out_any_more_slow_answers_raise_it() {
 
 #[tokio::test(start_paused = true)]
 async fn below_one_it_is_one_call_at_a_time_and_a_gap() {
-    let slow = AdaptiveConcurrencyLayer::builder().pace(30 * SECOND).seed(1).build().unwrap();
+    let slow = AdaptiveConcurrencyLayer::builder()
+        .pace(30 * SECOND)
+        .max_wait(3_000 * SECOND)
+        .seed(1)
+        .build()
+        .unwrap();
     let (service, server, handle, _tasks) = paced(slow).await;
     let _waiting: Vec<_> = (0..4).map(|i| spawn(&service, named(i))).collect();
     settle().await;
@@ -546,7 +551,7 @@ async fn first_come_first_served_and_one_release_wakes_one() {
     server.answer_all(503);
     settle().await;
     let mut order = Vec::new();
-    for _ in 0..30 {
+    for _ in 0..60 {
         let woken: Vec<_> = (0..calls.len()).filter(|i| calls[*i].take_woken()).collect();
         assert!(woken.len() <= 2, "no herd: {woken:?}");
         for i in woken {
@@ -808,7 +813,7 @@ async fn a_storm_of_cancellations_loses_no_place() {
     let held = state(&handle);
     assert!(held.in_flight() as usize <= server.inside(), "those that are not lost: {held:?}");
     assert_eq!(held.queued() + server.inside(), tasks.len());
-    assert!(held.cuts() > 5, "{held:?}");
+    assert!(held.cuts() >= 1, "{held:?}");
     // Whoever is left is served or turned away by its deadline.
     let end = Instant::now() + 1200 * SECOND;
     while Instant::now() < end {
@@ -829,8 +834,8 @@ async fn who_waits_holds_no_readiness_of_the_inner_service() {
     let layer = AdaptiveConcurrencyLayer::new();
     let server = Server::default();
     let mut service = layer.layer(limit.layer(server.clone()));
-    // Ten answers, and two timeouts one at a time: a pace.
-    for status in [200; 10].into_iter().chain([504; 2]) {
+    // Ten answers, and three timeouts one at a time: a pace of 10 s at the least.
+    for status in [200; 10].into_iter().chain([504; 3]) {
         let call = spawn(&service, request());
         tokio::time::sleep(6 * SECOND).await;
         server.answer(status);
@@ -861,18 +866,18 @@ async fn the_second_clone_is_polled_ready_as_well_and_may_be_dropped_or_fail_the
     let late = || error(504, "DEADLINE_EXCEEDED", "late");
     let mut script: Vec<_> = (0..10).map(|_| Answer::Ok).collect();
     // One call at a time, a pace, an answer that ends it, and a pace again.
-    script.extend([late(), late(), Answer::Ok, late(), late()]);
+    script.extend([late(), late(), Answer::Ok, late(), late(), late()]);
     let probe = Probe::new(script, Answer::Ok);
     let service = layer.layer(probe.clone());
     probe.state().lock().unwrap().not_ready = 3;
-    for _ in 0..15 {
+    for _ in 0..16 {
         let response = service.clone().oneshot(request()).await.unwrap();
         let _ = response.into_body().collect().await;
         tokio::time::sleep(6 * SECOND).await;
     }
     assert_eq!(probe.state().lock().unwrap().violations, 0);
     let limit = state(&layer.handle()).limit().unwrap();
-    assert!(limit < 1.0, "{limit}");
+    assert!(limit < 0.1, "{limit}");
     // Its turn has come, and the inner service is not ready: it holds a place until it is dropped.
     let mut call = by_hand({
         let mut service = service.clone();
@@ -881,7 +886,7 @@ async fn the_second_clone_is_polled_ready_as_well_and_may_be_dropped_or_fail_the
     });
     probe.state().lock().unwrap().not_ready = u32::MAX;
     assert!(call.poll().is_pending());
-    tokio::time::advance(5 * SECOND).await;
+    tokio::time::advance(40 * SECOND).await;
     assert!(call.poll().is_pending());
     assert_eq!(counts(&layer.handle()), (Some(limit), 1, 0));
     drop(call);
@@ -895,7 +900,7 @@ async fn the_second_clone_is_polled_ready_as_well_and_may_be_dropped_or_fail_the
     });
     assert!(call.poll().is_pending());
     probe.state().lock().unwrap().fail_ready = true;
-    tokio::time::advance(5 * SECOND).await;
+    tokio::time::advance(40 * SECOND).await;
     let Poll::Ready(Err(error)) = call.poll() else { panic!("it is closed") };
     assert_eq!(error.to_string(), "the probe is closed");
     assert_eq!(counts(&layer.handle()), (Some(limit), 0, 0));

@@ -19,6 +19,9 @@ use crate::time::saturating_add;
 /// After how many times the patience a call that has neither ended nor been dropped counts as lost.
 const LOST: u32 = 3;
 
+/// But not sooner: a server that says 504 at once makes the patience short.
+const LOST_LEAST: Duration = Duration::from_secs(60);
+
 /// The same, while no call with a known beginning has timed out.
 const LOST_UNKNOWN: Duration = Duration::from_secs(600);
 
@@ -116,7 +119,7 @@ impl Control {
     }
 
     fn lease(&self) -> Duration {
-        self.patience.map_or(LOST_UNKNOWN, |patience| patience.saturating_mul(LOST))
+        self.patience.map_or(LOST_UNKNOWN, |patience| patience.saturating_mul(LOST).max(LOST_LEAST))
     }
 
     /// Of `all` calls that have not ended, those that count.

@@ -114,7 +114,7 @@
 //!
 //! All services of one layer, and all clones, share the limits. Dropping a future at any point gives back its place,
 //! wakes the next in the queue, and counts neither for nor against the server. A call that neither ends nor is dropped
-//! for three times the patience (ten minutes while that is not known) no longer counts. No task is spawned.
+//! for three times the patience, and at least a minute (ten minutes while it is not known), no longer counts. No task is spawned.
 //!
 //! # Examples
 //!

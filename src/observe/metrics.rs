@@ -215,7 +215,7 @@ impl Observer for Metrics {
             }
             Event::StoreFound { .. } => gauge!("tower_gemini_store_up").set(1.0),
             Event::LimitsDiffer { key, .. } => {
-                let [model, pool] = self.quota(key);
+                let [model, pool] = self.quota(key, Known::Real);
                 counter!("tower_gemini_limits_differ_total", vec![model, pool]).increment(1);
             }
             Event::KeysExhausted { layer, .. } => {

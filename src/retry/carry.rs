@@ -8,8 +8,8 @@ use super::policy::Progress;
 use super::report::Attempts;
 use crate::keyed::lock;
 
-/// At each model but the last of a chain: their waits add up to three seconds or so (six where it is overloaded), and
-/// all eight to a minute.
+/// At each model but the last of a chain: their backoffs add up to three seconds or so (six where it is overloaded), and
+/// those of ten attempts to two minutes.
 const ATTEMPTS_BEFORE_ANOTHER: u32 = 3;
 
 /// Makes several calls of this layer count as one: an extension that a model fallback outside puts into a request
