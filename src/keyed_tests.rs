@@ -192,14 +192,14 @@ fn a_memo_answers_for_the_same_target_only() {
         });
         found.load(Relaxed) > before
     };
-    let path = "/v1beta/models/gemini-2.5-flash:generateContent";
+    let path = "/v1beta/models/gemini-3.5-flash-lite:generateContent";
     assert!(ask(&request(path, None)));
     assert!(!ask(&request(path, None)));
     assert!(ask(&request(path, Some("a"))));
     assert!(!ask(&request(path, Some("a"))));
     assert!(ask(&request(path, Some("b"))));
-    assert!(ask(&request("/v1beta/models/gemini-2.5-pro:generateContent", Some("b"))));
-    let mut hinted = request("/v1beta/models/gemini-2.5-pro:generateContent", Some("b"));
+    assert!(ask(&request("/v1beta/models/gemini-3.8-flash:generateContent", Some("b"))));
+    let mut hinted = request("/v1beta/models/gemini-3.8-flash:generateContent", Some("b"));
     hinted.extensions_mut().insert(ModelHint::new("x"));
     assert!(ask(&hinted));
     *hinted.method_mut() = http::Method::GET;

@@ -196,7 +196,7 @@ async fn an_outage_opens_the_circuit_of_its_model_alone() {
     let sim = Simulator::builder().rule(Rule::new(Fault::overloaded()).for_model(MODEL)).build().unwrap();
     let stack = GeminiStack::new().without_retry();
     let gemini = stack.layer(sim.clone());
-    for _ in 0..13 {
+    for _ in 0..20 {
         assert_eq!(gemini.clone().oneshot(generate()).await.unwrap().status(), 503);
     }
     let error = gemini.clone().oneshot(generate()).await.err().unwrap();

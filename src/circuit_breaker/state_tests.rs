@@ -184,7 +184,7 @@ fn only_what_is_held_open_by_hand_has_no_end() {
 
 #[test]
 fn a_ramp_begins_with_a_share_of_the_calls_a_second_before_that_falls_with_the_outage() {
-    for (outage, share) in [(9, 1.0), (11, 0.5), (59, 0.5), (61, 0.25), (7200, 0.25)] {
+    for (outage, share) in [(29, 1.0), (31, 0.5), (89, 0.5), (91, 0.25), (7200, 0.25)] {
         let mut circuit = machine(rules());
         for n in 0..1000 {
             assert!(call(&mut circuit, n * 10 * MS, Mark::Success).is_none());

@@ -226,6 +226,9 @@ impl Gate {
                     (Turn::Come(Slot::new(Arc::clone(self), grant.start)), None)
                 }
                 None => {
+                    // A turn that has just been taken back was this one's own.
+                    let waiter = || Waiter { visitor: place.visitor, waker: None, timer: None };
+                    inside.waiting.entry(place.ticket).or_insert_with(waiter);
                     let (look_at, pace, old) = self.wait(&mut inside, place.ticket, now, waker);
                     (Turn::Wait(look_at, pace), old)
                 }

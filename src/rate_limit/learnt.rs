@@ -2,17 +2,12 @@
 //!
 //! A named limit is kept, and tried now and then: where it binds, one call is let through over it. While the truth is
 //! unchanged that call's 429 names the limit again, and the next trial comes after twice the wait: first 60 s, then up to
-//! the time of 100 calls, but at least 30 s and at most 5 minutes.
-//!
-//! A request that would be refused because of the limit has nothing to lose, and the count behind the limit is only our
-//! own: a server that counts in fixed minutes or fills a bucket, or shares with strangers, has room at other times. So
-//! it is let through where the time has come for which the last 429 has asked; where that named none, when the last trial
-//! is as long ago as 20 calls take, from 10 s to a minute. What a plain retry would get, it gets.
+//! the time of 100 calls, but at least 30 s and at most 5 minutes. A request that would be refused because of the limit
+//! has nothing to lose: it is let through where the last trial is as long ago as 20 calls take, from 10 s to a minute.
 //!
 //! While trials succeed they go on at once, and each raises the limit by itself: one at a time first, then as many at once
 //! as a quarter of what has been gained, and beyond twice the named limit, which no way of counting a minute explains, as
-//! much as has been gained. Trials that would have been refused by now have succeeded: a quota decides when a call
-//! arrives, and an answer may take long. Only the first of a row, that was not pressed, must be answered.
+//! much as has been gained.
 //!
 //! A fixed window or a token bucket of the server's may take up to a window's calls over the limit before it refuses, so
 //! a success alone proves little. The slow growth bounds what such a mistake costs, and each of the first three doubles the
@@ -54,10 +49,6 @@ pub(super) struct Learnt {
     /// What trials under way have taken, and until when they are waited for.
     trying: u64,
     trying_until: Nanos,
-    /// They have passed if nothing is heard of them until then; otherwise nothing is known of them.
-    is_quick: bool,
-    /// Of those that passed so, what has not been answered yet.
-    credited: u64,
     /// When a tenth more is taken where there are no trials.
     pub(super) raise_at: Nanos,
 }
@@ -73,22 +64,18 @@ fn pressed(span: Nanos, calls: u64) -> Nanos {
 
 impl Learnt {
     /// A limit that is named for the first time, in a window that holds so many calls.
-    /// `until`: when there is room again, where the 429 says.
-    pub(super) fn new(now: Nanos, named: u64, until: Option<Nanos>, span: Nanos, calls: u64) -> Self {
+    pub(super) fn new(now: Nanos, named: u64, span: Nanos, calls: u64) -> Self {
         let wait = FIRST.min(longest(span, calls));
-        let pressed_at = until.unwrap_or_else(|| now.saturating_add(pressed(span, calls).min(wait)));
         Self {
             named,
             over: 0,
             try_at: now.saturating_add(wait),
             wait,
-            pressed_at,
+            pressed_at: now.saturating_add(pressed(span, calls).min(wait)),
             mistakes: 0,
             tried: false,
             trying: 0,
             trying_until: 0,
-            is_quick: false,
-            credited: 0,
             raise_at: now.saturating_add(TRUSTED),
         }
     }
@@ -104,19 +91,11 @@ impl Learnt {
     }
 
     /// A 429 names it, or speaks of it without a number.
-    pub(super) fn name(
-        &mut self,
-        now: Nanos,
-        named: Option<u64>,
-        until: Option<Nanos>,
-        span: Nanos,
-        calls: u64,
-    ) {
+    pub(super) fn name(&mut self, now: Nanos, named: Option<u64>, span: Nanos, calls: u64) {
         let most = longest(span, calls);
         if named.is_some_and(|named| named != self.named) {
-            let Self { trying, trying_until, is_quick, credited, .. } = *self;
-            let fresh = Self::new(now, named.unwrap_or(self.named), until, span, calls);
-            *self = Self { trying, trying_until, is_quick, credited, ..fresh };
+            let (trying, trying_until) = (self.trying, self.trying_until);
+            *self = Self { trying, trying_until, ..Self::new(now, named.unwrap_or(self.named), span, calls) };
             return;
         }
         if self.over > 0 {
@@ -128,7 +107,7 @@ impl Learnt {
         (self.over, self.tried) = (0, false);
         self.try_at = now.saturating_add(self.wait);
         let pressed = (pressed(span, calls) << self.mistakes).min(PRESSED.1);
-        self.pressed_at = until.unwrap_or_else(|| now.saturating_add(pressed).min(self.try_at));
+        self.pressed_at = now.saturating_add(pressed).min(self.try_at);
         self.raise_at = now.saturating_add(TRUSTED);
     }
 
@@ -145,63 +124,28 @@ impl Learnt {
     }
 
     /// Such a call goes.
-    ///
-    /// A first one must be answered before another follows, unless it is pressed. Of the others it is enough that they
-    /// were not refused `decided_after` they went.
-    pub(super) fn begin(&mut self, now: Nanos, amount: u64, decided_after: Nanos, pressed: bool) {
+    pub(super) fn begin(&mut self, now: Nanos, amount: u64) {
         if now >= self.trying_until {
-            self.credit(now);
             self.trying = 0;
         }
         self.tried = true;
         self.trying = self.trying.saturating_add(amount);
-        self.is_quick = self.over > 0 || pressed;
-        self.trying_until = now.saturating_add(if self.is_quick { decided_after } else { GIVEN_UP });
-    }
-
-    /// When trials under way have passed, if nothing is heard of them.
-    pub(super) fn credit_at(&self) -> Option<Nanos> {
-        Some(self.trying_until).filter(|_| self.is_quick && self.trying > 0)
-    }
-
-    /// They have, where that instant has come.
-    pub(super) fn credit(&mut self, now: Nanos) {
-        if self.credit_at().is_some_and(|at| at <= now) {
-            self.over = self.over.saturating_add(self.trying);
-            self.credited = self.credited.saturating_add(self.trying);
-            self.trying = 0;
-        }
-    }
-
-    /// What ends was credited before.
-    fn take_credit(&mut self, amount: u64) -> bool {
-        let was_credited = self.trying < amount && self.credited >= amount;
-        if was_credited {
-            self.credited -= amount;
-        }
-        was_credited
+        self.trying_until = now.saturating_add(GIVEN_UP);
     }
 
     /// It was answered.
     pub(super) fn passed(&mut self, amount: u64) {
-        if self.take_credit(amount) {
-            return;
-        }
         self.over = self.over.saturating_add(amount);
         self.trying = self.trying.saturating_sub(amount);
     }
 
     /// It ended otherwise. One that was sent waits for the next trial; one that was not gives its turn back.
     pub(super) fn ended(&mut self, now: Nanos, amount: u64, sent: bool) {
-        if !self.take_credit(amount) {
-            self.trying = self.trying.saturating_sub(amount);
-        }
+        self.trying = self.trying.saturating_sub(amount);
         if sent {
-            self.try_at = self.try_at.max(now.saturating_add(self.wait));
-            if self.pressed_at <= now {
-                // It was no 429, which would have said when.
-                self.pressed_at = now.saturating_add(PRESSED.0);
-            }
+            let next = now.saturating_add(self.wait);
+            (self.try_at, self.pressed_at) =
+                (self.try_at.max(next), self.pressed_at.max(now.saturating_add(PRESSED.0)));
         }
     }
 
@@ -233,7 +177,7 @@ mod tests {
         while now < until {
             let mut sent = 0;
             while learnt.may_try(now, 1, true, false) {
-                learnt.begin(now, 1, GIVEN_UP, false);
+                learnt.begin(now, 1);
                 sent += 1;
             }
             let fits = sent.min(truth.saturating_sub(learnt.limit()));
@@ -241,7 +185,7 @@ mod tests {
             (0..fits).for_each(|_| learnt.passed(1));
             for _ in fits..sent {
                 refused += 1;
-                learnt.name(now, Some(truth), None, SPAN, truth);
+                learnt.name(now, Some(truth), SPAN, truth);
                 learnt.ended(now, 1, true);
             }
             if learnt.limit() >= goal {
@@ -254,8 +198,7 @@ mod tests {
     #[test]
     fn a_limit_that_holds_costs_a_429_in_a_hundred_calls_or_five_minutes() {
         for (limit, most) in [(1, 15), (10, 15), (60, 38), (100, 62), (1_000, 122), (100_000, 122)] {
-            let (refused, _) =
-                live(&mut Learnt::new(0, limit, None, SPAN, limit), limit, limit, SECOND / 10, HOUR);
+            let (refused, _) = live(&mut Learnt::new(0, limit, SPAN, limit), limit, limit, SECOND / 10, HOUR);
             assert!(refused <= most && refused >= 11, "{limit}: {refused}");
             assert!(limit < 20 || refused * 90 <= limit * 60, "{limit}: {refused}");
         }
@@ -265,7 +208,7 @@ mod tests {
     fn a_limit_that_was_raised_five_times_is_found_within_minutes() {
         for limit in [1, 10, 60, 1_000, 10_000] {
             for (seconds, most) in [(2, 150), (10, 480)] {
-                let mut learnt = Learnt::new(0, limit, None, SPAN, limit);
+                let mut learnt = Learnt::new(0, limit, SPAN, limit);
                 let (_, reached) = live(&mut learnt, 5 * limit, 5 * limit, seconds * SECOND, HOUR);
                 let reached = reached.expect("it is reached") / SECOND;
                 assert!(reached <= 60 + most, "{limit} at {seconds} s: {reached} s");
@@ -275,26 +218,26 @@ mod tests {
 
     #[test]
     fn a_trial_of_which_nothing_is_heard_ends_the_trials_for_five_minutes_only() {
-        let mut learnt = Learnt::new(0, 10, None, SPAN, 10);
-        learnt.begin(FIRST, 1, SECOND, false);
+        let mut learnt = Learnt::new(0, 10, SPAN, 10);
+        learnt.begin(FIRST, 1);
         assert!(!learnt.may_try(FIRST + GIVEN_UP - 1, 1, true, false));
         assert!(learnt.may_try(FIRST + GIVEN_UP, 1, true, false));
     }
 
     #[test]
     fn one_that_was_not_sent_gives_its_turn_back() {
-        let mut learnt = Learnt::new(0, 10, None, SPAN, 10);
-        learnt.begin(FIRST, 1, SECOND, false);
+        let mut learnt = Learnt::new(0, 10, SPAN, 10);
+        learnt.begin(FIRST, 1);
         learnt.ended(FIRST, 1, false);
         assert!(learnt.may_try(FIRST, 1, true, false));
-        learnt.begin(FIRST, 1, SECOND, false);
+        learnt.begin(FIRST, 1);
         learnt.ended(FIRST, 1, true);
         assert!(!learnt.may_try(2 * FIRST - 1, 1, true, false) && learnt.may_try(2 * FIRST, 1, true, false));
     }
 
     #[test]
     fn another_limit_is_news() {
-        let mut learnt = Learnt::new(0, 10, None, SPAN, 10);
+        let mut learnt = Learnt::new(0, 10, SPAN, 10);
         let mut now = 0;
         for wait in [60, 120, 240, 300, 300] {
             now += wait * SECOND;
@@ -303,11 +246,11 @@ mod tests {
                 "{wait}"
             );
             assert!(!learnt.may_try(now, 1, false, false), "the window is not fresh");
-            learnt.begin(now, 1, GIVEN_UP, false);
-            learnt.name(now, Some(10), None, SPAN, 10);
+            learnt.begin(now, 1);
+            learnt.name(now, Some(10), SPAN, 10);
             learnt.ended(now, 1, true);
         }
-        learnt.name(now, Some(8), None, SPAN, 8);
+        learnt.name(now, Some(8), SPAN, 8);
         assert_eq!(learnt.limit(), 8);
         assert!(learnt.may_try(now + FIRST, 1, true, false));
     }
@@ -315,7 +258,7 @@ mod tests {
     #[test]
     fn requests_that_would_be_refused_ask_sooner() {
         for (calls, wait) in [(1, 60), (10, 60), (30, 40), (60, 20), (1_000, 10)] {
-            let learnt = Learnt::new(0, calls, None, 60 * SECOND, calls);
+            let learnt = Learnt::new(0, calls, 60 * SECOND, calls);
             let at = wait * SECOND;
             assert!(!learnt.may_try(at - 1, 1, true, true), "{calls}");
             assert!(learnt.may_try(at, 1, true, true), "{calls}");
@@ -347,20 +290,20 @@ mod tests {
         /// Whatever happens: never below what was named last, and back to it at each 429.
         #[test]
         fn it_is_never_below_the_named_limit(first in 1..2_000_u64, ops in proptest::collection::vec(op(), 1..200)) {
-            let (mut learnt, mut named, mut now) = (Learnt::new(0, first, None, SPAN, first), first, 0);
+            let (mut learnt, mut named, mut now) = (Learnt::new(0, first, SPAN, first), first, 0);
             let mut open: Vec<u64> = Vec::new();
             for op in ops {
                 match op {
                     Op::Pass(time) => now += time,
                     Op::Try(amount) if learnt.may_try(now, amount, true, false) => {
-                        learnt.begin(now, amount, GIVEN_UP, false);
+                        learnt.begin(now, amount);
                         open.push(amount);
                     }
                     Op::Try(_) => {}
                     Op::Passed => open.pop().into_iter().for_each(|amount| learnt.passed(amount)),
                     Op::Ended(sent) => open.pop().into_iter().for_each(|amount| learnt.ended(now, amount, sent)),
                     Op::Name(limit) => {
-                        learnt.name(now, limit, None, SPAN, 10);
+                        learnt.name(now, limit, SPAN, 10);
                         named = limit.unwrap_or(named);
                         prop_assert_eq!(learnt.limit(), named);
                         prop_assert!(!learnt.may_try(now + LEAST - 1, 1, true, false));

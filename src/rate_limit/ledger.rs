@@ -14,17 +14,13 @@ use super::lesson::Lesson;
 use super::limits::{Dimension, Limits};
 use super::refusal::Refusal;
 use super::tally::Tally;
-use super::window::{EntryId, Freed, Nanos, Window};
+use super::window::{Freed, Nanos, Window};
 
 /// No limit.
 const NONE: u64 = u64::MAX;
 /// A learnt limit is tried within this part of a window after the last admission, when the server's count is as full as
 /// ours. So long is also what a 429 may take.
 const TELLING: u64 = 16;
-/// A call that was not refused within this many times what a refusal has taken was admitted by the server, at least and at
-/// most such a part of a window after it was sent: some 60 ms and 5 s.
-const DECIDED: u64 = 2;
-const DECIDED_AFTER: (u64, u64) = (1024, 12);
 
 /// The settings of a key that do not change.
 #[derive(Clone, Copy, Debug)]
@@ -60,8 +56,6 @@ pub(super) struct Ledger {
     /// Admitted, and not settled or answered yet.
     in_flight: u64,
     counts: Counts,
-    /// How long after it was sent a call that was not refused is known to be admitted.
-    decided_after: Nanos,
     /// Probes that were let out.
     probes: u32,
     /// The latest instant that this key has seen. Threads read the clock before they take the lock, so one of
@@ -116,41 +110,12 @@ pub(super) struct Closed {
     pub(super) zero: bool,
 }
 
-/// After a 429 that our own count does not explain: how many may go at once. Somebody else uses the same quota, or its
-/// limit is not known, and what waited for the reopening must not be sent in one burst.
-///
-/// Calls go in batches, each twice as large as the one before. A batch is over when the last of it would have been
-/// refused by now: a quota decides when a call arrives, and what an answer takes after that says nothing of it.
+/// After a 429 that our own count does not explain: how many may be in flight at once. Somebody else uses the same
+/// quota, or its limit is not known, and what waited for the reopening must not be sent in one burst.
 #[derive(Clone, Copy, Debug)]
 struct Ramp {
-    /// The size of the batch.
     most: u64,
-    /// How many of it have gone and are undecided.
-    sent: u64,
-    /// When the last of them went.
-    sent_at: Nanos,
-    /// How long after it went a call would have been refused.
-    decided_after: Nanos,
-    /// The first entry of the window that its calls can have.
-    first: EntryId,
     over_at: Nanos,
-}
-
-impl Ramp {
-    /// Until when the next call waits; `None` where it may go.
-    fn holds_until(&self, now: Nanos) -> Option<Nanos> {
-        let decided_at = self.sent_at.saturating_add(self.decided_after);
-        (self.sent >= self.most && now < decided_at).then(|| decided_at.min(self.over_at))
-    }
-
-    /// A call goes.
-    fn send(&mut self, now: Nanos) {
-        if self.sent >= self.most {
-            (self.most, self.sent) = (self.most.saturating_mul(2), 0);
-        }
-        self.sent += 1;
-        self.sent_at = now;
-    }
 }
 
 /// Everything that was ever decided. `admitted` is the sum of the others and of what is in flight.
@@ -180,7 +145,6 @@ impl Ledger {
             oversize: None,
             in_flight: 0,
             counts: Counts::default(),
-            decided_after: 0,
             probes: 0,
             seen: now,
             #[cfg(feature = "fleet")]
@@ -262,7 +226,7 @@ impl Ledger {
             }
             Settlement::Refused => (0, true, true),
             // What was over the limit was not counted, or the limit would be overstepped for a minute to come.
-            Settlement::TooMany => (0, !receipt.trial.is_any() && !receipt.trial.is_uncounted(), false),
+            Settlement::TooMany => (0, !receipt.trial.is_any(), false),
         };
         if receipt.trial.is_any() {
             self.end_trial(&receipt, how);
@@ -270,7 +234,6 @@ impl Ledger {
         match how {
             Settlement::NotSent => {
                 self.counts.not_sent += 1;
-                self.decide(receipt.entry, false);
                 if receipt.is_probe() {
                     self.return_probe(receipt.probe);
                 }
@@ -298,12 +261,11 @@ impl Ledger {
 
     /// A 429: closes `dimension`, and learns its limit where the answer named one. `receipt` is that of the refused
     /// call, which is still charged.
-    pub(super) fn close_until(&mut self, now: Nanos, receipt: &mut Receipt, lesson: Lesson) {
+    pub(super) fn close_until(&mut self, now: Nanos, receipt: &Receipt, lesson: Lesson) {
         let now = self.tick(now);
         let Lesson { dimension, limit, until, spent, zero } = lesson;
-        self.note_refusal(now, receipt);
         if self.rules.learn && !zero {
-            self.learn(now, dimension, limit.filter(|limit| *limit > 0), until);
+            self.learn(now, dimension, limit.filter(|limit| *limit > 0));
         }
         if receipt.trial.is_of(dimension) && dimension != Dimension::RequestsPerDay {
             // It was over the limit on purpose, and says no more than that the limit holds.
@@ -311,7 +273,7 @@ impl Ledger {
         }
         if receipt.trial.is_any() && dimension == Dimension::Other && !spent {
             for tried in TRIED.into_iter().filter(|tried| receipt.trial.is_of(*tried)) {
-                self.learn(now, tried, None, until);
+                self.learn(now, tried, None);
             }
             return;
         }
@@ -327,14 +289,10 @@ impl Ledger {
             Dimension::Other => spent,
         };
         if !explained {
-            // Others have filled the quota, and a call on top of a full one is not counted by the server. Where it is,
-            // the next 429 says so; where it is not and were counted here, polling would use up our own share.
-            receipt.trial = receipt.trial.uncounted();
             let most = if until.is_some() { 1 } else { (self.in_flight / 2).max(1) };
             let over_at = until.unwrap_or(now).saturating_add(self.rules.span);
             let most = self.ramp.map_or(most, |ramp| ramp.most.min(most));
-            let (decided_after, first) = (self.decided_after, self.window.next_id());
-            self.ramp = Some(Ramp { most, sent: 0, sent_at: now, decided_after, first, over_at });
+            self.ramp = Some(Ramp { most, over_at });
         }
         #[cfg(feature = "fleet")]
         self.tell_closed(now, lesson, !explained);
@@ -391,24 +349,19 @@ impl Ledger {
         let fits = open && self.window.requests() < self.limits.rpm;
         let dimension = Dimension::InputTokensPerMinute;
         let may_try = fits && self.may_try(now, dimension, u64::from(tokens), true, tries);
-        let trial = Trial::of(dimension).of_pressed(tries == Tries::Pressed);
-        may_try.then(|| (tokens, Pass { probe: false, trial }))
+        may_try.then(|| (tokens, Pass { probe: false, trial: Trial::of(dimension) }))
     }
 
     /// Whether this is the moment to try a learnt limit: a success says something, and the caller of a call that is
     /// refused does not miss its turn meanwhile.
     fn is_telling(&self, now: Nanos, tries: Tries) -> bool {
         let while_refused = self.rules.span / TELLING;
-        if tries == Tries::Pressed {
-            // It has nothing to lose.
-            return true;
-        }
         if now.saturating_sub(self.window.newest_at()) > while_refused {
             return false;
         }
         let back = now.saturating_add(while_refused);
         let next = |from| self.window.freed_from(from).unwrap_or(NONE);
-        next(now) >= back || next(back) <= back.saturating_add(2 * while_refused)
+        tries == Tries::Pressed || next(now) >= back || next(back) <= back.saturating_add(2 * while_refused)
     }
 
     /// Whether a call may go over the limit of this dimension, because a 429 taught it and it may have been raised.
@@ -486,8 +439,9 @@ impl Ledger {
             return wait(until, dimension, None);
         }
         // One that is over was taken away by the tick.
-        if let Some(until) = self.ramp.and_then(|ramp| ramp.holds_until(now)) {
-            return wait(until, Dimension::Other, None);
+        let holds = |ramp: &Ramp| self.in_flight >= ramp.most;
+        if let Some(ramp) = self.ramp.filter(holds) {
+            return wait(ramp.over_at, Dimension::Other, None);
         }
         if requests_over > 0 {
             trial = trial.and(Dimension::RequestsPerMinute);
@@ -495,7 +449,7 @@ impl Ledger {
         if tokens_over > 0 {
             trial = trial.and(Dimension::InputTokensPerMinute);
         }
-        Ok(Pass { probe, trial: trial.of_pressed(tries == Tries::Pressed) })
+        Ok(Pass { probe, trial })
     }
 
     /// What is spent, where the next request would be turned away for it; a probe that is due would not be.
@@ -589,9 +543,6 @@ impl Ledger {
         self.day.count += 1;
         self.in_flight += 1;
         self.counts.admitted += 1;
-        if let Some(ramp) = &mut self.ramp {
-            ramp.send(now);
-        }
         let probe = if pass.probe { self.number_probe(now) } else { 0 };
         if pass.trial.is_any() {
             self.begin_trial(now, pass.trial, charged);
@@ -616,9 +567,7 @@ impl Ledger {
 
     #[cold]
     fn begin_trial(&mut self, now: Nanos, trial: Trial, tokens: u32) {
-        let (decided_after, pressed) = (self.decided_after, trial.is_pressed());
-        self.each_tried(trial, tokens, |learnt, amount| learnt.begin(now, amount, decided_after, pressed));
-        self.refresh_times();
+        self.each_tried(trial, tokens, |learnt, amount| learnt.begin(now, amount));
     }
 
     /// A call over a learnt limit is over, and was not answered.
@@ -675,7 +624,9 @@ impl Ledger {
         if std::mem::take(&mut receipt.counted) {
             self.in_flight -= 1;
         }
-        self.decide(receipt.entry, true);
+        if let Some(ramp) = &mut self.ramp {
+            ramp.most += 1;
+        }
         if std::mem::take(&mut receipt.probe) != 0 {
             // It was let through a closed door, and was welcome.
             self.reopen();
@@ -685,14 +636,6 @@ impl Ledger {
         if trial.is_any() {
             self.each_tried(trial, receipt.charged, Learnt::passed);
             self.refresh();
-        }
-    }
-
-    /// A call of the ramp's is decided before its time: it was answered, or was not sent.
-    fn decide(&mut self, entry: EntryId, answered: bool) {
-        if let Some(ramp) = self.ramp.as_mut().filter(|ramp| entry >= ramp.first) {
-            ramp.sent = ramp.sent.saturating_sub(1);
-            ramp.most += u64::from(answered);
         }
     }
 
@@ -728,37 +671,23 @@ impl Ledger {
         charged >= self.limits.tpm && self.window.tokens() <= charged
     }
 
-    /// How long this 429 has taken says when a call that was sent would have been refused.
-    fn note_refusal(&mut self, now: Nanos, receipt: &Receipt) {
-        let (least, most) = (self.rules.span / DECIDED_AFTER.0, self.rules.span / DECIDED_AFTER.1);
-        let took = self.window.charged_at(receipt.entry).map_or(most, |at| now.saturating_sub(at));
-        // Slowly down, so that a single quick one does not make the others late.
-        let before = self.decided_after - self.decided_after / 4;
-        self.decided_after = took.saturating_mul(DECIDED).clamp(least, most).max(before);
-    }
-
     /// `limit` is `None` where a 429 speaks of the dimension without a number.
-    fn learn(&mut self, now: Nanos, dimension: Dimension, limit: Option<u64>, until: Option<Nanos>) {
+    fn learn(&mut self, now: Nanos, dimension: Dimension, limit: Option<u64>) {
         let (span, calls) = (self.rules.span, self.window.requests());
         match (&mut self.learnt[dimension as usize], limit) {
-            (Some(learnt), _) => learnt.name(now, limit, until, span, calls),
-            (learnt, Some(limit)) => *learnt = Some(Learnt::new(now, limit, until, span, calls)),
+            (Some(learnt), _) => learnt.name(now, limit, span, calls),
+            (learnt, Some(limit)) => *learnt = Some(Learnt::new(now, limit, span, calls)),
             (None, None) => return,
         }
         self.refresh();
     }
 
     /// Under a margin a learnt limit is not tried, so a tenth more is taken each hour in which nothing contradicted.
-    /// Without one, trials that would have been refused by now have passed.
     #[cold]
     fn raise(&mut self) {
-        let (now, tries) = (self.seen, self.rules.margin == 1.0);
-        for learnt in self.learnt.iter_mut().flatten() {
-            if tries {
-                learnt.credit(now);
-            } else if learnt.raise_at <= now {
-                learnt.raise(now);
-            }
+        let now = self.seen;
+        for learnt in self.learnt.iter_mut().flatten().filter(|learnt| learnt.raise_at <= now) {
+            learnt.raise(now);
         }
         self.refresh();
     }
@@ -780,13 +709,8 @@ impl Ledger {
             tpm: share.tpm.unwrap_or(NONE),
             rpd: share.rpd.unwrap_or(NONE),
         };
-        self.refresh_times();
-    }
-
-    fn refresh_times(&mut self) {
-        let tries = self.rules.margin == 1.0;
-        let at = |learnt: &Learnt| if tries { learnt.credit_at() } else { Some(learnt.raise_at) };
-        self.next_raise = self.learnt.iter().flatten().filter_map(at).min().unwrap_or(NONE);
+        let raises = self.learnt.iter().flatten().filter(|_| self.rules.margin < 1.0);
+        self.next_raise = raises.map(|learnt| learnt.raise_at).min().unwrap_or(NONE);
     }
 
     // ===== the day =====

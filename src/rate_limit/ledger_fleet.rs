@@ -59,8 +59,7 @@ impl Ledger {
         let until = until.or(close.zero.then_some(NEVER));
         if close.ramp {
             let over_at = until.unwrap_or(now).saturating_add(self.rules.span);
-            let (decided_after, first) = (self.decided_after, self.window.next_id());
-            self.ramp = Some(Ramp { most: 1, sent: 0, sent_at: now, decided_after, first, over_at });
+            self.ramp = Some(Ramp { most: self.ramp.map_or(1, |ramp| ramp.most.min(1)), over_at });
         }
         if let Some(until) = until {
             self.shut(now, dimension, until, (close.spent, close.zero));

@@ -28,8 +28,8 @@ fn closing(until: Option<Nanos>) -> Lesson {
 /// A door that a 429 has closed at 0, until then.
 fn closed(limits: Limits, until: Option<Nanos>) -> Ledger {
     let mut ledger = ledger(limits);
-    let mut refused = grant(&mut ledger, 0, exact(1));
-    ledger.close_until(0, &mut refused, closing(until));
+    let refused = grant(&mut ledger, 0, exact(1));
+    ledger.close_until(0, &refused, closing(until));
     ledger.settle(refused, Settlement::TooMany);
     ledger
 }
@@ -187,9 +187,9 @@ fn a_door_is_closed_until_its_instant() {
 #[test]
 fn a_limit_of_zero_is_not_learnt() {
     let mut ledger = ledger(Limits::new().requests_per_minute(5));
-    let mut receipt = grant(&mut ledger, 0, exact(1));
+    let receipt = grant(&mut ledger, 0, exact(1));
     let lesson = Lesson { dimension: Dimension::RequestsPerMinute, limit: Some(0), ..closing(None) };
-    ledger.close_until(0, &mut receipt, lesson);
+    ledger.close_until(0, &receipt, lesson);
     assert_eq!(ledger.limits(), Limits::new().requests_per_minute(5));
 }
 

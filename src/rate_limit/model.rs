@@ -28,18 +28,6 @@ struct Charge {
     in_flight: bool,
 }
 
-/// The batch that is under way after a 429 that nobody could foresee.
-#[derive(Clone, Copy, Debug)]
-struct Ramp {
-    most: u64,
-    sent: u64,
-    sent_at: Nanos,
-    decided_after: Nanos,
-    over: Nanos,
-    /// Charges from here on are its own; one of the instant before it began is not.
-    since: Nanos,
-}
-
 #[derive(Clone, Debug)]
 struct Model {
     now: Nanos,
@@ -52,9 +40,7 @@ struct Model {
     queue: Vec<(usize, u64)>,
     /// Until when, from when a probe may go, and who went last; by minute's requests, minute's tokens, other.
     closed: [(Nanos, Nanos, usize); 3],
-    ramp: Option<Ramp>,
-    /// How long after it went a call is known to be admitted.
-    decided_after: Nanos,
+    ramp: Option<(u64, Nanos)>,
     granted: Vec<(Nanos, usize)>,
     /// Charges that have left the window, and whose calls are over.
     left: Vec<Charge>,
@@ -77,10 +63,8 @@ impl Model {
     }
 
     fn fits(&self, tokens: u64) -> bool {
-        let now = self.now;
-        let ramp = self.ramp.is_none_or(|ramp| {
-            now >= ramp.over || ramp.sent < ramp.most || now >= ramp.sent_at + ramp.decided_after
-        });
+        let in_flight = self.charges.iter().filter(|c| c.in_flight).count() as u64;
+        let ramp = self.ramp.is_none_or(|(most, over)| self.now >= over || in_flight < most);
         self.doors_open(self.now) && self.fits_limits(self.now, tokens) && ramp
     }
 
@@ -91,12 +75,6 @@ impl Model {
                 *asked = id;
             }
         }
-        if let Some(ramp) = self.ramp.as_mut().filter(|ramp| self.now < ramp.over) {
-            if ramp.sent >= ramp.most {
-                (ramp.most, ramp.sent) = (2 * ramp.most, 0);
-            }
-            (ramp.sent, ramp.sent_at) = (ramp.sent + 1, self.now);
-        }
         self.charges.push(Charge { id, at: self.now, tokens, requests: 1, in_flight: true });
         self.granted.push((self.now, id));
     }
@@ -106,7 +84,7 @@ impl Model {
         let mut all: Vec<Nanos> =
             self.charges.iter().map(|c| c.at + SPAN).filter(|at| *at > self.now).collect();
         all.extend(self.closed.iter().flat_map(|(until, probe, _)| [*until, *probe]));
-        all.extend(self.ramp.iter().flat_map(|ramp| [ramp.over, ramp.sent_at + ramp.decided_after]));
+        all.extend(self.ramp.map(|ramp| ramp.1));
         all.retain(|at| *at > self.now);
         all.sort_unstable();
         all.dedup();
@@ -256,7 +234,6 @@ impl Pair {
             queue: Vec::new(),
             closed: [(0, 0, usize::MAX); 3],
             ramp: None,
-            decided_after: 0,
             granted: Vec::new(),
             left: Vec::new(),
         };
@@ -342,11 +319,7 @@ impl Pair {
                     3 => Settlement::TooMany,
                     _ => Settlement::Used { input_tokens: *tokens },
                 };
-                let at = charge.at;
                 if how == Settlement::NotSent {
-                    if let Some(ramp) = self.model.ramp.as_mut().filter(|ramp| at >= ramp.since) {
-                        ramp.sent = ramp.sent.saturating_sub(1);
-                    }
                     for (_, probe, _) in self.model.closed.iter_mut().filter(|door| door.2 == id) {
                         *probe = (*probe).min(self.now);
                     }
@@ -392,7 +365,7 @@ impl Pair {
     fn refuse(
         &mut self,
         id: usize,
-        mut receipt: Receipt,
+        receipt: Receipt,
         dimension: u8,
         until: Option<Nanos>,
         limit: Option<u64>,
@@ -412,29 +385,15 @@ impl Pair {
         model.refresh();
         let (requests, tokens) = model.used(self.now);
         let charge = model.charges.iter().find(|c| c.id == id).expect("it was admitted");
-        let took = if charge.at + SPAN > self.now { self.now - charge.at } else { SPAN / 12 };
-        let before = model.decided_after - model.decided_after / 4;
-        model.decided_after = (2 * took).min(SPAN / 12).max(before);
-        let (mut uncounted, oversize) =
-            (false, door == 1 && charge.tokens >= model.tpm && tokens <= charge.tokens);
+        let oversize = door == 1 && charge.tokens >= model.tpm && tokens <= charge.tokens;
         if !oversize {
             let known = self.desk.ledger.ratio().at_most(tokens);
             let explained = [requests >= model.rpm, known >= model.tpm, false][door];
             let in_flight = model.charges.iter().filter(|c| c.in_flight).count() as u64;
-            uncounted = !explained;
             if !explained {
                 let most = if until.is_some() { 1 } else { (in_flight / 2).max(1) };
-                let alive = model.ramp.filter(|ramp| ramp.over > self.now);
-                // What is charged in the instant of another charge is one with it.
-                let joins = model.charges.iter().any(|charge| charge.at == self.now);
-                model.ramp = Some(Ramp {
-                    most: alive.map_or(most, |ramp| ramp.most.min(most)),
-                    sent: 0,
-                    sent_at: self.now,
-                    decided_after: model.decided_after,
-                    over: until.unwrap_or(self.now) + SPAN,
-                    since: self.now + u64::from(joins),
-                });
+                let alive = model.ramp.filter(|ramp| ramp.1 > self.now);
+                model.ramp = Some((alive.map_or(most, |r| r.0.min(most)), until.unwrap_or(self.now) + SPAN));
             }
             if let Some(until) = until {
                 let until = until.max(if model.closed[door].0 > self.now { model.closed[door].0 } else { 0 });
@@ -445,12 +404,9 @@ impl Pair {
         charge.in_flight = false;
         if charge.at + SPAN > self.now {
             charge.tokens = 0;
-            if uncounted {
-                charge.requests = 0;
-            }
         }
         let lesson = Lesson { dimension, limit, until, spent: false, zero: false };
-        self.desk.ledger.close_until(self.now, &mut receipt, lesson);
+        self.desk.ledger.close_until(self.now, &receipt, lesson);
         self.desk.settle(receipt, Settlement::TooMany);
         self.desk.advance(self.now);
     }

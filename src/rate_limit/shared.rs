@@ -393,15 +393,12 @@ impl Key {
     }
 
     /// An answer that is none: learns from it. What there is to say to a retry layer outside.
-    pub(super) fn failed(&self, mut receipt: Receipt, verdict: &Verdict) -> Option<QuotaWait> {
+    pub(super) fn failed(&self, receipt: Receipt, verdict: &Verdict) -> Option<QuotaWait> {
         let now = self.common.now();
         let day_ends = lock(&self.desk).ledger.day_ends_at();
         let lessons = lessons(verdict, now, day_ends);
         let (charged, how) = (receipt.wants_usage().then_some(receipt.charged), settlement(verdict));
-        // One that would have been refused comes again like any other.
-        let trial = receipt.trial;
-        let first =
-            trial.is_any() && !trial.is_pressed() && how == Settlement::TooMany && !lessons.is_empty();
+        let first = receipt.trial.is_any() && how == Settlement::TooMany && !lessons.is_empty();
         let waited = Duration::from_millis(u64::from(receipt.waited));
         let left = self.common.max_wait.map(|most| most.saturating_sub(waited));
         let late = verdict.kind() == Some(Kind::DeadlineExceeded);
@@ -410,7 +407,7 @@ impl Key {
                 desk.unanswered(now, &receipt);
             }
             for lesson in &lessons {
-                desk.ledger.close_until(now, &mut receipt, *lesson);
+                desk.ledger.close_until(now, &receipt, *lesson);
             }
             desk.settle(receipt, how);
             self.attentive.store(desk.is_attentive(now), Ordering::Relaxed);
