@@ -128,8 +128,8 @@
 //! to change them. No task is spawned, but one where a store is set, which ends with the layer. Dropping a future in the queue gives its place up and starts its successor on
 //! time; dropping a body settles its call. No readiness of the inner service is held while a request waits.
 //!
-//! A future that waits may be polled once and not again, or be forgotten: nobody else waits any longer for it than if it
-//! had taken its turn. Each waiter has a timer of its own, for its turn or its deadline. What was granted to one that is
+//! A future that waits may be polled once and not again, or be forgotten: it stops nobody else.
+//! Each waiter has a timer of its own, for its turn or its deadline. What was granted to one that is
 //! not polled passes on to the next after a second; when it is polled again, it is back in its old place.
 //!
 //! A key whose calls were all refused with a 4xx other than 429 has learnt nothing, and is the first to be dropped when
