@@ -361,7 +361,8 @@ impl<W> Desk<W> {
     /// Parks those before `place` who were to look a while ago and did not. Whether there were any.
     fn park_starved(&mut self, now: Nanos, place: Place) -> bool {
         let (mut next, mut polled, mut has_parked) = (self.queue.head(), 0, false);
-        while let Some(before) = next.filter(|before| *before != place && polled < POLLED) {
+        let is_ahead = |before: &Place, polled| *before != place && polled < POLLED;
+        while let Some(before) = next.filter(|before| is_ahead(before, polled)) {
             next = self.queue.after(before);
             polled += 1;
             if self.queue.look_at(before).saturating_add(self.patience.fetch) <= now {

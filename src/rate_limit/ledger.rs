@@ -654,7 +654,8 @@ impl Ledger {
     fn raise_day(&mut self) {
         let (count, tries) = (self.day.count, self.rules.margin == 1.0);
         let learnt = &mut self.learnt[Dimension::RequestsPerDay as usize];
-        if let Some(learnt) = learnt.as_mut().filter(|learnt| tries && count > learnt.limit()) {
+        let is_passed = |limit| tries && count > limit;
+        if let Some(learnt) = learnt.as_mut().filter(|learnt| is_passed(learnt.limit())) {
             learnt.passed(count - learnt.limit());
             self.refresh();
         }
