@@ -1083,7 +1083,7 @@ mod tests {
         let mut refused = desk.grant(0, of(1)).expect("it fits");
         let dimension = Dimension::RequestsPerMinute;
         let lesson = Lesson { dimension, limit: Some(1), until: None, spent: false, zero: false };
-        desk.ledger.close_until(10 * SECOND, &mut refused, lesson);
+        desk.ledger.close_until(10 * SECOND, &refused, lesson);
         desk.settle(refused, Settlement::TooMany);
         // It goes before the limit may be tried, at 70 s, and within the time in which that says something.
         desk.advance(61 * SECOND);
