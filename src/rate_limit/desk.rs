@@ -1080,7 +1080,7 @@ mod tests {
         let mut ledger = Ledger::new(rules, Limits::new(), 0);
         ledger.set_day(0, Day { date: jiff::civil::date(2026, 11, 21), left: 3600 * SECOND });
         let mut desk: Desk<u32> = Desk::new(ledger, 1000, true, Patience { fetch: SECOND, tick: 0 });
-        let mut refused = desk.grant(0, of(1)).expect("it fits");
+        let refused = desk.grant(0, of(1)).expect("it fits");
         let dimension = Dimension::RequestsPerMinute;
         let lesson = Lesson { dimension, limit: Some(1), until: None, spent: false, zero: false };
         desk.ledger.close_until(10 * SECOND, &refused, lesson);
