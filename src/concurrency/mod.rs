@@ -65,7 +65,7 @@
 //! - A pace takes timeouts in a row of calls made one at a time: `p²` for a gap of 2 s, `p³` for one of 20 s, which is 8
 //!   in a million at 2 % and 1 in 8,000 at 5 %. The first quick answer ends it.
 //!
-//! Property tests in this module check both rates.
+//! Property tests check the rates of deeper cuts one at a time, and that overtaken timeouts alone cut nothing; the formula for many at once is calculated only.
 //!
 //! **What stays unseen.** When a server stops answering a key that has had ten answers, the first timeout is a cut: one
 //! patience after the trouble began plus the time to the first call. At 20 calls a second with an attempt timeout of
