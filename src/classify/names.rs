@@ -29,7 +29,8 @@ pub(super) fn status(text: &str) -> Named {
         let place = Place {
             label: is_label(before),
             leading: start == 0
-                || matches!(bytes[start - 1], b'[' | b'(' | b'"' | b'\'')
+                // The last one is Java's print of a map, which has no quotes.
+                || matches!(bytes[start - 1], b'[' | b'(' | b'"' | b'\'' | b'=')
                 || matches!(bytes[..start], [.., b':' | b'-' | b'.', b' ']),
             before,
             after: &bytes[end..],

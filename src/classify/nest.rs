@@ -186,7 +186,7 @@ fn clip(text: &str) -> &str {
 
 /// A print without the escapes that were put around it as a whole.
 pub(super) fn plain(text: &str) -> Cow<'_, str> {
-    let mut text = Cow::Borrowed(text);
+    let mut text = without_false_ends(text);
     for _ in 0..MAX_LAYERS {
         let escaped =
             [&b"\\\""[..], b"\\n"].iter().any(|mark| memchr::memmem::find(text.as_bytes(), mark).is_some());
@@ -196,6 +196,41 @@ pub(super) fn plain(text: &str) -> Cow<'_, str> {
         text = Cow::Owned(unescape(&text));
     }
     text
+}
+
+/// The text without the quotes that end a string in the middle of a quoted value inside it.
+///
+/// A quote inside a string has more backslashes in front of it than the string's own. Where the body was cut inside a value,
+/// the value's quote is still open when the string around it ends; unescaped, that end would read as the value's, and half an
+/// id as a whole one.
+fn without_false_ends(text: &str) -> Cow<'_, str> {
+    let bytes = text.as_bytes();
+    let (mut out, mut from) = (String::new(), 0);
+    // The backslashes in front of each quote that is open, fewest first.
+    let mut open: Vec<usize> = Vec::new();
+    for at in memchr::memchr_iter(b'"', bytes) {
+        let run = bytes[from..at].iter().rev().take_while(|b| **b == b'\\').count();
+        let cut = open.last().is_some_and(|last| *last > run) && open.contains(&run);
+        while open.last().is_some_and(|last| *last > run) {
+            open.pop();
+        }
+        if cut {
+            out.push_str(&text[from..at - run]);
+            // No id has a line feed in it.
+            out.push('\n');
+            from = at + 1;
+        }
+        if open.last() == Some(&run) {
+            open.pop();
+        } else {
+            open.push(run);
+        }
+    }
+    if from == 0 {
+        return Cow::Borrowed(text);
+    }
+    out.push_str(&text[from..]);
+    Cow::Owned(out)
 }
 
 /// What a client's print of an error says in words.

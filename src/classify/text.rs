@@ -48,6 +48,8 @@ pub(super) fn scan<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) {
         let (value, next) = value_after(text, colon + 1);
         at = next;
         match value {
+            // It runs past the end of the string that it was cut in.
+            Value::Whole(value) if name.starts_with("quota") && value.contains('\n') => {}
             Value::Whole(value) => {
                 scan.pair(facts, name, value);
                 // Somebody's words in quotes: `upstream said: "429 … [violations { … }]"`. Each kind of quote ends at the next
@@ -127,7 +129,7 @@ fn words(facts: &mut Facts<'_>, text: &str, http: u16) {
     }
     // Under an error's own status another number is prose, unless a name stands beside it.
     let number = named.number.filter(|n| http < 400 || *n == http || http >= 500 || named.code.is_some());
-    if let Some(number) = number.filter(|_| facts.code.is_none()) {
+    if let Some(number) = number.filter(|n| facts.code.is_none_or(|code| code == *n && named.leads)) {
         facts.has_error = true;
         facts.code = Some(number);
         if named.leads && facts.status.is_none() {
@@ -317,6 +319,11 @@ fn value_after(text: &str, at: usize) -> (Value<'_>, usize) {
                 if bytes[end] == b'\\' && bytes.get(end + 1) != Some(quote) {
                     end = (end + 2).min(text.len());
                     continue;
+                }
+                // An escaped quote is closed by an escaped one. A bare one ends the string around the text,
+                // which was cut inside the value.
+                if bytes[end] == *quote && start > at && bytes[start - 1] == b'\\' {
+                    return (Value::Cut(&text[start + 1..end]), end);
                 }
                 // A closing quote, or an escaped one, which closes where the whole text is escaped and
                 // otherwise cuts a message short; nothing of interest follows it there.

@@ -433,3 +433,22 @@ fn a_retired_model_is_named_with_its_successor() {
     assert!(judge(429, &[], quota).retired().is_some());
     assert_eq!(judge(429, &[], quota.replace("gemini-2.0-flash", "gemini-3.8-flash")).retired(), None);
 }
+
+#[test]
+fn half_an_id_in_a_string_that_ends_there_is_none() {
+    let cut = r#"429 You exceeded your current quota. [violations { quota_metric: "m/requests" quota_id: "RequestsPer"#;
+    let bare = line(&judge(429, &[], cut.to_owned()));
+    let in_a_string = serde_json::Value::from(cut).to_string();
+    let in_a_member = serde_json::json!({ "error": { "code": 429, "message": in_a_string } }).to_string();
+    let in_both = serde_json::json!({ "error": { "code": 429, "message": serde_json::Value::from(in_a_string).to_string() } });
+    for wrapped in [in_a_member, in_both.to_string()] {
+        assert_eq!(line(&judge(429, &[], wrapped)), bare);
+    }
+}
+
+#[test]
+fn a_number_that_leads_a_value_without_quotes_names_the_status() {
+    let print = "java.lang.RuntimeException: {error={code=429, message=Provider returned error, \
+                 metadata={raw=429 Resource exhausted. Please try again later.}}}";
+    assert!(line(&judge(429, &[], print.to_owned())).starts_with("rate_limited RESOURCE_EXHAUSTED"));
+}
