@@ -48,6 +48,9 @@ impl Receipt {
 pub(super) struct Trial(u8);
 
 impl Trial {
+    const PRESSED: u8 = 1 << 7;
+    const FOREIGN: u8 = 1 << 6;
+
     pub(super) const fn of(dimension: Dimension) -> Self {
         Self(1 << dimension as u8)
     }
@@ -56,9 +59,27 @@ impl Trial {
         Self(self.0 | Self::of(dimension).0)
     }
 
+    /// The same, of a request that would be refused otherwise.
+    pub(super) const fn of_pressed(self, is_pressed: bool) -> Self {
+        if is_pressed && self.0 != 0 { Self(self.0 | Self::PRESSED) } else { self }
+    }
+
+    pub(super) const fn is_pressed(self) -> bool {
+        self.0 & Self::PRESSED != 0
+    }
+
+    /// The same, of a call whose 429 others than ourselves have caused.
+    pub(super) const fn foreign(self) -> Self {
+        Self(self.0 | Self::FOREIGN)
+    }
+
+    pub(super) const fn is_foreign(self) -> bool {
+        self.0 & Self::FOREIGN != 0
+    }
+
     #[inline]
     pub(super) const fn is_any(self) -> bool {
-        self.0 != 0
+        self.0 & !(Self::PRESSED | Self::FOREIGN) != 0
     }
 
     pub(super) const fn is_of(self, dimension: Dimension) -> bool {

@@ -894,10 +894,10 @@ mod tests {
     #[test]
     fn before_a_closed_door_nobody_passes() {
         let mut desk = desk(Limits::new().input_tokens_per_minute(100));
-        let refused = desk.grant(0, of(1)).expect("it fits");
+        let mut refused = desk.grant(0, of(1)).expect("it fits");
         let lesson =
             Lesson { dimension: Dimension::Other, limit: None, until: Some(40), spent: false, zero: false };
-        desk.ledger.close_until(0, &refused, lesson);
+        desk.ledger.close_until(0, &mut refused, lesson);
         desk.settle(refused, Settlement::TooMany);
         queued(&mut desk, 10, 50, NEVER);
         queued(&mut desk, 10, 50, NEVER);
@@ -930,7 +930,7 @@ mod tests {
     #[test]
     fn a_day_that_turns_out_spent_refuses_those_who_cannot_wait_for_the_next() {
         let mut desk = desk(Limits::new().requests_per_minute(1));
-        let first = desk.grant(0, of(1)).expect("it fits");
+        let mut first = desk.grant(0, of(1)).expect("it fits");
         let [undated, early, late] = [NEVER, DAY - 1, DAY].map(|deadline| queued(&mut desk, 10, 1, deadline));
         let lesson = Lesson {
             dimension: Dimension::RequestsPerDay,
@@ -939,7 +939,7 @@ mod tests {
             spent: true,
             zero: false,
         };
-        desk.ledger.close_until(20, &first, lesson);
+        desk.ledger.close_until(20, &mut first, lesson);
         desk.settle(first, Settlement::TooMany);
         desk.advance(20);
         let refusal = Refusal {
@@ -1008,10 +1008,10 @@ mod tests {
         let mut ledger = Ledger::new(rules, Limits::new(), 0);
         ledger.set_day(0, Day { date: jiff::civil::date(2026, 11, 21), left: 3600 * SECOND });
         let mut desk: Desk<u32> = Desk::new(ledger, 1000, true, Patience { fetch: SECOND, tick: 0 });
-        let refused = desk.grant(0, of(1)).expect("it fits");
+        let mut refused = desk.grant(0, of(1)).expect("it fits");
         let dimension = Dimension::RequestsPerMinute;
         let lesson = Lesson { dimension, limit: Some(1), until: None, spent: false, zero: false };
-        desk.ledger.close_until(0, &refused, lesson);
+        desk.ledger.close_until(0, &mut refused, lesson);
         desk.settle(refused, Settlement::TooMany);
         let places = [(); 4].map(|()| queued(&mut desk, SECOND, 1, NEVER));
         let see =
@@ -1080,10 +1080,10 @@ mod tests {
         let mut ledger = Ledger::new(rules, Limits::new(), 0);
         ledger.set_day(0, Day { date: jiff::civil::date(2026, 11, 21), left: 3600 * SECOND });
         let mut desk: Desk<u32> = Desk::new(ledger, 1000, true, Patience { fetch: SECOND, tick: 0 });
-        let refused = desk.grant(0, of(1)).expect("it fits");
+        let mut refused = desk.grant(0, of(1)).expect("it fits");
         let dimension = Dimension::RequestsPerMinute;
         let lesson = Lesson { dimension, limit: Some(1), until: None, spent: false, zero: false };
-        desk.ledger.close_until(10 * SECOND, &refused, lesson);
+        desk.ledger.close_until(10 * SECOND, &mut refused, lesson);
         desk.settle(refused, Settlement::TooMany);
         // It goes before the limit may be tried, at 70 s, and within the time in which that says something.
         desk.advance(61 * SECOND);

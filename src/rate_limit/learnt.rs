@@ -2,11 +2,17 @@
 //!
 //! A named limit is kept, and tried now and then: where it binds, one call is let through over it. While the truth is
 //! unchanged that call's 429 names the limit again, and the next trial comes after twice the wait: first 60 s, then up to
-//! the time of 100 calls, but at least 30 s and at most 5 minutes. A request that would be refused because of the limit
-//! has nothing to lose: it is let through where the last trial is as long ago as 20 calls take, from 10 s to a minute.
+//! the time of 100 calls, but at least 30 s and at most 5 minutes.
+//!
+//! A request that would be refused because of the limit has nothing to lose, and the count behind the limit is only our
+//! own: a server that counts in fixed minutes or fills a bucket, or shares with strangers, has room at other times. So it
+//! is let through where the time has come for which the last 429 has asked; where that named none, when the last trial is
+//! as long ago as 20 calls take, from 10 s to a minute. What a plain retry would get, it gets.
 //!
 //! While trials succeed they go on at once, and each raises the limit by itself: one at a time first, then as many at once
-//! as have been gained, up to 64, and half of that from there on.
+//! as have been gained, up to 64, and half of that from there on. Trials that would have been refused by now have
+//! succeeded: a quota decides when a call arrives, and an answer may take long. Only the first of a row must be answered,
+//! if it could have waited.
 //!
 //! A fixed window or a token bucket of the server's may take up to a window's calls over the limit before it refuses, so
 //! a success alone proves little. Each of the first three such mistakes doubles the waits, and after a large one no more go
@@ -26,6 +32,9 @@ const PRESSED: (Nanos, Nanos) = (10 * SECOND, 60 * SECOND);
 const CALLS_PER_PRESSED: u64 = 20;
 /// How often the waits double where trials succeed although the limit holds.
 const MISTAKES: u32 = 3;
+/// The wait between pressed trials by which nothing is gained, doubled up to so many times: 15 s to a minute.
+const MISSED: Nanos = 15 * SECOND / 2;
+const MISSES: u32 = 3;
 /// A call over the limit that has no end by then is not waited for.
 const GIVEN_UP: Nanos = 300 * SECOND;
 /// Without trials: how long a limit stands before a tenth more is taken.
@@ -43,15 +52,23 @@ pub(super) struct Learnt {
     pressed_at: Nanos,
     /// How often trials have succeeded first and then the same limit was named again, up to [`MISTAKES`].
     mistakes: u32,
+    /// How often in a row nothing was gained by a pressed trial: the server counts as we do.
+    misses: u32,
     /// One of them was more than a sixteenth of the limit: the server counts in another way.
     is_elastic: bool,
     /// A trial was made since the limit was named.
     tried: bool,
+    /// Such a one was pressed.
+    was_pressed: bool,
     /// When what was gained was last lost: calls from before that went over the limit unknowingly.
     lost_at: Option<Nanos>,
     /// What trials under way have taken, and until when they are waited for.
     trying: u64,
     trying_until: Nanos,
+    /// They have passed if nothing is heard of them until then; otherwise nothing is known of them.
+    is_quick: bool,
+    /// Of those that passed so, what has not been answered yet.
+    credited: u64,
     /// When a tenth more is taken where there are no trials.
     pub(super) raise_at: Nanos,
 }
@@ -66,21 +83,27 @@ fn pressed(span: Nanos, calls: u64) -> Nanos {
 }
 
 impl Learnt {
-    /// A limit that is named for the first time, in a window that holds so many calls.
-    pub(super) fn new(now: Nanos, named: u64, span: Nanos, calls: u64) -> Self {
+    /// A limit that is named for the first time, in a window that holds so many calls. `until`: when there is room again,
+    /// where the 429 says.
+    pub(super) fn new(now: Nanos, named: u64, until: Option<Nanos>, span: Nanos, calls: u64) -> Self {
         let wait = FIRST.min(longest(span, calls));
+        let pressed_at = until.unwrap_or_else(|| now.saturating_add(pressed(span, calls).min(wait)));
         Self {
             named,
             over: 0,
             try_at: now.saturating_add(wait),
             wait,
-            pressed_at: now.saturating_add(pressed(span, calls).min(wait)),
+            pressed_at,
             mistakes: 0,
+            misses: 0,
             is_elastic: false,
             tried: false,
+            was_pressed: false,
             lost_at: None,
             trying: 0,
             trying_until: 0,
+            is_quick: false,
+            credited: 0,
             raise_at: now.saturating_add(TRUSTED),
         }
     }
@@ -95,17 +118,31 @@ impl Learnt {
         self.over
     }
 
-    /// A 429 names it, or speaks of it without a number.
-    pub(super) fn name(&mut self, now: Nanos, named: Option<u64>, span: Nanos, calls: u64) {
+    /// A 429 names it, or speaks of it without a number. `shared`: strangers use the quota, too, so that a trial that is
+    /// refused says nothing of how the server counts.
+    pub(super) fn name(
+        &mut self,
+        now: Nanos,
+        named: Option<u64>,
+        until: Option<Nanos>,
+        (span, calls): (Nanos, u64),
+        shared: bool,
+    ) {
         let most = longest(span, calls);
         if self.over > 0 {
             self.lost_at = Some(now);
         }
         if named.is_some_and(|named| named != self.named) {
-            let (lost_at, trying, trying_until) = (self.lost_at, self.trying, self.trying_until);
-            let new = Self::new(now, named.unwrap_or(self.named), span, calls);
-            *self = Self { lost_at, trying, trying_until, ..new };
+            let Self { lost_at, trying, trying_until, is_quick, credited, .. } = *self;
+            let new = Self::new(now, named.unwrap_or(self.named), until, span, calls);
+            *self = Self { lost_at, trying, trying_until, is_quick, credited, ..new };
             return;
+        }
+        // One slot is what the next in the queue would have had.
+        if self.over > self.named / 4 + 1 {
+            self.misses = 0;
+        } else if self.was_pressed && !shared {
+            self.misses = (self.misses + 1).min(MISSES);
         }
         // A window with a guard band is a little longer than the server's, so a few more calls fit into any.
         self.is_elastic |= self.over > self.named / 16;
@@ -115,10 +152,15 @@ impl Learnt {
         } else if self.tried {
             self.wait = self.wait.saturating_mul(2).min(most);
         }
-        (self.over, self.tried) = (0, false);
+        (self.over, self.tried, self.was_pressed) = (0, false, false);
         self.try_at = now.saturating_add(self.wait);
         let pressed = (pressed(span, calls) << self.mistakes).min(PRESSED.1);
-        self.pressed_at = now.saturating_add(pressed).min(self.try_at);
+        self.pressed_at = match until {
+            // Each miss doubles the wait.
+            Some(until) if self.misses > 0 => until.max(now.saturating_add(MISSED << self.misses)),
+            Some(until) => until,
+            None => now.saturating_add(pressed).min(self.try_at),
+        };
         self.raise_at = now.saturating_add(TRUSTED);
     }
 
@@ -139,13 +181,42 @@ impl Learnt {
     }
 
     /// Such a call goes.
-    pub(super) fn begin(&mut self, now: Nanos, amount: u64) {
+    ///
+    /// A first one must be answered before another follows, unless it is pressed and the last such has gained something. Of the others it is enough that they
+    /// were not refused `decided_after` they went.
+    pub(super) fn begin(&mut self, now: Nanos, amount: u64, decided_after: Nanos, pressed: bool) {
         if now >= self.trying_until {
+            self.credit(now);
             self.trying = 0;
         }
         self.tried = true;
+        self.was_pressed |= pressed;
         self.trying = self.trying.saturating_add(amount);
-        self.trying_until = now.saturating_add(GIVEN_UP);
+        self.is_quick = self.over > 0 || pressed && self.misses == 0;
+        self.trying_until = now.saturating_add(if self.is_quick { decided_after } else { GIVEN_UP });
+    }
+
+    /// When trials under way have passed, if nothing is heard of them.
+    pub(super) fn credit_at(&self) -> Option<Nanos> {
+        Some(self.trying_until).filter(|_| self.is_quick && self.trying > 0)
+    }
+
+    /// They have, where that instant has come.
+    pub(super) fn credit(&mut self, now: Nanos) {
+        if self.credit_at().is_some_and(|at| at <= now) {
+            self.over = self.over.saturating_add(self.trying);
+            self.credited = self.credited.saturating_add(self.trying);
+            self.trying = 0;
+        }
+    }
+
+    /// What ends was credited before.
+    fn take_credit(&mut self, amount: u64) -> bool {
+        let was_credited = self.trying < amount && self.credited >= amount;
+        if was_credited {
+            self.credited -= amount;
+        }
+        was_credited
     }
 
     /// Whether a call that was sent then, and was refused, went over the limit because of what had been gained.
@@ -155,17 +226,24 @@ impl Learnt {
 
     /// It was answered.
     pub(super) fn passed(&mut self, amount: u64) {
+        if self.take_credit(amount) {
+            return;
+        }
         self.over = self.over.saturating_add(amount);
         self.trying = self.trying.saturating_sub(amount);
     }
 
     /// It ended otherwise. One that was sent waits for the next trial; one that was not gives its turn back.
     pub(super) fn ended(&mut self, now: Nanos, amount: u64, sent: bool) {
-        self.trying = self.trying.saturating_sub(amount);
+        if !self.take_credit(amount) {
+            self.trying = self.trying.saturating_sub(amount);
+        }
         if sent {
-            let next = now.saturating_add(self.wait);
-            (self.try_at, self.pressed_at) =
-                (self.try_at.max(next), self.pressed_at.max(now.saturating_add(PRESSED.0)));
+            self.try_at = self.try_at.max(now.saturating_add(self.wait));
+            if self.pressed_at <= now {
+                // It was no 429, which would have said when.
+                self.pressed_at = now.saturating_add(PRESSED.0);
+            }
         }
     }
 
@@ -197,7 +275,7 @@ mod tests {
         while now < until {
             let mut sent = 0;
             while learnt.may_try(now, 1, true, false) {
-                learnt.begin(now, 1);
+                learnt.begin(now, 1, GIVEN_UP, false);
                 sent += 1;
             }
             let fits = sent.min(truth.saturating_sub(learnt.limit()));
@@ -205,7 +283,7 @@ mod tests {
             (0..fits).for_each(|_| learnt.passed(1));
             for _ in fits..sent {
                 refused += 1;
-                learnt.name(now, Some(truth), SPAN, truth);
+                learnt.name(now, Some(truth), None, (SPAN, truth), false);
                 learnt.ended(now, 1, true);
             }
             if learnt.limit() >= goal {
@@ -218,7 +296,8 @@ mod tests {
     #[test]
     fn a_limit_that_holds_costs_a_429_in_a_hundred_calls_or_five_minutes() {
         for (limit, most) in [(1, 15), (10, 15), (60, 38), (100, 62), (1_000, 122), (100_000, 122)] {
-            let (refused, _) = live(&mut Learnt::new(0, limit, SPAN, limit), limit, limit, SECOND / 10, HOUR);
+            let (refused, _) =
+                live(&mut Learnt::new(0, limit, None, SPAN, limit), limit, limit, SECOND / 10, HOUR);
             assert!(refused <= most && refused >= 11, "{limit}: {refused}");
             assert!(limit < 20 || refused * 90 <= limit * 60, "{limit}: {refused}");
         }
@@ -228,7 +307,7 @@ mod tests {
     fn a_limit_that_was_raised_five_times_is_found_within_minutes() {
         for limit in [1, 10, 60, 1_000, 10_000] {
             for (seconds, most) in [(2, 150), (10, 480)] {
-                let mut learnt = Learnt::new(0, limit, SPAN, limit);
+                let mut learnt = Learnt::new(0, limit, None, SPAN, limit);
                 let (_, reached) = live(&mut learnt, 5 * limit, 5 * limit, seconds * SECOND, HOUR);
                 let reached = reached.expect("it is reached") / SECOND;
                 assert!(reached <= 60 + most, "{limit} at {seconds} s: {reached} s");
@@ -238,26 +317,26 @@ mod tests {
 
     #[test]
     fn a_trial_of_which_nothing_is_heard_ends_the_trials_for_five_minutes_only() {
-        let mut learnt = Learnt::new(0, 10, SPAN, 10);
-        learnt.begin(FIRST, 1);
+        let mut learnt = Learnt::new(0, 10, None, SPAN, 10);
+        learnt.begin(FIRST, 1, SECOND, false);
         assert!(!learnt.may_try(FIRST + GIVEN_UP - 1, 1, true, false));
         assert!(learnt.may_try(FIRST + GIVEN_UP, 1, true, false));
     }
 
     #[test]
     fn one_that_was_not_sent_gives_its_turn_back() {
-        let mut learnt = Learnt::new(0, 10, SPAN, 10);
-        learnt.begin(FIRST, 1);
+        let mut learnt = Learnt::new(0, 10, None, SPAN, 10);
+        learnt.begin(FIRST, 1, SECOND, false);
         learnt.ended(FIRST, 1, false);
         assert!(learnt.may_try(FIRST, 1, true, false));
-        learnt.begin(FIRST, 1);
+        learnt.begin(FIRST, 1, SECOND, false);
         learnt.ended(FIRST, 1, true);
         assert!(!learnt.may_try(2 * FIRST - 1, 1, true, false) && learnt.may_try(2 * FIRST, 1, true, false));
     }
 
     #[test]
     fn another_limit_is_news() {
-        let mut learnt = Learnt::new(0, 10, SPAN, 10);
+        let mut learnt = Learnt::new(0, 10, None, SPAN, 10);
         let mut now = 0;
         for wait in [60, 120, 240, 300, 300] {
             now += wait * SECOND;
@@ -266,11 +345,11 @@ mod tests {
                 "{wait}"
             );
             assert!(!learnt.may_try(now, 1, false, false), "the window is not fresh");
-            learnt.begin(now, 1);
-            learnt.name(now, Some(10), SPAN, 10);
+            learnt.begin(now, 1, GIVEN_UP, false);
+            learnt.name(now, Some(10), None, (SPAN, 10), false);
             learnt.ended(now, 1, true);
         }
-        learnt.name(now, Some(8), SPAN, 8);
+        learnt.name(now, Some(8), None, (SPAN, 8), false);
         assert_eq!(learnt.limit(), 8);
         assert!(learnt.may_try(now + FIRST, 1, true, false));
     }
@@ -278,7 +357,7 @@ mod tests {
     #[test]
     fn requests_that_would_be_refused_ask_sooner() {
         for (calls, wait) in [(1, 60), (10, 60), (30, 40), (60, 20), (1_000, 10)] {
-            let learnt = Learnt::new(0, calls, 60 * SECOND, calls);
+            let learnt = Learnt::new(0, calls, None, 60 * SECOND, calls);
             let at = wait * SECOND;
             assert!(!learnt.may_try(at - 1, 1, true, true), "{calls}");
             assert!(learnt.may_try(at, 1, true, true), "{calls}");
@@ -310,20 +389,20 @@ mod tests {
         /// Whatever happens: never below what was named last, and back to it at each 429.
         #[test]
         fn it_is_never_below_the_named_limit(first in 1..2_000_u64, ops in proptest::collection::vec(op(), 1..200)) {
-            let (mut learnt, mut named, mut now) = (Learnt::new(0, first, SPAN, first), first, 0);
+            let (mut learnt, mut named, mut now) = (Learnt::new(0, first, None, SPAN, first), first, 0);
             let mut open: Vec<u64> = Vec::new();
             for op in ops {
                 match op {
                     Op::Pass(time) => now += time,
                     Op::Try(amount) if learnt.may_try(now, amount, true, false) => {
-                        learnt.begin(now, amount);
+                        learnt.begin(now, amount, SECOND, false);
                         open.push(amount);
                     }
                     Op::Try(_) => {}
                     Op::Passed => open.pop().into_iter().for_each(|amount| learnt.passed(amount)),
                     Op::Ended(sent) => open.pop().into_iter().for_each(|amount| learnt.ended(now, amount, sent)),
                     Op::Name(limit) => {
-                        learnt.name(now, limit, SPAN, 10);
+                        learnt.name(now, limit, None, (SPAN, 10), false);
                         named = limit.unwrap_or(named);
                         prop_assert_eq!(learnt.limit(), named);
                         prop_assert!(!learnt.may_try(now + LEAST - 1, 1, true, false));

@@ -14,13 +14,21 @@ use super::lesson::Lesson;
 use super::limits::{Dimension, Limits};
 use super::refusal::Refusal;
 use super::tally::Tally;
-use super::window::{Freed, Nanos, Window};
+use super::window::{EntryId, Freed, Nanos, Window};
 
 /// No limit.
 const NONE: u64 = u64::MAX;
 /// A learnt limit is tried within this part of a window after the last admission, when the server's count is as full as
 /// ours. So long is also what a 429 may take.
 const TELLING: u64 = 16;
+/// A call that was not refused within this many times what a refusal has taken was admitted by the server, at least and at
+/// most such a part of a window after it was sent: some 60 ms and 5 s.
+const DECIDED: u64 = 2;
+const DECIDED_AFTER: (u64, u64) = (1024, 12);
+/// So many windows after a 429 that our own count did not explain, strangers are thought to use the quota.
+const STRANGERS: u64 = 10;
+/// The same where no 429 was seen, but another member of a fleet tells of one: about a second.
+const DECIDED_ELSEWHERE: u64 = 64;
 
 /// The settings of a key that do not change.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +50,7 @@ pub(super) struct Ledger {
     configured: Limits,
     /// What 429s taught, by dimension.
     learnt: [Option<Learnt>; Dimension::COUNT],
-    /// The earliest `raise_at` of them, where a margin keeps them from being tried.
+    /// When the first of them may be raised: trials of it have passed, or it has stood for an hour under a margin.
     next_raise: Nanos,
     limits: InForce,
     day: Tally,
@@ -50,6 +58,10 @@ pub(super) struct Ledger {
     /// The latest `until` of them: nothing is closed from then on.
     closed_until: Nanos,
     ramp: Option<Ramp>,
+    /// Until when strangers are thought to use the quota as well: ten windows after a 429 that our own count did not explain.
+    strangers_until: Nanos,
+    /// How long after it went a call would have been refused, judging by the last 429s.
+    decided_after: Nanos,
     ratio: Ratio,
     /// A guess that was refused although it was alone in the window.
     oversize: Option<u32>,
@@ -110,12 +122,44 @@ pub(super) struct Closed {
     pub(super) zero: bool,
 }
 
-/// After a 429 that our own count does not explain: how many may be in flight at once. Somebody else uses the same
-/// quota, or its limit is not known, and what waited for the reopening must not be sent in one burst.
+/// After a 429 that our own count does not explain: how many may go at once. Somebody else uses the same quota, or its
+/// limit is not known, and what waited for the reopening must not be sent in one burst.
+///
+/// Calls go in batches, each twice as large as the one before, up to a twelfth of the limit where one is known: so many can
+/// be refused at once, and so many go in each [`DECIDED_AFTER`] without a ramp. A batch is over when the last of it would have been
+/// refused by now: a quota decides when a call arrives, and what an answer takes after that says nothing of it.
 #[derive(Clone, Copy, Debug)]
 struct Ramp {
+    /// The size of the batch.
     most: u64,
+    /// The most that it grows to.
+    largest: u64,
+    /// How many of it have gone and are undecided.
+    sent: u64,
+    /// When the last of them went.
+    sent_at: Nanos,
+    /// How long after it went a call would have been refused.
+    decided_after: Nanos,
+    /// The first entry of the window that its calls can have.
+    first: EntryId,
     over_at: Nanos,
+}
+
+impl Ramp {
+    /// Until when the next call waits; `None` where it may go.
+    fn holds_until(&self, now: Nanos) -> Option<Nanos> {
+        let decided_at = self.sent_at.saturating_add(self.decided_after);
+        (self.sent >= self.most && now < decided_at).then(|| decided_at.min(self.over_at))
+    }
+
+    /// A call goes.
+    fn send(&mut self, now: Nanos) {
+        if self.sent >= self.most {
+            (self.most, self.sent) = (self.most.saturating_mul(2).min(self.largest), 0);
+        }
+        self.sent += 1;
+        self.sent_at = now;
+    }
 }
 
 /// Everything that was ever decided. `admitted` is the sum of the others and of what is in flight.
@@ -141,6 +185,8 @@ impl Ledger {
             closed: [None; Dimension::COUNT],
             closed_until: 0,
             ramp: None,
+            strangers_until: 0,
+            decided_after: 0,
             ratio: Ratio::default(),
             oversize: None,
             in_flight: 0,
@@ -226,7 +272,7 @@ impl Ledger {
             }
             Settlement::Refused => (0, true, true),
             // What was over the limit was not counted, or the limit would be overstepped for a minute to come.
-            Settlement::TooMany => (0, !receipt.was_over, false),
+            Settlement::TooMany => (0, !receipt.was_over && !receipt.trial.is_foreign(), false),
         };
         if receipt.trial.is_any() {
             self.end_trial(&receipt, how);
@@ -234,6 +280,7 @@ impl Ledger {
         match how {
             Settlement::NotSent => {
                 self.counts.not_sent += 1;
+                self.decide(receipt.entry, false);
                 if receipt.is_probe() {
                     self.return_probe(receipt.probe);
                 }
@@ -264,14 +311,15 @@ impl Ledger {
     ///
     /// Returns whether the call went over a learnt limit, on purpose or because that had seemed to be higher: then the log
     /// alone holds others back, and no door is closed.
-    pub(super) fn close_until(&mut self, now: Nanos, receipt: &Receipt, lesson: Lesson) -> bool {
+    pub(super) fn close_until(&mut self, now: Nanos, receipt: &mut Receipt, lesson: Lesson) -> bool {
         let now = self.tick(now);
         let Lesson { dimension, limit, until, spent, zero } = lesson;
+        self.note_refusal(now, receipt);
         let sent = self.window.charged_at(receipt.entry);
         let misled = self.learnt[dimension as usize]
             .is_some_and(|learnt| sent.is_some_and(|sent| learnt.has_misled(sent)));
         if self.rules.learn && !zero {
-            self.learn(now, dimension, limit.filter(|limit| *limit > 0));
+            self.learn(now, dimension, limit.filter(|limit| *limit > 0), until);
         }
         if receipt.trial.is_of(dimension) && dimension != Dimension::RequestsPerDay {
             // It was over the limit on purpose, and says no more than that the limit holds.
@@ -279,7 +327,7 @@ impl Ledger {
         }
         if receipt.trial.is_any() && dimension == Dimension::Other && !spent {
             for tried in TRIED.into_iter().filter(|tried| receipt.trial.is_of(*tried)) {
-                self.learn(now, tried, None);
+                self.learn(now, tried, None, until);
             }
             return true;
         }
@@ -298,10 +346,17 @@ impl Ledger {
             return true;
         }
         if !explained {
+            self.strangers_until = now.saturating_add(STRANGERS * self.rules.span);
+            // Others have filled the quota, and a call on top of a full one is not counted by the server. Where it is, the
+            // next 429 says so; were it counted here where it is not, polling would use up our own share. A configured limit
+            // is one of calls, refused or not.
+            if self.configured.rpm.is_none() {
+                receipt.trial = receipt.trial.foreign();
+            }
             let most = if until.is_some() { 1 } else { (self.in_flight / 2).max(1) };
             let over_at = until.unwrap_or(now).saturating_add(self.rules.span);
             let most = self.ramp.map_or(most, |ramp| ramp.most.min(most));
-            self.ramp = Some(Ramp { most, over_at });
+            self.ramp = Some(self.ramp_of(now, most, over_at));
         }
         #[cfg(feature = "fleet")]
         self.tell_closed(now, lesson, !explained);
@@ -359,7 +414,8 @@ impl Ledger {
         let fits = open && self.window.requests() < self.limits.rpm;
         let dimension = Dimension::InputTokensPerMinute;
         let may_try = fits && self.may_try(now, dimension, u64::from(tokens), true, tries);
-        may_try.then(|| (tokens, Pass { probe: false, trial: Trial::of(dimension) }))
+        let trial = Trial::of(dimension).of_pressed(tries == Tries::Pressed);
+        may_try.then_some((tokens, Pass { probe: false, trial }))
     }
 
     /// Whether this is the moment to try a learnt limit: a success says something, and the caller of a call that is
@@ -449,9 +505,8 @@ impl Ledger {
             return wait(until, dimension, None);
         }
         // One that is over was taken away by the tick.
-        let holds = |ramp: &Ramp| self.in_flight >= ramp.most;
-        if let Some(ramp) = self.ramp.filter(holds) {
-            return wait(ramp.over_at, Dimension::Other, None);
+        if let Some(until) = self.ramp.and_then(|ramp| ramp.holds_until(now)) {
+            return wait(until, Dimension::Other, None);
         }
         if requests_over > 0 {
             trial = trial.and(Dimension::RequestsPerMinute);
@@ -459,7 +514,7 @@ impl Ledger {
         if tokens_over > 0 {
             trial = trial.and(Dimension::InputTokensPerMinute);
         }
-        Ok(Pass { probe, trial })
+        Ok(Pass { probe, trial: trial.of_pressed(tries == Tries::Pressed) })
     }
 
     /// What is spent, where the next request would be turned away for it; a probe that is due would not be.
@@ -553,6 +608,9 @@ impl Ledger {
         self.day.count += 1;
         self.in_flight += 1;
         self.counts.admitted += 1;
+        if let Some(ramp) = &mut self.ramp {
+            ramp.send(now);
+        }
         let probe = if pass.probe { self.number_probe(now) } else { 0 };
         if pass.trial.is_any() {
             self.begin_trial(now, pass.trial, charged);
@@ -578,7 +636,9 @@ impl Ledger {
 
     #[cold]
     fn begin_trial(&mut self, now: Nanos, trial: Trial, tokens: u32) {
-        self.each_tried(trial, tokens, |learnt, amount| learnt.begin(now, amount));
+        let (decided_after, pressed) = (self.decided_after, trial.is_pressed());
+        self.each_tried(trial, tokens, |learnt, amount| learnt.begin(now, amount, decided_after, pressed));
+        self.refresh_times();
     }
 
     /// A call over a learnt limit is over, and was not answered.
@@ -635,9 +695,7 @@ impl Ledger {
         if std::mem::take(&mut receipt.counted) {
             self.in_flight -= 1;
         }
-        if let Some(ramp) = &mut self.ramp {
-            ramp.most += 1;
-        }
+        self.decide(receipt.entry, true);
         if std::mem::take(&mut receipt.probe) != 0 {
             // It was let through a closed door, and was welcome.
             self.reopen();
@@ -647,6 +705,14 @@ impl Ledger {
         if trial.is_any() {
             self.each_tried(trial, receipt.charged, Learnt::passed);
             self.refresh();
+        }
+    }
+
+    /// A call of the ramp's is decided before its time: it was answered, or was not sent.
+    fn decide(&mut self, entry: EntryId, answered: bool) {
+        if let Some(ramp) = self.ramp.as_mut().filter(|ramp| entry >= ramp.first) {
+            ramp.sent = ramp.sent.saturating_sub(1);
+            ramp.most = (ramp.most + u64::from(answered)).min(ramp.largest);
         }
     }
 
@@ -683,23 +749,49 @@ impl Ledger {
         charged >= self.limits.tpm && self.window.tokens() <= charged
     }
 
+    /// How long this 429 has taken says when a call that was sent would have been refused.
+    fn note_refusal(&mut self, now: Nanos, receipt: &Receipt) {
+        let (least, most) = (self.rules.span / DECIDED_AFTER.0, self.rules.span / DECIDED_AFTER.1);
+        let took = self.window.charged_at(receipt.entry).map_or(most, |at| now.saturating_sub(at));
+        // Slowly down, so that a single quick one does not make the others late.
+        let before = self.decided_after - self.decided_after / 4;
+        self.decided_after = took.saturating_mul(DECIDED).clamp(least, most).max(before);
+    }
+
+    /// Batches from now on, the first of `most` calls.
+    fn ramp_of(&self, now: Nanos, most: u64, over_at: Nanos) -> Ramp {
+        let first = self.window.next_id();
+        let decided_after =
+            if self.decided_after == 0 { self.rules.span / DECIDED_ELSEWHERE } else { self.decided_after };
+        // As many as go in that time at the pace of the last window, and half of what was too many last time.
+        let pace = self.window.requests() * decided_after / self.rules.span + 1;
+        let halved = self.ramp.map_or(NONE, |ramp| (ramp.most / 2).max(pace));
+        let largest = (self.limits.rpm / DECIDED_AFTER.1).min(halved).max(most);
+        Ramp { most, largest, sent: 0, sent_at: now, decided_after, first, over_at }
+    }
+
     /// `limit` is `None` where a 429 speaks of the dimension without a number.
-    fn learn(&mut self, now: Nanos, dimension: Dimension, limit: Option<u64>) {
+    fn learn(&mut self, now: Nanos, dimension: Dimension, limit: Option<u64>, until: Option<Nanos>) {
         let (span, calls) = (self.rules.span, self.window.requests());
         match (&mut self.learnt[dimension as usize], limit) {
-            (Some(learnt), _) => learnt.name(now, limit, span, calls),
-            (learnt, Some(limit)) => *learnt = Some(Learnt::new(now, limit, span, calls)),
+            (Some(learnt), _) => learnt.name(now, limit, until, (span, calls), now < self.strangers_until),
+            (learnt, Some(limit)) => *learnt = Some(Learnt::new(now, limit, until, span, calls)),
             (None, None) => return,
         }
         self.refresh();
     }
 
     /// Under a margin a learnt limit is not tried, so a tenth more is taken each hour in which nothing contradicted.
+    /// Without one, trials that would have been refused by now have passed.
     #[cold]
     fn raise(&mut self) {
-        let now = self.seen;
-        for learnt in self.learnt.iter_mut().flatten().filter(|learnt| learnt.raise_at <= now) {
-            learnt.raise(now);
+        let (now, tries) = (self.seen, self.rules.margin == 1.0);
+        for learnt in self.learnt.iter_mut().flatten() {
+            if tries {
+                learnt.credit(now);
+            } else if learnt.raise_at <= now {
+                learnt.raise(now);
+            }
         }
         self.refresh();
     }
@@ -721,8 +813,13 @@ impl Ledger {
             tpm: share.tpm.unwrap_or(NONE),
             rpd: share.rpd.unwrap_or(NONE),
         };
-        let raises = self.learnt.iter().flatten().filter(|_| self.rules.margin < 1.0);
-        self.next_raise = raises.map(|learnt| learnt.raise_at).min().unwrap_or(NONE);
+        self.refresh_times();
+    }
+
+    fn refresh_times(&mut self) {
+        let tries = self.rules.margin == 1.0;
+        let at = |learnt: &Learnt| if tries { learnt.credit_at() } else { Some(learnt.raise_at) };
+        self.next_raise = self.learnt.iter().flatten().filter_map(at).min().unwrap_or(NONE);
     }
 
     // ===== the day =====

@@ -1,6 +1,6 @@
 //! What the ledger tells a fleet, and what it is told. Pure.
 
-use super::{DIMENSIONS, Ledger, Lesson, Limits, Nanos, Ramp};
+use super::{DIMENSIONS, Ledger, Lesson, Limits, Nanos};
 use crate::fleet::{Close, Quota, Supply};
 use crate::rate_limit::admission::Spent;
 use crate::rate_limit::queue::NEVER;
@@ -59,7 +59,7 @@ impl Ledger {
         let until = until.or(close.zero.then_some(NEVER));
         if close.ramp {
             let over_at = until.unwrap_or(now).saturating_add(self.rules.span);
-            self.ramp = Some(Ramp { most: self.ramp.map_or(1, |ramp| ramp.most.min(1)), over_at });
+            self.ramp = Some(self.ramp_of(now, 1, over_at));
         }
         if let Some(until) = until {
             self.shut(now, dimension, until, (close.spent, close.zero));

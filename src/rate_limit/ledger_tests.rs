@@ -28,8 +28,8 @@ fn closing(until: Option<Nanos>) -> Lesson {
 /// A door that a 429 has closed at 0, until then.
 fn closed(limits: Limits, until: Option<Nanos>) -> Ledger {
     let mut ledger = ledger(limits);
-    let refused = grant(&mut ledger, 0, exact(1));
-    ledger.close_until(0, &refused, closing(until));
+    let mut refused = grant(&mut ledger, 0, exact(1));
+    ledger.close_until(0, &mut refused, closing(until));
     ledger.settle(refused, Settlement::TooMany);
     ledger
 }
@@ -187,9 +187,9 @@ fn a_door_is_closed_until_its_instant() {
 #[test]
 fn a_limit_of_zero_is_not_learnt() {
     let mut ledger = ledger(Limits::new().requests_per_minute(5));
-    let receipt = grant(&mut ledger, 0, exact(1));
+    let mut receipt = grant(&mut ledger, 0, exact(1));
     let lesson = Lesson { dimension: Dimension::RequestsPerMinute, limit: Some(0), ..closing(None) };
-    ledger.close_until(0, &receipt, lesson);
+    ledger.close_until(0, &mut receipt, lesson);
     assert_eq!(ledger.limits(), Limits::new().requests_per_minute(5));
 }
 
@@ -205,20 +205,38 @@ fn a_spent_day_is_told_until_a_probe_is_due() {
 }
 
 #[test]
-fn after_a_429_that_nothing_explains_calls_go_one_by_one_first() {
-    let mut ledger = closed(Limits::new(), Some(30));
+fn after_a_429_that_nothing_explains_calls_go_in_batches_that_double() {
+    const SECOND: Nanos = 1_000_000_000;
+    let rules = Rules { span: 60 * SECOND, margin: 1.0, learn: true, probe_every: 300 * SECOND, guard: 0 };
+    let mut ledger = Ledger::new(rules, Limits::new(), 0);
+    ledger.set_day(0, Day { date: jiff::civil::date(2026, 11, 21), left: 3600 * SECOND });
+    let mut refused = grant(&mut ledger, 0, exact(1));
+    // It took a quarter of a second, so whoever was not refused in half a second was admitted.
+    ledger.close_until(SECOND / 4, &mut refused, closing(Some(30 * SECOND)));
+    ledger.settle(refused, Settlement::TooMany);
     assert!(ledger.is_attentive());
-    let mut first = grant(&mut ledger, 30, exact(1));
-    assert!(!first.is_probe(), "the door is open again");
-    let waits = Admission::Wait { until: 30 + SPAN, dimension: Dimension::Other, spent: None };
-    assert_eq!(ledger.admit(30, exact(1)), waits);
-    ledger.answered(31, &mut first);
-    let _second = grant(&mut ledger, 31, exact(1));
-    let _third = grant(&mut ledger, 31, exact(1));
-    assert_eq!(ledger.admit(31, exact(1)), waits, "a good answer lets one more go");
+    let opens = 30 * SECOND;
+    let waits = |until| Admission::Wait { until, dimension: Dimension::Other, spent: None };
+    let mut now = opens;
+    for size in [1, 2, 4, 8, 16, 32] {
+        for _ in 0..size {
+            let receipt = grant(&mut ledger, now, exact(1));
+            assert!(!receipt.is_probe(), "the door is open again");
+        }
+        let decided = now + SECOND / 2;
+        assert_eq!(ledger.admit(now, exact(1)), waits(decided), "{size}: nobody waits for longer than that");
+        assert_eq!(ledger.admit(decided - 1, exact(1)), waits(decided), "{size}");
+        now = decided;
+    }
+    // An answer decides its call before that, and lets one more go; the 64th of this batch is the first of the next.
+    let mut first = grant(&mut ledger, now, exact(1));
+    (1..64).for_each(|_| drop(grant(&mut ledger, now, exact(1))));
+    ledger.answered(now + 1, &mut first);
+    let _two = [(); 2].map(|()| grant(&mut ledger, now + 1, exact(1)));
+    assert_eq!(ledger.admit(now + 1, exact(1)), waits(now + 1 + SECOND / 2));
     ledger.settle(first, Settlement::Unknown);
-    assert_eq!(ledger.admit(31, exact(1)), waits, "it was answered before");
-    let _fourth = grant(&mut ledger, 30 + SPAN, exact(1));
+    assert_eq!(ledger.admit(now + 1, exact(1)), waits(now + 1 + SECOND / 2), "it was answered before");
+    let _later = grant(&mut ledger, opens + 60 * SECOND, exact(1));
     assert!(!ledger.is_attentive(), "it is over");
     assert!(!self::ledger(Limits::new()).is_attentive());
 }
@@ -230,4 +248,17 @@ fn the_calendar_is_looked_at_when_it_is_due() {
     let minute = 60 * 1_000_000_000;
     ledger.set_day(5, Day { date: jiff::civil::date(2026, 11, 21), left: 2 * minute });
     assert_eq!([4 + minute, 5 + minute].map(|now| ledger.is_day_due(now)), [false, true]);
+}
+
+#[test]
+fn a_call_that_strangers_had_refused_counts_against_a_configured_limit_only() {
+    for (limits, counted) in [(Limits::new(), 0), (Limits::new().requests_per_minute(5), 1)] {
+        let mut ledger = ledger(limits);
+        let mut refused = grant(&mut ledger, 0, exact(1));
+        let dimension = Dimension::RequestsPerMinute;
+        let lesson = Lesson { dimension, limit: Some(4), until: Some(10), spent: false, zero: false };
+        ledger.close_until(1, &mut refused, lesson);
+        ledger.settle(refused, Settlement::TooMany);
+        assert_eq!(ledger.window.requests(), counted, "{limits:?}");
+    }
 }

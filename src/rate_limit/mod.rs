@@ -27,7 +27,8 @@
 //! - **One 429 teaches all**: the dimension that it names is closed for that key until the server's own instant. Those
 //!   that wait do so without calling. A limit that it names is adopted where none was configured, and lowers one that
 //!   was too high. Where our own count does not explain the 429, somebody else uses the same quota: then calls go
-//!   out one by one first, and with each success one more at once. A 429 that names neither a quota nor a delay teaches
+//!   out in batches, first one call, then twice as many as before each time that a batch was not refused in twice the time
+//!   that a 429 takes. A 429 that names neither a quota nor a delay teaches
 //!   nothing: it is left to the retry layer's backoff and to the circuit breaker.
 //! - **Nobody waits in vain**: a request that cannot be admitted before its [`Deadline`](crate::Deadline) fails now
 //!   with [`RateLimited`], which says why and until when, and is marked as not sent. One that is larger than the limit

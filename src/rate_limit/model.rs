@@ -28,6 +28,19 @@ struct Charge {
     in_flight: bool,
 }
 
+/// The batch that is under way after a 429 that nobody could foresee.
+#[derive(Clone, Copy, Debug)]
+struct Ramp {
+    most: u64,
+    largest: u64,
+    sent: u64,
+    sent_at: Nanos,
+    decided_after: Nanos,
+    over: Nanos,
+    /// Charges from here on are its own; one of the instant before it began is not.
+    since: Nanos,
+}
+
 #[derive(Clone, Debug)]
 struct Model {
     now: Nanos,
@@ -40,7 +53,9 @@ struct Model {
     queue: Vec<(usize, u64)>,
     /// Until when, from when a probe may go, and who went last; by minute's requests, minute's tokens, other.
     closed: [(Nanos, Nanos, usize); 3],
-    ramp: Option<(u64, Nanos)>,
+    ramp: Option<Ramp>,
+    /// How long after it went a call is known to be admitted.
+    decided_after: Nanos,
     granted: Vec<(Nanos, usize)>,
     /// Charges that have left the window, and whose calls are over.
     left: Vec<Charge>,
@@ -63,8 +78,10 @@ impl Model {
     }
 
     fn fits(&self, tokens: u64) -> bool {
-        let in_flight = self.charges.iter().filter(|c| c.in_flight).count() as u64;
-        let ramp = self.ramp.is_none_or(|(most, over)| self.now >= over || in_flight < most);
+        let now = self.now;
+        let ramp = self.ramp.is_none_or(|ramp| {
+            now >= ramp.over || ramp.sent < ramp.most || now >= ramp.sent_at + ramp.decided_after
+        });
         self.doors_open(self.now) && self.fits_limits(self.now, tokens) && ramp
     }
 
@@ -75,6 +92,12 @@ impl Model {
                 *asked = id;
             }
         }
+        if let Some(ramp) = self.ramp.as_mut().filter(|ramp| self.now < ramp.over) {
+            if ramp.sent >= ramp.most {
+                (ramp.most, ramp.sent) = ((2 * ramp.most).min(ramp.largest), 0);
+            }
+            (ramp.sent, ramp.sent_at) = (ramp.sent + 1, self.now);
+        }
         self.charges.push(Charge { id, at: self.now, tokens, requests: 1, in_flight: true });
         self.granted.push((self.now, id));
     }
@@ -84,7 +107,7 @@ impl Model {
         let mut all: Vec<Nanos> =
             self.charges.iter().map(|c| c.at + SPAN).filter(|at| *at > self.now).collect();
         all.extend(self.closed.iter().flat_map(|(until, probe, _)| [*until, *probe]));
-        all.extend(self.ramp.map(|ramp| ramp.1));
+        all.extend(self.ramp.iter().flat_map(|ramp| [ramp.over, ramp.sent_at + ramp.decided_after]));
         all.retain(|at| *at > self.now);
         all.sort_unstable();
         all.dedup();
@@ -234,6 +257,7 @@ impl Pair {
             queue: Vec::new(),
             closed: [(0, 0, usize::MAX); 3],
             ramp: None,
+            decided_after: 0,
             granted: Vec::new(),
             left: Vec::new(),
         };
@@ -310,7 +334,8 @@ impl Pair {
             Op::Settle { which, how, tokens } if !self.open.is_empty() => {
                 let (id, receipt) = self.open.swap_remove(which.index(self.open.len()));
                 let charge = self.model.charges.iter_mut().find(|c| c.id == id).expect("it was admitted");
-                let gone = charge.at + SPAN <= self.now;
+                let at = charge.at;
+                let gone = at + SPAN <= self.now;
                 charge.in_flight = false;
                 let how = match how {
                     0 => Settlement::NotSent,
@@ -320,6 +345,9 @@ impl Pair {
                     _ => Settlement::Used { input_tokens: *tokens },
                 };
                 if how == Settlement::NotSent {
+                    if let Some(ramp) = self.model.ramp.as_mut().filter(|ramp| at >= ramp.since) {
+                        ramp.sent = ramp.sent.saturating_sub(1);
+                    }
                     for (_, probe, _) in self.model.closed.iter_mut().filter(|door| door.2 == id) {
                         *probe = (*probe).min(self.now);
                     }
@@ -365,7 +393,7 @@ impl Pair {
     fn refuse(
         &mut self,
         id: usize,
-        receipt: Receipt,
+        mut receipt: Receipt,
         dimension: u8,
         until: Option<Nanos>,
         limit: Option<u64>,
@@ -385,6 +413,9 @@ impl Pair {
         model.refresh();
         let (requests, tokens) = model.used(self.now);
         let charge = model.charges.iter().find(|c| c.id == id).expect("it was admitted");
+        let took = if charge.at + SPAN > self.now { self.now - charge.at } else { SPAN / 12 };
+        let before = model.decided_after - model.decided_after / 4;
+        model.decided_after = (2 * took).clamp(SPAN / 1024, SPAN / 12).max(before);
         let oversize = door == 1 && charge.tokens >= model.tpm && tokens <= charge.tokens;
         if !oversize {
             let known = self.desk.ledger.ratio().at_most(tokens);
@@ -392,8 +423,21 @@ impl Pair {
             let in_flight = model.charges.iter().filter(|c| c.in_flight).count() as u64;
             if !explained {
                 let most = if until.is_some() { 1 } else { (in_flight / 2).max(1) };
-                let alive = model.ramp.filter(|ramp| ramp.1 > self.now);
-                model.ramp = Some((alive.map_or(most, |r| r.0.min(most)), until.unwrap_or(self.now) + SPAN));
+                let alive = model.ramp.filter(|ramp| ramp.over > self.now);
+                // What is charged in the instant of another charge is one with it.
+                let joins = model.charges.iter().any(|charge| charge.at == self.now);
+                let pace = requests * model.decided_after / SPAN + 1;
+                let halved = alive.map_or(u64::MAX, |ramp| (ramp.most / 2).max(pace));
+                let most = alive.map_or(most, |ramp| ramp.most.min(most));
+                model.ramp = Some(Ramp {
+                    most,
+                    largest: (model.rpm / 12).min(halved).max(most),
+                    sent: 0,
+                    sent_at: self.now,
+                    decided_after: model.decided_after,
+                    over: until.unwrap_or(self.now) + SPAN,
+                    since: self.now + u64::from(joins),
+                });
             }
             if let Some(until) = until {
                 let until = until.max(if model.closed[door].0 > self.now { model.closed[door].0 } else { 0 });
@@ -406,7 +450,7 @@ impl Pair {
             charge.tokens = 0;
         }
         let lesson = Lesson { dimension, limit, until, spent: false, zero: false };
-        self.desk.ledger.close_until(self.now, &receipt, lesson);
+        self.desk.ledger.close_until(self.now, &mut receipt, lesson);
         self.desk.settle(receipt, Settlement::TooMany);
         self.desk.advance(self.now);
     }

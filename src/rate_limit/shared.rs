@@ -401,14 +401,19 @@ impl Key {
         let waited = Duration::from_millis(u64::from(receipt.waited));
         let left = self.common.max_wait.map(|most| most.saturating_sub(waited));
         let late = verdict.kind() == Some(Kind::DeadlineExceeded);
+        let is_pressed = receipt.trial.is_pressed();
         let first = self.at_desk(now, |desk| {
             if late {
                 desk.unanswered(now, &receipt);
             }
             // Over one limit, and at no other.
-            let over = lessons.iter().filter(|lesson| desk.ledger.close_until(now, &receipt, **lesson));
-            receipt.was_over = over.count() == lessons.len() && !lessons.is_empty();
-            let first = receipt.was_over;
+            let mut over = !lessons.is_empty();
+            for lesson in &lessons {
+                over &= desk.ledger.close_until(now, &mut receipt, *lesson);
+            }
+            receipt.was_over = over;
+            // One that would have been refused comes again like any other.
+            let first = receipt.was_over && !is_pressed;
             desk.settle(receipt, how);
             self.attentive.store(desk.is_attentive(now), Ordering::Relaxed);
             if desk.is_queued() {

@@ -117,6 +117,11 @@ impl Window {
         Some(freed)
     }
 
+    /// The number of the next entry.
+    pub(super) fn next_id(&self) -> EntryId {
+        self.first + self.entries.len() as u64
+    }
+
     /// When the last one was charged that is still in the window; 0 where it is empty.
     pub(super) fn newest_at(&self) -> Nanos {
         self.entries.back().map_or(0, |entry| entry.at)
