@@ -70,11 +70,19 @@ impl Service<Request<Body>> for Clocked {
 /// With room under a limit, which takes the lock and the clock.
 pub(super) fn limited() -> AdaptiveConcurrencyLayer {
     let layer = AdaptiveConcurrencyLayer::builder().floor(64.0).build().unwrap();
-    let late = tower::service_fn(|_: Request<Body>| {
-        ready(Ok::<_, BoxError>(Response::builder().status(504).body(Body::default()).unwrap()))
-    });
-    let mut late = layer.layer(late);
-    one(&mut late, request());
-    assert!(layer.handle().all()[0].1.limit().is_some());
-    layer
+    // A timeout counts in full once the key has had ten answers, and where it took longer than they did.
+    let answers = (0..12).map(|_| 200).chain((0..20).map(|_| 504));
+    for status in answers {
+        let mut service = layer.layer(tower::service_fn(move |_: Request<Body>| {
+            if status == 504 {
+                std::thread::sleep(std::time::Duration::from_millis(2));
+            }
+            ready(Ok::<_, BoxError>(Response::builder().status(status).body(Body::default()).unwrap()))
+        }));
+        one(&mut service, request());
+        if layer.handle().all().first().is_some_and(|(_, state)| state.limit().is_some()) {
+            return layer;
+        }
+    }
+    panic!("timeouts start the limit");
 }

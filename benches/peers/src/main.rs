@@ -157,14 +157,23 @@ fn rows() -> Vec<Row> {
 /// With a limit that was learnt from a call that came too late, and room under it.
 fn limited() -> AdaptiveConcurrencyLayer {
     let layer = AdaptiveConcurrencyLayer::builder().floor(128.0).build().expect("a valid floor");
-    let mut late = layer.layer(tower::service_fn(|_: http::Request<Body>| {
-        let mut response = http::Response::new(Body::default());
-        *response.status_mut() = http::StatusCode::GATEWAY_TIMEOUT;
-        std::future::ready(Ok::<_, tower_gemini::BoxError>(response))
-    }));
-    floors::one(&mut late, measured::request());
-    assert!(layer.handle().all()[0].1.limit().is_some(), "a late call starts the limit");
-    layer
+    // A timeout counts in full once the key has had ten answers, and where it took longer than they did.
+    let answers = (0..12).map(|_| http::StatusCode::OK).chain((0..20).map(|_| http::StatusCode::GATEWAY_TIMEOUT));
+    for status in answers {
+        let mut service = layer.layer(tower::service_fn(move |_: http::Request<Body>| {
+            if status != http::StatusCode::OK {
+                std::thread::sleep(std::time::Duration::from_millis(2));
+            }
+            let mut response = http::Response::new(Body::default());
+            *response.status_mut() = status;
+            std::future::ready(Ok::<_, tower_gemini::BoxError>(response))
+        }));
+        floors::one(&mut service, measured::request());
+        if layer.handle().all().first().is_some_and(|(_, state)| state.limit().is_some()) {
+            return layer;
+        }
+    }
+    panic!("timeouts start the limit");
 }
 
 fn print(rows: &[Row]) {
