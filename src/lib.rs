@@ -49,6 +49,7 @@
 //! | [`circuit_breaker`] | the layer that stops asking a server that is down |
 //! | [`timeout`] | the layers that end what takes too long: attempts, pauses of a stream, whole requests |
 //! | [`fallback`] | the layer that asks another model |
+//! | [`preflight`] | the layer that looks at a request before it is sent |
 //! | [`respond`] | the layer that turns errors into Google's own form, for gateways |
 //! | [`stack`] | all of them in the recommended order, in one line |
 //! | [`guide`] | choosing the order, recipes |
@@ -116,6 +117,7 @@ mod keyed;
 mod latency;
 pub mod observe;
 mod order;
+pub mod preflight;
 mod quota_wait;
 pub mod rate_limit;
 #[cfg(feature = "reqwest")]

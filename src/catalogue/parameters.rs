@@ -47,10 +47,8 @@ impl Range {
     /// From a list of two numbers, of which the second may be `null`.
     fn read(value: &Value) -> Option<Self> {
         let [from, to] = value.as_array()?.as_slice() else { return None };
-        let range = Self {
-            from: from.as_f64()?,
-            to: if to.is_null() { f64::INFINITY } else { to.as_f64()? },
-        };
+        let range =
+            Self { from: from.as_f64()?, to: if to.is_null() { f64::INFINITY } else { to.as_f64()? } };
         (range.from <= range.to).then_some(range)
     }
 }

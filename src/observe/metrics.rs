@@ -200,6 +200,12 @@ impl Observer for Metrics {
             Event::ConcurrencyLifted { key } => {
                 gauge!("tower_gemini_concurrency_limit", vec![self.key(key)]).set(f64::INFINITY);
             }
+            Event::Preflight { finding, refused, .. } => {
+                let refused = if refused { "true" } else { "false" };
+                let rule = finding.rule().as_str();
+                counter!("tower_gemini_preflight_findings_total", "rule" => rule, "refused" => refused)
+                    .increment(1);
+            }
             Event::FellBack { from, verdict, .. } => {
                 let known = if is_invented(verdict.http_status()) { Known::Named } else { Known::Real };
                 let kind = Label::from_static_parts("kind", kind_of(verdict));
