@@ -198,7 +198,7 @@ async fn a_beginning_that_does_not_come_is_waited_for_no_longer_than_told_and_no
         });
         let mut request = request(Stuck(Some(Bytes::from_static(b"{"))));
         if let Some(secs) = deadline {
-            request.extensions_mut().insert(Deadline::after(Duration::from_secs(secs)));
+            request.extensions_mut().insert(Deadline::within(Duration::from_secs(secs)));
         }
         builder().build().unwrap().layer(server).oneshot(request).await.unwrap();
         assert_eq!(begin.elapsed().as_secs(), secs);
