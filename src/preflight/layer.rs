@@ -31,7 +31,7 @@ pub struct PreflightLayer {
 impl PreflightLayer {
     /// The defaults: each rule in its [`default_mode`](Rule::default_mode), no count of tokens, nobody told.
     pub fn new() -> Self {
-        Self { settings: Arc::new(Settings::default()) }
+        Self { settings: Arc::new(Settings::default().finished()) }
     }
 
     /// Settings, beginning with the defaults.
@@ -114,7 +114,7 @@ impl PreflightBuilder {
         self
     }
 
-    /// Who is told of findings. Default: nobody.
+    /// Who is told of findings. Default: nobody, and rules that are only told are not looked at.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.settings.observer = Observed::by(observer);
         self
@@ -139,7 +139,7 @@ impl PreflightBuilder {
         if let Some(count) = &settings.count {
             count.check()?;
         }
-        Ok(PreflightLayer { settings: Arc::new(settings) })
+        Ok(PreflightLayer { settings: Arc::new(settings.finished()) })
     }
 }
 
@@ -183,6 +183,16 @@ impl fmt::Debug for Settings {
 }
 
 impl Settings {
+    /// What nobody would be told is not looked at.
+    fn finished(mut self) -> Self {
+        for rule in Rule::ALL {
+            if self.modes.of(*rule) == Mode::Warn && !self.observer.is_some() {
+                self.modes.set(*rule, Mode::Off);
+            }
+        }
+        self
+    }
+
     pub(super) fn looks_for_keys(&self) -> bool {
         self.modes.is_on(Rule::KeyInBody)
     }

@@ -10,16 +10,17 @@ pub(super) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> O
     near.filter(|(_, distance)| *distance <= name.len() / 3)
 }
 
-/// The distance of Damerau and Levenshtein, restricted to adjacent swaps.
+/// The distance of Damerau and Levenshtein, restricted to adjacent swaps. Allocates nothing: a model that is newer than the
+/// catalogue is compared with all of them at each request.
 fn distance(a: &str, b: &str) -> usize {
-    let cut = |text: &str| text.bytes().take(MAX).collect::<Vec<_>>();
-    let (a, b) = (cut(a), cut(b));
-    let mut before_last = vec![0; b.len() + 1];
-    let mut last: Vec<usize> = (0..=b.len()).collect();
+    let cut = |text: &'_ str| text.len().min(MAX);
+    let (a, b) = (&a.as_bytes()[..cut(a)], &b.as_bytes()[..cut(b)]);
+    let mut before_last = [0; MAX + 1];
+    let mut last: [u8; MAX + 1] = std::array::from_fn(|n| n as u8);
     for i in 1..=a.len() {
-        let mut row = vec![i; b.len() + 1];
+        let mut row = [i as u8; MAX + 1];
         for j in 1..=b.len() {
-            let change = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let change = last[j - 1] + u8::from(a[i - 1] != b[j - 1]);
             row[j] = change.min(last[j] + 1).min(row[j - 1] + 1);
             if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
                 row[j] = row[j].min(before_last[j - 2] + 1);
@@ -27,7 +28,7 @@ fn distance(a: &str, b: &str) -> usize {
         }
         before_last = std::mem::replace(&mut last, row);
     }
-    last[b.len()]
+    usize::from(last[b.len()])
 }
 
 #[cfg(test)]
