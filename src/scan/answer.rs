@@ -231,7 +231,8 @@ impl Answer {
                 self.other_known = true;
                 return Member::Output;
             }
-            b"event_type" => {
+            // Every interaction says when it was updated, also one that failed and has nothing else to say.
+            b"event_type" | b"updated" => {
                 self.interaction = true;
                 self.other_known = true;
                 return Member::Other;
