@@ -2,8 +2,9 @@
 //!
 //! Google retires models a few times a year. A retired model answers with a 404, with a 400 or a 429 in between, or its
 //! requests are served by another one. The catalogue says which models these are, so that a verdict can name the
-//! successor ([`Verdict::retired`](crate::Verdict::retired)). It decides nothing: no request is held back or
-//! rewritten because of it, since a file that is compiled in grows old.
+//! successor ([`Verdict::retired`](crate::Verdict::retired)), and what each of them accepts in its parameters
+//! ([`Model::parameters`]). By itself it decides nothing: no request is held back or rewritten because of it, since a file that
+//! is compiled in grows old. The [preflight](crate::preflight), where it is asked for, goes by it.
 //!
 //! # Replacing it
 //!

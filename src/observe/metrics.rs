@@ -43,6 +43,7 @@ use crate::verdict::{Outcome, Sent, Verdict};
 /// | `store_lost_total` | counter | | times that the store of a fleet did not answer |
 /// | `store_up` | gauge | | 0 while it does not, 1 once it does again |
 /// | `settled_tokens_total` | counter | `model`, `pool`, `what` | input tokens `charged` and `used`, where both are known |
+/// | `preflight_findings_total` | counter | `rule`, `refused` | rules that requests break, and whether they were refused for it |
 /// | `fell_back_total` | counter | `model`, `kind` | steps to another model, by the one that was left and why |
 /// | `fallback_refused_total` | counter | `why` | failures that another model might have mended, where none was asked |
 /// | `circuit_changes_total` | counter | `model`, `to`, `cause` | changes of circuits |

@@ -276,8 +276,9 @@ impl Law<'_> {
 fn thinking(facts: &Facts, known: &Parameters) -> Option<Finding> {
     const BUDGET: &str = "generation_config.thinking_config.thinking_budget";
     const LEVEL: &str = "generation_config.thinking_config.thinking_level";
-    let level = facts.level.as_ref().map(|level| level.as_str().to_ascii_lowercase());
-    let level = level.filter(|level| !level.is_empty() && level != "thinking_level_unspecified");
+    let level = facts.level.as_ref().map(|level| level.as_str());
+    let nothing = |level: &str| level.is_empty() || level.eq_ignore_ascii_case("thinking_level_unspecified");
+    let level = level.filter(|level| !nothing(level));
     if facts.budget.is_some() && level.is_some() {
         let message = "A budget and a level for thinking exclude each other; leave the budget out for models of Gemini 3.";
         return Some(Finding::new(Rule::Thinking, LEVEL, message));
@@ -292,7 +293,7 @@ fn thinking(facts: &Facts, known: &Parameters) -> Option<Finding> {
         }
     }
     let (level, levels) = (level?, known.thinking_levels()?);
-    if levels.contains(&level) {
+    if levels.iter().any(|known| known.eq_ignore_ascii_case(level)) {
         return None;
     }
     let message = match levels {

@@ -106,7 +106,7 @@ async fn an_answer_is_waited_for_no_longer_than_told_and_not_beyond_the_deadline
         }
         let begin = tokio::time::Instant::now();
         builder().count_tokens(count).build().unwrap().layer(server).oneshot(request).await.unwrap();
-        assert_eq!(begin.elapsed().as_millis(), millis);
+        assert_eq!((tokio::time::Instant::now() - begin).as_millis(), millis);
     }
 }
 

@@ -43,6 +43,40 @@ async fn what_is_refused_is_neither_sent_nor_charged_and_what_is_good_is_retried
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_line_of_the_log_names_rule_and_field_and_no_key() {
+    use crate::world::KEY;
+    use std::sync::{Mutex, PoisonError};
+    use tower_gemini::observe::JsonLines;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let lines = Lines::default();
+    let layer = PreflightLayer::builder().observer(Arc::new(JsonLines::new(lines.clone()))).build().unwrap();
+    let gemini = layer.layer(Simulator::builder().build().unwrap());
+    gemini.oneshot(post(&format!("{URI}?key={KEY}"), body(3.0))).await.unwrap_err();
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    assert_eq!(
+        (&lines[1]["event"], &lines[1]["rule"], &lines[1]["refused"]),
+        (&json!("preflight"), &json!("temperature"), &json!(true))
+    );
+    assert_eq!(lines[1]["field"], "generation_config.temperature");
+    assert_eq!((&lines[0]["rule"], &lines[0]["refused"]), (&json!("key_in_url"), &json!(false)));
+    assert!(!text.contains(KEY));
+}
+
+#[tokio::test(start_paused = true)]
 async fn bodies_that_cannot_be_cloned_are_repeated_inside_and_fall_back() {
     let sim = Simulator::builder()
         .rule(When::new(Fault::overloaded()).on_call(1))

@@ -41,12 +41,15 @@ pub(crate) fn catalogue() -> Catalogue {
     .unwrap()
 }
 
-/// What the observer was told: rule, field, whether it was refused.
+/// Rule, field, whether it was refused.
+type Line = (Rule, &'static str, bool);
+
+/// What the observer was told.
 #[derive(Clone, Default)]
-pub(crate) struct Told(Arc<Mutex<Vec<(Rule, &'static str, bool)>>>);
+pub(crate) struct Told(Arc<Mutex<Vec<Line>>>);
 
 impl Told {
-    pub(crate) fn all(&self) -> Vec<(Rule, &'static str, bool)> {
+    pub(crate) fn all(&self) -> Vec<Line> {
         self.0.lock().unwrap().clone()
     }
 }
@@ -61,12 +64,15 @@ impl Observer for Told {
     }
 }
 
+/// Path and query, body, the count of its tokens.
+type Sent = (String, Bytes, Option<u64>);
+
 /// What the server has got.
 #[derive(Clone, Default)]
-pub(crate) struct Got(Arc<Mutex<Vec<(String, Bytes, Option<u64>)>>>);
+pub(crate) struct Got(Arc<Mutex<Vec<Sent>>>);
 
 impl Got {
-    pub(crate) fn all(&self) -> Vec<(String, Bytes, Option<u64>)> {
+    pub(crate) fn all(&self) -> Vec<Sent> {
         self.0.lock().unwrap().clone()
     }
 
@@ -125,7 +131,7 @@ pub(crate) fn post(uri: &str, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
 /// What a request is refused for, and what its observer is told.
 pub(crate) struct Outcome {
     pub(crate) refused: Option<PreflightRefused>,
-    pub(crate) told: Vec<(Rule, &'static str, bool)>,
+    pub(crate) told: Vec<Line>,
 }
 
 /// One request through the layer, whose body comes as it is when it is let through.
