@@ -119,7 +119,7 @@
 //! use tower_gemini::observe::JsonLines;
 //! use tower_gemini::preflight::{Mode, PreflightLayer};
 //!
-//! let layer = PreflightLayer::builder().every_mode(Mode::Warn).observer(Arc::new(JsonLines::new(std::io::stderr()))).build()?;
+//! let layer = PreflightLayer::builder().every_mode(Mode::Warn).observer(Arc::new(JsonLines::new(std::io::stderr()).with_events())).build()?;
 //! # let _ = layer; Ok::<(), tower_gemini::ConfigError>(())
 //! ```
 

@@ -60,7 +60,10 @@ async fn a_line_of_the_log_names_rule_and_field_and_no_key() {
         }
     }
     let lines = Lines::default();
-    let layer = PreflightLayer::builder().observer(Arc::new(JsonLines::new(lines.clone()))).build().unwrap();
+    let layer = PreflightLayer::builder()
+        .observer(Arc::new(JsonLines::new(lines.clone()).with_events()))
+        .build()
+        .unwrap();
     let gemini = layer.layer(Simulator::builder().build().unwrap());
     gemini.oneshot(post(&format!("{URI}?key={KEY}"), body(3.0))).await.unwrap_err();
     let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
