@@ -102,6 +102,39 @@ async fn bodies_that_cannot_be_cloned_are_repeated_inside_and_fall_back() {
     assert!(sim.calls().len() >= 4);
 }
 
+#[cfg(feature = "reqwest")]
+#[tokio::test]
+async fn reqwests_bodies_are_repeated_whole_also_where_only_their_beginning_is_held() {
+    use std::time::Duration;
+    use tower_gemini::reqwest::{ReqwestClient, ReqwestService};
+    let sim = Simulator::builder()
+        .head_latency(Duration::ZERO)
+        .rule(When::new(Fault::internal()).on_call(1))
+        .rule(When::new(Fault::internal()).on_call(3))
+        .build()
+        .unwrap();
+    let server = sim.serve().await.unwrap();
+    let http = ::reqwest::Client::builder().no_proxy().build().unwrap();
+    let stack = GeminiStack::new().preflight(PreflightLayer::new());
+    let gemini = ReqwestClient::new(stack.layer(ReqwestService::new(http.clone())));
+    let text = json!({"contents": [{"parts": [{"text": "x".repeat(300_000)}]}]}).to_string();
+    let url = format!("{}{URI}", server.base_url());
+    let pieces: Vec<_> =
+        text.as_bytes().chunks(7_000).map(|piece| Ok::<_, std::io::Error>(piece.to_vec())).collect();
+    for body in [
+        ::reqwest::Body::from(text.clone()),
+        ::reqwest::Body::wrap_stream(futures_util::stream::iter(pieces)),
+    ] {
+        let response = gemini.send(http.post(&url).body(body)).await.unwrap();
+        assert_eq!(response.status().as_u16(), 200);
+    }
+    let sizes: Vec<_> = sim.calls().iter().map(|call| call.request_bytes()).collect();
+    assert_eq!(sizes, [text.len() as u64; 4]);
+    let hot = gemini.send(http.post(&url).body(body(3.0))).await.unwrap_err();
+    assert!(find::<PreflightRefused>(hot.as_ref()).is_some());
+    assert_eq!(sim.call_count(), 4);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_model_in_the_body_is_replaced_there() {
     let sim = Simulator::builder()
