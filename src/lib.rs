@@ -92,7 +92,7 @@
 //!
 //! # What it does not do
 //!
-//! It makes no requests of its own and knows no prompts. It repeats nothing once a stream has begun: an error in its
+//! It makes no requests of its own, but the `countTokens` that a [preflight] is told to ask, and knows no prompts. It repeats nothing once a stream has begun: an error in its
 //! first event is retried as an error's status is ([`Peek`](classify::Peek)), a later one is seen at the end of the body
 //! ([`watch`](classify::ClassifyLayer::watch), [`StrictBodyLayer`](classify::StrictBodyLayer)). Of its layers only
 //! [`timeout`]'s cuts a call that is under way.
