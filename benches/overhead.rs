@@ -94,6 +94,10 @@ fn main() {
         over_bare(row("breaker, open"), &rows[0]) / over_bare(row("floor: breaker, open"), &rows[0])
     );
     println!(
+        "preflight of a good prompt of 2 KiB: {:.0} ns (promised: at most 3,000)",
+        over_bare(row("preflight, a good"), row("bare service, a prompt"))
+    );
+    println!(
         "retry over the copy alone: {:.2} x (promised: at most 1.1)",
         over_bare(row("retry"), &rows[0]) / over_bare(row("a copy"), &rows[0])
     );

@@ -22,6 +22,7 @@ use crate::circuit_breaker::Transition;
 use crate::fallback::Refusal;
 use crate::observe::Call;
 pub use crate::order::Part;
+use crate::preflight::Finding;
 use crate::rate_limit::{self, QuotaKey, RateLimited};
 use crate::target::TargetKey;
 use crate::verdict::Verdict;
@@ -177,6 +178,17 @@ pub enum Event<'a> {
     ConcurrencyLifted {
         /// Whose.
         key: &'a TargetKey,
+    },
+    /// A request breaks a rule of the [preflight](crate::preflight): one for each rule. Told before anything is sent, and for a body
+    /// that is too large to be held, also when it has gone out.
+    #[non_exhaustive]
+    Preflight {
+        /// What it asks for.
+        key: &'a TargetKey,
+        /// The rule, and what is wrong.
+        finding: &'a Finding,
+        /// The request is not sent because of it.
+        refused: bool,
     },
     /// A request goes on to another model.
     #[non_exhaustive]

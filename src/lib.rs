@@ -49,6 +49,7 @@
 //! | [`circuit_breaker`] | the layer that stops asking a server that is down |
 //! | [`timeout`] | the layers that end what takes too long: attempts, pauses of a stream, whole requests |
 //! | [`fallback`] | the layer that asks another model |
+//! | [`preflight`] | the layer that looks at a request before it is sent |
 //! | [`respond`] | the layer that turns errors into Google's own form, for gateways |
 //! | [`stack`] | all of them in the recommended order, in one line |
 //! | [`guide`] | choosing the order, recipes |
@@ -91,7 +92,7 @@
 //!
 //! # What it does not do
 //!
-//! It makes no requests of its own and knows no prompts. It repeats nothing once a stream has begun: an error in its
+//! It makes no requests of its own, but the `countTokens` that a [preflight] is told to ask, and knows no prompts. It repeats nothing once a stream has begun: an error in its
 //! first event is retried as an error's status is ([`Peek`](classify::Peek)), a later one is seen at the end of the body
 //! ([`watch`](classify::ClassifyLayer::watch), [`StrictBodyLayer`](classify::StrictBodyLayer)). Of its layers only
 //! [`timeout`]'s cuts a call that is under way.
@@ -116,6 +117,7 @@ mod keyed;
 mod latency;
 pub mod observe;
 mod order;
+pub mod preflight;
 mod quota_wait;
 pub mod rate_limit;
 #[cfg(feature = "reqwest")]

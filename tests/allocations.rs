@@ -118,6 +118,37 @@ fn a_success_that_needs_no_answer_of_our_own_costs_nothing() {
 }
 
 #[test]
+fn a_good_request_is_looked_at_without_allocating() {
+    use tower_gemini::preflight::{PreflightBody, PreflightLayer};
+
+    /// As [`Bare`], for the bodies of the preflight.
+    #[derive(Clone)]
+    struct AsIs;
+    impl Service<Request<PreflightBody<Body>>> for AsIs {
+        type Response = Response<Body>;
+        type Error = BoxError;
+        type Future = std::future::Ready<Result<Response<Body>, BoxError>>;
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, _: Request<PreflightBody<Body>>) -> Self::Future {
+            std::future::ready(Ok(Response::new(Body::default())))
+        }
+    }
+    struct Nobody;
+    impl tower_gemini::event::Observer for Nobody {
+        fn on_event(&self, event: &Event<'_>) {
+            panic!("{event:?}");
+        }
+    }
+    assert_eq!(of_one_call(PreflightLayer::new().layer(AsIs)), 0);
+    let known = r#"{"read": "2026-11-29", "models": [{"name": "gemini-9-flash"}]}"#;
+    let catalogue = tower_gemini::catalogue::Catalogue::from_json(known).unwrap();
+    let told = PreflightLayer::builder().catalogue(catalogue).observer(std::sync::Arc::new(Nobody)).build();
+    assert_eq!(of_one_call(told.unwrap().layer(AsIs)), 0);
+}
+
+#[test]
 fn watching_a_success_costs_the_cell_and_its_place_in_the_extensions() {
     assert_eq!(of_one_call(ClassifyLayer::new().watch().layer(Bare(200))), 4);
 }

@@ -25,6 +25,9 @@ use tower_gemini::concurrency::{
 use tower_gemini::error::find;
 use tower_gemini::fallback::{FallbackBody, ModelFallback, ModelFallbackLayer};
 use tower_gemini::observe::{Call, JsonLines, Observe, ObserveBody, ObserveLayer};
+use tower_gemini::preflight::{
+    BodyFailed, Finding, Preflight, PreflightBody, PreflightLayer, PreflightRefused,
+};
 use tower_gemini::rate_limit::{Limits, RateLimit, RateLimitBody, RateLimitLayer, RateLimited, RateLimits};
 use tower_gemini::respond::{Cause, Respond, RespondBody, RespondLayer};
 use tower_gemini::retry::{
@@ -51,6 +54,59 @@ async fn limited_layer() -> AdaptiveConcurrencyLayer {
 /// Two models stand in for the one of the requests.
 fn chain() -> ModelFallbackLayer {
     ModelFallbackLayer::builder().chain("gemini-9-flash", ["b", "c"]).build().unwrap()
+}
+
+/// Lets the probe, which takes bodies of one type, be called with those of the preflight.
+#[derive(Clone)]
+struct AnyBody;
+
+impl<S> Layer<S> for AnyBody {
+    type Service = OfAnyBody<S>;
+    fn layer(&self, inner: S) -> OfAnyBody<S> {
+        OfAnyBody(inner)
+    }
+}
+
+#[derive(Clone)]
+struct OfAnyBody<S>(S);
+
+impl<S: Service<Request<Body>>, B> Service<Request<B>> for OfAnyBody<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+    fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+    fn call(&mut self, request: Request<B>) -> S::Future {
+        self.0.call(request.map(|_| Body::default()))
+    }
+}
+
+/// A request whose body is not there at once.
+fn slow_request() -> Request<Late> {
+    request().map(|_| Late(2))
+}
+
+/// Pending once, and then a piece.
+#[derive(Clone)]
+struct Late(u8);
+
+impl http_body::Body for Late {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, std::convert::Infallible>>> {
+        self.0 = self.0.saturating_sub(1);
+        match self.0 {
+            1 => {
+                cx.waker().wake_by_ref();
+                std::task::Poll::Pending
+            }
+            _ => std::task::Poll::Ready(None),
+        }
+    }
 }
 
 /// At least three attempts, two clones, readiness polled twice, an inner service that is not ready at once.
@@ -105,6 +161,15 @@ async fn every_layer_calls_only_what_was_polled_ready() {
     keeps_the_contract(chain(), request).await;
     keeps_the_contract(tower_layer::Stack::new(RetryLayer::default(), chain()), request).await;
     keeps_the_contract(RespondLayer::new(), request).await;
+    keeps_the_contract(tower_layer::Stack::new(AnyBody, PreflightLayer::new()), request).await;
+    keeps_the_contract(
+        tower_layer::Stack::new(
+            AnyBody,
+            tower_layer::Stack::new(RetryLayer::default(), PreflightLayer::new()),
+        ),
+        slow_request,
+    )
+    .await;
     keeps_the_contract(tower_layer::Stack::new(chain(), RespondLayer::new()), request).await;
     let observe = || ObserveLayer::new(std::sync::Arc::new(JsonLines::new(std::io::sink())));
     keeps_the_contract(observe(), request).await;
@@ -238,6 +303,14 @@ fn services_futures_and_errors_have_the_auto_traits_their_parameters_allow() {
     shared::<ModelFallbackLayer>();
     shared::<Respond<Plain>>();
     shared::<RespondLayer>();
+    shared::<Preflight<Plain>>();
+    shared::<PreflightLayer>();
+    shared::<PreflightRefused>();
+    shared::<BodyFailed>();
+    shared::<Finding>();
+    shared::<PreflightBody<Body>>();
+    unpin::<PreflightBody<Body>>();
+    sendable::<tower_gemini::preflight::ResponseFuture<Plain, Body, std::future::Ready<()>, Body>>();
     shared::<Cause>();
     shared::<RetryPolicy>();
     shared::<Budget>();

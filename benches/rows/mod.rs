@@ -15,7 +15,7 @@ use crate::floors::{Bare, Body, BreakerFloor, Counting, Floor, Reading, one};
 use crate::measured::request;
 
 mod services;
-use services::{Clocked, Cloning, Copying, limited};
+use services::{AnyBody, Clocked, Cloning, Copying, Prompting, limited, told_preflight};
 
 /// Who is shown the list.
 pub(crate) trait Rows {
@@ -59,6 +59,9 @@ pub(crate) fn all(rows: &mut impl Rows) {
     rows.row("rate limit + classify, body read", || {
         Reading(limit(limits()).layer(ClassifyLayer::new().watch().layer(Bare)))
     });
+
+    rows.row("bare service, a prompt of 2 KiB", || Prompting::new(AnyBody));
+    rows.row("preflight, a good prompt of 2 KiB", || Prompting::new(told_preflight().layer(AnyBody)));
 
     let breaker = CircuitBreakerLayer::default;
     rows.row("bare service, body read", || Reading(Bare));

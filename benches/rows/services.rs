@@ -7,7 +7,10 @@ use std::task::{Context, Poll, Waker};
 use http::{Request, Response};
 use tower::{Layer, Service};
 use tower_gemini::BoxError;
+use tower_gemini::catalogue::Catalogue;
 use tower_gemini::concurrency::AdaptiveConcurrencyLayer;
+use tower_gemini::event::{Event, Observer};
+use tower_gemini::preflight::PreflightLayer;
 
 use crate::floors::{Bare, Body, one};
 use crate::measured::request;
@@ -64,6 +67,82 @@ impl Service<Request<Body>> for Clocked {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         black_box(tokio::time::Instant::now());
         self.0.call(request)
+    }
+}
+
+/// Puts a good prompt of 2 KiB into each request.
+#[derive(Clone)]
+pub(super) struct Prompting<S>(S, bytes::Bytes);
+
+impl<S> Prompting<S> {
+    pub(super) fn new(inner: S) -> Self {
+        let part = |text: &str| serde_json::json!({ "role": "user", "parts": [{ "text": text }] });
+        let turns: Vec<_> =
+            ["Why is the sky blue?\n", "It is not.\n"].iter().map(|t| part(&t.repeat(39))).collect();
+        let body = serde_json::json!({
+            "contents": turns,
+            "systemInstruction": { "parts": [{ "text": "You answer in one sentence." }] },
+            "tools": [{ "functionDeclarations": [{ "name": "look", "parameters": { "type": "OBJECT" } }] }],
+            "generationConfig": {
+                "temperature": 1.0, "topP": 0.95, "topK": 64, "maxOutputTokens": 1024, "candidateCount": 1,
+                "thinkingConfig": { "thinkingLevel": "low" },
+            },
+        });
+        let mut text = body.to_string();
+        text.push_str(&" ".repeat(2048_usize.saturating_sub(text.len())));
+        Self(inner, text.into())
+    }
+}
+
+impl<S: Service<Request<Body>>> Service<Request<Body>> for Prompting<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let body = Body::new(self.1.clone());
+        self.0.call(request.map(|_| body))
+    }
+}
+
+/// With every rule looked at, and a catalogue in which the model of the requests is the last one.
+pub(super) fn told_preflight() -> PreflightLayer {
+    struct Nobody;
+    impl Observer for Nobody {
+        fn on_event(&self, event: &Event<'_>) {
+            unreachable!("{event:?}");
+        }
+    }
+    let others: Vec<_> =
+        (0..15).map(|n| serde_json::json!({ "name": format!("gemini-{n}-other") })).collect();
+    let mut file = serde_json::json!({
+        "read": "2026-11-29", "models": others,
+        "parameters": { "candidate_count": [1, 8], "temperature": [0, 2], "top_p": [0, 1], "top_k": [1, 64],
+            "advised_temperature": 1.0, "thinking_levels": ["low", "medium", "high"] },
+    });
+    let model =
+        serde_json::json!({ "name": "gemini-9-flash", "input_tokens": 1_048_576, "output_tokens": 65_536 });
+    file["models"].as_array_mut().unwrap().push(model);
+    let catalogue = Catalogue::from_json(&file.to_string()).unwrap();
+    PreflightLayer::builder().catalogue(catalogue).observer(std::sync::Arc::new(Nobody)).build().unwrap()
+}
+
+/// The bare service, for bodies of any type.
+#[derive(Clone)]
+pub(super) struct AnyBody;
+
+impl<B> Service<Request<B>> for AnyBody {
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = std::future::Ready<Result<Response<Body>, BoxError>>;
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        drop(black_box(request));
+        ready(Ok(Response::new(Body::new(bytes::Bytes::from_static(b"{}")))))
     }
 }
 

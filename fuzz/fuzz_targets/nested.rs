@@ -28,10 +28,18 @@ fuzz_target!(|data: &[u8]| {
         6 => format!("{{\"error\":{{\"message\":\"x\",\"details\":[{quoted}]}}}}"),
         _ => quoted[1..quoted.len() - 1].to_owned(),
     };
-    let (length, begin) = (body.len(), Instant::now());
-    let verdict = Verdict::from_parts(status, &HeaderMap::new(), Bytes::from(body));
+    let (length, body) = (body.len(), Bytes::from(body));
     // A microsecond for each byte is a hundred times what it takes.
-    assert!(begin.elapsed() < Duration::from_micros(length as u64) + Duration::from_millis(200), "{length} bytes");
+    let most = Duration::from_micros(length as u64) + Duration::from_millis(200);
+    let (mut verdict, mut took) = timed(status, &body);
+    // A busy machine may have stopped it in its midst: what is slow is slow three times.
+    for _ in 0..2 {
+        if took >= most {
+            let (again, least) = timed(status, &body);
+            (verdict, took) = (again, took.min(least));
+        }
+    }
+    assert!(took < most, "{length} bytes took {took:?}");
     assert!(verdict.quota().len() <= 32);
     assert!(!verdict.is_success() || status.is_success());
     let closed = classify::close(1008, &text);
@@ -42,6 +50,12 @@ fuzz_target!(|data: &[u8]| {
         assert!(!has_key(&printed), "a key was printed: {printed}");
     }
 });
+
+fn timed(status: StatusCode, body: &Bytes) -> (Verdict, Duration) {
+    let (body, begin) = (body.clone(), Instant::now());
+    let verdict = Verdict::from_parts(status, &HeaderMap::new(), body);
+    (verdict, begin.elapsed())
+}
 
 /// Whether a whole Google API key stands in the text: `AIza` and 35 more of its alphabet.
 fn has_key(text: &str) -> bool {

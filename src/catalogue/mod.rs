@@ -2,8 +2,9 @@
 //!
 //! Google retires models a few times a year. A retired model answers with a 404, with a 400 or a 429 in between, or its
 //! requests are served by another one. The catalogue says which models these are, so that a verdict can name the
-//! successor ([`Verdict::retired`](crate::Verdict::retired)). It decides nothing: no request is held back or
-//! rewritten because of it, since a file that is compiled in grows old.
+//! successor ([`Verdict::retired`](crate::Verdict::retired)), and what each of them accepts in its parameters
+//! ([`Model::parameters`]). By itself it decides nothing: no request is held back or rewritten because of it, since a file that
+//! is compiled in grows old. The [preflight](crate::preflight), where it is asked for, goes by it.
 //!
 //! # Replacing it
 //!
@@ -35,11 +36,14 @@
 //! # Ok::<(), tower_gemini::ConfigError>(())
 //! ```
 
+mod parameters;
+
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
+pub use self::parameters::{Parameters, Range, ThinkingBudget};
 use crate::error::ConfigError;
 
 static BUILTIN: LazyLock<Arc<Catalogue>> = LazyLock::new(|| {
@@ -53,6 +57,7 @@ static CURRENT: RwLock<Option<Arc<Catalogue>>> = RwLock::new(None);
 pub struct Catalogue {
     read: String,
     sources: Vec<String>,
+    parameters: Parameters,
     models: Vec<Model>,
 }
 
@@ -64,6 +69,7 @@ pub struct Model {
     successor: Option<String>,
     input_tokens: Option<u64>,
     output_tokens: Option<u64>,
+    parameters: Parameters,
 }
 
 impl Catalogue {
@@ -89,10 +95,14 @@ impl Catalogue {
     /// optionally `sources` (a list of texts), and `models`, each with a `name` and optionally `retires` (a day), `successor`,
     /// `input_tokens` and `output_tokens`. Days are written `2026-12-01`. Other members are passed over.
     ///
+    /// `parameters` of the file, and of a model over it, is an object with any of `candidate_count`, `temperature`, `top_p` and
+    /// `top_k` (lists of from and to, both included; no end is `null`), `advised_temperature` (a number), `thinking_budget` (an
+    /// object with `range`, `off` and `dynamic`) and `thinking_levels` (a list of texts in lower case).
+    ///
     /// # Errors
     ///
     /// `catalogue` where the text is no such object, `read` or `retires` where it is no day, `name` where one is missing, empty or
-    /// there twice, `successor` where a model that has one does not retire, or names itself.
+    /// there twice, `parameters` where one is of another form, `successor` where a model that has one does not retire, or names itself.
     pub fn from_json(text: &str) -> Result<Self, ConfigError> {
         const FORM: ConfigError =
             ConfigError::new("catalogue", "must be a JSON object with `read` and `models`");
@@ -102,6 +112,7 @@ impl Catalogue {
         if day(&read).is_none() {
             return Err(ConfigError::new("read", "must be a day such as 2026-12-01"));
         }
+        let parameters = Parameters::read(file.get("parameters"), &Parameters::default())?;
         let mut models: Vec<Model> = Vec::new();
         for entry in file.get("models").and_then(Value::as_array).ok_or(FORM)? {
             let model = Model {
@@ -110,6 +121,7 @@ impl Catalogue {
                 successor: text(entry, "successor"),
                 input_tokens: entry.get("input_tokens").and_then(Value::as_u64),
                 output_tokens: entry.get("output_tokens").and_then(Value::as_u64),
+                parameters: Parameters::read(entry.get("parameters"), &parameters)?,
             };
             if model.name.is_empty() || models.iter().any(|other| other.name == model.name) {
                 return Err(ConfigError::new("name", "must be there once for each model"));
@@ -126,7 +138,7 @@ impl Catalogue {
         }
         let sources = file.get("sources").and_then(Value::as_array);
         let sources = sources.into_iter().flatten().filter_map(|s| s.as_str().map(str::to_owned)).collect();
-        Ok(Self { read, sources, models })
+        Ok(Self { read, sources, parameters, models })
     }
 
     /// The day on which its facts were read, such as `2026-11-29`.
@@ -138,6 +150,12 @@ impl Catalogue {
     /// Where they were read.
     pub fn sources(&self) -> impl Iterator<Item = &str> {
         self.sources.iter().map(String::as_str)
+    }
+
+    /// The ranges of parameters that the file gives for all models.
+    #[must_use]
+    pub const fn parameters(&self) -> &Parameters {
+        &self.parameters
     }
 
     /// Every model, in the order of the file.
@@ -182,6 +200,12 @@ impl Model {
     #[must_use]
     pub const fn output_tokens(&self) -> Option<u64> {
         self.output_tokens
+    }
+
+    /// What it accepts in its parameters.
+    #[must_use]
+    pub const fn parameters(&self) -> &Parameters {
+        &self.parameters
     }
 
     /// Whether its day has come, in UTC.
@@ -257,5 +281,6 @@ mod tests {
         }
         let small = Catalogue::from_json(r#"{"read":"2026-11-29","models":[],"more":1}"#).expect("valid");
         assert_eq!((small.models().count(), small.sources().count()), (0, 0));
+        assert_eq!(small.parameters(), &Parameters::default());
     }
 }

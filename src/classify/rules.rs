@@ -218,7 +218,8 @@ fn by_reason(reason: &str) -> Option<Kind> {
 
 /// The Interactions API's string codes, and the canonical names in lower case.
 fn by_name(name: &str) -> Option<Kind> {
-    Some(match name {
+    // The Interactions API calls its codes URIs; those on record are their last part alone.
+    Some(match name.rsplit(['/', '#']).next().unwrap_or(name) {
         "invalid_request" | "invalid_argument" | "invalid_input" | "out_of_range" => Kind::InvalidArgument,
         "unauthenticated" | "authentication_error" | "authentication" => Kind::Unauthenticated,
         "permission_denied" | "permission_error" | "forbidden" => Kind::PermissionDenied,
@@ -241,6 +242,8 @@ fn by_name(name: &str) -> Option<Kind> {
         "cancelled" => Kind::Cancelled,
         "aborted" | "conflict" | "already_exists" => Kind::Conflict,
         "unimplemented" | "not_implemented" => Kind::Unimplemented,
+        "safety" | "prohibited_content" | "image_safety" | "recitation" | "blocklist" | "spii"
+        | "content_filter" => Kind::ContentBlocked,
         _ => return None,
     })
 }

@@ -4,17 +4,18 @@
 //!
 //! 1. **[Deadline](crate::timeout::DeadlineLayer)**, because it must cover all waits and attempts. It is an instant in
 //!    the request's extensions, so that layers and attempts cannot add up to more than was meant.
-//! 2. **[Replay](crate::retry::ReplayLayer)**, where a request's body is not `Clone`: everything inside may send it again.
-//! 3. **[Model fallback](crate::fallback)**, because a model is given up when its retries are.
-//! 4. **[Retry](crate::retry)**, around everything that one attempt goes through.
-//! 5. **[Rate limit](crate::rate_limit)**: Google counts attempts, so each one asks, and waits here, holding nothing else.
-//! 6. **[Adaptive concurrency](crate::concurrency)**: a place among the calls in flight is taken after the wait for quota
+//! 2. **[Preflight](crate::preflight)**, where it is asked for: what is refused there is neither charged, nor counted, nor sent.
+//! 3. **[Replay](crate::retry::ReplayLayer)**, where a request's body is not `Clone`: everything inside may send it again.
+//! 4. **[Model fallback](crate::fallback)**, because a model is given up when its retries are.
+//! 5. **[Retry](crate::retry)**, around everything that one attempt goes through.
+//! 6. **[Rate limit](crate::rate_limit)**: Google counts attempts, so each one asks, and waits here, holding nothing else.
+//! 7. **[Adaptive concurrency](crate::concurrency)**: a place among the calls in flight is taken after the wait for quota
 //!    and given back when the answer ends.
-//! 7. **[Circuit breaker](crate::circuit_breaker)**: decides at the instant of sending, after every wait, so that nobody
+//! 8. **[Circuit breaker](crate::circuit_breaker)**: decides at the instant of sending, after every wait, so that nobody
 //!    sleeps with a probe's place in hand.
-//! 8. **[Attempt timeout](crate::timeout::TimeoutLayer)**: begins when all waiting is over, so that a queue is never taken for a slow
+//! 9. **[Attempt timeout](crate::timeout::TimeoutLayer)**: begins when all waiting is over, so that a queue is never taken for a slow
 //!    server.
-//! 9. **[Classifier](crate::classify)**: right around the client, so that all layers above read the same verdict.
+//! 10. **[Classifier](crate::classify)**: right around the client, so that all layers above read the same verdict.
 //!
 //! [`GeminiStack`](crate::stack::GeminiStack) is this order. What each layer turns away is marked as **not sent**
 //! ([`Rejected`](crate::Rejected)): the retry layer waits for it without spending an attempt, the rate limit gives the
@@ -33,6 +34,7 @@
 //! | timeout around retry | the first slow attempt ends all of them; for that there is the deadline |
 //! | classifier outside of retry | retry guesses by status: a spent day is retried, a delay in the body is not seen |
 //! | retry around retry | the attempts multiply: 3 × 3 × 3 is 27 calls in an outage. Turn the retries of your SDK and of the client below off |
+//! | preflight inside of retry or the rate limit | what is refused has waited for quota, and is looked at again for each attempt |
 //! | fallback inside of retry | every attempt tries every model |
 //! | `tower::buffer` or a queue of your own inside of the timeout | the time in the queue counts as the server's |
 //!

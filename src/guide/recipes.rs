@@ -93,6 +93,41 @@
 //! # }
 //! ```
 //!
+//! # Parameters of others
+//!
+//! A gateway, or a page on which users choose a temperature, has its requests looked at before they wait for quota. A refusal
+//! comes back in Google's form, with the field named; what is only told goes to the log. The rules are those of
+//! [`preflight`](crate::preflight).
+//!
+//! ```
+//! use std::sync::Arc;
+//! use bytes::Bytes;
+//! use http::{Request, Response};
+//! use http_body_util::Full;
+//! use tower::{Layer, ServiceBuilder, ServiceExt};
+//! use tower_gemini::observe::JsonLines;
+//! use tower_gemini::preflight::{Mode, PreflightBody, PreflightLayer, Rule};
+//! use tower_gemini::respond::RespondLayer;
+//! use tower_gemini::stack::GeminiStack;
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let client = tower::service_fn(async |_: Request<PreflightBody<Full<Bytes>>>|
+//! #     Ok::<_, std::io::Error>(Response::new(Full::<Bytes>::default())));
+//! let preflight = PreflightLayer::builder()
+//!     .mode(Rule::KeyInUrl, Mode::Reject)
+//!     .observer(Arc::new(JsonLines::new(std::io::stderr()).with_events()))
+//!     .build()?;
+//! let gateway = ServiceBuilder::new()
+//!     .layer(RespondLayer::new())
+//!     .service(GeminiStack::new().preflight(preflight).layer(client));
+//!
+//! let uri = "/v1beta/models/gemini-3.5-flash-lite:generateContent?key=K";
+//! let response = gateway.oneshot(Request::post(uri).body(Full::<Bytes>::from("{}"))?).await?;
+//! assert_eq!(response.status(), 400);
+//! # Ok(()) }
+//! ```
+//!
 //! # Vertex AI
 //!
 //! The same API under another host and with an access token: paths of the form

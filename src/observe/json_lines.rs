@@ -246,6 +246,14 @@ impl<W: Write> JsonLines<W> {
                 line
             }
             Event::ConcurrencyLifted { key } => self.of_key("concurrency_lifted", key),
+            Event::Preflight { key, finding, refused } => {
+                let mut line = self.of_key("preflight", key);
+                line.member("rule", finding.rule().as_str());
+                line.member("field", finding.field());
+                line.member("message", finding.message());
+                line.member("refused", &refused);
+                line
+            }
             Event::FellBack { from, to, verdict } => {
                 let mut line = self.begin("fell_back");
                 line.member("from", from);

@@ -43,6 +43,7 @@ use crate::verdict::{Outcome, Sent, Verdict};
 /// | `store_lost_total` | counter | | times that the store of a fleet did not answer |
 /// | `store_up` | gauge | | 0 while it does not, 1 once it does again |
 /// | `settled_tokens_total` | counter | `model`, `pool`, `what` | input tokens `charged` and `used`, where both are known |
+/// | `preflight_findings_total` | counter | `rule`, `refused` | rules that requests break, and whether they were refused for it |
 /// | `fell_back_total` | counter | `model`, `kind` | steps to another model, by the one that was left and why |
 /// | `fallback_refused_total` | counter | `why` | failures that another model might have mended, where none was asked |
 /// | `circuit_changes_total` | counter | `model`, `to`, `cause` | changes of circuits |
@@ -199,6 +200,12 @@ impl Observer for Metrics {
             }
             Event::ConcurrencyLifted { key } => {
                 gauge!("tower_gemini_concurrency_limit", vec![self.key(key)]).set(f64::INFINITY);
+            }
+            Event::Preflight { finding, refused, .. } => {
+                let refused = if refused { "true" } else { "false" };
+                let rule = finding.rule().as_str();
+                counter!("tower_gemini_preflight_findings_total", "rule" => rule, "refused" => refused)
+                    .increment(1);
             }
             Event::FellBack { from, verdict, .. } => {
                 let known = if is_invented(verdict.http_status()) { Known::Named } else { Known::Real };

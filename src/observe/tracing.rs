@@ -132,6 +132,15 @@ impl Observer for Tracing {
             Event::ConcurrencyLifted { key } => {
                 info!(target: "tower_gemini", %key, "calls in flight have no limit any more");
             }
+            Event::Preflight { key, finding, refused } => warn!(
+                target: "tower_gemini",
+                %key,
+                rule = finding.rule().as_str(),
+                field = finding.field(),
+                refused,
+                "{}",
+                finding.message(),
+            ),
             Event::FellBack { from, to, verdict } => {
                 warn!(target: "tower_gemini", from, to, error.type = kind_of(verdict), "fell back to another model");
             }

@@ -13,6 +13,7 @@ use crate::circuit_breaker::CircuitOpen;
 use crate::concurrency::ConcurrencyLimited;
 use crate::error::{Rejected, find};
 use crate::google_rpc::Code;
+use crate::preflight::{BodyFailed, Finding, PreflightRefused};
 use crate::rate_limit::{Dimension, RateLimited};
 use crate::time;
 use crate::verdict::{Kind, Retryability, Sent, Verdict};
@@ -65,12 +66,23 @@ struct Fault<'a> {
     remedy: &'static str,
     model: Option<&'a str>,
     quota: Option<Violation>,
+    findings: &'a [Finding],
     until: Option<Instant>,
 }
 
 impl<'a> Fault<'a> {
     const fn new(status: u16, code: Code, reason: &'static str) -> Self {
-        Self { status, code, reason, message: "", remedy: "", model: None, quota: None, until: None }
+        Self {
+            status,
+            code,
+            reason,
+            message: "",
+            remedy: "",
+            model: None,
+            quota: None,
+            findings: &[],
+            until: None,
+        }
     }
 
     /// NOTE: nothing here prints the error: its text may hold an address of the inner network, or a key.
@@ -111,6 +123,15 @@ impl<'a> Fault<'a> {
                 until: open.until(),
                 ..fault
             };
+        }
+        if let Some(refused) = find::<PreflightRefused>(error) {
+            // Its sentences are fixed: they hold numbers and names of models.
+            return Self { message: refused.text(), remedy: "", findings: refused.findings(), ..fault };
+        }
+        if find::<BodyFailed>(error).is_some() {
+            let (status, code) = status_of(Kind::InvalidArgument);
+            let fault = Self::new(status, code, reason_of(Kind::InvalidArgument));
+            return Self { message: "The request's body broke off, so the request was not sent.", ..fault };
         }
         if find::<ConcurrencyLimited>(error).is_some() {
             return Self {
@@ -159,7 +180,11 @@ impl<'a> Fault<'a> {
         let info = Detail::ErrorInfo { reason: self.reason, domain: DOMAIN, metadata };
         let quota = self.quota.map(|violation| Detail::QuotaFailure { violations: [violation] });
         let retry = delay.map(|delay| Detail::RetryInfo { retry_delay: seconds(delay) });
-        [Some(info), quota, retry].into_iter().flatten().collect()
+        let request = (!self.findings.is_empty()).then(|| {
+            let field_violations = self.findings.iter().map(FieldViolation::of).collect();
+            Detail::BadRequest { field_violations }
+        });
+        [Some(info), request, quota, retry].into_iter().flatten().collect()
     }
 }
 
@@ -251,6 +276,8 @@ enum Detail<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         metadata: Option<Metadata<'a>>,
     },
+    #[serde(rename = "type.googleapis.com/google.rpc.BadRequest", rename_all = "camelCase")]
+    BadRequest { field_violations: Vec<FieldViolation<'a>> },
     #[serde(rename = "type.googleapis.com/google.rpc.QuotaFailure")]
     QuotaFailure { violations: [Violation; 1] },
     #[serde(rename = "type.googleapis.com/google.rpc.RetryInfo", rename_all = "camelCase")]
@@ -260,6 +287,18 @@ enum Detail<'a> {
 #[derive(Serialize)]
 struct Metadata<'a> {
     model: &'a str,
+}
+
+#[derive(Serialize)]
+struct FieldViolation<'a> {
+    field: &'a str,
+    description: &'a str,
+}
+
+impl<'a> FieldViolation<'a> {
+    fn of(finding: &'a Finding) -> Self {
+        Self { field: finding.field(), description: finding.message() }
+    }
 }
 
 /// Without an id: one without its value would be read as a quota of zero, and the value is not known here.

@@ -17,6 +17,7 @@
 //! | [`RateLimited`](crate::rate_limit::RateLimited), also of a spent quota | 429 | `RESOURCE_EXHAUSTED` | until it would be admitted |
 //! | [`CircuitOpen`](crate::circuit_breaker::CircuitOpen) | 503 | `UNAVAILABLE` | until the circuit lets requests through |
 //! | [`ConcurrencyLimited`](crate::concurrency::ConcurrencyLimited) | 503 | `UNAVAILABLE`, overloaded | where it is known |
+//! | [`PreflightRefused`](crate::preflight::PreflightRefused) | 400, 413 for a body that is too large | `INVALID_ARGUMENT`, with a `BadRequest` that names the fields | |
 //! | another [`Rejected`](crate::Rejected) | that of its kind, else 503 | that of its kind | where it says until when |
 //! | timeouts of tower, tokio, the client or the system | 504 | `DEADLINE_EXCEEDED` | |
 //! | no connection | 503 | `UNAVAILABLE` | |
@@ -40,7 +41,7 @@
 //! but a transport failure comes back as `unavailable`, for no status says more.
 //!
 //! **Nothing of the error's own text is sent**: it may name an address of the inner network. The sentences are fixed;
-//! a model's name is the only thing that varies. The error itself is in the response's extensions ([`Cause`]), for a
+//! a model's name, and the numbers of a preflight's finding, are the only things that vary. The error itself is in the response's extensions ([`Cause`]), for a
 //! log, beside its [`Verdict`](crate::Verdict).
 //!
 //! # What passes through

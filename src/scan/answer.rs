@@ -51,6 +51,8 @@ pub(crate) enum Finish {
     Other,
     /// One that is not known here: what was delivered is whole.
     Unknown,
+    /// An interaction that goes on by its token: whole as far as it goes, also where that is no output yet.
+    Continues,
     /// An interaction that failed without an error that says why.
     Failed,
 }
@@ -150,7 +152,8 @@ impl Finish {
     pub(crate) fn of_status(status: &[u8]) -> Self {
         match status {
             b"completed" | b"requires_action" | b"cancelled" | b"idle" => Self::Normal,
-            b"requires_continuation" | b"incomplete" | b"budget_exceeded" => Self::Length,
+            b"requires_continuation" => Self::Continues,
+            b"incomplete" | b"budget_exceeded" => Self::Length,
             b"failed" => Self::Failed,
             _ => Self::None,
         }
@@ -231,7 +234,8 @@ impl Answer {
                 self.other_known = true;
                 return Member::Output;
             }
-            b"event_type" => {
+            // Every interaction says when it was updated, also one that failed and has nothing else to say.
+            b"event_type" | b"updated" => {
                 self.interaction = true;
                 self.other_known = true;
                 return Member::Other;
@@ -319,6 +323,7 @@ impl Answer {
         }
         if self.interaction && !self.generated {
             return match (self.status, self.delivered()) {
+                (Finish::Continues, _) => None,
                 (Finish::Failed | Finish::None, true) if stream => Some(Kind::Truncated),
                 (Finish::Failed, false) => Some(Kind::EmptyResponse),
                 // A stream that ends without a word is none; one in the background is answered by its id.
@@ -345,7 +350,10 @@ impl Answer {
                 (Finish::None, true) if stream => Kind::Truncated,
                 (_, false) => Kind::EmptyResponse,
                 // One good candidate is what the caller asked for.
-                (Finish::Normal | Finish::Length | Finish::Unknown | Finish::None, true) => return None,
+                (
+                    Finish::Normal | Finish::Length | Finish::Continues | Finish::Unknown | Finish::None,
+                    true,
+                ) => return None,
             };
             worst = worst.or(Some(fault));
         }

@@ -111,6 +111,7 @@ impl Found {
                 _ => Slot::Skip,
             },
             Slot::Usage => Slot::of_usage(key),
+            Slot::Metadata if key == b"total_usage" => Slot::Usage,
             Slot::UsageDetails if key == b"cached_tokens" => Slot::Cached,
             Slot::Interaction => match key {
                 b"usage" => Slot::Usage,
@@ -153,6 +154,7 @@ impl Found {
             Member::Interaction => Slot::Interaction,
             Member::Output => Slot::Output,
             Member::Other if key == b"usage" => Slot::Usage,
+            Member::Other if key == b"metadata" => Slot::Metadata,
             Member::ModelVersion | Member::Other => Slot::Skip,
         }
     }

@@ -26,6 +26,7 @@ pub(crate) use self::answer::{Answer, Finish, Member, MessageMember, PartMember,
 pub(crate) use self::capture::MAX_KEPT;
 use self::found::Found;
 use self::json::Json;
+pub(crate) use self::near::{find2, find3};
 use crate::verdict::{Kind, Usage};
 
 /// The fields of server-sent events, of which only the first is read.

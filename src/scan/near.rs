@@ -29,7 +29,7 @@ fn near(bytes: &[u8], hits: impl Fn(u64) -> u64) -> Result<usize, usize> {
 
 /// Where the first of either byte is.
 #[inline]
-pub(super) fn find2(a: u8, b: u8, bytes: &[u8]) -> Option<usize> {
+pub(crate) fn find2(a: u8, b: u8, bytes: &[u8]) -> Option<usize> {
     match near(bytes, |word| hits(word, a) | hits(word, b)) {
         Ok(n) => Some(n),
         Err(at) => memchr2(a, b, &bytes[at..]).map(|n| at + n),
@@ -38,7 +38,7 @@ pub(super) fn find2(a: u8, b: u8, bytes: &[u8]) -> Option<usize> {
 
 /// Where the first of any of the three bytes is.
 #[inline]
-pub(super) fn find3(a: u8, b: u8, c: u8, bytes: &[u8]) -> Option<usize> {
+pub(crate) fn find3(a: u8, b: u8, c: u8, bytes: &[u8]) -> Option<usize> {
     match near(bytes, |word| hits(word, a) | hits(word, b) | hits(word, c)) {
         Ok(n) => Some(n),
         Err(at) => memchr3(a, b, c, &bytes[at..]).map(|n| at + n),

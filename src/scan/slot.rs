@@ -29,6 +29,8 @@ pub(super) enum Slot {
     ToolCalls,
     Feedback,
     Predictions,
+    /// What an interaction's event says beside itself: its usage so far.
+    Metadata,
     Usage,
     UsageDetails,
 

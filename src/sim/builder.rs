@@ -31,6 +31,7 @@ pub(super) struct Config {
     pub(super) chunk_interval: Duration,
     pub(super) chunks: usize,
     pub(super) answer: Option<String>,
+    pub(super) decode_tokens: Option<u64>,
     pub(super) require_key: bool,
     pub(super) valid_keys: BTreeSet<String>,
     pub(super) max_request_bytes: usize,
@@ -57,6 +58,7 @@ impl Default for SimulatorBuilder {
                 chunk_interval: Duration::from_millis(20),
                 chunks: 5,
                 answer: None,
+                decode_tokens: None,
                 require_key: false,
                 valid_keys: BTreeSet::new(),
                 max_request_bytes: 20 * 1024 * 1024,
@@ -95,6 +97,13 @@ impl SimulatorBuilder {
     /// it.
     pub fn answer(mut self, text: impl Into<String>) -> Self {
         self.config.answer = Some(text.into());
+        self
+    }
+
+    /// The most tokens of one interaction, at least 1: one with more to say ends as `requires_continuation`, with a token by which
+    /// the next one goes on. Default: no limit.
+    pub fn decode_tokens(mut self, tokens: u64) -> Self {
+        self.config.decode_tokens = Some(tokens);
         self
     }
 
@@ -177,6 +186,9 @@ impl SimulatorBuilder {
     /// an empty `valid_key`, `record_header` of a header that carries secrets, or a setting of a [`Rule`] (a
     /// call number of zero, an empty range, a probability that is not a number from 0 to 1, zero times).
     pub fn build(self) -> Result<Simulator, ConfigError> {
+        if self.config.decode_tokens == Some(0) {
+            return Err(ConfigError::new("decode_tokens", "must be at least 1"));
+        }
         if !(1..=MAX_CHUNKS).contains(&self.config.chunks) {
             return Err(ConfigError::new("chunks", "must be from 1 to 10,000"));
         }

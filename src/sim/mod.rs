@@ -59,7 +59,8 @@
 //!
 //! Under `/v1` and `/v1beta`: `models/{m}:generateContent`, `:streamGenerateContent` (server-sent events with
 //! `alt=sse`, else one JSON array in pieces), `:countTokens`, `:embedContent`, `:batchEmbedContents`,
-//! `models`, `models/{m}`, and a plain `openai/chat/completions`. Any other path is Google's 404 page, any
+//! `models`, `models/{m}`, a plain `openai/chat/completions`, and `interactions`: created at once, as a stream or in the background,
+//! read, taken up again after an event, cancelled and deleted. Any other path is Google's 404 page, any
 //! other model its 404 in JSON. The scheme and the host of a request are not looked at.
 //!
 //! # What decides about a call
@@ -80,6 +81,7 @@
 //! | models | those of `gemini-3.5-flash`, `gemini-3.5-flash-lite`, `gemini-3.7-flash`, `gemini-3.8-flash`, `gemini-3.1-flash-lite`, `gemini-3-flash-preview`, `gemini-2.5-flash-lite`, `gemini-embedding-001`, and two that retire |
 //! | keys | not looked at |
 //! | quotas, rules | none |
+//! | most tokens of one interaction | none |
 //! | seed | 0 |
 //! | largest request | 20 MiB |
 //! | log | 100,000 calls |
@@ -100,7 +102,8 @@
 //! # What it does not do
 //!
 //! It does not validate requests (a wrong field is ignored), does not run tools or count images, has no
-//! HTTP/2, no TLS, no files, caches, batches or Live API, and streams no chat completions. What the messages
+//! HTTP/2, no TLS, no files, caches, batches or Live API, and streams no chat completions. Of interactions it keeps the last 1,000,
+//! follows no `previous_interaction_id`, and has no agents. What the messages
 //! of its errors say is its own wording around the phrases and members that are Google's.
 
 mod answer;
@@ -108,6 +111,7 @@ mod body;
 mod builder;
 mod fault;
 mod guard;
+mod interaction;
 mod json;
 mod log;
 mod pieces;

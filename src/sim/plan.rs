@@ -9,12 +9,14 @@ use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::answer::{self, Answer, Flavour};
 use super::builder::Config;
-use super::fault::{Asked, ErrorKind, Kind, QuotaExceeded, Shape, error_json, html};
+use super::fault::{Asked, ErrorKind, Kind, QuotaExceeded, Shape, error_json, html, interaction_error};
+use super::interaction::{Interactions, New};
+use super::json::object;
 use super::pieces::{Event, Piece, reset_after, stream, whole};
 use super::prompt::Prompt;
 use super::quota::Denied;
 use super::route::{Action, Route};
-use super::{Cause, Fault};
+use super::{Cause, Dimension, Fault};
 
 const JSON: &str = "application/json; charset=UTF-8";
 const EVENTS: &str = "text/event-stream";
@@ -79,12 +81,15 @@ pub(super) struct Reply {
     pub(super) sized: bool,
 }
 
-/// The response to `request`, as decided; `None` is a reset before the head. `models` are the names to list.
+/// The response to `request`, as decided; `None` is a reset before the head. `models` are the names to list, `now` is the time since
+/// the first call.
 pub(super) fn reply<'a>(
     config: &Config,
     request: &Request,
     decision: &Decision,
     models: impl Iterator<Item = &'a str>,
+    interactions: &mut Interactions,
+    now: Duration,
 ) -> Option<Reply> {
     let asked = Asked {
         model: request.model(),
@@ -96,6 +101,12 @@ pub(super) fn reply<'a>(
     };
     let action = request.route.action;
     let fault = match decision {
+        Decision::Denied(Denied { violations, retry_in, .. }) if action.is_interaction() => {
+            let daily = violations.iter().any(|(dimension, _)| *dimension == Dimension::RequestsPerDay);
+            let kind = if daily { ErrorKind::DailyQuota } else { ErrorKind::RateLimited };
+            let shape = Shape { retry_in: Some(*retry_in), ..Shape::default() };
+            return scripted(action, &Kind::Error(kind), &shape, &asked);
+        }
         Decision::Denied(Denied { violations, retry_in, paid }) => {
             let exceeded = QuotaExceeded { violations, retry_in: *retry_in, paid: *paid };
             let body = exceeded.to_json(asked.model);
@@ -119,6 +130,10 @@ pub(super) fn reply<'a>(
         Some(Kind::EmptyAnswer) => Flavour::Empty,
         _ => Flavour::Good,
     };
+    if action.is_interaction() {
+        let head = now.saturating_add(decision.head_after(config.head_latency));
+        return interaction(config, request, fault, flavour, &asked, interactions, now, head);
+    }
     let answer = Answer {
         number: request.number,
         model: asked.model,
@@ -136,12 +151,71 @@ pub(super) fn reply<'a>(
         Action::ListModels => whole(answer::models(models).pretty()),
         Action::GetModel => whole(answer::model(asked.model).pretty()),
         Action::Chat => whole(answer.chat().compact()),
-        Action::Unknown => Vec::new(),
+        Action::CreateInteraction { .. }
+        | Action::GetInteraction { .. }
+        | Action::CancelInteraction
+        | Action::DeleteInteraction
+        | Action::Unknown => Vec::new(),
     };
     if let Some(Kind::ResetAfterBytes(bytes)) = fault.map(|f| &f.kind) {
         reset_after(&mut pieces, *bytes);
     }
     let content_type = if action == (Action::Stream { sse: true }) { EVENTS } else { JSON };
+    let sized = !action.is_stream() && matches!(pieces.last(), Some(Piece { event: Event::End, .. }));
+    Some(Reply { status: StatusCode::OK, headers: headers(content_type), pieces, sized })
+}
+
+/// The response to a call of the Interactions API.
+#[allow(clippy::too_many_arguments, reason = "it is a part of `reply`")]
+fn interaction(
+    config: &Config,
+    request: &Request,
+    fault: Option<&Fault>,
+    flavour: Flavour,
+    asked: &Asked<'_>,
+    interactions: &mut Interactions,
+    now: Duration,
+    head: Duration,
+) -> Option<Reply> {
+    let action = request.route.action;
+    let (id, after) = request.route.interaction.clone().unwrap_or_default();
+    let turned = |kind| scripted(action, &Kind::Error(kind), &Shape::default(), asked);
+    let mut pieces = match action {
+        Action::CreateInteraction { stream } => {
+            let made = interactions.create(New {
+                number: request.number,
+                model: asked.model,
+                prompt: &request.prompt,
+                text: answer::text(config.answer.as_deref(), &request.prompt),
+                flavour,
+                chunks: config.chunks,
+                interval: config.chunk_interval,
+                decode_tokens: config.decode_tokens,
+                at: head,
+            });
+            let Some(made) = made else { return turned(ErrorKind::InvalidArgument) };
+            match (stream, request.prompt.background) {
+                (true, _) => made.stream(0, None, fault, asked),
+                (false, true) => whole(made.now(head).pretty()),
+                (false, false) => whole(made.whole().pretty()),
+            }
+        }
+        Action::GetInteraction { stream } => match interactions.get(&id) {
+            Some(found) if stream => found.stream(after, Some(head), fault, asked),
+            Some(found) => whole(found.now(head).pretty()),
+            None => return turned(ErrorKind::NotFoundHtml),
+        },
+        Action::CancelInteraction => match interactions.cancel(&id, now) {
+            Some(found) => whole(found.now(now).pretty()),
+            None => return turned(ErrorKind::NotFoundHtml),
+        },
+        _ if interactions.delete(&id) => whole(object([]).compact()),
+        _ => return turned(ErrorKind::NotFoundHtml),
+    };
+    if let Some(Kind::ResetAfterBytes(bytes)) = fault.map(|f| &f.kind) {
+        reset_after(&mut pieces, *bytes);
+    }
+    let content_type = if action.is_stream() { EVENTS } else { JSON };
     let sized = !action.is_stream() && matches!(pieces.last(), Some(Piece { event: Event::End, .. }));
     Some(Reply { status: StatusCode::OK, headers: headers(content_type), pieces, sized })
 }
@@ -154,6 +228,10 @@ fn headers(content_type: &str) -> Vec<(HeaderName, HeaderValue)> {
 /// The answer of a fault that takes the place of the whole call.
 fn scripted(action: Action, kind: &Kind, shape: &Shape, asked: &Asked<'_>) -> Option<Reply> {
     match kind {
+        Kind::Error(kind) if action.is_interaction() && *kind != ErrorKind::BadGatewayHtml => {
+            let body = object([("error", interaction_error(*kind, shape, asked))]);
+            Some(error(Some(action), kind.status(), JSON, body.pretty().into(), shape))
+        }
         Kind::Error(kind) if kind.is_html() => {
             Some(error(None, kind.status(), "text/html; charset=UTF-8", html(*kind).into(), shape))
         }

@@ -18,6 +18,10 @@ pub(super) struct Prompt {
     pub(super) requests: usize,
     /// `outputDimensionality`, of the request or of the first of several.
     pub(super) dimensions: Option<u64>,
+    /// Of an interaction: as a stream, in the background, and the token of one that is continued.
+    pub(super) stream: bool,
+    pub(super) background: bool,
+    pub(super) continuation: Option<String>,
 }
 
 impl Prompt {
@@ -33,12 +37,18 @@ impl Prompt {
             };
         };
         let mut texts = Vec::new();
+        // An interaction's, where it is one text.
+        texts.extend(value.get("input").and_then(Value::as_str));
         collect(&value, MAX_DEPTH, &mut texts);
         let chars: u64 = texts.iter().map(|text| text.chars().count() as u64).sum();
         let dimensions = |value: &Value| value.get("outputDimensionality").and_then(Value::as_u64);
         let requests = value.get("requests").and_then(Value::as_array);
         let model = value.get("model").and_then(Value::as_str);
+        let flag = |name: &str| value.get(name).and_then(Value::as_bool).unwrap_or(false);
         Self {
+            stream: flag("stream"),
+            background: flag("background"),
+            continuation: value.get("continuation_token").and_then(Value::as_str).map(str::to_owned),
             tokens: chars.div_ceil(4),
             last_text: texts.last().map(|text| (*text).to_owned()).unwrap_or_default(),
             model: model.map(|m| m.strip_prefix("models/").unwrap_or(m).to_owned()),

@@ -18,6 +18,15 @@ pub(super) enum Action {
     GetModel,
     /// Chat completions in OpenAI's form.
     Chat,
+    /// Streamed where the body says so.
+    CreateInteraction {
+        stream: bool,
+    },
+    GetInteraction {
+        stream: bool,
+    },
+    CancelInteraction,
+    DeleteInteraction,
     Unknown,
 }
 
@@ -33,23 +42,53 @@ impl Action {
             Action::ListModels => "models.list",
             Action::GetModel => "models.get",
             Action::Chat => "chat.completions",
+            Action::CreateInteraction { .. } => "interactions.create",
+            Action::GetInteraction { .. } => "interactions.get",
+            Action::CancelInteraction => "interactions.cancel",
+            Action::DeleteInteraction => "interactions.delete",
             Action::Unknown => "unknown",
         }
     }
 
     pub(super) fn is_stream(self) -> bool {
-        matches!(self, Action::Stream { .. })
+        matches!(
+            self,
+            Action::Stream { .. }
+                | Action::CreateInteraction { stream: true }
+                | Action::GetInteraction { stream: true }
+        )
+    }
+
+    /// Whether it is one of the Interactions API's, whose errors have a form of their own.
+    pub(super) fn is_interaction(self) -> bool {
+        matches!(
+            self,
+            Action::CreateInteraction { .. }
+                | Action::GetInteraction { .. }
+                | Action::CancelInteraction
+                | Action::DeleteInteraction
+        )
+    }
+
+    /// Whether the body names the model, and whether a stream is asked for.
+    pub(super) fn is_told_by_body(self) -> bool {
+        matches!(self, Action::Chat | Action::CreateInteraction { .. })
     }
 
     pub(super) fn is_generate(self) -> bool {
-        matches!(self, Action::Generate | Action::Stream { .. })
+        matches!(self, Action::Generate | Action::Stream { .. } | Action::CreateInteraction { .. })
     }
 
     /// Whether a call counts against the model's quota.
     pub(super) fn is_charged(self) -> bool {
         matches!(
             self,
-            Action::Generate | Action::Stream { .. } | Action::Embed | Action::BatchEmbed | Action::Chat
+            Action::Generate
+                | Action::Stream { .. }
+                | Action::Embed
+                | Action::BatchEmbed
+                | Action::Chat
+                | Action::CreateInteraction { .. }
         )
     }
 
@@ -65,12 +104,14 @@ pub(super) struct Route {
     pub(super) action: Action,
     /// Without the leading `models/`. For [`Action::Chat`] it is known only when the body was read.
     pub(super) model: Option<String>,
+    /// The id of an interaction, and the event behind which its stream is to be taken up.
+    pub(super) interaction: Option<(String, u64)>,
     pub(super) version: &'static str,
 }
 
 impl Route {
     pub(super) fn of(method: &Method, uri: &Uri) -> Self {
-        let unknown = Self { action: Action::Unknown, model: None, version: "v1beta" };
+        let unknown = Self { action: Action::Unknown, model: None, interaction: None, version: "v1beta" };
         let path = uri.path();
         let (version, rest) = if let Some(rest) = path.strip_prefix("/v1beta/") {
             ("v1beta", rest)
@@ -80,10 +121,25 @@ impl Route {
             return unknown;
         };
         if rest == "openai/chat/completions" && *method == Method::POST {
-            return Self { action: Action::Chat, model: None, version };
+            return Self { action: Action::Chat, version, ..unknown };
         }
         if rest == "models" && *method == Method::GET {
-            return Self { action: Action::ListModels, model: None, version };
+            return Self { action: Action::ListModels, version, ..unknown };
+        }
+        if rest == "interactions" && *method == Method::POST {
+            return Self { action: Action::CreateInteraction { stream: false }, version, ..unknown };
+        }
+        if let Some(rest) = rest.strip_prefix("interactions/") {
+            let (id, verb) = rest.split_once('/').unwrap_or((rest, ""));
+            let stream = query(uri, "stream") == Some("true");
+            let action = match (method.as_str(), verb) {
+                ("GET", "") => Action::GetInteraction { stream },
+                ("DELETE", "") => Action::DeleteInteraction,
+                ("POST", "cancel") => Action::CancelInteraction,
+                _ => return unknown,
+            };
+            let after = query(uri, "last_event_id").and_then(|id| id.parse().ok()).unwrap_or(0);
+            return Self { action, interaction: Some((id.to_owned(), after)), version, ..unknown };
         }
         let Some(rest) = rest.strip_prefix("models/").filter(|r| !r.is_empty() && !r.contains('/')) else {
             return unknown;
@@ -105,7 +161,7 @@ impl Route {
             ),
             _ => return unknown,
         };
-        Self { action, model: Some(model.to_owned()), version }
+        Self { action, model: Some(model.to_owned()), version, ..unknown }
     }
 }
 
@@ -152,6 +208,12 @@ mod tests {
             ("GET", "/v1beta/models/m", Action::GetModel, Some("m")),
             ("GET", "/v1beta/models/m:generateContent", Action::Unknown, None),
             ("POST", "/v1beta/openai/chat/completions", Action::Chat, None),
+            ("POST", "/v1beta/interactions", Action::CreateInteraction { stream: false }, None),
+            ("GET", "/v1/interactions/i", Action::GetInteraction { stream: false }, None),
+            ("GET", "/v1/interactions/i?stream=true", Action::GetInteraction { stream: true }, None),
+            ("POST", "/v1beta/interactions/i/cancel", Action::CancelInteraction, None),
+            ("DELETE", "/v1beta/interactions/i", Action::DeleteInteraction, None),
+            ("PUT", "/v1beta/interactions/i", Action::Unknown, None),
             ("POST", "/v2/models/m:generateContent", Action::Unknown, None),
             ("GET", "/", Action::Unknown, None),
         ];

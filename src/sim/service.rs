@@ -42,10 +42,10 @@ where
         let route = Route::of(&head.method, &head.uri);
         let key = route::key(&head.headers, &head.uri);
         let guard = self.shared.begin(&head, &route);
-        // The rules are asked now, in the order of the calls. Only chat completions hide their model in the
+        // The rules are asked now, in the order of the calls. Only chat completions and interactions hide their model in the
         // body.
         let fault = match route.action {
-            Action::Chat => None,
+            action if action.is_told_by_body() => None,
             action => Some(self.shared.pick(&guard, route.model.as_deref(), action)),
         };
         let shared = self.shared.clone();
@@ -99,8 +99,11 @@ where
         }
     };
     let prompt = Prompt::read(&read.bytes);
-    if route.action == Action::Chat {
+    if route.action.is_told_by_body() {
         route.model.clone_from(&prompt.model);
+    }
+    if let Action::CreateInteraction { stream } = &mut route.action {
+        *stream = prompt.stream;
     }
     guard.note(|call| {
         call.model.clone_from(&route.model);

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::builder::{Config, bare};
 use super::fault::{Delivery, ErrorKind, Kind};
 use super::guard::Guard;
+use super::interaction::Interactions;
 use super::log::Log;
 use super::plan::{Decision, Reply, Request, reply};
 use super::quota::Meters;
@@ -41,6 +42,7 @@ struct State {
     rules: Vec<Armed>,
     /// The models that exist, and what is left of their quotas.
     models: BTreeMap<String, Option<Meters>>,
+    interactions: Interactions,
     chance: Chance,
     log: Log,
 }
@@ -77,6 +79,7 @@ impl Simulator {
             calls: 0,
             rules: rules.into_iter().map(Armed::new).collect(),
             models: models.collect(),
+            interactions: Interactions::default(),
             chance: Chance::seeded(seed),
             log: Log::new(log_capacity),
         };
@@ -223,7 +226,10 @@ impl Shared {
     ) -> (Decision, Option<Reply>) {
         let mut state = self.lock();
         let decision = state.judge(&self.config, request, fault, too_large);
-        let reply = reply(&self.config, request, &decision, state.models.keys().map(String::as_str));
+        let now = state.offset();
+        let State { models, interactions, .. } = &mut *state;
+        let models = models.keys().map(String::as_str);
+        let reply = reply(&self.config, request, &decision, models, interactions, now);
         (decision, reply)
     }
 }
@@ -261,7 +267,8 @@ impl State {
         if too_large {
             return Decision::Turned(ErrorKind::PayloadTooLarge, "too large");
         }
-        if action == Action::ListModels {
+        // Models matter to an interaction only when it is made.
+        if action == Action::ListModels || request.route.interaction.is_some() {
             return Decision::Admitted(fault);
         }
         let now = self.offset();

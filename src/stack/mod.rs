@@ -15,6 +15,7 @@
 //! | place | layer | in [`GeminiStack::new`] |
 //! |---|---|---|
 //! | `deadline` | [`DeadlineLayer`] | 120 s for requests without one |
+//! | `preflight` | [`PreflightLayer`](crate::preflight::PreflightLayer) | left out: it changes the type of the request's body |
 //! | `replay` | [`ReplayLayer`](crate::retry::ReplayLayer) | left out: for bodies that are not `Clone` |
 //! | `fallback` | [`ModelFallbackLayer`] | left out: no chain of models is known |
 //! | `retry` | [`RetryLayer`] | 10 attempts, of which the first three retries come soon where other calls succeed; a budget of 100 tokens, 3 for each success |
@@ -43,8 +44,9 @@
 //!
 //! The service's error is a [`BoxError`](crate::BoxError). Responses are the inner service's own, failures included;
 //! errors are its own, too, or one of [`RateLimited`](crate::rate_limit::RateLimited),
-//! [`ConcurrencyLimited`](crate::concurrency::ConcurrencyLimited), [`CircuitOpen`](crate::circuit_breaker::CircuitOpen)
-//! and [`TimedOut`](crate::timeout::TimedOut): [`error::find`](crate::error::find) finds them.
+//! [`ConcurrencyLimited`](crate::concurrency::ConcurrencyLimited), [`CircuitOpen`](crate::circuit_breaker::CircuitOpen),
+//! [`TimedOut`](crate::timeout::TimedOut) and, where it is asked for,
+//! [`PreflightRefused`](crate::preflight::PreflightRefused): [`error::find`](crate::error::find) finds them.
 //!
 //! # Examples
 //!
@@ -106,7 +108,7 @@ use crate::timeout::{DeadlineLayer, TimeoutLayer};
 
 /// The layers of this crate around a service, in the recommended order. See the [module documentation](self).
 ///
-/// One type parameter for each place, from the outside in; an empty place is [`Identity`].
+/// One type parameter for each place, from the outside in, that of the preflight last; an empty place is [`Identity`].
 #[derive(Clone)]
 #[must_use = "a stack does nothing until it is put around a service"]
 pub struct GeminiStack<
@@ -119,8 +121,10 @@ pub struct GeminiStack<
     K = CircuitBreakerLayer,
     T = TimeoutLayer,
     J = ClassifyLayer,
+    Q = Identity,
 > {
     deadline: D,
+    preflight: Q,
     replay: P,
     fallback: F,
     retry: R,
@@ -148,7 +152,7 @@ impl Default for GeminiStack {
 macro_rules! place {
     ($param:ident, $field:ident, $without:ident, $get:ident, $what:literal,
      [$($before:ident $before_field:ident)*], [$($after:ident $after_field:ident)*]) => {
-        impl<D, P, F, R, L, C, K, T, J> GeminiStack<D, P, F, R, L, C, K, T, J> {
+        impl<D, P, F, R, L, C, K, T, J, Q> GeminiStack<D, P, F, R, L, C, K, T, J, Q> {
             #[doc = concat!("Puts `layer` in the place of ", $what, ".")]
             pub fn $field<New>(self, layer: New) -> GeminiStack<$($before,)* New, $($after,)*> {
                 GeminiStack {
@@ -172,29 +176,32 @@ macro_rules! place {
 }
 
 place!(D, deadline, without_deadline, get_deadline, "the deadline",
-    [], [P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify]);
+    [], [P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight]);
 place!(P, replay, without_replay, get_replay, "the replay of request bodies",
-    [D deadline], [F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify]);
+    [D deadline], [F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight]);
 place!(F, fallback, without_fallback, get_fallback, "the model fallback",
-    [D deadline P replay], [R retry L rate_limit C concurrency K circuit_breaker T timeout J classify]);
+    [D deadline P replay], [R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight]);
 place!(R, retry, without_retry, get_retry, "the retries",
-    [D deadline P replay F fallback], [L rate_limit C concurrency K circuit_breaker T timeout J classify]);
+    [D deadline P replay F fallback], [L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight]);
 place!(L, rate_limit, without_rate_limit, get_rate_limit, "the rate limit",
-    [D deadline P replay F fallback R retry], [C concurrency K circuit_breaker T timeout J classify]);
+    [D deadline P replay F fallback R retry], [C concurrency K circuit_breaker T timeout J classify Q preflight]);
 place!(C, concurrency, without_concurrency, get_concurrency, "the adaptive concurrency limit",
-    [D deadline P replay F fallback R retry L rate_limit], [K circuit_breaker T timeout J classify]);
+    [D deadline P replay F fallback R retry L rate_limit], [K circuit_breaker T timeout J classify Q preflight]);
 place!(K, circuit_breaker, without_circuit_breaker, get_circuit_breaker, "the circuit breaker",
-    [D deadline P replay F fallback R retry L rate_limit C concurrency], [T timeout J classify]);
+    [D deadline P replay F fallback R retry L rate_limit C concurrency], [T timeout J classify Q preflight]);
 place!(T, timeout, without_timeout, get_timeout, "the attempt's timeouts",
-    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker], [J classify]);
+    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker], [J classify Q preflight]);
 place!(J, classify, without_classify, get_classify, "the classifier",
-    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout], []);
+    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout], [Q preflight]);
+
+place!(Q, preflight, without_preflight, get_preflight, "the preflight",
+    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify], []);
 
 /// A stack with a fallback that knows its circuits and its quotas.
-type FallingBack<D, P, R, E, C, T, J> =
-    GeminiStack<D, P, ModelFallbackLayer, R, RateLimitLayer<E>, C, CircuitBreakerLayer, T, J>;
+type FallingBack<D, P, R, E, C, T, J, Q> =
+    GeminiStack<D, P, ModelFallbackLayer, R, RateLimitLayer<E>, C, CircuitBreakerLayer, T, J, Q>;
 
-impl<D, P, F, R, E, C, T, J> GeminiStack<D, P, F, R, RateLimitLayer<E>, C, CircuitBreakerLayer, T, J> {
+impl<D, P, F, R, E, C, T, J, Q> GeminiStack<D, P, F, R, RateLimitLayer<E>, C, CircuitBreakerLayer, T, J, Q> {
     /// Falls back to other models, and asks this stack's own circuits and quotas before it calls one: a model whose
     /// circuit is open or whose day is spent is passed over at once.
     ///
@@ -207,14 +214,14 @@ impl<D, P, F, R, E, C, T, J> GeminiStack<D, P, F, R, RateLimitLayer<E>, C, Circu
     pub fn falling_back(
         self,
         chains: ModelFallbackBuilder,
-    ) -> Result<FallingBack<D, P, R, E, C, T, J>, ConfigError> {
+    ) -> Result<FallingBack<D, P, R, E, C, T, J, Q>, ConfigError> {
         let (circuits, quotas) = (self.circuit_breaker.handle(), self.rate_limit.handle());
         let layer = chains.circuits(circuits).rate_limits(quotas).build()?;
         Ok(self.fallback(layer))
     }
 }
 
-impl<S, D, P, F, R, L, C, K, T, J> Layer<S> for GeminiStack<D, P, F, R, L, C, K, T, J>
+impl<S, D, P, F, R, L, C, K, T, J, Q> Layer<S> for GeminiStack<D, P, F, R, L, C, K, T, J, Q>
 where
     J: Layer<S>,
     T: Layer<J::Service>,
@@ -224,7 +231,8 @@ where
     R: Layer<L::Service>,
     F: Layer<R::Service>,
     P: Layer<F::Service>,
-    D: Layer<P::Service>,
+    Q: Layer<P::Service>,
+    D: Layer<Q::Service>,
 {
     type Service = D::Service;
 
@@ -232,11 +240,12 @@ where
         let attempt = self.timeout.layer(self.classify.layer(inner));
         let admitted = self.concurrency.layer(self.circuit_breaker.layer(attempt));
         let retried = self.retry.layer(self.rate_limit.layer(admitted));
-        self.deadline.layer(self.replay.layer(self.fallback.layer(retried)))
+        let repeatable = self.replay.layer(self.fallback.layer(retried));
+        self.deadline.layer(self.preflight.layer(repeatable))
     }
 }
 
-impl<D, P, F, R, L, C, K, T, J> fmt::Debug for GeminiStack<D, P, F, R, L, C, K, T, J> {
+impl<D, P, F, R, L, C, K, T, J, Q> fmt::Debug for GeminiStack<D, P, F, R, L, C, K, T, J, Q> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The places may hold any layer.
         f.debug_struct("GeminiStack").finish_non_exhaustive()

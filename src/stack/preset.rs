@@ -151,6 +151,7 @@ impl Preset {
         let timeout = TimeoutLayer::builder().first_byte(self.first_byte).idle(self.idle);
         GeminiStack {
             deadline: DeadlineLayer::new(self.deadline).expect(VALID),
+            preflight: tower_layer::Identity::new(),
             replay: tower_layer::Identity::new(),
             fallback: tower_layer::Identity::new(),
             retry: RetryLayer::new(retry.build().expect(VALID)),

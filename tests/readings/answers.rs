@@ -180,7 +180,9 @@ async fn an_interactions_deltas_are_output_and_its_status_is_its_end() {
         (vec![text.clone()], Value::Null, cut),
         (vec![thought.clone()], Value::Null, empty),
         (vec![thought.clone()], done("completed"), empty),
-        (vec![thought.clone()], done("requires_continuation"), empty),
+        // It goes on by its token, and nothing is lost.
+        (vec![thought.clone()], done("requires_continuation"), None),
+        (vec![thought.clone()], done("incomplete"), empty),
         (vec![json!({ "type": "text", "text": "" })], done("completed"), empty),
     ] {
         let body = interaction(&deltas, last);

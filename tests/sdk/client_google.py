@@ -74,6 +74,76 @@ def _():
     return len(models) > 3 and tokens > 0, f"{len(models)} models, {tokens} tokens"
 
 
+def interact(client, model, **more):
+    return client.interactions.create(model=model, input="Hi there", **more)
+
+
+def said(events):
+    events = list(events)
+    deltas = [event.delta.text for event in events if event.event_type == "step.delta"]
+    return "".join(deltas), [event.event_type for event in events]
+
+
+@case("interaction, unary")
+def _():
+    made = interact(simulated, "gemini-3.8-flash")
+    return made.status == "completed" and made.output_text == "Echo: Hi there", f"{made.usage.total_tokens} tokens"
+
+
+@case("interaction, stream")
+def _():
+    text, kinds = said(interact(simulated, "gemini-3.8-flash", stream=True))
+    return text == "Echo: Hi there" and kinds[-1] == "interaction.completed", f"{len(kinds)} events"
+
+
+@case("interaction, error before output")
+def _():
+    made = interact(gate, "once-interaction-python")
+    return made.output_text == "Hello there, how are you?", "503 once, absorbed"
+
+
+@case("interaction, error told")
+def _():
+    try:
+        interact(gate, "key")
+    except Exception as error:
+        return error.status_code == 403 and "permission_denied" in str(error), f"{type(error).__name__} {error.status_code}"
+    return False, "no error"
+
+
+@case("interaction, error after output")
+def _():
+    text, kinds = said(interact(gate, "late", stream=True))
+    return text == "Hello there" and kinds[-1] == "error", f"{len(kinds)} events, the last one {kinds[-1]}"
+
+
+@case("interaction, continuation")
+def _():
+    made = interact(gate, "long", automatic_continuation=True)
+    first = interact(gate, "long", automatic_continuation=False)
+    ok = made.output_text == "Hello there, how are you?" and first.status == "requires_continuation"
+    return ok, f"{len(made.continuation_ids or [])} hops"
+
+
+@case("interaction, cancelled")
+def _():
+    made = interact(simulated, "gemini-3.8-flash", background=True)
+    cancelled = simulated.interactions.cancel(id=made.id)
+    seen = simulated.interactions.get(id=made.id)
+    ok = (made.status, cancelled.status, seen.status) == ("in_progress", "cancelled", "cancelled")
+    return ok, f"{made.status}, then {seen.status}"
+
+
+@case("interaction, taken up again")
+def _():
+    events = list(interact(simulated, "gemini-3.8-flash", stream=True, background=True))
+    at = next(i for i, event in enumerate(events) if event.event_type == "step.delta")
+    made = events[0].interaction
+    again = simulated.interactions.get(id=made.id, stream=True, last_event_id=events[at].event_id)
+    whole, _ = said([*events[:at + 1], *again])
+    return whole == "Echo: Hi there", f"behind event {events[at].event_id}"
+
+
 case("error 400")(lambda: fails(gate, "bad", 400, "INVALID_ARGUMENT"))
 case("error 403")(lambda: fails(gate, "key", 403, "PERMISSION_DENIED"))
 case("error 404, simulator")(lambda: fails(simulated, "gemini-9", 404, "NOT_FOUND"))

@@ -5,6 +5,11 @@
   bad        400, key  403, day  429 for the rest of the day, down  503 for ever
   once-...   503 once, then answers
   minute-... 429 for a second once, then answers
+
+Interactions as well: good, the failures above, and
+
+  late       an error after two pieces of output
+  long       stops for want of tokens after two words, and goes on by its token
 """
 
 import json
@@ -92,6 +97,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.rfile.readline()
             self.rfile.readline()
         request = json.loads(body or b"{}")
+        if "/interactions" in self.path:
+            return self.interaction(request)
         openai = "/openai/" in self.path
         if openai:
             model, streamed = request["model"], request.get("stream", False)
@@ -109,6 +116,37 @@ class Handler(BaseHTTPRequestHandler):
             self.stream(self.events(openai), 0.1)
         else:
             self.reply(200, self.answer(openai, "".join(WORDS)))
+
+    def interaction(self, request):
+        model = request["model"].removeprefix("models/")
+        failed = failure(model, self.state.call(model))
+        if failed:
+            word = {429: "too_many_requests", 503: "service_unavailable", 403: "permission_denied"}
+            return self.reply(failed[0], {"error": {"code": word.get(failed[0], "invalid_request"), "message": "No."}})
+        # A token says how many words were said before.
+        said = int(request.get("continuation_token", "0").removeprefix("after-"))
+        words = WORDS[said:said + 2] if model == "long" else WORDS
+        more = said + len(words) < len(WORDS)
+        made = {"id": f"v1_{model}_{said}", "status": "requires_continuation" if more else "completed",
+                "model": model, "created": "2026-11-29T00:00:00Z", "updated": "2026-11-29T00:00:00Z"}
+        if more:
+            made["continuation_token"] = f"after-{said + len(words)}"
+        usage = {"total_input_tokens": 2, "total_output_tokens": len(words), "total_tokens": 2 + len(words)}
+        if not request.get("stream"):
+            content = [{"type": "text", "text": "".join(words)}]
+            return self.reply(200, {**made, "usage": usage, "steps": [{"type": "model_output", "content": content}]})
+        events = [{"event_type": "interaction.created", "interaction": {**made, "status": "in_progress"}},
+                  {"event_type": "step.start", "index": 0, "step": {"type": "model_output", "content": []}}]
+        events += [{"event_type": "step.delta", "index": 0, "delta": {"type": "text", "text": word}} for word in words]
+        if model == "late":
+            del events[4:]
+            events.append({"event_type": "error", "error": {"code": "internal_error", "message": "Something broke."}})
+        else:
+            events.append({"event_type": "step.stop", "index": 0})
+            events.append({"event_type": "interaction.completed", "interaction": {**made, "usage": usage}})
+        for number, event in enumerate(events):
+            event["event_id"] = str(number + 1)
+        self.stream([*events, "[DONE]"], 0.05)
 
     def answer(self, openai, text, last=True):
         if openai:

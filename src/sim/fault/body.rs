@@ -120,6 +120,42 @@ pub(in crate::sim) fn error_json(kind: ErrorKind, shape: &Shape, asked: &Asked<'
     status_object(kind.code(), kind.google_status(), &message(kind, asked), details(kind, asked))
 }
 
+/// The `error` of the Interactions API: a code that is a word, and a message.
+pub(in crate::sim) fn interaction_error(kind: ErrorKind, shape: &Shape, asked: &Asked<'_>) -> Json {
+    use ErrorKind as E;
+    let retry = go_duration(shape.retry_in.unwrap_or(DEFAULT_RETRY_IN));
+    let (code, text) = match kind {
+        E::RateLimited | E::TokenRateLimited => {
+            ("rate_limit_exceeded", format!("You exceeded your current quota. Please retry in {retry}."))
+        }
+        E::DailyQuota | E::ZeroQuota => (
+            "quota_exceeded",
+            "You exceeded your current quota, please check your plan and billing details.".into(),
+        ),
+        E::BareExhausted | E::SharedCapacity | E::ModelCapacity => {
+            ("too_many_requests", message(kind, asked))
+        }
+        E::NotFoundHtml => ("not_found", "There is no such resource.".into()),
+        kind => {
+            let code = match kind.google_status() {
+                "INVALID_ARGUMENT" => "invalid_request",
+                "FAILED_PRECONDITION" => "failed_precondition",
+                "UNAUTHENTICATED" => "authentication",
+                "PERMISSION_DENIED" => "permission_denied",
+                "NOT_FOUND" => "not_found",
+                "RESOURCE_EXHAUSTED" => "quota_exceeded",
+                "UNAVAILABLE" => "service_unavailable",
+                "DEADLINE_EXCEEDED" => "gateway_timeout",
+                "CANCELLED" => "cancelled",
+                "UNIMPLEMENTED" => "unimplemented",
+                _ => "internal_error",
+            };
+            (code, message(kind, asked))
+        }
+    };
+    object([("code", code.into()), ("message", text.into())])
+}
+
 fn message(kind: ErrorKind, asked: &Asked<'_>) -> String {
     use ErrorKind as E;
     let text = match kind {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
-pub(super) use body::{Asked, QuotaExceeded, error_json, html};
+pub(super) use body::{Asked, QuotaExceeded, error_json, html, interaction_error};
 pub(super) use kinds::ErrorKind;
 pub(super) use shape::{Delivery, Shape};
 

@@ -1,0 +1,171 @@
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+use super::body::{Head, PreflightBody};
+use super::error::BodyFailed;
+use super::future::{ResponseFuture, Slow, State};
+use super::layer::{Settings, is_read, length_of};
+use super::scan::Scan;
+use crate::error::BoxError;
+use crate::target::{Surface, Target};
+use crate::timeout::Deadline;
+
+/// Looks at requests before they are sent. Made by [`PreflightLayer`](super::PreflightLayer); see the
+/// [module documentation](super).
+///
+/// `poll_ready` is the inner service's own.
+#[derive(Clone)]
+pub struct Preflight<S> {
+    inner: S,
+    settings: Arc<Settings>,
+}
+
+impl<S> Preflight<S> {
+    pub(super) const fn new(settings: Arc<Settings>, inner: S) -> Self {
+        Self { inner, settings }
+    }
+
+    /// The inner service.
+    pub const fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service, to change it.
+    pub const fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The inner service, by value.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Preflight<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Preflight").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl<S, B, RB> Service<Request<B>> for Preflight<S>
+where
+    S: Service<Request<PreflightBody<B>>, Response = Response<RB>> + Clone,
+    S::Error: Into<BoxError>,
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+    RB: Body<Data = Bytes>,
+{
+    type Response = Response<RB>;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, B, S::Future, RB>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    #[inline]
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let (parts, body) = request.into_parts();
+        let head = Request::from_parts(parts, ());
+        let target = Target::of(&head);
+        if target.surface() == Surface::Unknown {
+            drop(target);
+            return self.send(head, PreflightBody::new(body));
+        }
+        let mut found = self.settings.head(&target, &head, length_of(head.headers(), &body));
+        if self.settings.refuses(&found) {
+            // The body need not be waited for.
+            let refused = self.settings.settle(&target, &found).expect("one of them is to be refused");
+            return ResponseFuture::refused(refused.into());
+        }
+        let mut body = PreflightBody::new(body);
+        if !is_read(&target, head.headers()) {
+            let _ = self.settings.settle(&target, &found);
+            drop(target);
+            return self.send(head, body);
+        }
+        let mut scan = Scan::new(self.settings.looks_for_keys());
+        // What is there already needs nobody to be woken. What is not is asked for again by the future.
+        let mut cx = Context::from_waker(Waker::noop());
+        let whole = match body.read(&mut cx, self.settings.hold_bytes, &mut scan) {
+            Head::Whole => true,
+            Head::Full => false,
+            Head::Pending => {
+                drop(target);
+                let deadline = Deadline::of(&head).map(Deadline::instant);
+                return self.slowly(|inner, settings| {
+                    Slow::reading(inner, settings, head, body, scan, found, deadline)
+                });
+            }
+            Head::Failed(error) => return ResponseFuture::refused(BodyFailed::new(error.into()).into()),
+        };
+        self.settings.body(&target, &head, scan.facts(), &mut found);
+        if let Some(refused) = self.settings.settle(&target, &found) {
+            return ResponseFuture::refused(refused.into());
+        }
+        if whole && self.settings.counts(&target, &head, scan.facts()) {
+            drop(target);
+            let deadline = Deadline::of(&head).map(Deadline::instant);
+            return self
+                .slowly(|inner, settings| Slow::counting(inner, settings, head, body, scan, deadline));
+        }
+        drop(target);
+        if !whole {
+            watch(&mut body, scan, &self.settings, &head, &found);
+        }
+        self.send(head, body)
+    }
+}
+
+/// Lets the rest of a body be looked at while it is sent.
+#[cold]
+pub(super) fn watch<B>(
+    body: &mut PreflightBody<B>,
+    scan: Scan,
+    settings: &Arc<Settings>,
+    head: &Request<()>,
+    found: &[super::Finding],
+) {
+    let mut copy = Request::new(());
+    copy.method_mut().clone_from(head.method());
+    copy.uri_mut().clone_from(head.uri());
+    copy.extensions_mut().clone_from(head.extensions());
+    body.watch(scan, settings, Arc::new(copy), found.iter().map(super::Finding::rule).collect());
+}
+
+impl<S> Preflight<S> {
+    #[inline]
+    fn send<B, RB>(
+        &mut self,
+        head: Request<()>,
+        body: PreflightBody<B>,
+    ) -> ResponseFuture<S, B, S::Future, RB>
+    where
+        S: Service<Request<PreflightBody<B>>>,
+    {
+        ResponseFuture { state: State::Called { future: self.inner.call(head.map(|()| body)) } }
+    }
+
+    /// The readiness that the caller obtained goes back while the request waits: others may need it. What waits asks a clone
+    /// of its own.
+    #[cold]
+    fn slowly<B, F, RB>(
+        &mut self,
+        make: impl FnOnce(S, Arc<Settings>) -> Slow<S, B, F, RB>,
+    ) -> ResponseFuture<S, B, F, RB>
+    where
+        S: Clone,
+    {
+        let fresh = self.inner.clone();
+        drop(std::mem::replace(&mut self.inner, fresh.clone()));
+        ResponseFuture {
+            state: State::Slow { slow: Some(Box::new(make(fresh, Arc::clone(&self.settings)))) },
+        }
+    }
+}

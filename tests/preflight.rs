@@ -1,0 +1,16 @@
+//! Requests are looked at before they are sent: each rule with a bad and a good request, bodies of any size in any pieces, and
+//! what the caller, the observer and a gateway's caller are told.
+#![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
+
+mod support;
+
+#[path = "preflight/bodies.rs"]
+mod bodies;
+#[path = "preflight/counts.rs"]
+mod counts;
+#[path = "preflight/places.rs"]
+mod places;
+#[path = "preflight/rules.rs"]
+mod rules;
+#[path = "preflight/world.rs"]
+mod world;
