@@ -48,6 +48,9 @@
 //!
 //! **Within the deadline.** A backoff that would not end before the deadline is fitted into what is left: a quarter to
 //! three quarters of that, by the same draw. With less than 500 ms left the failure is handed on.
+//! After a timeout no attempt is made that has less time left than the one that timed out, unless two of five of the model's
+//! last calls have succeeded: a server that works on calls in their order would finish none of it, and late calls are what
+//! keeps it late.
 //!
 //! Attempts of all kinds count together: two `internal` after a `rate_limited` are three.
 //! Those of all models of a [fallback](crate::fallback) outside do, too; one is left for each model to come, and each but

@@ -401,6 +401,8 @@ pub(super) struct Progress {
     pub(super) probes: u32,
     /// Timeouts among the attempts.
     pub(super) timeouts: u32,
+    /// When the next attempt was to begin, as the last failure was decided.
+    pub(super) next_at: Option<Instant>,
     /// What retries that were sent took from the budget, to be given back if the request succeeds.
     pub(super) taken: Milli,
     /// Attempts that are left to models which come after this one.
@@ -653,6 +655,10 @@ impl Settings {
                 } else {
                     fitted(verdict, left, drawn.unwrap_or(0.5)).ok_or(GaveUp::Deadline)?
                 };
+                if is_timeout(verdict) && self.is_in_vain(progress, now, left.saturating_sub(wait), &mut key)
+                {
+                    return Err(GaveUp::Deadline);
+                }
                 progress.quick += u32::from(is_quick);
                 progress.maybe_processed += u32::from(may_be_lost(verdict));
                 progress.timeouts += u32::from(is_timeout(verdict));
@@ -676,7 +682,23 @@ impl Settings {
             progress.quota.spend(again.wait);
         }
         progress.waits.push(again.wait);
+        progress.next_at = now.checked_add(again.wait);
         Ok(again)
+    }
+
+    /// Whether an attempt with so much time left would only be one more timeout: the one before it had longer, and few
+    /// others of late have had an answer. A server that works on calls in their order finishes none of it then, and every
+    /// such call makes those behind it late.
+    fn is_in_vain(
+        &self,
+        progress: &Progress,
+        now: Instant,
+        left: Duration,
+        mut key: impl FnMut() -> u64,
+    ) -> bool {
+        let began = progress.next_at.or(progress.started);
+        began.is_some_and(|began| left < now.saturating_duration_since(began))
+            && self.budget.as_ref().is_some_and(|budget| !budget.is_well(key()))
     }
 
     /// Whether the failure looks like chance: most other calls of late have succeeded, so nothing is gained by waiting
@@ -998,6 +1020,39 @@ mod tests {
         let progress = Progress { started, attempts: 3, request: 7, ..Progress::default() };
         let copy = progress.clone();
         assert_eq!((copy.started, copy.attempts, copy.request), (started, 0, 0));
+    }
+
+    /// How many attempts are made of a request with two minutes, each of which times out after `took`; `failures` of the
+    /// budget's key have gone before.
+    fn timeouts_of_two_minutes(took: u64, failures: u32) -> u32 {
+        let policy = RetryPolicy::builder().seed(3).build().unwrap();
+        let budget = policy.settings.budget.clone().unwrap();
+        for _ in 0..failures {
+            let _ = budget.withdraw(0, Charge::FAILURE).map(Withdrawal::spend);
+        }
+        let timeout = failed(504, "");
+        let start = crate::time::now();
+        let (end, mut now) = (start + Duration::from_secs(120), start);
+        let (mut progress, mut made) = (Progress { started: Some(start), ..Progress::default() }, 0);
+        loop {
+            made += 1;
+            now += Duration::from_secs(took).min(end.saturating_duration_since(now));
+            match policy.settings.decide(&mut progress, &Failure::Verdict(&timeout), now, Some(end), || 0) {
+                Ok(again) => {
+                    let _ = again.token.map(Withdrawal::spend);
+                    now += again.wait;
+                }
+                Err(_) => return made,
+            }
+        }
+    }
+
+    #[test]
+    fn an_attempt_that_has_less_time_than_the_one_that_timed_out_is_made_only_while_others_succeed() {
+        assert_eq!(timeouts_of_two_minutes(85, 0), 2, "as far as is known, others succeed");
+        assert_eq!(timeouts_of_two_minutes(85, 12), 1, "35 s are left, and 85 were not enough");
+        let (well, not) = (timeouts_of_two_minutes(10, 0), timeouts_of_two_minutes(10, 12));
+        assert!(not >= well - 1 && not >= 5, "those that have as much time are made: {not} of {well}");
     }
 
     #[test]
