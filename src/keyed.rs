@@ -27,6 +27,7 @@ use tokio::time::Instant;
 use crate::event::{Event, Observed};
 use crate::order::Part;
 use crate::target::{KeyLabel, ModelHint, Target};
+use crate::tier::ServiceTier;
 use crate::time;
 
 /// How many keys a layer keeps apart, where it has no setting of its own.
@@ -355,6 +356,7 @@ struct Seen<T> {
     path: PathAndQuery,
     label: Option<KeyLabel>,
     hint: Option<ModelHint>,
+    tier: Option<ServiceTier>,
     state: Weak<T>,
 }
 
@@ -372,6 +374,7 @@ impl<T> Seen<T> {
             path: path.unwrap_or_else(|| PathAndQuery::from_static("/")),
             label: request.extensions().get().cloned(),
             hint: request.extensions().get().cloned(),
+            tier: ServiceTier::of(request),
             state: Arc::downgrade(state),
         }
     }
@@ -389,6 +392,7 @@ impl<T> Seen<T> {
             && *request.method() == self.method
             && extensions.get::<KeyLabel>() == self.label.as_ref()
             && extensions.get::<ModelHint>() == self.hint.as_ref()
+            && extensions.get::<ServiceTier>() == self.tier.as_ref()
     }
 }
 

@@ -134,12 +134,14 @@ pub mod stack;
 mod sync;
 mod tail;
 pub mod target;
+pub mod tier;
 mod time;
 pub mod timeout;
 pub mod verdict;
 
 pub use error::{BoxError, ConfigError, Rejected};
 pub use target::{KeyLabel, Method, Surface, Target};
+pub use tier::ServiceTier;
 pub use timeout::Deadline;
 pub use verdict::{Kind, Verdict};
 

@@ -94,6 +94,7 @@ async fn every_layer_stands_in_its_place() {
         .retry(mark("retry"))
         .classify(mark("classify"))
         .deadline(mark("deadline"))
+        .tier(mark("tier"))
         .circuit_breaker(mark("circuit_breaker"))
         .replay(mark("replay"))
         .timeout(mark("timeout"))
@@ -106,6 +107,7 @@ async fn every_layer_stands_in_its_place() {
         [
             "deadline",
             "replay",
+            "tier",
             "fallback",
             "retry",
             "rate_limit",
@@ -130,7 +132,8 @@ async fn without_all_of_them_it_is_the_service_itself() {
         .without_concurrency()
         .without_circuit_breaker()
         .without_timeout()
-        .without_classify();
+        .without_classify()
+        .without_tier();
     let client: Client = stack.layer(Client(7));
     assert_eq!(client, Client(7));
 }

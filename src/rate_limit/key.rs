@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::target::{Method, Surface, Target, TargetKey};
+use crate::tier::ServiceTier;
 
 /// What kind of call a quota counts. Google counts them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -84,14 +85,20 @@ impl QuotaKey {
 
     /// The key that a request has by default: its kind of call, label, model, and the place where its path names one.
     ///
-    /// The Gemini API, its OpenAI-compatible paths and its interactions draw on the same quota.
+    /// The Gemini API, its OpenAI-compatible paths and its interactions draw on the same quota, and so do all
+    /// [service tiers](crate::tier).
     #[must_use]
     pub fn of(target: &Target<'_>) -> Self {
-        let key = target.key();
+        let key = target.key().without_tier();
         let shared = matches!(key.surface(), Surface::Interactions | Surface::OpenAi);
         let surface = if key.project().is_some() { Surface::Vertex } else { Surface::GeminiApi };
         let key = if shared { key.with_surface(surface) } else { key };
         Self { pool: Pool::of(target.method()), target: key }
+    }
+
+    /// The same quota, of one tier alone.
+    pub(super) fn of_tier(self, tier: ServiceTier) -> Self {
+        Self { target: self.target.with_tier(tier), ..self }
     }
 
     /// The kind of call.

@@ -4,6 +4,8 @@ use std::time::Duration;
 use http::Request;
 use tokio::time::Instant;
 
+use crate::tier::ServiceTier;
+
 /// The instant by which a request must be answered, all attempts and waits together.
 ///
 /// A request extension that the caller puts in, or what a [`DeadlineLayer`](super::DeadlineLayer) carries beside the
@@ -59,13 +61,19 @@ impl Deadline {
     /// clock: the layers below need not read it again.
     #[inline]
     pub(super) fn called_at() -> Option<Instant> {
-        CARRIED.get().called_at
+        CARRIED.get().called.map(|called| called.at)
+    }
+
+    /// The deadline for a request of this tier, where it differs from the one that is carried: in the course of a
+    /// [`DeadlineLayer`](super::DeadlineLayer)'s `call`, and where that has given the request its deadline.
+    pub(crate) fn carried_for(tier: ServiceTier) -> Option<Self> {
+        CARRIED.get().called.filter(|_| tier == ServiceTier::Flex)?.flex
     }
 
     /// Carries this deadline until the guard is dropped.
     #[inline]
-    pub(super) fn carry(self, called_at: Option<Instant>) -> Carrying {
-        Carrying(CARRIED.replace(Carried { deadline: Some(self), called_at }))
+    pub(super) fn carry(self, called: Option<Called>) -> Carrying {
+        Carrying(CARRIED.replace(Carried { deadline: Some(self), called }))
     }
 }
 
@@ -73,7 +81,15 @@ impl Deadline {
 struct Carried {
     deadline: Option<Deadline>,
     /// In `call` alone: a poll may be long after it.
-    called_at: Option<Instant>,
+    called: Option<Called>,
+}
+
+/// What a [`DeadlineLayer`](super::DeadlineLayer) knows of the call that it has just begun.
+#[derive(Clone, Copy)]
+pub(super) struct Called {
+    pub(super) at: Instant,
+    /// The deadline, if the request turns out to be one of the flex tier.
+    pub(super) flex: Option<Deadline>,
 }
 
 thread_local! {
@@ -82,7 +98,7 @@ thread_local! {
     ///
     /// Not in the request's extensions, because the first entry there costs three allocations, and each copy of the
     /// request as many again.
-    static CARRIED: Cell<Carried> = const { Cell::new(Carried { deadline: None, called_at: None }) };
+    static CARRIED: Cell<Carried> = const { Cell::new(Carried { deadline: None, called: None }) };
 }
 
 /// While it lives, its deadline is carried. It goes back to what was carried before, also when what is inside panics.

@@ -11,8 +11,10 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::Deadline;
-use super::settings::MAX;
+use super::deadline::Called;
+use super::settings::{FLEX_DEADLINE, MAX};
 use crate::error::ConfigError;
+use crate::tier::ServiceTier;
 use crate::time;
 
 /// Gives each request that carries no [`Deadline`] one. See the [module documentation](super).
@@ -43,6 +45,7 @@ pub struct DeadlineLayer {
 #[derive(Clone, Copy, Debug)]
 struct Settings {
     within: Duration,
+    flex: Duration,
     cap_given: bool,
 }
 
@@ -57,7 +60,25 @@ impl DeadlineLayer {
         if within.is_zero() || within > MAX {
             return Err(ConfigError::new("deadline", "must be above zero and at most 1 day"));
         }
-        Ok(Self { settings: Settings { within, cap_given: false } })
+        let flex = within.max(FLEX_DEADLINE);
+        Ok(Self { settings: Settings { within, flex, cap_given: false } })
+    }
+
+    /// The deadline of requests of the [flex tier](crate::tier), whose answers take 1 to 15 minutes: above zero, at most 1
+    /// day. Default 30 minutes, or the layer's own deadline if that is longer.
+    ///
+    /// For requests that carry the tier when they come here, and for those of which a [`TierLayer`](crate::tier::TierLayer)
+    /// inside says so.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] when it is out of range.
+    pub fn flex(mut self, within: Duration) -> Result<Self, ConfigError> {
+        if within.is_zero() || within > MAX {
+            return Err(ConfigError::new("flex", "must be above zero and at most 1 day"));
+        }
+        self.settings.flex = within;
+        Ok(self)
     }
 
     /// A deadline that the caller has given counts only where it is earlier than this layer's. Default: it counts
@@ -124,13 +145,17 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let written = request.extensions().get::<Deadline>().copied();
         let given = written.or_else(Deadline::carried);
-        let mut called_at = None;
+        let settings = &self.settings;
+        let mut called = None;
         let mut own = || {
-            let now = *called_at.insert(time::now());
-            Deadline::at(time::saturating_add(now, self.settings.within))
+            let at = time::now();
+            let after = |within| Deadline::at(time::saturating_add(at, within));
+            let flex = after(settings.flex);
+            called = Some(Called { at, flex: Some(given.map_or(flex, |given| given.min(flex))) });
+            if ServiceTier::of(&request) == Some(ServiceTier::Flex) { flex } else { after(settings.within) }
         };
         let deadline = match given {
-            Some(given) if !self.settings.cap_given => given,
+            Some(given) if !settings.cap_given => given,
             Some(given) => given.min(own()),
             None => own(),
         };
@@ -138,7 +163,7 @@ where
         if written.is_some_and(|written| written != deadline) {
             request.extensions_mut().insert(deadline);
         }
-        let carrying = deadline.carry(called_at);
+        let carrying = deadline.carry(called);
         let inner = self.inner.call(request);
         drop(carrying);
         DeadlineFuture { inner, deadline }

@@ -1,0 +1,327 @@
+//! Service tiers, in paused time: how a tier is read, and what each layer makes of it.
+#![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
+
+mod support;
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt, Full};
+use tokio::time::{Instant, sleep};
+use tower::{Layer, Service, ServiceExt};
+use tower_gemini::circuit_breaker::CircuitState;
+use tower_gemini::rate_limit::{Limits, RateLimitLayer};
+use tower_gemini::retry::ReplayLayer;
+use tower_gemini::stack::{GeminiStack, Preset};
+use tower_gemini::tier::{ServiceTier, TierLayer};
+use tower_gemini::timeout::{DeadlineLayer, TimedOut};
+use tower_gemini::{BoxError, Deadline, Target};
+
+type Body = Full<Bytes>;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const SECOND: Duration = Duration::from_secs(1);
+const MODEL: &str = "gemini-9-flash";
+const FLEX: &str = r#"{"contents":[{"parts":[{"text":"Hello"}]}],"service_tier":"flex"}"#;
+const STANDARD: &str = r#"{"contents":[{"parts":[{"text":"Hello"}]}]}"#;
+const GOOD: &str = r#"{"candidates":[{"content":{"parts":[{"text":"x"}]},"finishReason":"STOP"}]}"#;
+const OVERLOADED: &str = r#"{"error":{"code":503,"status":"UNAVAILABLE","message":"The model is overloaded. Please try again later."}}"#;
+
+fn request(body: &str) -> Request<Body> {
+    Request::post(format!("http://127.0.0.1/v1beta/models/{MODEL}:generateContent"))
+        .body(Full::from(body.to_owned()))
+        .unwrap()
+}
+
+/// One call as the server saw it.
+#[derive(Clone, Debug)]
+struct Seen {
+    at: Instant,
+    headers: HeaderMap,
+    body: String,
+    path: String,
+    tier: Option<ServiceTier>,
+    deadline: Option<Duration>,
+}
+
+/// Answers each call after a while with a status, a body and the tier that served, the last for ever.
+#[derive(Clone)]
+struct Server {
+    script: Arc<Mutex<VecDeque<(Duration, u16, String, Option<&'static str>)>>>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+impl Server {
+    fn new(script: &[(Duration, u16, &str)]) -> Self {
+        let script = script.iter().map(|(after, status, body)| (*after, *status, (*body).to_owned(), None));
+        Self { script: Arc::new(Mutex::new(script.collect())), seen: Arc::default() }
+    }
+    fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+    fn calls(&self) -> usize {
+        self.seen.lock().unwrap().len()
+    }
+}
+
+impl<B> Service<Request<B>> for Server
+where
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: std::fmt::Debug,
+{
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let at = Instant::now();
+        let tier = ServiceTier::of(&request);
+        let deadline = Deadline::of(&request).map(|deadline| deadline.instant() - at);
+        let (script, seen) = (Arc::clone(&self.script), Arc::clone(&self.seen));
+        Box::pin(async move {
+            let (head, body) = request.into_parts();
+            let body = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+            let path = head.uri.path().to_owned();
+            seen.lock().unwrap().push(Seen { at, headers: head.headers, body, path, tier, deadline });
+            let next = {
+                let mut script = script.lock().unwrap();
+                let next = script.pop_front().expect("there is always one");
+                if script.is_empty() {
+                    script.push_back(next.clone());
+                }
+                next
+            };
+            let (after, status, body, served) = next;
+            sleep(after).await;
+            let mut response = Response::builder().status(status);
+            if let Some(served) = served {
+                response = response.header("x-gemini-service-tier", served);
+            }
+            Ok(response.body(Full::from(body)).unwrap())
+        })
+    }
+}
+
+async fn read<B>(response: Response<B>) -> (u16, Bytes)
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: std::fmt::Debug,
+{
+    (response.status().as_u16(), response.into_body().collect().await.unwrap().to_bytes())
+}
+
+// ===== how it is read =====
+
+#[tokio::test]
+async fn a_tier_is_read_from_extension_header_and_body_in_this_order() {
+    let server = Server::new(&[(Duration::ZERO, 200, GOOD)]);
+    let service = TierLayer::new().layer(server.clone());
+    let mut with_header = request(FLEX);
+    with_header.headers_mut().insert("X-Vertex-AI-LLM-Shared-Request-Type", "priority".parse().unwrap());
+    let mut with_extension = with_header.clone();
+    with_extension.extensions_mut().insert(ServiceTier::Other);
+    let mut read_only = request(FLEX);
+    *read_only.method_mut() = http::Method::GET;
+    for (request, tier) in [
+        (request(FLEX), Some(ServiceTier::Flex)),
+        (with_header, Some(ServiceTier::Priority)),
+        (with_extension, Some(ServiceTier::Other)),
+        (request(STANDARD), None),
+        (read_only, None),
+    ] {
+        let body = request.clone().into_body().collect().await.unwrap().to_bytes();
+        service.clone().oneshot(request).await.unwrap();
+        let seen = server.seen().pop().unwrap();
+        assert_eq!((seen.tier, seen.body.as_bytes()), (tier, &*body), "the body is as it was");
+    }
+}
+
+#[tokio::test]
+async fn the_first_frame_of_a_streamed_body_is_looked_at_and_sent_once() {
+    let server = Server::new(&[(Duration::ZERO, 503, OVERLOADED), (Duration::ZERO, 200, GOOD)]);
+    let service = ReplayLayer::new().layer(TierLayer::new().layer(server.clone()));
+    // `Full` inside a `ReplayBody` is what reqwest's adapter sends.
+    service.clone().oneshot(request(FLEX)).await.unwrap();
+    let seen = server.seen().pop().unwrap();
+    assert_eq!((seen.tier, &*seen.body), (Some(ServiceTier::Flex), FLEX));
+    // Under a retry the second attempt sends all of it again.
+    let stack = Preset::new().seed(1).stack().replay(ReplayLayer::new());
+    let response = stack.layer(server.clone()).oneshot(request(FLEX)).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let seen = server.seen();
+    assert!(seen.len() == 2 && seen.iter().all(|seen| seen.body == FLEX));
+}
+
+#[tokio::test]
+async fn a_body_that_has_nothing_yet_is_waited_for_by_nobody() {
+    let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(4);
+    let mut receiver = receiver;
+    let stream = futures_util::stream::poll_fn(move |cx| {
+        receiver.poll_recv(cx).map(|data| data.map(|data| Ok::<_, BoxError>(http_body::Frame::data(data))))
+    });
+    let body = http_body_util::BodyExt::boxed_unsync(http_body_util::StreamBody::new(stream));
+    let server = Server::new(&[(Duration::ZERO, 200, GOOD)]);
+    let service = ReplayLayer::new().layer(TierLayer::new().layer(server.clone()));
+    let request = Request::post(format!("/v1beta/models/{MODEL}:generateContent")).body(body).unwrap();
+    let mut call = Box::pin(service.oneshot(request));
+    assert!(call.as_mut().now_or_never().is_none(), "it waits for the body, not for its tier");
+    sender.send(Bytes::from(FLEX)).await.unwrap();
+    drop(sender);
+    call.await.unwrap();
+    assert_eq!(server.seen().pop().unwrap().body, FLEX);
+}
+
+// ===== time =====
+
+/// Each of the default stack's limits would have cut it: the deadline and the first byte at 120 s.
+#[tokio::test(start_paused = true)]
+async fn a_flex_call_of_14_minutes_succeeds_and_cuts_nothing() {
+    let server = Server::new(&[(14 * MINUTE, 200, GOOD)]);
+    let stack = GeminiStack::new();
+    let service = stack.layer(server.clone());
+    let start = Instant::now();
+    // Six at a time, thirty in all: enough for every controller to act, had it seen a timeout.
+    for _ in 0..5 {
+        let calls = (0..6).map(|_| service.clone().oneshot(request(FLEX)));
+        for response in futures_util::future::join_all(calls).await {
+            assert_eq!(read(response.unwrap()).await, (200, Bytes::from(GOOD)));
+        }
+    }
+    assert_eq!(start.elapsed(), 5 * 14 * MINUTE);
+    assert_eq!(server.calls(), 30, "none was sent twice");
+    let seen = server.seen();
+    assert_eq!(seen[0].headers["x-server-timeout"], "960", "the server is told of 16 minutes");
+    assert_eq!(seen[0].deadline, Some(30 * MINUTE));
+    let mut flex = request(FLEX);
+    flex.extensions_mut().insert(ServiceTier::Flex);
+    let key = Target::of(&flex).key();
+    let gate = stack.get_concurrency().handle().get(&key);
+    assert!(gate.is_none_or(|gate| gate.limit().is_none()), "it has cut");
+    let circuit = stack.get_circuit_breaker().handle().get(&key.without_label());
+    assert!(circuit.is_none_or(|circuit| circuit.state == CircuitState::Closed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_standard_call_is_cut_as_before() {
+    let server = Server::new(&[(14 * MINUTE, 200, GOOD)]);
+    let start = Instant::now();
+    let error = GeminiStack::new().layer(server.clone()).oneshot(request(STANDARD)).await.unwrap_err();
+    assert!(tower_gemini::error::find::<TimedOut>(&*error).is_some(), "{error}");
+    assert_eq!(start.elapsed(), 2 * MINUTE);
+    assert_eq!(server.seen()[0].headers["x-server-timeout"], "120");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flex_call_that_never_answers_ends_at_its_own_deadline() {
+    let server = Server::new(&[(100 * MINUTE, 200, GOOD)]);
+    let start = Instant::now();
+    let service = GeminiStack::new().layer(server.clone());
+    assert!(service.oneshot(request(FLEX)).await.is_err());
+    assert_eq!(start.elapsed(), 30 * MINUTE);
+    assert_eq!(server.calls(), 2, "one of 16 minutes, and what is left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_callers_own_deadline_counts_whatever_the_tier() {
+    for (layer, given, expected) in [
+        (DeadlineLayer::default(), Some(SECOND), SECOND),
+        (DeadlineLayer::default(), Some(90 * MINUTE), 90 * MINUTE),
+        (DeadlineLayer::default().cap_given(), Some(90 * MINUTE), 30 * MINUTE),
+        (DeadlineLayer::default().cap_given(), Some(5 * MINUTE), 5 * MINUTE),
+        (DeadlineLayer::default(), None, 30 * MINUTE),
+        (DeadlineLayer::default().flex(3 * MINUTE).unwrap(), None, 3 * MINUTE),
+        (DeadlineLayer::new(60 * MINUTE).unwrap(), None, 60 * MINUTE),
+    ] {
+        let server = Server::new(&[(Duration::ZERO, 200, GOOD)]);
+        let service = layer.layer(TierLayer::new().layer(server.clone()));
+        for known in [false, true] {
+            let mut request = request(FLEX);
+            if let Some(given) = given {
+                request.extensions_mut().insert(Deadline::within(given));
+            }
+            if known {
+                request.extensions_mut().insert(ServiceTier::Flex);
+            }
+            service.clone().oneshot(request).await.unwrap();
+            assert_eq!(server.seen().pop().unwrap().deadline, Some(expected), "{given:?} {known}");
+        }
+    }
+}
+
+// ===== states of their own =====
+
+/// Forty calls find no flex capacity; the standard tier of the same model is open all the while.
+#[tokio::test(start_paused = true)]
+async fn a_flex_outage_opens_no_circuit_of_the_standard_tier() {
+    let server = Server::new(&[(Duration::ZERO, 503, OVERLOADED)]);
+    let stack = GeminiStack::new().without_retry();
+    let service = stack.layer(server.clone());
+    let circuits = stack.get_circuit_breaker().handle();
+    for _ in 0..40 {
+        let _ = service.clone().oneshot(request(FLEX)).await;
+    }
+    let flex = {
+        let mut flex = request(FLEX);
+        flex.extensions_mut().insert(ServiceTier::Flex);
+        Target::of(&flex).key()
+    };
+    assert_eq!(flex.to_string(), format!("gemini_api {MODEL} [flex]"));
+    assert_eq!(circuits.get(&flex).unwrap().state, CircuitState::Open);
+    let before = server.calls();
+    assert!(service.clone().oneshot(request(STANDARD)).await.is_ok(), "an answer, and not an open circuit");
+    assert_eq!(server.calls(), before + 1);
+    assert_eq!(circuits.get(&flex.without_tier()).unwrap().state, CircuitState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_tiers_draw_on_one_quota_unless_they_are_counted_apart() {
+    let builder = || RateLimitLayer::builder().limits(Limits::new().requests_per_minute(2));
+    let by_key = || builder().key_by(|target| target.key().without_model());
+    for (layer, keys) in [
+        (builder().build().unwrap(), vec![3]),
+        (by_key().build().unwrap(), vec![3]),
+        (builder().by_tier().build().unwrap(), vec![1, 2]),
+        (by_key().by_tier().build().unwrap(), vec![1, 2]),
+    ] {
+        let server = Server::new(&[(Duration::ZERO, 200, GOOD)]);
+        let service = TierLayer::new().layer(layer.layer(server.clone()));
+        let start = Instant::now();
+        for body in [FLEX, STANDARD, FLEX] {
+            read(service.clone().oneshot(request(body)).await.unwrap()).await;
+        }
+        assert_eq!(
+            start.elapsed() >= MINUTE,
+            keys.len() == 1,
+            "the third waits for the window of a shared quota"
+        );
+        let mut in_all: Vec<_> = layer.handle().status().iter().map(|status| status.requests_today).collect();
+        in_all.sort_unstable();
+        assert_eq!(in_all, keys);
+    }
+}
+
+/// A shortage of flex capacity is told with a delay and without a quota.
+#[tokio::test(start_paused = true)]
+async fn a_flex_429_without_a_quota_closes_no_door() {
+    const SHORT: &str =
+        r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"Please retry in 50s."}}"#;
+    for (first, waits) in [(FLEX, false), (STANDARD, true)] {
+        let server = Server::new(&[(Duration::ZERO, 429, SHORT), (Duration::ZERO, 200, GOOD)]);
+        let service = GeminiStack::new().without_retry().layer(server.clone());
+        service.clone().oneshot(request(first)).await.unwrap();
+        let start = Instant::now();
+        service.clone().oneshot(request(STANDARD)).await.unwrap();
+        assert_eq!(start.elapsed() > 40 * SECOND, waits, "{first}");
+    }
+}
