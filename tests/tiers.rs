@@ -16,12 +16,14 @@ use http_body_util::{BodyExt, Full};
 use tokio::time::{Instant, sleep};
 use tower::{Layer, Service, ServiceExt};
 use tower_gemini::circuit_breaker::CircuitState;
+use tower_gemini::event::{Event, Observer};
+use tower_gemini::observe::{JsonLines, ObserveLayer};
 use tower_gemini::rate_limit::{Limits, RateLimitLayer};
 use tower_gemini::retry::ReplayLayer;
 use tower_gemini::stack::{GeminiStack, Preset};
 use tower_gemini::tier::{ServiceTier, TierLayer};
 use tower_gemini::timeout::{DeadlineLayer, TimedOut};
-use tower_gemini::{BoxError, Deadline, Target};
+use tower_gemini::{BoxError, Deadline, Kind, Target, Verdict};
 
 type Body = Full<Bytes>;
 
@@ -60,6 +62,11 @@ struct Server {
 impl Server {
     fn new(script: &[(Duration, u16, &str)]) -> Self {
         let script = script.iter().map(|(after, status, body)| (*after, *status, (*body).to_owned(), None));
+        Self { script: Arc::new(Mutex::new(script.collect())), seen: Arc::default() }
+    }
+    /// Answers at once, under this header.
+    fn served(script: &[(&str, Option<&'static str>)]) -> Self {
+        let script = script.iter().map(|(body, served)| (Duration::ZERO, 200, (*body).to_owned(), *served));
         Self { script: Arc::new(Mutex::new(script.collect())), seen: Arc::default() }
     }
     fn seen(&self) -> Vec<Seen> {
@@ -324,4 +331,152 @@ async fn a_flex_429_without_a_quota_closes_no_door() {
         service.clone().oneshot(request(STANDARD)).await.unwrap();
         assert_eq!(start.elapsed() > 40 * SECOND, waits, "{first}");
     }
+}
+
+// ===== what the answer says =====
+
+const PRIORITY: &str = r#"{"contents":[],"serviceTier":"PRIORITY"}"#;
+
+/// Events in words, without those of retries and circuits.
+#[derive(Default)]
+struct Log(Mutex<Vec<String>>);
+
+impl Observer for Log {
+    fn on_event(&self, event: &Event<'_>) {
+        let text = match event {
+            Event::Redirected { asked, answered, .. } => format!("redirected {asked} {answered}"),
+            Event::Downgraded { model, asked, served, .. } => {
+                format!("downgraded {} {asked} {served}", model.unwrap_or("-"))
+            }
+            Event::FellBack { from, to, tier, .. } => {
+                format!("fell back {from} {} {}", to.unwrap_or("-"), tier.map_or("-", |tier| tier.as_str()))
+            }
+            Event::Finished { call, .. } => format!(
+                "finished {} {} {} {}",
+                call.model_version().unwrap_or("-"),
+                call.redirected().unwrap_or("-"),
+                call.tier_asked().map_or("-", |tier| tier.as_str()),
+                call.tier_served().map_or("-", |tier| tier.as_str()),
+            ),
+            _ => return,
+        };
+        self.0.lock().unwrap().push(text);
+    }
+}
+
+fn by(model: &str, tier: Option<&str>) -> String {
+    let tier = tier.map_or(String::new(), |tier| format!(r#","serviceTier":"{tier}""#));
+    format!(
+        r#"{{"candidates":[{{"content":{{"parts":[{{"text":"x"}}]}},"finishReason":"STOP"}}],"usageMetadata":{{"promptTokenCount":3{tier}}},"modelVersion":"{model}"}}"#
+    )
+}
+
+#[tokio::test]
+async fn a_downgrade_is_in_the_verdict_the_call_and_the_events() {
+    let (own, vertex) = (by(MODEL, None), by(MODEL, Some("ON_DEMAND")));
+    for (body, header, asked, served) in [
+        (own.as_str(), Some("standard"), PRIORITY, Some(ServiceTier::Standard)),
+        (vertex.as_str(), None, PRIORITY, Some(ServiceTier::Standard)),
+        (own.as_str(), Some("priority"), PRIORITY, Some(ServiceTier::Priority)),
+        (own.as_str(), None, PRIORITY, None),
+        (own.as_str(), Some("standard"), STANDARD, None),
+    ] {
+        let (log, lines) = (Arc::new(Log::default()), Arc::new(JsonLines::new(Vec::new()).with_events()));
+        let both: Vec<Arc<dyn Observer>> = vec![log.clone(), lines.clone()];
+        let server = Server::served(&[(body, header)]);
+        let service = ObserveLayer::new(Arc::new(both)).layer(GeminiStack::new().layer(server));
+        let response = service.oneshot(request(asked)).await.unwrap();
+        let verdict = Verdict::of(&response);
+        read(response).await;
+        let asked = (asked == PRIORITY).then_some(ServiceTier::Priority);
+        assert_eq!((verdict.tier_asked(), verdict.tier_served()), (asked, served));
+        let downgraded = served.filter(|served| *served == ServiceTier::Standard);
+        assert_eq!(verdict.downgraded(), downgraded.map(|served| (ServiceTier::Priority, served)));
+        let word = |tier: Option<ServiceTier>| tier.map_or("-", ServiceTier::as_str);
+        let mut told = vec![format!("finished - - {} {}", word(asked), word(served))];
+        if downgraded.is_some() {
+            told.insert(0, format!("downgraded {MODEL} priority standard"));
+        }
+        assert_eq!(*log.0.lock().unwrap(), told);
+        let lines = String::from_utf8(Arc::into_inner(lines).unwrap().into_inner()).unwrap();
+        assert_eq!(lines.contains(r#""tier_served":"standard""#), downgraded.is_some(), "{lines}");
+        assert_eq!(lines.contains(r#""event":"downgraded""#), downgraded.is_some(), "{lines}");
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_is_told_once_for_each_pair_and_stands_in_each_call() {
+    let log = Arc::new(Log::default());
+    let stream = format!("data: {}\r\n\r\n", by("gemini-9-pro", None));
+    let server = Server::served(&[
+        (&by("gemini-9-pro", None), None),
+        (&by("gemini-9-pro", None), None),
+        (&by("gemini-9-flash-001", None), None),
+        (&by("gemini-9-flash", None), None),
+        (&stream, None),
+        (&by("gemini-10-pro", None), None),
+    ]);
+    let stack = GeminiStack::new();
+    let observed = ObserveLayer::new(log.clone());
+    for _ in 0..6 {
+        // A service of its own each time: what was told is the layer's to remember.
+        let service = observed.layer(stack.layer(server.clone()));
+        read(service.oneshot(request(STANDARD)).await.unwrap()).await;
+    }
+    assert_eq!(
+        *log.0.lock().unwrap(),
+        [
+            "redirected gemini-9-flash gemini-9-pro",
+            "finished gemini-9-pro gemini-9-pro - -",
+            "finished gemini-9-pro gemini-9-pro - -",
+            "finished gemini-9-flash-001 - - -",
+            "finished - - - -",
+            "finished gemini-9-pro gemini-9-pro - -",
+            "redirected gemini-9-flash gemini-10-pro",
+            "finished gemini-10-pro gemini-10-pro - -",
+        ]
+    );
+    // Quota and circuit are those of what was asked.
+    let quotas = stack.get_rate_limit().handle().status();
+    assert_eq!((quotas.len(), quotas[0].key.target().model()), (1, Some(MODEL)));
+}
+
+/// The model that this crate's own fallback has asked is no redirect.
+#[tokio::test(start_paused = true)]
+async fn a_fallback_of_our_own_is_no_redirect() {
+    use tower_gemini::fallback::ModelFallbackLayer;
+    let log = Arc::new(Log::default());
+    let answer = by("gemini-9-lite", None);
+    let server = Server::new(&[(Duration::ZERO, 503, OVERLOADED), (Duration::ZERO, 200, &answer)]);
+    let chain = ModelFallbackLayer::builder().chain(MODEL, ["gemini-9-lite"]);
+    let stack = GeminiStack::new().falling_back(chain).unwrap();
+    let stack = stack.without_retry();
+    let service = ObserveLayer::new(log.clone()).layer(stack.layer(server));
+    read(service.oneshot(request(STANDARD)).await.unwrap()).await;
+    assert_eq!(*log.0.lock().unwrap(), ["finished - - - -"]);
+}
+
+/// The model of the catalogue that has retired for the longest, as Google refuses it.
+#[tokio::test(start_paused = true)]
+async fn a_retired_model_ends_at_the_first_attempt_with_its_successor() {
+    const GONE: &str = r#"{"error":{"code":404,"status":"NOT_FOUND","message":"models/gemini-2.0-flash is not found for API version v1beta"}}"#;
+    const ODD: &str = r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"You exceeded your current quota.\n* Quota exceeded for metric: generativelanguage.googleapis.com/generate_requests, model: gemini-2.0-flash"}}"#;
+    for (status, body, kind) in [(404, GONE, Kind::NotFound), (429, ODD, Kind::RateLimited)] {
+        let lines = Arc::new(JsonLines::new(Vec::new()));
+        let server = Server::new(&[(Duration::ZERO, status, body)]);
+        let service = ObserveLayer::new(lines.clone()).layer(GeminiStack::new().layer(server.clone()));
+        let response = service.oneshot(request(STANDARD)).await.unwrap();
+        let verdict = Verdict::of(&response);
+        assert_eq!((verdict.kind(), server.calls()), (Some(kind), 1), "{body}");
+        let retired = verdict.retired().unwrap();
+        assert_eq!(retired.successor.as_deref(), Some("gemini-3.5-flash-lite"));
+        drop(response);
+        let lines = String::from_utf8(Arc::into_inner(lines).unwrap().into_inner()).unwrap();
+        assert!(lines.contains(r#""successor":"gemini-3.5-flash-lite""#), "{lines}");
+    }
+    // A 429 that says when the quota is back is no sign of a retirement.
+    let later = ODD.replace("current quota.", "current quota. Please retry in 5s.");
+    let server = Server::new(&[(Duration::ZERO, 429, &later), (Duration::ZERO, 200, GOOD)]);
+    let response = GeminiStack::new().layer(server.clone()).oneshot(request(STANDARD)).await.unwrap();
+    assert_eq!((response.status().as_u16(), server.calls()), (200, 2));
 }

@@ -15,6 +15,7 @@ use super::judge::Seen;
 use super::peek::Until;
 use super::reader::Reader;
 use super::watch::Watch;
+use crate::tier::ServiceTier;
 
 /// Frames held at most, however small: each of them takes room beside its bytes.
 const MAX_FRAMES: usize = 1024;
@@ -51,8 +52,8 @@ enum Along {
 }
 
 impl<B: Body<Data = Bytes>> Held<B> {
-    pub(super) fn new(parts: Parts, rest: B, until: Until, streams: bool) -> Self {
-        let along = Along::Peeking(Reader::new(&parts, streams));
+    pub(super) fn new(parts: Parts, rest: B, until: Until, streams: bool, model: u16) -> Self {
+        let along = Along::Peeking(Reader::new(&parts, streams, model));
         Self {
             rest,
             until,
@@ -99,7 +100,11 @@ impl<B: Body<Data = Bytes>> Held<B> {
     }
 
     /// The answer, with what has been seen of it: a failure, or a success so far, which is watched if asked for.
-    pub(super) fn hand_on(mut held: Pin<Box<Self>>, watch: bool) -> Response<ClassifyBody<B>> {
+    pub(super) fn hand_on(
+        mut held: Pin<Box<Self>>,
+        watch: bool,
+        asked: Option<ServiceTier>,
+    ) -> Response<ClassifyBody<B>> {
         let this = held.as_mut().project();
         let mut parts = this.parts.take().expect("it is handed on once");
         if let Along::Peeking(mut reader) = std::mem::replace(this.along, Along::Nobody) {
@@ -109,9 +114,9 @@ impl<B: Body<Data = Bytes>> Held<B> {
                 () => Seen::Part,
             };
             if let Some(verdict) = reader.verdict(&parts, seen) {
-                parts.extensions.insert(verdict);
+                parts.extensions.insert(verdict.of_tier(asked));
             } else if watch {
-                *this.along = Along::Watching(Watch::new(&mut parts, reader));
+                *this.along = Along::Watching(Watch::new(&mut parts, reader, asked));
             }
         }
         // A body that is over may never be polled.

@@ -10,6 +10,7 @@ use super::judge::{Seen, judge_held};
 use super::judge_scanned;
 use super::peek::Until;
 use crate::scan::Scanner;
+use crate::tier::ServiceTier;
 use crate::verdict::{Kind, Usage, Verdict};
 
 /// What has been read of an answer. It is shown every byte once, and whether the body has ended.
@@ -34,10 +35,12 @@ enum Coding {
 
 impl Reader {
     #[inline(always)]
-    pub(super) fn new(parts: &Parts, streams: bool) -> Self {
+    pub(super) fn new(parts: &Parts, streams: bool, model: u16) -> Self {
         let coding = if is_readable(&parts.headers) { Coding::Unknown } else { Coding::Other };
         let streams = streams && parts.status == StatusCode::OK;
-        Self { status: parts.status, streams, coding, finished: false, scanner: Scanner::new() }
+        let mut scanner = Scanner::new();
+        scanner.expect(model);
+        Self { status: parts.status, streams, coding, finished: false, scanner }
     }
 
     pub(super) fn read(&mut self, data: &[u8]) {
@@ -66,6 +69,14 @@ impl Reader {
 
     pub(super) fn usage(&self) -> Option<Usage> {
         self.scanner.usage()
+    }
+
+    pub(super) fn tier(&self) -> Option<ServiceTier> {
+        self.scanner.tier()
+    }
+
+    pub(super) fn model_version(&self) -> Option<&str> {
+        self.scanner.model_version()
     }
 
     /// What is wrong with the answer, now that its body is over.

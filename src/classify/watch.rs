@@ -8,7 +8,8 @@ use http_body::Frame;
 
 use super::reader::Reader;
 use crate::keyed::lock;
-use crate::verdict::{Cell, End, Kind, Outcome, Verdict};
+use crate::tier::ServiceTier;
+use crate::verdict::{Cell, End, Kind, Outcome, Says, Tiers, Verdict};
 
 /// Publishes once. Dropped before the end, it says so.
 ///
@@ -19,8 +20,10 @@ pub(super) struct Watch(Arc<Cell<Mutex<Reader>>>);
 impl Watch {
     /// Goes on where the reader stands, for the answer with this head, which learns where its end will be published.
     #[inline(always)]
-    pub(super) fn new(parts: &mut Parts, reader: Reader) -> Self {
-        let (end, cell) = Cell::new(Mutex::new(reader));
+    pub(super) fn new(parts: &mut Parts, reader: Reader, asked: Option<ServiceTier>) -> Self {
+        // Only who asked for a tier wants to know.
+        let served = if asked.is_some() { ServiceTier::served(&parts.headers) } else { None };
+        let (end, cell) = Cell::new(Mutex::new(reader), Tiers { asked, served });
         parts.extensions.insert(Verdict::watched(end));
         Self(cell)
     }
@@ -56,6 +59,16 @@ impl Watch {
         }
         drop(reader);
         self.0.publish(End::new(outcome, usage));
+    }
+}
+
+impl Says for Mutex<Reader> {
+    fn model_version(&self) -> Option<String> {
+        lock(self).model_version().map(str::to_owned)
+    }
+
+    fn tier(&self) -> Option<ServiceTier> {
+        lock(self).tier()
     }
 }
 

@@ -142,7 +142,7 @@ impl<S, B: RewriteBody> Work<S, B> {
             }
             for Passed(from, verdict) in &passed {
                 let (from, to) = (&*chain.model(*from).name, Some(&*chain.model(at).name));
-                self.settings.observer.tell(&Event::FellBack { from, to, verdict });
+                self.settings.observer.tell(&Event::FellBack { from, to, tier: None, verdict });
             }
             self.at = at;
             if at + 1 == chain.len() {
@@ -193,7 +193,7 @@ impl<S, B: RewriteBody> Work<S, B> {
         let mut response = answer(&head, verdict)?;
         response.extensions_mut().insert(AnsweredBy { model: None, position: chain.len() });
         let from = &*chain.model(self.at).name;
-        self.settings.observer.tell(&Event::FellBack { from, to: None, verdict });
+        self.settings.observer.tell(&Event::FellBack { from, to: None, tier: None, verdict });
         Some(response)
     }
 

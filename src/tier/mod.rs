@@ -32,7 +32,7 @@
 //!   names no quota closes nothing.
 //! - The [fallback](crate::fallback::ModelFallbackBuilder::tier_ladder) may ask again in another tier.
 //! - The [verdict](crate::Verdict::tier_served), a finished [`Call`](crate::observe::Call) and
-//!   [`Event::TierChanged`](crate::event::Event::TierChanged) tell which tier served, where one was asked for.
+//!   [`Event::Downgraded`](crate::event::Event::Downgraded) tell which tier served, where one was asked for.
 //!
 //! # Where the layer belongs
 //!
