@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep};
 use tower::{Layer, Service, ServiceExt};
 use tower_gemini::circuit_breaker::CircuitState;
 use tower_gemini::event::{Event, Observer};
+use tower_gemini::fallback::{AnsweredBy, ModelFallbackBuilder, ModelFallbackLayer};
 use tower_gemini::observe::{JsonLines, ObserveLayer};
 use tower_gemini::rate_limit::{Limits, RateLimitLayer};
 use tower_gemini::retry::ReplayLayer;
@@ -44,7 +45,6 @@ fn request(body: &str) -> Request<Body> {
 /// One call as the server saw it.
 #[derive(Clone, Debug)]
 struct Seen {
-    at: Instant,
     headers: HeaderMap,
     body: String,
     path: String,
@@ -92,15 +92,14 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let at = Instant::now();
         let tier = ServiceTier::of(&request);
-        let deadline = Deadline::of(&request).map(|deadline| deadline.instant() - at);
+        let deadline = Deadline::of(&request).map(|deadline| deadline.instant() - Instant::now());
         let (script, seen) = (Arc::clone(&self.script), Arc::clone(&self.seen));
         Box::pin(async move {
             let (head, body) = request.into_parts();
             let body = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
             let path = head.uri.path().to_owned();
-            seen.lock().unwrap().push(Seen { at, headers: head.headers, body, path, tier, deadline });
+            seen.lock().unwrap().push(Seen { headers: head.headers, body, path, tier, deadline });
             let next = {
                 let mut script = script.lock().unwrap();
                 let next = script.pop_front().expect("there is always one");
@@ -444,7 +443,6 @@ async fn a_redirect_is_told_once_for_each_pair_and_stands_in_each_call() {
 /// The model that this crate's own fallback has asked is no redirect.
 #[tokio::test(start_paused = true)]
 async fn a_fallback_of_our_own_is_no_redirect() {
-    use tower_gemini::fallback::ModelFallbackLayer;
     let log = Arc::new(Log::default());
     let answer = by("gemini-9-lite", None);
     let server = Server::new(&[(Duration::ZERO, 503, OVERLOADED), (Duration::ZERO, 200, &answer)]);
@@ -479,4 +477,203 @@ async fn a_retired_model_ends_at_the_first_attempt_with_its_successor() {
     let server = Server::new(&[(Duration::ZERO, 429, &later), (Duration::ZERO, 200, GOOD)]);
     let response = GeminiStack::new().layer(server.clone()).oneshot(request(STANDARD)).await.unwrap();
     assert_eq!((response.status().as_u16(), server.calls()), (200, 2));
+}
+
+// ===== the ladder =====
+
+/// Has capacity in some tiers alone; tells by the request which one it is of.
+#[derive(Clone, Default)]
+struct Tiered {
+    short: Arc<Mutex<Vec<&'static str>>>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+impl Tiered {
+    fn short_of(tiers: &[&'static str]) -> Self {
+        let server = Self::default();
+        server.set(tiers);
+        server
+    }
+    fn set(&self, tiers: &[&'static str]) {
+        *self.short.lock().unwrap() = tiers.to_vec();
+    }
+    /// The tier of a request, as Google would read it.
+    fn tier(seen: &Seen) -> String {
+        let body: serde_json::Value = serde_json::from_str(&seen.body).unwrap();
+        let named = body["service_tier"].as_str().or(body["serviceTier"].as_str()).map(str::to_lowercase);
+        let header = seen.headers.get("x-vertex-ai-llm-shared-request-type");
+        header.map(|name| name.to_str().unwrap().to_owned()).or(named).unwrap_or("standard".into())
+    }
+    fn tiers(&self) -> Vec<String> {
+        self.seen.lock().unwrap().iter().map(Self::tier).collect()
+    }
+    fn last(&self) -> Seen {
+        self.seen.lock().unwrap().last().unwrap().clone()
+    }
+}
+
+impl<B> Service<Request<B>> for Tiered
+where
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: std::fmt::Debug,
+{
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let tier = ServiceTier::of(&request);
+        let server = self.clone();
+        Box::pin(async move {
+            let (head, body) = request.into_parts();
+            let body = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+            let path = head.uri.path().to_owned();
+            let seen = Seen { headers: head.headers, body, path, tier, deadline: None };
+            let is_short = server.short.lock().unwrap().iter().any(|short| *short == Self::tier(&seen));
+            server.seen.lock().unwrap().push(seen);
+            let (status, body) = if is_short { (503, OVERLOADED) } else { (200, GOOD) };
+            Ok(Response::builder().status(status).body(Full::from(body)).unwrap())
+        })
+    }
+}
+
+fn ladder() -> ModelFallbackBuilder {
+    use ServiceTier::{Flex, Priority, Standard};
+    ModelFallbackLayer::builder()
+        .tier_ladder(Flex, [Standard, Priority])
+        .tier_ladder(Priority, [Standard, Flex])
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_flex_503s_go_to_standard_and_the_next_request_begins_with_flex() {
+    let log = Arc::new(Log::default());
+    let server = Tiered::short_of(&["flex"]);
+    let stack = Preset::new().seed(1).stack().falling_back(ladder().observer(log.clone())).unwrap();
+    let service = stack.layer(server.clone());
+    let response = service.clone().oneshot(request(FLEX)).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let by = AnsweredBy::of(&response).unwrap();
+    assert_eq!((by.model(), by.tier(), by.position()), (Some(MODEL), Some(ServiceTier::Standard), 1));
+    read(response).await;
+    assert_eq!(server.tiers(), ["flex", "flex", "flex", "standard"]);
+    assert_eq!(*log.0.lock().unwrap(), [format!("fell back {MODEL} {MODEL} standard")]);
+    let last = server.last();
+    assert_eq!(last.body, FLEX.replace("flex", "standard"), "only the tier has changed");
+    assert_eq!(
+        (last.tier, last.path),
+        (Some(ServiceTier::Standard), format!("/v1beta/models/{MODEL}:generateContent"))
+    );
+    assert_eq!(last.headers["x-server-timeout"], "120", "the limits are those of the tier that is asked");
+    // And back: the capacity is there again.
+    server.set(&[]);
+    let response = service.clone().oneshot(request(FLEX)).await.unwrap();
+    assert!(AnsweredBy::of(&response).is_none());
+    assert_eq!(server.tiers().last().unwrap(), "flex");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_ladder_goes_its_own_way_to_its_end() {
+    for (short, body, asked) in [
+        (&["flex", "standard"][..], FLEX, &["flex", "flex", "flex", "standard", "standard", "priority"][..]),
+        (&["priority"], PRIORITY, &["priority", "priority", "priority", "standard"]),
+        (&["standard"], STANDARD, &["standard"; 10]),
+    ] {
+        let server = Tiered::short_of(short);
+        let stack = Preset::new().seed(1).stack().falling_back(ladder()).unwrap();
+        let _ = stack.layer(server.clone()).oneshot(request(body)).await;
+        assert_eq!(server.tiers()[..], *asked, "{body}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_ladder_is_climbed_that_was_not_given() {
+    let server = Tiered::short_of(&["flex"]);
+    let response = Preset::new().seed(1).stack().layer(server.clone()).oneshot(request(FLEX)).await.unwrap();
+    assert_eq!(response.status(), 503);
+    assert_eq!(server.tiers(), ["flex"; 10]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tier_whose_circuit_is_open_is_passed_over_until_it_is_back() {
+    let server = Tiered::short_of(&["flex"]);
+    let stack = Preset::new().seed(1).stack();
+    let breaker = stack.get_circuit_breaker().handle();
+    let service = stack.falling_back(ladder()).unwrap().layer(server.clone());
+    let flex = {
+        let mut flex = request(FLEX);
+        flex.extensions_mut().insert(ServiceTier::Flex);
+        Target::of(&flex).key()
+    };
+    breaker.force_open(&flex);
+    assert_eq!(service.clone().oneshot(request(FLEX)).await.unwrap().status(), 200);
+    assert_eq!(server.tiers(), ["standard"], "flex was not asked");
+    breaker.reset(&flex);
+    server.set(&[]);
+    service.clone().oneshot(request(FLEX)).await.unwrap();
+    assert_eq!(server.tiers(), ["standard", "flex"]);
+}
+
+/// A quota is shared by the tiers, so another one does not help; another model does.
+#[tokio::test(start_paused = true)]
+async fn a_spent_quota_goes_past_the_ladder_to_the_next_model() {
+    const DAY: &str = r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"x","details":[{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"quotaMetric":"generativelanguage.googleapis.com/generate_requests","quotaId":"GenerateRequestsPerDayPerProjectPerModel","quotaValue":"20"}]}]}}"#;
+    let log = Arc::new(Log::default());
+    let server = Server::new(&[(Duration::ZERO, 429, DAY), (Duration::ZERO, 200, GOOD)]);
+    let both = ladder().chain(MODEL, ["gemini-9-lite"]).observer(log.clone());
+    let service = GeminiStack::new().falling_back(both).unwrap().layer(server.clone());
+    let response = service.oneshot(request(FLEX)).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let seen = server.seen();
+    assert_eq!(seen.len(), 2);
+    assert_eq!((&*seen[1].body, &*seen[1].path), (FLEX, "/v1beta/models/gemini-9-lite:generateContent"));
+    assert_eq!(*log.0.lock().unwrap(), [format!("fell back {MODEL} gemini-9-lite -")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_tier_is_rewritten_where_it_stands() {
+    let vertex = "/v1/projects/p/locations/global/publishers/google/models/gemini-9-flash:generateContent";
+    let post = |path: &str, body: &str| {
+        let request = Request::post(path).header("content-length", body.len());
+        request.body(Full::<Bytes>::from(body.to_owned())).unwrap()
+    };
+    let mut by_header = post(vertex, STANDARD);
+    by_header.headers_mut().insert("x-vertex-ai-llm-shared-request-type", "flex".parse().unwrap());
+    let mut by_extension = post("/v1beta/models/gemini-9-flash:generateContent", STANDARD);
+    by_extension.extensions_mut().insert(ServiceTier::Flex);
+    for (request, body, header) in [
+        (by_header, STANDARD.to_owned(), None),
+        (by_extension, STANDARD.replacen('{', r#"{"service_tier":"standard","#, 1), None),
+        (
+            post("/v1beta/openai/chat/completions", r#"{"model":"m","service_tier":"flex"}"#),
+            r#"{"model":"m","service_tier":"default"}"#.to_owned(),
+            None,
+        ),
+        (
+            post("/v1beta/interactions", r#"{"model":"m","service_tier":"FLEX"}"#),
+            r#"{"model":"m","service_tier":"standard"}"#.to_owned(),
+            None::<&str>,
+        ),
+    ] {
+        let length = body.len().to_string();
+        // The first tier is refused whatever it is.
+        let server = Server::new(&[(Duration::ZERO, 503, OVERLOADED), (Duration::ZERO, 200, GOOD)]);
+        let service =
+            GeminiStack::new().without_retry().falling_back(ladder()).unwrap().layer(server.clone());
+        assert_eq!(service.oneshot(request).await.unwrap().status(), 200);
+        let seen = server.seen().pop().unwrap();
+        assert_eq!((seen.body, seen.tier), (body, Some(ServiceTier::Standard)));
+        assert_eq!(seen.headers["content-length"], length);
+        assert_eq!(seen.headers.get("x-vertex-ai-llm-shared-request-type").is_some(), header.is_some());
+    }
+    // And a body that streams through, once it was read.
+    let server = Tiered::short_of(&["flex"]);
+    let stack = Preset::new().seed(1).stack().replay(ReplayLayer::new()).falling_back(ladder()).unwrap();
+    let response = stack.layer(server.clone()).oneshot(request(FLEX)).await.unwrap();
+    assert_eq!((response.status().as_u16(), server.tiers().len()), (200, 4));
+    assert_eq!(server.last().body, FLEX.replace("flex", "standard"));
 }
