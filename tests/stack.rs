@@ -28,7 +28,7 @@ use tower_gemini::{BoxError, Deadline, Kind, Target, Verdict};
 
 type Body = Full<Bytes>;
 
-const MODEL: &str = "gemini-2.5-flash";
+const MODEL: &str = "gemini-3.5-flash";
 
 fn request(method: &str) -> Request<Body> {
     of_model(MODEL, method)
@@ -206,7 +206,7 @@ async fn an_outage_opens_the_circuit_of_its_model_alone() {
     let open = find::<CircuitOpen>(error.as_ref()).unwrap();
     assert_eq!(open.key(), &Target::of(&generate()).key());
     assert_eq!(stack.get_circuit_breaker().handle().all()[0].state, CircuitState::Open);
-    let other = of_model("gemini-2.5-pro", "generateContent");
+    let other = of_model("gemini-3.8-flash", "generateContent");
     assert_eq!(
         stack.layer(sim).oneshot(other).await.unwrap().status(),
         200,

@@ -135,20 +135,20 @@ mod tests {
 
     #[test]
     fn surfaces_of_one_quota_share_a_key() {
-        let native = key("/v1beta/models/gemini-2.5-flash:generateContent", None);
-        assert_eq!(native, key("/v1/models/gemini-2.5-flash:streamGenerateContent?alt=sse", None));
-        assert_eq!(native, key("/v1beta/openai/chat/completions", Some("gemini-2.5-flash")));
-        assert_eq!(native, key("/v1beta/interactions", Some("gemini-2.5-flash")));
-        assert_ne!(native, key("/v1beta/models/gemini-2.5-pro:generateContent", None));
-        assert_ne!(native, key("/v1beta/models/gemini-2.5-flash:countTokens", None));
-        assert_ne!(native, key("/v1beta/models/gemini-2.5-flash:batchGenerateContent", None));
-        let vertex = "/v1/projects/p/locations/l/publishers/google/models/gemini-2.5-flash:generateContent";
+        let native = key("/v1beta/models/gemini-9-flash:generateContent", None);
+        assert_eq!(native, key("/v1/models/gemini-9-flash:streamGenerateContent?alt=sse", None));
+        assert_eq!(native, key("/v1beta/openai/chat/completions", Some("gemini-9-flash")));
+        assert_eq!(native, key("/v1beta/interactions", Some("gemini-9-flash")));
+        assert_ne!(native, key("/v1beta/models/gemini-9-pro:generateContent", None));
+        assert_ne!(native, key("/v1beta/models/gemini-9-flash:countTokens", None));
+        assert_ne!(native, key("/v1beta/models/gemini-9-flash:batchGenerateContent", None));
+        let vertex = "/v1/projects/p/locations/l/publishers/google/models/gemini-9-flash:generateContent";
         assert_ne!(native, key(vertex, None));
     }
 
     #[test]
     fn a_key_prints_its_pool_and_its_target() {
-        let key = key("/v1beta/models/gemini-2.5-flash:countTokens", None);
+        let key = key("/v1beta/models/gemini-9-flash:countTokens", None);
         assert_eq!(key.to_string(), format!("count_tokens {}", key.target()));
         let pools = [Pool::Generate, Pool::Embed, Pool::CountTokens, Pool::Batch, Pool::Unlimited];
         assert_eq!(

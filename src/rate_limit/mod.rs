@@ -166,8 +166,8 @@
 //!
 //! # fn main() -> Result<(), tower_gemini::ConfigError> {
 //! let layer = RateLimitLayer::builder()
-//!     .limits(Limits::published(Tier::Tier1, "gemini-2.5-flash").unwrap_or_default())
-//!     .model_limits("gemini-2.5-pro", Limits::new().requests_per_minute(150))
+//!     .limits(Limits::published(Tier::Free, "gemini-3.1-flash-lite").unwrap_or_default())
+//!     .model_limits("gemini-3.8-flash", Limits::new().requests_per_minute(150))
 //!     .margin(0.8)
 //!     .mode(Mode::Reject)
 //!     .estimate(ByContent)

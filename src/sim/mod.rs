@@ -78,7 +78,7 @@
 //! | chunks of a stream | 5 |
 //! | answer | `Echo: ` and the last text of the request |
 //! | embeddings | 16 values, or `outputDimensionality` (at most 3,072) |
-//! | models | those of `gemini-3.5-flash`, `gemini-3.5-flash-lite`, `gemini-3.7-flash`, `gemini-3.8-flash`, `gemini-3.1-flash-lite`, `gemini-3-flash-preview`, `gemini-2.5-flash-lite`, `gemini-embedding-001`, and two that retire |
+//! | models | those of `gemini-3.5-flash`, `gemini-3.5-flash-lite`, `gemini-3.7-flash`, `gemini-3.8-flash`, `gemini-3.1-flash-lite`, `gemini-3-flash-preview`, `gemini-2.5-flash-lite`, `gemini-embedding-001` |
 //! | keys | not looked at |
 //! | quotas, rules | none |
 //! | most tokens of one interaction | none |
