@@ -52,10 +52,13 @@ struct Seen {
     deadline: Option<Duration>,
 }
 
+/// When, status, body, and the tier that served.
+type Scripted = (Duration, u16, String, Option<&'static str>);
+
 /// Answers each call after a while with a status, a body and the tier that served, the last for ever.
 #[derive(Clone)]
 struct Server {
-    script: Arc<Mutex<VecDeque<(Duration, u16, String, Option<&'static str>)>>>,
+    script: Arc<Mutex<VecDeque<Scripted>>>,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
@@ -204,7 +207,7 @@ async fn a_flex_call_of_14_minutes_succeeds_and_cuts_nothing() {
             assert_eq!(read(response.unwrap()).await, (200, Bytes::from(GOOD)));
         }
     }
-    assert_eq!(start.elapsed(), 5 * 14 * MINUTE);
+    assert_eq!((Instant::now() - start), 5 * 14 * MINUTE);
     assert_eq!(server.calls(), 30, "none was sent twice");
     let seen = server.seen();
     assert_eq!(seen[0].headers["x-server-timeout"], "960", "the server is told of 16 minutes");
@@ -224,7 +227,7 @@ async fn a_standard_call_is_cut_as_before() {
     let start = Instant::now();
     let error = GeminiStack::new().layer(server.clone()).oneshot(request(STANDARD)).await.unwrap_err();
     assert!(tower_gemini::error::find::<TimedOut>(&*error).is_some(), "{error}");
-    assert_eq!(start.elapsed(), 2 * MINUTE);
+    assert_eq!((Instant::now() - start), 2 * MINUTE);
     assert_eq!(server.seen()[0].headers["x-server-timeout"], "120");
 }
 
@@ -234,7 +237,7 @@ async fn a_flex_call_that_never_answers_ends_at_its_own_deadline() {
     let start = Instant::now();
     let service = GeminiStack::new().layer(server.clone());
     assert!(service.oneshot(request(FLEX)).await.is_err());
-    assert_eq!(start.elapsed(), 30 * MINUTE);
+    assert_eq!((Instant::now() - start), 30 * MINUTE);
     assert_eq!(server.calls(), 2, "one of 16 minutes, and what is left");
 }
 
@@ -307,7 +310,7 @@ async fn all_tiers_draw_on_one_quota_unless_they_are_counted_apart() {
             read(service.clone().oneshot(request(body)).await.unwrap()).await;
         }
         assert_eq!(
-            start.elapsed() >= MINUTE,
+            (Instant::now() - start) >= MINUTE,
             keys.len() == 1,
             "the third waits for the window of a shared quota"
         );
@@ -328,7 +331,7 @@ async fn a_flex_429_without_a_quota_closes_no_door() {
         service.clone().oneshot(request(first)).await.unwrap();
         let start = Instant::now();
         service.clone().oneshot(request(STANDARD)).await.unwrap();
-        assert_eq!(start.elapsed() > 40 * SECOND, waits, "{first}");
+        assert_eq!((Instant::now() - start) > 40 * SECOND, waits, "{first}");
     }
 }
 
