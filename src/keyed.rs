@@ -20,8 +20,8 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use http::Request;
 use http::uri::PathAndQuery;
+use http::{Extensions, Request};
 use tokio::time::Instant;
 
 use crate::event::{Event, Observed};
@@ -357,6 +357,8 @@ struct Seen<T> {
     label: Option<KeyLabel>,
     hint: Option<ModelHint>,
     tier: Option<ServiceTier>,
+    /// There is neither label nor hint nor tier, as there is not in a request without extensions.
+    is_plain: bool,
     state: Weak<T>,
 }
 
@@ -369,12 +371,16 @@ impl<T> Memo<T> {
 impl<T> Seen<T> {
     fn new<B>(request: &Request<B>, state: &Arc<T>) -> Self {
         let path = request.uri().path_and_query().cloned();
+        let label: Option<KeyLabel> = request.extensions().get().cloned();
+        let hint: Option<ModelHint> = request.extensions().get().cloned();
+        let tier = ServiceTier::of(request);
         Self {
             method: request.method().clone(),
             path: path.unwrap_or_else(|| PathAndQuery::from_static("/")),
-            label: request.extensions().get().cloned(),
-            hint: request.extensions().get().cloned(),
-            tier: ServiceTier::of(request),
+            is_plain: label.is_none() && hint.is_none() && tier.is_none(),
+            label,
+            hint,
+            tier,
             state: Arc::downgrade(state),
         }
     }
@@ -390,7 +396,12 @@ impl<T> Seen<T> {
         let extensions = request.extensions();
         request.uri().path_and_query().is_some_and(|path| path.as_str() == self.path.as_str())
             && *request.method() == self.method
-            && extensions.get::<KeyLabel>() == self.label.as_ref()
+            && if extensions.is_empty() { self.is_plain } else { self.has(extensions) }
+    }
+
+    #[inline]
+    fn has(&self, extensions: &Extensions) -> bool {
+        extensions.get::<KeyLabel>() == self.label.as_ref()
             && extensions.get::<ModelHint>() == self.hint.as_ref()
             && extensions.get::<ServiceTier>() == self.tier.as_ref()
     }

@@ -680,3 +680,28 @@ async fn the_tier_is_rewritten_where_it_stands() {
     assert_eq!((response.status().as_u16(), server.tiers().len()), (200, 4));
     assert_eq!(server.last().body, FLEX.replace("flex", "standard"));
 }
+
+/// The simulator says what Google does: which tier has served.
+#[cfg(feature = "sim")]
+#[tokio::test(start_paused = true)]
+async fn the_simulator_names_the_tier_that_was_asked_for() {
+    for (method, body, tier) in [
+        ("generateContent", FLEX, Some(ServiceTier::Flex)),
+        ("streamGenerateContent?alt=sse", PRIORITY, Some(ServiceTier::Priority)),
+        ("generateContent", STANDARD, None),
+    ] {
+        let log = Arc::new(Log::default());
+        let sim = tower_gemini::sim::Simulator::new();
+        let service = ObserveLayer::new(log.clone()).layer(GeminiStack::new().layer(sim));
+        let uri = format!("/v1beta/models/gemini-3.8-flash:{method}");
+        let request = Request::post(uri).body(Full::<Bytes>::from(body)).unwrap();
+        let response = service.oneshot(request).await.unwrap();
+        let header = response.headers().get("x-gemini-service-tier").cloned();
+        assert_eq!(header.map(|name| name.to_str().unwrap().to_owned()), tier.map(|tier| tier.to_string()));
+        let (_, bytes) = read(response).await;
+        let text = String::from_utf8_lossy(&bytes).replace(' ', "");
+        assert_eq!(text.contains(r#""serviceTier":""#), tier.is_some(), "{text}");
+        let word = tier.map_or("-", ServiceTier::as_str);
+        assert_eq!(*log.0.lock().unwrap(), [format!("finished - - {word} {word}")]);
+    }
+}

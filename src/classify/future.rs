@@ -111,8 +111,11 @@ fn pass<B: Body<Data = Bytes>>(
     }
     let streams = asked.streams(&response);
     let (mut parts, body) = response.into_parts();
-    let reader = Reader::new(&parts, streams, asked.model());
+    let reader = Reader::new(&parts, streams);
     let watch = Watch::new(&mut parts, reader, asked.tier());
+    if asked.model() != 0 {
+        watch.expect(asked.model());
+    }
     Response::from_parts(parts, ClassifyBody::watched(body, watch))
 }
 

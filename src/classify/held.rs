@@ -53,8 +53,8 @@ enum Along {
 
 impl<B: Body<Data = Bytes>> Held<B> {
     pub(super) fn new(parts: Parts, rest: B, until: Until, streams: bool, model: u16) -> Self {
-        let along = Along::Peeking(Reader::new(&parts, streams, model));
-        Self {
+        let along = Along::Peeking(Reader::new(&parts, streams));
+        let mut held = Self {
             rest,
             until,
             parts: Some(parts),
@@ -65,7 +65,11 @@ impl<B: Body<Data = Bytes>> Held<B> {
             trailed: false,
             done: false,
             along,
+        };
+        if let (1.., Along::Peeking(reader)) = (model, &mut held.along) {
+            reader.expect(model);
         }
+        held
     }
 
     /// Ready when enough has been seen, or there is no more to see.

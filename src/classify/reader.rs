@@ -35,12 +35,10 @@ enum Coding {
 
 impl Reader {
     #[inline(always)]
-    pub(super) fn new(parts: &Parts, streams: bool, model: u16) -> Self {
+    pub(super) fn new(parts: &Parts, streams: bool) -> Self {
         let coding = if is_readable(&parts.headers) { Coding::Unknown } else { Coding::Other };
         let streams = streams && parts.status == StatusCode::OK;
-        let mut scanner = Scanner::new();
-        scanner.expect(model);
-        Self { status: parts.status, streams, coding, finished: false, scanner }
+        Self { status: parts.status, streams, coding, finished: false, scanner: Scanner::new() }
     }
 
     pub(super) fn read(&mut self, data: &[u8]) {
@@ -69,6 +67,12 @@ impl Reader {
 
     pub(super) fn usage(&self) -> Option<Usage> {
         self.scanner.usage()
+    }
+
+    /// Asks for the model that answers, if it is another one.
+    #[cold]
+    pub(super) fn expect(&mut self, model: u16) {
+        self.scanner.expect(model);
     }
 
     pub(super) fn tier(&self) -> Option<ServiceTier> {

@@ -28,6 +28,12 @@ impl Watch {
         Self(cell)
     }
 
+    /// Asks for the model that answers, if it is another one.
+    #[cold]
+    pub(super) fn expect(&self, model: u16) {
+        lock(&self.0.with).expect(model);
+    }
+
     pub(super) fn see<E>(&self, frame: &Option<Result<Frame<Bytes>, E>>, last: bool) {
         match frame {
             Some(Ok(frame)) => {

@@ -82,6 +82,16 @@ where
         Some(all.freeze())
     }
 
+    /// The first frame of a copy.
+    #[inline]
+    fn front(&self) -> Option<(Bytes, bool)> {
+        let mut body = pin!(self.clone());
+        match body.as_mut().poll_frame(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Some(Ok(frame))) => Some((frame.into_data().ok()?, body.is_end_stream())),
+            _ => None,
+        }
+    }
+
     fn replace(request: &mut Request<Self>, bytes: Bytes) {
         *request.body_mut() = Self::from(bytes);
     }

@@ -209,7 +209,7 @@ impl Ticket {
                     return Poll::Ready(match answer {
                         Ok(mut receipt) => {
                             receipt.waited = self.key.common().waited(self.patience);
-                            Ok(Permit::new(Arc::clone(&self.key), receipt))
+                            Ok(Permit::new(Arc::clone(&self.key), receipt, true))
                         }
                         Err(refusal) => Err(self.key.refuse(refusal, self.patience)),
                     });

@@ -40,8 +40,8 @@ enum Sent {
 
 impl Permit {
     #[inline]
-    pub(super) const fn new(key: Arc<Key>, receipt: Receipt) -> Self {
-        Self { key, receipt: Some(receipt), sent: Sent::No, is_sample: true }
+    pub(super) const fn new(key: Arc<Key>, receipt: Receipt, is_sample: bool) -> Self {
+        Self { key, receipt: Some(receipt), sent: Sent::No, is_sample }
     }
 
     /// The call is of the flex tier: how long it takes is no sample, and a shortage of capacity is none of the others'.

@@ -108,10 +108,7 @@ where
         let (arrival, patience) = key.enter(cost, deadline, || QuotaWait::of(&request));
         match arrival {
             Arrival::Granted(receipt) => {
-                let mut permit = Permit::new(key, receipt);
-                if ServiceTier::of(&request) == Some(ServiceTier::Flex) {
-                    permit.mark_flex();
-                }
+                let permit = Permit::new(key, receipt, ServiceTier::of(&request) != Some(ServiceTier::Flex));
                 ResponseFuture {
                     state: State::Called { future: self.inner.call(request) },
                     permit: Some(permit),

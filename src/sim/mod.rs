@@ -91,6 +91,8 @@
 //! * **Time** is tokio's. Offsets, the spans of [`Rule::between`], fixed windows and days all count from the *first
 //!   call*, not from the construction, so a slow set-up moves nothing.
 //! * **Repeatable**: the same seed and the same order of calls give the same answers, to the byte.
+//! * **Service tiers**: a good answer to a request that names one says that it has served, in `x-gemini-service-tier` and
+//!   `usageMetadata.serviceTier`. It takes as long as any other.
 //! * **Tokens** are characters of text (members named `text`, or `content` in chats), divided by four and rounded
 //!   up, for prompts and answers alike. A body that is not JSON is text as a whole.
 //! * **Memory is bounded**: requests are read up to the limit above, the log drops its oldest entries.

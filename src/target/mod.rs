@@ -2,7 +2,7 @@
 //!
 //! [`Target::of`] reads it from any [`http::Request`], whatever its body: from the HTTP method, the path, and
 //! three extensions that the caller may have put in, [`KeyLabel`], [`ModelHint`] and
-//! [`ServiceTier`](crate::tier::ServiceTier). The layers of this crate key
+//! [`ServiceTier`]. The layers of this crate key
 //! their state by [`Target::key`], so that an exhausted model does not stop another.
 //!
 //! ```

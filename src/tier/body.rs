@@ -39,6 +39,12 @@ pub(crate) fn of_body(bytes: &[u8], is_whole: bool) -> Option<ServiceTier> {
 /// The tier that is named anywhere. Inside a text a quote would have a backslash before it, and the name no colon behind.
 #[inline]
 fn mentioned(bytes: &[u8]) -> Option<ServiceTier> {
+    NAME.find(bytes)?;
+    mentioned_somewhere(bytes)
+}
+
+#[cold]
+fn mentioned_somewhere(bytes: &[u8]) -> Option<ServiceTier> {
     NAME.find_iter(bytes).find_map(|at| value_at(bytes, at))
 }
 

@@ -122,6 +122,11 @@ impl ServiceTier {
 
     /// What a header of the request names.
     fn of_headers(headers: &HeaderMap) -> Option<Self> {
+        // Looking a name up costs more than comparing a few with it.
+        let is = |name: &HeaderName| *name == X_VERTEX_SHARED_REQUEST_TYPE || *name == X_GEMINI_SERVICE_TIER;
+        if headers.len() <= 16 && !headers.keys().any(is) {
+            return None;
+        }
         let named =
             headers.get(&X_VERTEX_SHARED_REQUEST_TYPE).or_else(|| headers.get(&X_GEMINI_SERVICE_TIER));
         named.and_then(|name| Self::from_name(name.to_str().ok()?))

@@ -67,7 +67,9 @@ impl Deadline {
     /// The deadline for a request of this tier, where it differs from the one that is carried: in the course of a
     /// [`DeadlineLayer`](super::DeadlineLayer)'s `call`, and where that has given the request its deadline.
     pub(crate) fn carried_for(tier: ServiceTier) -> Option<Self> {
-        CARRIED.get().called.filter(|_| tier == ServiceTier::Flex)?.flex
+        let called = CARRIED.get().called.filter(|_| tier == ServiceTier::Flex)?;
+        let flex = crate::time::saturating_add(called.at, Duration::from_millis(called.flex_millis.into()));
+        Some(Self(called.given.map_or(flex, |given| given.0.min(flex))))
     }
 
     /// Carries this deadline until the guard is dropped.
@@ -88,8 +90,9 @@ struct Carried {
 #[derive(Clone, Copy)]
 pub(super) struct Called {
     pub(super) at: Instant,
-    /// The deadline, if the request turns out to be one of the flex tier.
-    pub(super) flex: Option<Deadline>,
+    /// After it, the deadline of a request that turns out to be of the flex tier; the caller's own counts if that is earlier.
+    pub(super) flex_millis: u32,
+    pub(super) given: Option<Deadline>,
 }
 
 thread_local! {

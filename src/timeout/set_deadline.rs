@@ -45,7 +45,8 @@ pub struct DeadlineLayer {
 #[derive(Clone, Copy, Debug)]
 struct Settings {
     within: Duration,
-    flex: Duration,
+    /// So small, because every service carries it and every call.
+    flex_millis: u32,
     cap_given: bool,
 }
 
@@ -60,12 +61,12 @@ impl DeadlineLayer {
         if within.is_zero() || within > MAX {
             return Err(ConfigError::new("deadline", "must be above zero and at most 1 day"));
         }
-        let flex = within.max(FLEX_DEADLINE);
-        Ok(Self { settings: Settings { within, flex, cap_given: false } })
+        let flex_millis = whole_millis(within.max(FLEX_DEADLINE));
+        Ok(Self { settings: Settings { within, flex_millis, cap_given: false } })
     }
 
     /// The deadline of requests of the [flex tier](crate::tier), whose answers take 1 to 15 minutes: above zero, at most 1
-    /// day. Default 30 minutes, or the layer's own deadline if that is longer.
+    /// day, rounded up to whole milliseconds. Default 30 minutes, or the layer's own deadline if that is longer.
     ///
     /// For requests that carry the tier when they come here, and for those of which a [`TierLayer`](crate::tier::TierLayer)
     /// inside says so.
@@ -77,7 +78,7 @@ impl DeadlineLayer {
         if within.is_zero() || within > MAX {
             return Err(ConfigError::new("flex", "must be above zero and at most 1 day"));
         }
-        self.settings.flex = within;
+        self.settings.flex_millis = whole_millis(within);
         Ok(self)
     }
 
@@ -87,6 +88,11 @@ impl DeadlineLayer {
         self.settings.cap_given = true;
         self
     }
+}
+
+/// A day fits fifty times.
+fn whole_millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX)
 }
 
 impl Default for DeadlineLayer {
@@ -149,10 +155,10 @@ where
         let mut called = None;
         let mut own = || {
             let at = time::now();
-            let after = |within| Deadline::at(time::saturating_add(at, within));
-            let flex = after(settings.flex);
-            called = Some(Called { at, flex: Some(given.map_or(flex, |given| given.min(flex))) });
-            if ServiceTier::of(&request) == Some(ServiceTier::Flex) { flex } else { after(settings.within) }
+            called = Some(Called { at, flex_millis: settings.flex_millis, given });
+            let is_flex = ServiceTier::of(&request) == Some(ServiceTier::Flex);
+            let flex = || Duration::from_millis(settings.flex_millis.into());
+            Deadline::at(time::saturating_add(at, if is_flex { flex() } else { settings.within }))
         };
         let deadline = match given {
             Some(given) if !settings.cap_given => given,
