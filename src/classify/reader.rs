@@ -11,7 +11,7 @@ use super::judge_scanned;
 use super::peek::Until;
 use crate::scan::Scanner;
 use crate::tier::ServiceTier;
-use crate::verdict::{Kind, Usage, Verdict};
+use crate::verdict::{Kind, Tiers, Usage, Verdict};
 
 /// What has been read of an answer. It is shown every byte once, and whether the body has ended.
 pub(super) struct Reader {
@@ -20,6 +20,8 @@ pub(super) struct Reader {
     streams: bool,
     coding: Coding,
     finished: bool,
+    /// Set where a tier was asked for.
+    pub(super) tiers: Tiers,
     scanner: Scanner,
 }
 
@@ -38,7 +40,14 @@ impl Reader {
     pub(super) fn new(parts: &Parts, streams: bool) -> Self {
         let coding = if is_readable(&parts.headers) { Coding::Unknown } else { Coding::Other };
         let streams = streams && parts.status == StatusCode::OK;
-        Self { status: parts.status, streams, coding, finished: false, scanner: Scanner::new() }
+        Self {
+            status: parts.status,
+            streams,
+            coding,
+            finished: false,
+            tiers: Tiers::NONE,
+            scanner: Scanner::new(),
+        }
     }
 
     pub(super) fn read(&mut self, data: &[u8]) {

@@ -21,9 +21,13 @@ impl Watch {
     /// Goes on where the reader stands, for the answer with this head, which learns where its end will be published.
     #[inline(always)]
     pub(super) fn new(parts: &mut Parts, reader: Reader, asked: Option<ServiceTier>) -> Self {
-        // Only who asked for a tier wants to know.
-        let served = if asked.is_some() { ServiceTier::served(&parts.headers) } else { None };
-        let (end, cell) = Cell::new(Mutex::new(reader), Tiers { asked, served });
+        let (end, cell) = Cell::new(Mutex::new(reader));
+        if asked.is_some() {
+            // Only who asked for a tier wants to know which one it was. After the cell is made, so that the reader is not
+            // moved for it.
+            let served = ServiceTier::served(&parts.headers);
+            lock(&cell.with).tiers = Tiers { asked, served };
+        }
         parts.extensions.insert(Verdict::watched(end));
         Self(cell)
     }
@@ -71,6 +75,10 @@ impl Watch {
 impl Says for Mutex<Reader> {
     fn model_version(&self) -> Option<String> {
         lock(self).model_version().map(str::to_owned)
+    }
+
+    fn tiers(&self) -> Tiers {
+        lock(self).tiers
     }
 
     fn tier(&self) -> Option<ServiceTier> {

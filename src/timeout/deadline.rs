@@ -61,21 +61,27 @@ impl Deadline {
     /// clock: the layers below need not read it again.
     #[inline]
     pub(super) fn called_at() -> Option<Instant> {
-        CARRIED.get().called.map(|called| called.at)
+        CARRIED.get().called_at
     }
 
     /// The deadline for a request of this tier, where it differs from the one that is carried: in the course of a
     /// [`DeadlineLayer`](super::DeadlineLayer)'s `call`, and where that has given the request its deadline.
     pub(crate) fn carried_for(tier: ServiceTier) -> Option<Self> {
-        let called = CARRIED.get().called.filter(|_| tier == ServiceTier::Flex)?;
-        let flex = crate::time::saturating_add(called.at, Duration::from_millis(called.flex_millis.into()));
-        Some(Self(called.given.map_or(flex, |given| given.0.min(flex))))
+        let called_at = CARRIED.get().called_at.filter(|_| tier == ServiceTier::Flex)?;
+        Some(Self(crate::time::saturating_add(called_at, Duration::from_millis(FLEX_MILLIS.get().into()))))
+    }
+
+    /// Of the call that a [`DeadlineLayer`](super::DeadlineLayer) is about to make: how long after it the deadline is of a
+    /// request that turns out to be of the flex tier.
+    #[inline]
+    pub(super) fn note_flex(millis: u32) {
+        FLEX_MILLIS.set(millis);
     }
 
     /// Carries this deadline until the guard is dropped.
     #[inline]
-    pub(super) fn carry(self, called: Option<Called>) -> Carrying {
-        Carrying(CARRIED.replace(Carried { deadline: Some(self), called }))
+    pub(super) fn carry(self, called_at: Option<Instant>) -> Carrying {
+        Carrying(CARRIED.replace(Carried { deadline: Some(self), called_at }))
     }
 }
 
@@ -83,16 +89,7 @@ impl Deadline {
 struct Carried {
     deadline: Option<Deadline>,
     /// In `call` alone: a poll may be long after it.
-    called: Option<Called>,
-}
-
-/// What a [`DeadlineLayer`](super::DeadlineLayer) knows of the call that it has just begun.
-#[derive(Clone, Copy)]
-pub(super) struct Called {
-    pub(super) at: Instant,
-    /// After it, the deadline of a request that turns out to be of the flex tier; the caller's own counts if that is earlier.
-    pub(super) flex_millis: u32,
-    pub(super) given: Option<Deadline>,
+    called_at: Option<Instant>,
 }
 
 thread_local! {
@@ -101,7 +98,11 @@ thread_local! {
     ///
     /// Not in the request's extensions, because the first entry there costs three allocations, and each copy of the
     /// request as many again.
-    static CARRIED: Cell<Carried> = const { Cell::new(Carried { deadline: None, called: None }) };
+    static CARRIED: Cell<Carried> = const { Cell::new(Carried { deadline: None, called_at: None }) };
+
+    /// Counts only where `called_at` is carried, and was set right before that. Apart from it, because what is carried is
+    /// written with every poll.
+    static FLEX_MILLIS: Cell<u32> = const { Cell::new(0) };
 }
 
 /// While it lives, its deadline is carried. It goes back to what was carried before, also when what is inside panics.

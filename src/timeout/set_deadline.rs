@@ -11,7 +11,6 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::Deadline;
-use super::deadline::Called;
 use super::settings::{FLEX_DEADLINE, MAX};
 use crate::error::ConfigError;
 use crate::tier::ServiceTier;
@@ -152,13 +151,20 @@ where
         let written = request.extensions().get::<Deadline>().copied();
         let given = written.or_else(Deadline::carried);
         let settings = &self.settings;
-        let mut called = None;
+        let mut called_at = None;
         let mut own = || {
-            let at = time::now();
-            called = Some(Called { at, flex_millis: settings.flex_millis, given });
-            let is_flex = ServiceTier::of(&request) == Some(ServiceTier::Flex);
-            let flex = || Duration::from_millis(settings.flex_millis.into());
-            Deadline::at(time::saturating_add(at, if is_flex { flex() } else { settings.within }))
+            let at = *called_at.insert(time::now());
+            let mut flex_millis = settings.flex_millis;
+            if let Some(given) = given {
+                let left = given.instant().saturating_duration_since(at).as_millis();
+                flex_millis = flex_millis.min(u32::try_from(left).unwrap_or(u32::MAX));
+            }
+            Deadline::note_flex(flex_millis);
+            let within = match ServiceTier::of(&request) {
+                Some(ServiceTier::Flex) => Duration::from_millis(flex_millis.into()),
+                _ => settings.within,
+            };
+            Deadline::at(time::saturating_add(at, within))
         };
         let deadline = match given {
             Some(given) if !settings.cap_given => given,
@@ -169,7 +175,7 @@ where
         if written.is_some_and(|written| written != deadline) {
             request.extensions_mut().insert(deadline);
         }
-        let carrying = deadline.carry(called);
+        let carrying = deadline.carry(called_at);
         let inner = self.inner.call(request);
         drop(carrying);
         DeadlineFuture { inner, deadline }

@@ -122,21 +122,27 @@ pub(crate) trait Says: Send + Sync {
     /// The model that the answer says has answered, as far as it was read, where it is not the one that was asked.
     fn model_version(&self) -> Option<String>;
 
+    /// What is known of tiers by the request and the answer's head.
+    fn tiers(&self) -> Tiers;
+
     /// The service tier that the answer's usage says has served, as far as it was read.
     fn tier(&self) -> Option<ServiceTier>;
 }
 
 /// The service tier that a request asked for, and the one that the answer's head names.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Tiers {
     pub(crate) asked: Option<ServiceTier>,
     pub(crate) served: Option<ServiceTier>,
 }
 
+impl Tiers {
+    pub(crate) const NONE: Self = Self { asked: None, served: None };
+}
+
 /// What the cell holds. Whoever reads along with the body keeps what it reads with in the same allocation, so that the
 /// response, which each layer moves, need not carry it.
 pub(crate) struct Cell<T: ?Sized> {
-    tiers: Tiers,
     end: OnceLock<End>,
     cut: OnceLock<(Kind, bool)>,
     finish: OnceLock<Box<str>>,
@@ -148,14 +154,9 @@ impl<T: Says + 'static> Cell<T> {
     /// A cell, and its publisher's share of it.
     // Inlined up to where `with` is made, so that some hundred bytes are built once and not moved three times.
     #[inline(always)]
-    pub(crate) fn new(with: T, tiers: Tiers) -> (EndCell, Arc<Self>) {
-        let cell = Arc::new(Self {
-            tiers,
-            end: OnceLock::new(),
-            cut: OnceLock::new(),
-            finish: OnceLock::new(),
-            with,
-        });
+    pub(crate) fn new(with: T) -> (EndCell, Arc<Self>) {
+        let cell =
+            Arc::new(Self { end: OnceLock::new(), cut: OnceLock::new(), finish: OnceLock::new(), with });
         (EndCell(Arc::<Self>::clone(&cell)), cell)
     }
 }
@@ -545,7 +546,7 @@ impl Verdict {
     #[must_use]
     pub fn tier_asked(&self) -> Option<ServiceTier> {
         match &self.0 {
-            Repr::Watched(end) => end.0.tiers.asked,
+            Repr::Watched(end) => end.0.with.tiers().asked,
             Repr::Failure(inner) => inner.tier,
             Repr::Success => None,
         }
@@ -557,7 +558,7 @@ impl Verdict {
     pub fn tier_served(&self) -> Option<ServiceTier> {
         self.tier_asked()?;
         match &self.0 {
-            Repr::Watched(end) => end.0.tiers.served.or_else(|| end.0.get().and(end.0.with.tier())),
+            Repr::Watched(end) => end.0.with.tiers().served.or_else(|| end.0.get().and(end.0.with.tier())),
             Repr::Failure(_) | Repr::Success => None,
         }
     }
