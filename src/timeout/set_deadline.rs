@@ -89,6 +89,16 @@ impl DeadlineLayer {
     }
 }
 
+impl Settings {
+    #[inline]
+    fn within<B>(&self, request: &Request<B>, flex_millis: u32) -> Duration {
+        match ServiceTier::of(request) {
+            Some(ServiceTier::Flex) => Duration::from_millis(flex_millis.into()),
+            _ => self.within,
+        }
+    }
+}
+
 /// A day fits fifty times.
 fn whole_millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX)
@@ -152,24 +162,21 @@ where
         let given = written.or_else(Deadline::carried);
         let settings = &self.settings;
         let mut called_at = None;
-        let mut own = || {
-            let at = *called_at.insert(time::now());
-            let mut flex_millis = settings.flex_millis;
-            if let Some(given) = given {
-                let left = given.instant().saturating_duration_since(at).as_millis();
-                flex_millis = flex_millis.min(u32::try_from(left).unwrap_or(u32::MAX));
-            }
-            Deadline::note_flex(flex_millis);
-            let within = match ServiceTier::of(&request) {
-                Some(ServiceTier::Flex) => Duration::from_millis(flex_millis.into()),
-                _ => settings.within,
-            };
-            Deadline::at(time::saturating_add(at, within))
-        };
         let deadline = match given {
+            None => {
+                let at = *called_at.insert(time::now());
+                Deadline::note_flex(settings.flex_millis);
+                Deadline::at(time::saturating_add(at, settings.within(&request, settings.flex_millis)))
+            }
             Some(given) if !settings.cap_given => given,
-            Some(given) => given.min(own()),
-            None => own(),
+            Some(given) => {
+                let at = *called_at.insert(time::now());
+                // The caller's own is in what is noted, since it may be written over below.
+                let left = given.instant().saturating_duration_since(at).as_millis();
+                let flex_millis = settings.flex_millis.min(u32::try_from(left).unwrap_or(u32::MAX));
+                Deadline::note_flex(flex_millis);
+                given.min(Deadline::at(time::saturating_add(at, settings.within(&request, flex_millis))))
+            }
         };
         // What is written in the request counts first, so there it is corrected.
         if written.is_some_and(|written| written != deadline) {
