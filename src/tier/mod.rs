@@ -44,7 +44,8 @@
 //!
 //! There is no state. The future is the inner service's. For each `POST` two headers are looked up and at most 128 KiB of
 //! the body searched for one name, at the speed of memory and without an allocation; a body that has the name is parsed
-//! once, so that only a member of the outermost object counts.
+//! once, so that only a member of the outermost object counts. For a body of 2 KiB in memory that is about 1,200 instructions of the
+//! default stack's 10,000; `GeminiStack::without_tier` leaves it out, and then the caller's extension is all that counts.
 //!
 //! # Examples
 //!
