@@ -207,7 +207,9 @@ place!(G, tier, without_tier, get_tier, "the service tier",
 type FallingBack<D, P, R, E, C, T, J, Q, G> =
     GeminiStack<D, P, ModelFallbackLayer, R, RateLimitLayer<E>, C, CircuitBreakerLayer, T, J, Q, G>;
 
-impl<D, P, F, R, E, C, T, J, Q, G> GeminiStack<D, P, F, R, RateLimitLayer<E>, C, CircuitBreakerLayer, T, J, Q, G> {
+impl<D, P, F, R, E, C, T, J, Q, G>
+    GeminiStack<D, P, F, R, RateLimitLayer<E>, C, CircuitBreakerLayer, T, J, Q, G>
+{
     /// Falls back to other models, and asks this stack's own circuits and quotas before it calls one: a model whose
     /// circuit is open or whose day is spent is passed over at once.
     ///
