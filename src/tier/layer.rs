@@ -12,6 +12,8 @@ use super::SetTier;
 ///
 /// Of a body in memory the first and the last 64 KiB are searched; of a
 /// [`ReplayBody`](crate::retry::ReplayBody) its first frame, if that is there at once.
+/// Of another body around one of these nothing, such as that of a [`PreflightLayer`](crate::preflight::PreflightLayer) inside of the
+/// replay: there the extension and the headers count.
 #[derive(Clone, Copy, Debug, Default)]
 #[must_use]
 pub struct TierLayer {

@@ -5,6 +5,7 @@ use tower_service::Service;
 
 use super::{ServiceTier, of_body};
 use crate::fallback::RewriteBody;
+use crate::retry::Replay;
 use crate::timeout::Deadline;
 
 /// Reads the tier of requests. Made by [`TierLayer`](super::TierLayer).
@@ -63,6 +64,12 @@ where
 #[inline]
 fn find<B: RewriteBody>(request: &Request<B>) -> Option<ServiceTier> {
     ServiceTier::of(request).or_else(|| ServiceTier::of_headers(request.headers())).or_else(|| {
+        // NOTE: a copy of a `ReplayBody` inside of another body would end the one that is to be sent; alone it knows better.
+        let of_replay =
+            std::any::type_name::<B>().starts_with("tower_gemini::retry::replay::body::ReplayBody<");
+        if !of_replay && request.extensions().get::<Replay>().is_some() {
+            return None;
+        }
         let (front, is_whole) = request.body().front()?;
         of_body(&front, is_whole)
     })
