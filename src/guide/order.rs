@@ -16,7 +16,7 @@
 //! 9. **[Circuit breaker](crate::circuit_breaker)**: decides at the instant of sending, after every wait, so that nobody
 //!    sleeps with a probe's place in hand.
 //! 10. **[Attempt timeout](crate::timeout::TimeoutLayer)**: begins when all waiting is over, so that a queue is never taken for a slow
-//!    server.
+//!     server.
 //! 11. **[Classifier](crate::classify)**: right around the client, so that all layers above read the same verdict.
 //!
 //! [`GeminiStack`](crate::stack::GeminiStack) is this order. What each layer turns away is marked as **not sent**
