@@ -41,7 +41,7 @@ use tower_gemini::stack::GeminiStack;
 use tower_gemini::timeout::{DeadlineLayer, TimeoutLayer};
 use tower_gemini::{BoxError, Verdict};
 
-const MODELS: [&str; 3] = ["gemini-2.5-pro", "gemini-2.5-flash", "gemini-2.5-flash-lite"];
+const MODELS: [&str; 3] = ["gemini-3.8-flash", "gemini-3.5-flash", "gemini-2.5-flash-lite"];
 /// For one call with all its attempts and waits.
 const DEADLINE: Duration = Duration::from_secs(2);
 /// Of a caller who got no answer.

@@ -10,21 +10,26 @@
 //!
 //! Observers that are ready to use stand in [`observe`](crate::observe).
 
+use std::collections::HashSet;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use http::Request;
 use tokio::time::Instant;
 
 use crate::circuit_breaker::Transition;
 use crate::fallback::Refusal;
+use crate::keyed::lock;
 use crate::observe::Call;
 pub use crate::order::Part;
 use crate::preflight::Finding;
 use crate::rate_limit::{self, QuotaKey, RateLimited};
+use crate::scan::name_hash;
 use crate::target::TargetKey;
+use crate::tier::ServiceTier;
 use crate::verdict::Verdict;
 
 /// Something that happened: to one request, which its number tells from others at work at the same time, or to a
@@ -190,13 +195,17 @@ pub enum Event<'a> {
         /// The request is not sent because of it.
         refused: bool,
     },
-    /// A request goes on to another model.
+    /// A request goes on to another model, or to another service tier of the same one.
     #[non_exhaustive]
     FellBack {
-        /// The model that failed, or that was passed over because its circuit is open or its quota spent.
+        /// The model that failed, or that was passed over because its circuit is open or its quota spent. `?` where a
+        /// request that goes on to another tier does not name it.
         from: &'a str,
         /// The model that is called next; `None` where the last resort answered.
         to: Option<&'a str>,
+        /// The tier in which it is called next, where the request's [ladder](crate::fallback::ModelFallbackBuilder::tier_ladder)
+        /// has changed it.
+        tier: Option<ServiceTier>,
         /// Why.
         verdict: &'a Verdict,
     },
@@ -234,6 +243,28 @@ pub enum Event<'a> {
         key: &'a QuotaKey,
         /// The limits in force.
         limits: rate_limit::Limits,
+    },
+    /// An answer came from another model than was asked, as Google answers for retired ones. Told by
+    /// [`ObserveLayer`](crate::observe::ObserveLayer), once for each pair of models, up to 256 pairs.
+    ///
+    /// Quotas and circuits are kept by the model that was asked; the price is that of the one that answered.
+    #[non_exhaustive]
+    Redirected {
+        /// The model that was asked.
+        asked: &'a str,
+        /// The model that the answer names: its `modelVersion`.
+        answered: &'a str,
+    },
+    /// A call was served in another service tier than it asked for. Told by
+    /// [`ObserveLayer`](crate::observe::ObserveLayer), for each such call, before its end is told.
+    #[non_exhaustive]
+    Downgraded {
+        /// The model that was asked.
+        model: Option<&'a str>,
+        /// The tier that was asked for.
+        asked: ServiceTier,
+        /// The tier that served.
+        served: ServiceTier,
     },
     /// A call is over: its body ended, it failed, or its caller dropped it. Told by
     /// [`ObserveLayer`](crate::observe::ObserveLayer), once for each call.
@@ -334,6 +365,8 @@ pub(crate) struct Trail(Arc<Marks>);
 struct Marks {
     /// Attempts begun; 0 while there was no second one. Relaxed, as is the other: the two are numbers for a report.
     attempts: AtomicU32,
+    /// The number of the model that was asked; 0 where none is named.
+    model: AtomicU16,
     waited_nanos: AtomicU64,
 }
 
@@ -341,6 +374,18 @@ impl Trail {
     pub(crate) fn note(&self, attempt: u32, waited: Duration) {
         self.0.attempts.store(attempt, Relaxed);
         self.0.waited_nanos.store(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// Wants to know if another model answers than this.
+    pub(crate) fn expect(&self, model: Option<&str>) {
+        let number = model.map_or(0, |model| name_hash(model.as_bytes()));
+        self.0.model.store(number, Relaxed);
+    }
+
+    /// What somebody around this request [expects](Self::expect); 0 for nothing.
+    #[inline]
+    pub(crate) fn model_of<B>(request: &Request<B>) -> u16 {
+        request.extensions().get::<Self>().map_or(0, |trail| trail.0.model.load(Relaxed))
     }
 
     /// Attempts begun, and how long was waited between them.
@@ -357,11 +402,15 @@ pub(crate) struct Observed(Option<Arc<Told>>);
 struct Told {
     observer: Arc<dyn Observer>,
     once: AtomicBool,
+    redirects: Mutex<HashSet<(Box<str>, Box<str>)>>,
 }
+
+/// Pairs of models that are told apart. Names of models come from callers.
+const MAX_REDIRECTS: usize = 256;
 
 impl Observed {
     pub(crate) fn by(observer: Arc<dyn Observer>) -> Self {
-        Self(Some(Arc::new(Told { observer, once: AtomicBool::new(false) })))
+        Self(Some(Arc::new(Told { observer, once: AtomicBool::new(false), redirects: Mutex::default() })))
     }
 
     pub(crate) const fn is_some(&self) -> bool {
@@ -371,6 +420,17 @@ impl Observed {
     pub(crate) fn tell(&self, event: &Event<'_>) {
         if let Some(told) = &self.0 {
             told.observer.on_event(event);
+        }
+    }
+
+    /// Tells of a redirect, once for each pair.
+    pub(crate) fn tell_redirect(&self, asked: &str, answered: &str) {
+        let Some(told) = &self.0 else { return };
+        let mut redirects = lock(&told.redirects);
+        let is_new = redirects.len() < MAX_REDIRECTS && redirects.insert((asked.into(), answered.into()));
+        drop(redirects);
+        if is_new {
+            told.observer.on_event(&Event::Redirected { asked, answered });
         }
     }
 

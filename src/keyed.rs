@@ -20,13 +20,14 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use http::Request;
 use http::uri::PathAndQuery;
+use http::{Extensions, Request};
 use tokio::time::Instant;
 
 use crate::event::{Event, Observed};
 use crate::order::Part;
 use crate::target::{KeyLabel, ModelHint, Target};
+use crate::tier::ServiceTier;
 use crate::time;
 
 /// How many keys a layer keeps apart, where it has no setting of its own.
@@ -355,6 +356,9 @@ struct Seen<T> {
     path: PathAndQuery,
     label: Option<KeyLabel>,
     hint: Option<ModelHint>,
+    tier: Option<ServiceTier>,
+    /// There is neither label nor hint nor tier, as there is not in a request without extensions.
+    is_plain: bool,
     state: Weak<T>,
 }
 
@@ -367,11 +371,16 @@ impl<T> Memo<T> {
 impl<T> Seen<T> {
     fn new<B>(request: &Request<B>, state: &Arc<T>) -> Self {
         let path = request.uri().path_and_query().cloned();
+        let label: Option<KeyLabel> = request.extensions().get().cloned();
+        let hint: Option<ModelHint> = request.extensions().get().cloned();
+        let tier = ServiceTier::of(request);
         Self {
             method: request.method().clone(),
             path: path.unwrap_or_else(|| PathAndQuery::from_static("/")),
-            label: request.extensions().get().cloned(),
-            hint: request.extensions().get().cloned(),
+            is_plain: label.is_none() && hint.is_none() && tier.is_none(),
+            label,
+            hint,
+            tier,
             state: Arc::downgrade(state),
         }
     }
@@ -387,8 +396,14 @@ impl<T> Seen<T> {
         let extensions = request.extensions();
         request.uri().path_and_query().is_some_and(|path| path.as_str() == self.path.as_str())
             && *request.method() == self.method
-            && extensions.get::<KeyLabel>() == self.label.as_ref()
+            && if extensions.is_empty() { self.is_plain } else { self.has(extensions) }
+    }
+
+    #[inline]
+    fn has(&self, extensions: &Extensions) -> bool {
+        extensions.get::<KeyLabel>() == self.label.as_ref()
             && extensions.get::<ModelHint>() == self.hint.as_ref()
+            && extensions.get::<ServiceTier>() == self.tier.as_ref()
     }
 }
 

@@ -54,6 +54,7 @@
 //! | [`stack`] | all of them in the recommended order, in one line |
 //! | [`guide`] | choosing the order, recipes |
 //! | [`target`] | what a request asks for, without the key |
+//! | [`tier`] | service tiers: standard, flex, priority |
 //! | [`event`] | what the layers tell while they work |
 //! | [`observe`] | the layer that looks at whole calls, and observers to log and to count with |
 //! | [`error`] | boxed errors, and how to find the inner one again |
@@ -134,12 +135,14 @@ pub mod stack;
 mod sync;
 mod tail;
 pub mod target;
+pub mod tier;
 mod time;
 pub mod timeout;
 pub mod verdict;
 
 pub use error::{BoxError, ConfigError, Rejected};
 pub use target::{KeyLabel, Method, Surface, Target};
+pub use tier::ServiceTier;
 pub use timeout::Deadline;
 pub use verdict::{Kind, Verdict};
 

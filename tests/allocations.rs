@@ -442,8 +442,18 @@ fn the_whole_stack_allocates_the_copy_and_the_cell() {
     let stack = tower_gemini::stack::GeminiStack::new();
     assert_eq!(of_one_call(stack.layer(Bare(200))), 8);
     // Nothing of it is the deadline's, the timeouts' or the limits'.
-    let bare = stack.without_retry();
+    let bare = stack.without_retry().without_tier();
     assert_eq!(of_one_call(bare.layer(Bare(200))), 4);
+}
+
+/// A buffer that nobody shares yet is made one that can be shared, once: by the tier's look, or by the copy for a retry.
+#[test]
+fn a_tier_is_looked_for_without_allocating_where_the_body_is_shared() {
+    let tier = tower_gemini::tier::TierLayer::new();
+    assert_eq!(of_one_call(tier.layer(Bare(200))), 1);
+    let retry = RetryLayer::new(policy().build().unwrap());
+    let without = of_one_call(retry.layer(Bare(200)));
+    assert_eq!(of_one_call(tier.layer(retry.layer(Bare(200)))), without);
 }
 
 #[test]

@@ -30,7 +30,7 @@ fn quick() -> RetryLayer {
 }
 
 fn ask(base: &str, method: &str) -> Request<Full<Bytes>> {
-    Request::post(format!("{base}/v1beta/models/gemini-2.5-flash:{method}"))
+    Request::post(format!("{base}/v1beta/models/gemini-3.5-flash:{method}"))
         .header("content-type", "application/json")
         .body(Full::from(r#"{"contents":[{"parts":[{"text":"hello"}]}]}"#))
         .unwrap()

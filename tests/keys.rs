@@ -99,11 +99,11 @@ where
     B: http_body::Body<Error: Into<BoxError>>,
 {
     // With the retry layer outside, the 429 is not handed on before the limit has refused the next attempt.
-    _ = call(service, ask("spent", "gemini-2.5-flash")).await;
-    let refused = call(service, ask("spent", "gemini-2.5-flash")).await;
+    _ = call(service, ask("spent", "gemini-3.5-flash")).await;
+    let refused = call(service, ask("spent", "gemini-3.5-flash")).await;
     assert!(refused.as_ref().is_err() || refused.as_ref().ok() == Some(&429), "{refused:?}");
     for tenant in 0..50 {
-        for model in ["gemini-2.5-flash", "gemini-2.5-pro"] {
+        for model in ["gemini-3.5-flash", "gemini-3.8-flash"] {
             let answer = call(service, ask(&format!("tenant-{tenant}"), model)).await;
             assert_eq!(answer.ok(), Some(200), "tenant {tenant}, {model}");
         }
@@ -194,13 +194,13 @@ async fn who_finds_no_room_is_bound_by_nothing_and_it_is_told_once() {
     let service =
         ServiceBuilder::new().layer(layer.clone()).layer(ClassifyLayer::new().watch()).service(server());
     for nth in 0..KEYS {
-        let first = call(&service, ask(&format!("spent-{nth}"), "gemini-2.5-flash")).await.unwrap();
+        let first = call(&service, ask(&format!("spent-{nth}"), "gemini-3.5-flash")).await.unwrap();
         assert_eq!(first, 429);
     }
     assert!(told.0.lock().unwrap().is_empty());
     for round in 0..3 {
         for nth in 0..200 {
-            let answer = call(&service, ask(&format!("tenant-{nth}"), "gemini-2.5-flash")).await;
+            let answer = call(&service, ask(&format!("tenant-{nth}"), "gemini-3.5-flash")).await;
             assert_eq!(answer.ok(), Some(200), "round {round}, tenant {nth}");
         }
         tokio::time::sleep(Duration::from_secs(90)).await;
@@ -208,12 +208,12 @@ async fn who_finds_no_room_is_bound_by_nothing_and_it_is_told_once() {
     assert_eq!(*told.0.lock().unwrap(), [(Part::RateLimit, KEYS)]);
     // Nobody's day was forgotten for them.
     for nth in 0..KEYS {
-        let refused = call(&service, ask(&format!("spent-{nth}"), "gemini-2.5-flash")).await.unwrap_err();
+        let refused = call(&service, ask(&format!("spent-{nth}"), "gemini-3.5-flash")).await.unwrap_err();
         assert_eq!(find::<RateLimited>(refused.as_ref()).unwrap().why(), Why::Spent);
     }
     assert_eq!(layer.handle().status().len(), KEYS);
     // The next day there is room.
     tokio::time::sleep(Duration::from_secs(30 * 3_600)).await;
-    call(&service, ask("tenant-0", "gemini-2.5-flash")).await.unwrap();
+    call(&service, ask("tenant-0", "gemini-3.5-flash")).await.unwrap();
     assert!(layer.handle().status().iter().any(|status| status.key.to_string().contains("tenant-0")));
 }

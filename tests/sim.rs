@@ -29,7 +29,7 @@ use tokio::time::{Duration, Instant};
 use tower::ServiceExt;
 use tower_gemini::sim::Simulator;
 
-pub(crate) const MODEL: &str = "gemini-2.5-flash";
+pub(crate) const MODEL: &str = "gemini-3.5-flash";
 
 /// An answer, read to its end.
 #[derive(Debug)]

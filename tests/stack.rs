@@ -28,7 +28,7 @@ use tower_gemini::{BoxError, Deadline, Kind, Target, Verdict};
 
 type Body = Full<Bytes>;
 
-const MODEL: &str = "gemini-2.5-flash";
+const MODEL: &str = "gemini-3.5-flash";
 
 fn request(method: &str) -> Request<Body> {
     of_model(MODEL, method)
@@ -94,6 +94,7 @@ async fn every_layer_stands_in_its_place() {
         .retry(mark("retry"))
         .classify(mark("classify"))
         .deadline(mark("deadline"))
+        .tier(mark("tier"))
         .circuit_breaker(mark("circuit_breaker"))
         .replay(mark("replay"))
         .timeout(mark("timeout"))
@@ -106,6 +107,7 @@ async fn every_layer_stands_in_its_place() {
         [
             "deadline",
             "replay",
+            "tier",
             "fallback",
             "retry",
             "rate_limit",
@@ -130,7 +132,8 @@ async fn without_all_of_them_it_is_the_service_itself() {
         .without_concurrency()
         .without_circuit_breaker()
         .without_timeout()
-        .without_classify();
+        .without_classify()
+        .without_tier();
     let client: Client = stack.layer(Client(7));
     assert_eq!(client, Client(7));
 }
@@ -203,7 +206,7 @@ async fn an_outage_opens_the_circuit_of_its_model_alone() {
     let open = find::<CircuitOpen>(error.as_ref()).unwrap();
     assert_eq!(open.key(), &Target::of(&generate()).key());
     assert_eq!(stack.get_circuit_breaker().handle().all()[0].state, CircuitState::Open);
-    let other = of_model("gemini-2.5-pro", "generateContent");
+    let other = of_model("gemini-3.8-flash", "generateContent");
     assert_eq!(
         stack.layer(sim).oneshot(other).await.unwrap().status(),
         200,

@@ -65,6 +65,7 @@ pub struct Catalogue {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Model {
     name: String,
+    aliases: Vec<String>,
     retires: Option<String>,
     successor: Option<String>,
     input_tokens: Option<u64>,
@@ -92,8 +93,8 @@ impl Catalogue {
     }
 
     /// Reads a file of the form of the built-in one: an object with `read` (the day on which its facts were read),
-    /// optionally `sources` (a list of texts), and `models`, each with a `name` and optionally `retires` (a day), `successor`,
-    /// `input_tokens` and `output_tokens`. Days are written `2026-12-01`. Other members are passed over.
+    /// optionally `sources` (a list of texts), and `models`, each with a `name` and optionally `aliases` (a list of texts),
+    /// `retires` (a day), `successor`, `input_tokens` and `output_tokens`. Days are written `2026-12-01`. Other members are passed over.
     ///
     /// `parameters` of the file, and of a model over it, is an object with any of `candidate_count`, `temperature`, `top_p` and
     /// `top_k` (lists of from and to, both included; no end is `null`), `advised_temperature` (a number), `thinking_budget` (an
@@ -117,6 +118,7 @@ impl Catalogue {
         for entry in file.get("models").and_then(Value::as_array).ok_or(FORM)? {
             let model = Model {
                 name: text(entry, "name").unwrap_or_default(),
+                aliases: texts(entry.get("aliases")),
                 retires: text(entry, "retires"),
                 successor: text(entry, "successor"),
                 input_tokens: entry.get("input_tokens").and_then(Value::as_u64),
@@ -136,8 +138,7 @@ impl Catalogue {
             }
             models.push(model);
         }
-        let sources = file.get("sources").and_then(Value::as_array);
-        let sources = sources.into_iter().flatten().filter_map(|s| s.as_str().map(str::to_owned)).collect();
+        let sources = texts(file.get("sources"));
         Ok(Self { read, sources, parameters, models })
     }
 
@@ -163,11 +164,44 @@ impl Catalogue {
         self.models.iter()
     }
 
-    /// The model of this name, which may have `models/` or `publishers/google/models/` in front of it.
+    /// The model of this name, or with this alias, which may have `models/` or `publishers/google/models/` in front of it.
     #[must_use]
     pub fn model(&self, name: &str) -> Option<&Model> {
-        let name = name.rsplit('/').next().unwrap_or(name);
-        self.models.iter().find(|model| model.name == name)
+        let name = bare(name);
+        let named = self.models.iter().find(|model| model.name == name);
+        named.or_else(|| self.models.iter().find(|model| model.aliases.iter().any(|alias| alias == name)))
+    }
+
+    /// Whether an answer whose `modelVersion` is `answered` is one of another model than `asked`, as Google answers for
+    /// retired ones.
+    ///
+    /// It is not where one name is the other with versions or stages behind it (`-001`, `-preview-09-2026`), where what was
+    /// asked for is an alias by its name (`-latest`) or by this catalogue, and for tuned models and endpoints, whose names
+    /// are their owner's.
+    ///
+    /// ```
+    /// use tower_gemini::catalogue::Catalogue;
+    ///
+    /// let catalogue = Catalogue::builtin();
+    /// assert!(catalogue.is_redirect("gemini-2.5-pro", "gemini-3.8-flash"));
+    /// assert!(!catalogue.is_redirect("gemini-3.8-flash", "gemini-3.8-flash-001"));
+    /// assert!(!catalogue.is_redirect("gemini-flash-latest", "gemini-3.8-flash"));
+    /// ```
+    #[must_use]
+    pub fn is_redirect(&self, asked: &str, answered: &str) -> bool {
+        let of_its_own = ["tunedModels/", "endpoints/"].iter().any(|own| asked.contains(own));
+        let (asked, answered) = (bare(asked), bare(answered));
+        if of_its_own
+            || asked.is_empty()
+            || answered.is_empty()
+            || is_alias(asked)
+            || is_same(asked, answered)
+        {
+            return false;
+        }
+        // An alias and the name that it stands for are one model.
+        let known = |name: &str| self.model(name).map_or(name, Model::name).to_owned();
+        !is_same(&known(asked), &known(answered))
     }
 }
 
@@ -176,6 +210,11 @@ impl Model {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Other names of it.
+    pub fn aliases(&self) -> impl Iterator<Item = &str> {
+        self.aliases.iter().map(String::as_str)
     }
 
     /// The day on which it retires, such as `2026-12-01`; `None` where none was announced.
@@ -213,6 +252,39 @@ impl Model {
     pub fn is_retired(&self, now: SystemTime) -> bool {
         self.retires().and_then(day).is_some_and(|day| now >= day)
     }
+}
+
+/// All texts of a list; of anything else none.
+fn texts(list: Option<&Value>) -> Vec<String> {
+    let list = list.and_then(Value::as_array);
+    list.into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect()
+}
+
+fn bare(name: &str) -> &str {
+    name.rsplit('/').next().unwrap_or(name)
+}
+
+/// Whether a name says itself that it stands for whatever is the newest.
+fn is_alias(name: &str) -> bool {
+    name.ends_with("-latest") || name.contains("-latest-")
+}
+
+/// Whether the names are of one model, but for versions and stages.
+fn is_same(one: &str, other: &str) -> bool {
+    const STAGES: [&str; 5] = ["preview", "exp", "experimental", "latest", "stable"];
+    let stem = |name: &str| {
+        let mut stem = name.to_ascii_lowercase();
+        while let Some((before, last)) = stem.rsplit_once('-') {
+            // The first number is the model's own: `gemini-3`, `gemini-2.5`.
+            let is_version = last.len() > 1 && last.bytes().all(|byte| byte.is_ascii_digit());
+            if !is_version && !STAGES.contains(&last) {
+                break;
+            }
+            stem.truncate(before.len());
+        }
+        stem
+    };
+    stem(one) == stem(other)
 }
 
 /// The beginning of a day such as `2026-12-01` in UTC.
@@ -259,6 +331,38 @@ mod tests {
         let model = Catalogue::builtin().model("models/gemini-2.5-pro").expect("a model");
         let eve = day("2026-12-01").expect("a day") - Duration::from_secs(1);
         assert_eq!([model.is_retired(eve), model.is_retired(eve + Duration::from_secs(1))], [false, true]);
+    }
+
+    #[test]
+    fn another_model_is_one_but_for_versions_stages_and_aliases() {
+        let catalogue = Catalogue::from_json(
+            r#"{"read":"2026-11-29","models":[{"name":"gemini-9-pro","aliases":["gemini-pro"]},{"name":"gemini-9-flash"}]}"#,
+        )
+        .expect("valid");
+        for (asked, answered, is_redirect) in [
+            ("gemini-9-flash", "gemini-9-flash", false),
+            ("models/gemini-9-flash", "publishers/google/models/gemini-9-flash", false),
+            ("gemini-9-flash", "gemini-9-flash-001", false),
+            ("gemini-9-flash-001", "gemini-9-flash-002", false),
+            ("gemini-9-flash", "gemini-9-flash-preview-05-20", false),
+            ("gemini-9-flash-preview", "gemini-9-flash-preview-09-2026", false),
+            ("gemini-flash-latest", "gemini-10-flash", false),
+            ("gemini-pro", "gemini-9-pro", false),
+            ("gemini-pro", "gemini-9-pro-002", false),
+            ("gemini-9-pro", "gemini-pro", false),
+            ("tunedModels/mine", "gemini-9-flash", false),
+            ("endpoints/5", "gemini-9-flash", false),
+            ("gemini-9-flash", "", false),
+            ("gemini-9-flash", "gemini-9-pro", true),
+            ("gemini-9-flash", "gemini-9-flash-lite", true),
+            ("gemini-9-flash-lite", "gemini-9-flash", true),
+            ("gemini-3-flash", "gemini-4-flash", true),
+            ("gemini-2.5-pro", "gemini-3.8-flash", true),
+            ("gemini-pro", "gemini-10-pro", true),
+            ("my-own", "gemini-9-flash", true),
+        ] {
+            assert_eq!(catalogue.is_redirect(asked, answered), is_redirect, "{asked} {answered}");
+        }
     }
 
     #[test]

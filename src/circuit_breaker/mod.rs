@@ -66,7 +66,7 @@
 //! | [`probes`](CircuitBreakerBuilder::probes), [`probe_lease`](CircuitBreakerBuilder::probe_lease) | 4 at a time, each lost after 120 s |
 //! | [`probe_successes`](CircuitBreakerBuilder::probe_successes) | 1 closes it, one failure opens it |
 //! | [`ramp`](CircuitBreakerBuilder::ramp) | 20 s: from 100, 50 or 25 % of the calls a second before an outage of less than 30 s, less than 90 s, or more; at least 10; doubling every 5 s; back by a second for each failure, forward by half of one for each success after it |
-//! | [`key_by`](CircuitBreakerBuilder::key_by), [`max_keys`](CircuitBreakerBuilder::max_keys) | surface, model, project and location; 1024, beyond it the one that is needed least is dropped |
+//! | [`key_by`](CircuitBreakerBuilder::key_by), [`max_keys`](CircuitBreakerBuilder::max_keys) | surface, model, project, location and service tier; 1024, beyond it the one that is needed least is dropped |
 //!
 //! # Errors
 //!

@@ -16,6 +16,7 @@ use super::layer::Settings;
 use super::peek::Asked;
 use super::reader::Reader;
 use super::watch::Watch;
+use crate::tier::ServiceTier;
 
 pin_project! {
     /// The future of [`Classify`](super::Classify).
@@ -74,7 +75,7 @@ where
                         };
                         let streams = this.asked.streams(&response);
                         let (parts, body) = response.into_parts();
-                        let held = Box::pin(Held::new(parts, body, until, streams));
+                        let held = Box::pin(Held::new(parts, body, until, streams, this.asked.model()));
                         this.state.set(State::Peek { held: Some(held) });
                         continue;
                     }
@@ -85,13 +86,13 @@ where
                     let state = reading.as_mut().expect("polled after it was ready");
                     ready!(state.poll(this.settings, cx));
                     let done = reading.take().expect("it was there a line above");
-                    return Poll::Ready(Ok((*done).finish(this.settings.max_error_bytes)));
+                    return Poll::Ready(Ok((*done).finish(this.settings.max_error_bytes, this.asked.tier())));
                 }
                 StateProj::Peek { held } => {
                     let peeked = held.as_mut().expect("polled after it was ready");
                     ready!(peeked.as_mut().poll_peek(this.settings.max_error_bytes, cx));
                     let held = held.take().expect("it was there a line above");
-                    return Poll::Ready(Ok(Held::hand_on(held, this.settings.watch)));
+                    return Poll::Ready(Ok(Held::hand_on(held, this.settings.watch, this.asked.tier())));
                 }
             }
         }
@@ -111,7 +112,10 @@ fn pass<B: Body<Data = Bytes>>(
     let streams = asked.streams(&response);
     let (mut parts, body) = response.into_parts();
     let reader = Reader::new(&parts, streams);
-    let watch = Watch::new(&mut parts, reader);
+    let watch = Watch::new(&mut parts, reader, asked.tier());
+    if asked.model() != 0 {
+        watch.expect(asked.model());
+    }
     Response::from_parts(parts, ClassifyBody::watched(body, watch))
 }
 
@@ -147,10 +151,11 @@ impl<B: Body<Data = Bytes>> Reading<B> {
         Poll::Ready(())
     }
 
-    fn finish(mut self, limit: usize) -> Response<ClassifyBody<B>> {
+    fn finish(mut self, limit: usize, asked: Option<ServiceTier>) -> Response<ClassifyBody<B>> {
         let bytes = self.read.contiguous(limit);
         let Self { mut parts, read, .. } = self;
-        parts.extensions.insert(judge(parts.status, &parts.headers, bytes));
+        let verdict = judge(parts.status, &parts.headers, bytes).of_tier(asked);
+        parts.extensions.insert(verdict);
         Response::from_parts(parts, ClassifyBody::read(read))
     }
 }

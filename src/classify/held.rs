@@ -15,6 +15,7 @@ use super::judge::Seen;
 use super::peek::Until;
 use super::reader::Reader;
 use super::watch::Watch;
+use crate::tier::ServiceTier;
 
 /// Frames held at most, however small: each of them takes room beside its bytes.
 const MAX_FRAMES: usize = 1024;
@@ -51,9 +52,9 @@ enum Along {
 }
 
 impl<B: Body<Data = Bytes>> Held<B> {
-    pub(super) fn new(parts: Parts, rest: B, until: Until, streams: bool) -> Self {
+    pub(super) fn new(parts: Parts, rest: B, until: Until, streams: bool, model: u16) -> Self {
         let along = Along::Peeking(Reader::new(&parts, streams));
-        Self {
+        let mut held = Self {
             rest,
             until,
             parts: Some(parts),
@@ -64,7 +65,11 @@ impl<B: Body<Data = Bytes>> Held<B> {
             trailed: false,
             done: false,
             along,
+        };
+        if let (1.., Along::Peeking(reader)) = (model, &mut held.along) {
+            reader.expect(model);
         }
+        held
     }
 
     /// Ready when enough has been seen, or there is no more to see.
@@ -99,7 +104,11 @@ impl<B: Body<Data = Bytes>> Held<B> {
     }
 
     /// The answer, with what has been seen of it: a failure, or a success so far, which is watched if asked for.
-    pub(super) fn hand_on(mut held: Pin<Box<Self>>, watch: bool) -> Response<ClassifyBody<B>> {
+    pub(super) fn hand_on(
+        mut held: Pin<Box<Self>>,
+        watch: bool,
+        asked: Option<ServiceTier>,
+    ) -> Response<ClassifyBody<B>> {
         let this = held.as_mut().project();
         let mut parts = this.parts.take().expect("it is handed on once");
         if let Along::Peeking(mut reader) = std::mem::replace(this.along, Along::Nobody) {
@@ -109,9 +118,9 @@ impl<B: Body<Data = Bytes>> Held<B> {
                 () => Seen::Part,
             };
             if let Some(verdict) = reader.verdict(&parts, seen) {
-                parts.extensions.insert(verdict);
+                parts.extensions.insert(verdict.of_tier(asked));
             } else if watch {
-                *this.along = Along::Watching(Watch::new(&mut parts, reader));
+                *this.along = Along::Watching(Watch::new(&mut parts, reader, asked));
             }
         }
         // A body that is over may never be polled.

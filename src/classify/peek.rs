@@ -4,7 +4,9 @@ use http::{Request, Response};
 
 use super::layer::Settings;
 use super::reader::{is_event_stream, is_readable};
+use crate::event::Trail;
 use crate::target::{Method, Target, may_stream};
+use crate::tier::ServiceTier;
 
 /// How far an answer with a 2xx is looked at before it is handed on: see
 /// [`ClassifyLayer::peek`](super::ClassifyLayer::peek).
@@ -61,13 +63,17 @@ pub(super) enum Until {
 pub(super) struct Asked {
     stream: bool,
     generated: bool,
+    tier: Option<ServiceTier>,
+    /// The model that was asked, where somebody wants to know if another one answers.
+    model: u16,
 }
 
 impl Asked {
     pub(super) fn of<B>(request: &Request<B>, peek: Peek) -> Self {
+        let (tier, model) = (ServiceTier::of(request), Trail::model_of(request));
         match peek {
-            Peek::Off => return Self::default(),
-            Peek::FirstEvent if !may_stream(request) => return Self::default(),
+            Peek::Off => return Self { tier, model, ..Self::default() },
+            Peek::FirstEvent if !may_stream(request) => return Self { tier, model, ..Self::default() },
             Peek::FirstEvent | Peek::Output => {}
         }
         let target = Target::of(request);
@@ -76,7 +82,19 @@ impl Asked {
             stream: target.is_streaming(),
             // A long operation is answered by its name.
             generated: method.is_generation() && method != Method::PredictLongRunning,
+            tier,
+            model,
         }
+    }
+
+    /// The number of the model that was asked; 0 where nobody wants to know.
+    pub(super) const fn model(self) -> u16 {
+        self.model
+    }
+
+    /// The service tier that was asked for.
+    pub(super) const fn tier(self) -> Option<ServiceTier> {
+        self.tier
     }
 
     /// Whether the answer is a stream.
@@ -104,7 +122,7 @@ mod tests {
     #[test]
     fn what_a_request_asks_for_is_read_off_its_path() {
         let asked = |path: &str, peek| {
-            let Asked { stream, generated } = Asked::of(
+            let Asked { stream, generated, .. } = Asked::of(
                 &Request::post(format!("http://127.0.0.1{path}")).body(()).expect("a request"),
                 peek,
             );

@@ -10,7 +10,8 @@ use super::judge::{Seen, judge_held};
 use super::judge_scanned;
 use super::peek::Until;
 use crate::scan::Scanner;
-use crate::verdict::{Kind, Usage, Verdict};
+use crate::tier::ServiceTier;
+use crate::verdict::{Kind, Tiers, Usage, Verdict};
 
 /// What has been read of an answer. It is shown every byte once, and whether the body has ended.
 pub(super) struct Reader {
@@ -19,6 +20,8 @@ pub(super) struct Reader {
     streams: bool,
     coding: Coding,
     finished: bool,
+    /// Set where a tier was asked for.
+    pub(super) tiers: Tiers,
     scanner: Scanner,
 }
 
@@ -37,7 +40,14 @@ impl Reader {
     pub(super) fn new(parts: &Parts, streams: bool) -> Self {
         let coding = if is_readable(&parts.headers) { Coding::Unknown } else { Coding::Other };
         let streams = streams && parts.status == StatusCode::OK;
-        Self { status: parts.status, streams, coding, finished: false, scanner: Scanner::new() }
+        Self {
+            status: parts.status,
+            streams,
+            coding,
+            finished: false,
+            tiers: Tiers::NONE,
+            scanner: Scanner::new(),
+        }
     }
 
     pub(super) fn read(&mut self, data: &[u8]) {
@@ -66,6 +76,20 @@ impl Reader {
 
     pub(super) fn usage(&self) -> Option<Usage> {
         self.scanner.usage()
+    }
+
+    /// Asks for the model that answers, if it is another one.
+    #[cold]
+    pub(super) fn expect(&mut self, model: u16) {
+        self.scanner.expect(model);
+    }
+
+    pub(super) fn tier(&self) -> Option<ServiceTier> {
+        self.scanner.tier()
+    }
+
+    pub(super) fn model_version(&self) -> Option<&str> {
+        self.scanner.model_version()
     }
 
     /// What is wrong with the answer, now that its body is over.

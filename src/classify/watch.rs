@@ -8,7 +8,8 @@ use http_body::Frame;
 
 use super::reader::Reader;
 use crate::keyed::lock;
-use crate::verdict::{Cell, End, Kind, Outcome, Verdict};
+use crate::tier::ServiceTier;
+use crate::verdict::{Cell, End, Kind, Outcome, Says, Tiers, Verdict};
 
 /// Publishes once. Dropped before the end, it says so.
 ///
@@ -19,10 +20,22 @@ pub(super) struct Watch(Arc<Cell<Mutex<Reader>>>);
 impl Watch {
     /// Goes on where the reader stands, for the answer with this head, which learns where its end will be published.
     #[inline(always)]
-    pub(super) fn new(parts: &mut Parts, reader: Reader) -> Self {
+    pub(super) fn new(parts: &mut Parts, reader: Reader, asked: Option<ServiceTier>) -> Self {
         let (end, cell) = Cell::new(Mutex::new(reader));
+        if asked.is_some() {
+            // Only who asked for a tier wants to know which one it was. After the cell is made, so that the reader is not
+            // moved for it.
+            let served = ServiceTier::served(&parts.headers);
+            lock(&cell.with).tiers = Tiers { asked, served };
+        }
         parts.extensions.insert(Verdict::watched(end));
         Self(cell)
+    }
+
+    /// Asks for the model that answers, if it is another one.
+    #[cold]
+    pub(super) fn expect(&self, model: u16) {
+        lock(&self.0.with).expect(model);
     }
 
     pub(super) fn see<E>(&self, frame: &Option<Result<Frame<Bytes>, E>>, last: bool) {
@@ -56,6 +69,20 @@ impl Watch {
         }
         drop(reader);
         self.0.publish(End::new(outcome, usage));
+    }
+}
+
+impl Says for Mutex<Reader> {
+    fn model_version(&self) -> Option<String> {
+        lock(self).model_version().map(str::to_owned)
+    }
+
+    fn tiers(&self) -> Tiers {
+        lock(self).tiers
+    }
+
+    fn tier(&self) -> Option<ServiceTier> {
+        lock(self).tier()
     }
 }
 

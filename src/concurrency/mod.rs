@@ -19,7 +19,7 @@
 //!
 //! # The rule
 //!
-//! State is kept per surface, model, project and location ([`key_by`](AdaptiveConcurrencyBuilder::key_by) chooses). A
+//! State is kept per surface, model, project, location and service tier ([`key_by`](AdaptiveConcurrencyBuilder::key_by) chooses). A
 //! call is **in flight** from its start to the head of its answer. A body that is being delivered holds no place, and
 //! what goes wrong in it moves nothing. The **patience** is the time after which calls time out; it is learnt from them.
 //!

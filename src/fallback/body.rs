@@ -9,6 +9,7 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 
 use crate::either::Either;
+use crate::error::BoxError;
 use crate::retry::ReplayBody;
 use crate::tail::passes_on;
 
@@ -48,6 +49,12 @@ pub trait RewriteBody: Clone {
     /// Must not use the body up.
     fn whole(&self) -> Option<Bytes>;
 
+    /// The first bytes of it, if they are at hand now, and whether they are all. Asked once before the request is sent, by
+    /// [`TierLayer`](crate::tier::TierLayer). Must not use the body up. By default [`whole`](Self::whole).
+    fn front(&self) -> Option<(Bytes, bool)> {
+        self.whole().map(|bytes| (bytes, true))
+    }
+
     /// Puts a body of these bytes into the request. Its `content-length`, where it has one, is set by the layer.
     fn replace(request: &mut Request<Self>, bytes: Bytes);
 }
@@ -75,15 +82,34 @@ where
         Some(all.freeze())
     }
 
+    /// The first frame of a copy.
+    #[inline]
+    fn front(&self) -> Option<(Bytes, bool)> {
+        let mut body = pin!(self.clone());
+        match body.as_mut().poll_frame(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Some(Ok(frame))) => Some((frame.into_data().ok()?, body.is_end_stream())),
+            _ => None,
+        }
+    }
+
     fn replace(request: &mut Request<Self>, bytes: Bytes) {
         *request.body_mut() = Self::from(bytes);
     }
 }
 
-impl<B> RewriteBody for ReplayBody<B> {
+impl<B> RewriteBody for ReplayBody<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
     /// Once an attempt has read all of it and all of it was kept.
     fn whole(&self) -> Option<Bytes> {
         Self::whole(self)
+    }
+
+    /// Its first frame, which is taken from the inner body where that has it at once, and kept for the first attempt.
+    fn front(&self) -> Option<(Bytes, bool)> {
+        Self::front(self)
     }
 
     fn replace(request: &mut Request<Self>, bytes: Bytes) {

@@ -9,6 +9,7 @@ use super::body::RewriteBody;
 use super::json;
 use crate::error::ConfigError;
 use crate::target::{Method, ModelHint, Surface, Target};
+use crate::tier::ServiceTier;
 
 /// The one that is asked for included.
 const MAX_MODELS: usize = 16;
@@ -71,6 +72,43 @@ fn is_plain(name: &str) -> bool {
     (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(plain) && name != "." && name != ".."
 }
 
+/// A service tier and those that stand in for it, in order. Invariant: two at least, no two the same, all of them known.
+type Ladder = Arc<[ServiceTier]>;
+
+/// All ladders of a layer, no two for the same tier.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ladders(Vec<Ladder>);
+
+impl Ladders {
+    pub(super) fn new(all: &[Vec<ServiceTier>]) -> Result<Self, ConfigError> {
+        let error = |rule| Err(ConfigError::new("tier_ladder", rule));
+        for (n, tiers) in all.iter().enumerate() {
+            let twice = |(at, tier): (usize, &ServiceTier)| tiers[..at].contains(tier);
+            if tiers.len() < 2 {
+                return error("must name a tier that stands in");
+            }
+            if tiers.contains(&ServiceTier::Other) {
+                return error("must hold flex, standard and priority alone");
+            }
+            if tiers.iter().enumerate().any(twice) {
+                return error("must not name a tier twice");
+            }
+            if all[..n].iter().any(|other| other[0] == tiers[0]) {
+                return error("must be given once for each tier");
+            }
+        }
+        Ok(Self(all.iter().map(|tiers| tiers[..].into()).collect()))
+    }
+
+    fn of<B>(&self, request: &Request<B>) -> Option<Ladder> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let asked = ServiceTier::of(request).unwrap_or_default();
+        self.0.iter().find(|tiers| tiers[0] == asked).map(Arc::clone)
+    }
+}
+
 /// All chains of a layer, by the model that is asked for.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Chains(HashMap<Arc<str>, Arc<Chain>>);
@@ -91,29 +129,34 @@ impl Chains {
         Ok(Self(chains))
     }
 
-    /// What there is for this request; `None` where it goes to no model of a chain.
+    /// What there is for this request; `None` where it goes to no model of a chain, and has no ladder.
     #[inline]
-    pub(super) fn plan<B: RewriteBody>(&self, request: &Request<B>) -> Option<Plan> {
-        if self.0.is_empty() || request.method() != http::Method::POST {
+    pub(super) fn plan<B: RewriteBody>(&self, ladders: &Ladders, request: &Request<B>) -> Option<Plan> {
+        if self.0.is_empty() && ladders.0.is_empty() || request.method() != http::Method::POST {
             return None;
         }
         let target = Target::from_uri(request.uri());
-        match place(&target)? {
-            Place::Path => {
-                let chain = Arc::clone(self.0.get(target.model()?)?);
-                Some(Plan { place: Place::Path, chain: Some(chain) })
-            }
-            Place::Body => {
-                let chain = match Target::of(request).model() {
-                    Some(hinted) => Some(Arc::clone(self.0.get(hinted)?)),
-                    None => match request.body().whole() {
-                        Some(bytes) => Some(self.named_by(&bytes)?),
-                        None => None,
-                    },
-                };
-                Some(Plan { place: Place::Body, chain })
-            }
+        let place = place(&target)?;
+        let ladder = ladders.of(request);
+        let (chain, unread) = match place {
+            Place::Path => (target.model().and_then(|model| self.0.get(model)).map(Arc::clone), false),
+            Place::Body if self.0.is_empty() => (None, false),
+            Place::Body => match Target::of(request).model() {
+                Some(hinted) => (self.0.get(hinted).map(Arc::clone), false),
+                None => match request.body().whole() {
+                    Some(bytes) => (self.named_by(&bytes), false),
+                    None => (None, true),
+                },
+            },
+        };
+        if chain.is_none() && ladder.is_none() && !unread {
+            return None;
         }
+        let asked = match (&chain, &ladder) {
+            (None, Some(_)) => Target::of(request).model().map(Arc::from),
+            _ => None,
+        };
+        Some(Plan { place, unread, chain, ladder, asked })
     }
 
     /// The chain of the model that a body names.
@@ -122,12 +165,66 @@ impl Chains {
     }
 }
 
-/// What may be done for one request.
-#[derive(Debug)]
+/// What may be done for one request: the tiers of its ladder with the model that was asked, and then the other models of its
+/// chain in the tier that was asked for.
+#[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) place: Place,
-    /// `None` where the body names the model and is not at hand yet.
+    /// The body names the model and is not at hand yet.
+    pub(super) unread: bool,
     pub(super) chain: Option<Arc<Chain>>,
+    ladder: Option<Ladder>,
+    /// The model that was asked, where there is no chain to name it.
+    asked: Option<Arc<str>>,
+}
+
+/// One thing that may be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Step {
+    /// The model's place in the chain.
+    pub(super) model: usize,
+    /// Where it is not the one that was asked for.
+    pub(super) tier: Option<ServiceTier>,
+}
+
+impl Plan {
+    fn tiers(&self) -> usize {
+        self.ladder.as_ref().map_or(1, |tiers| tiers.len())
+    }
+
+    /// How many steps there are, the request as it came included.
+    pub(super) fn len(&self) -> usize {
+        self.tiers() - 1 + self.chain.as_ref().map_or(1, |chain| chain.len())
+    }
+
+    /// Whether there is nothing but the request as it came.
+    pub(super) fn is_over(&self) -> bool {
+        self.chain.is_none() && self.ladder.is_none()
+    }
+
+    pub(super) fn has_ladder(&self) -> bool {
+        self.ladder.is_some()
+    }
+
+    pub(super) fn step(&self, at: usize) -> Step {
+        match &self.ladder {
+            Some(tiers) if at < tiers.len() => Step { model: 0, tier: (at > 0).then(|| tiers[at]) },
+            _ => Step { model: at + 1 - self.tiers(), tier: None },
+        }
+    }
+
+    /// The tier of this step; `None` without a ladder, where it is the one that was asked for whatever it is.
+    pub(super) fn tier(&self, step: Step) -> Option<ServiceTier> {
+        step.tier.or_else(|| self.ladder.as_ref().map(|tiers| tiers[0]))
+    }
+
+    /// The model of this step, where it is known.
+    pub(super) fn model(&self, step: Step) -> Option<&Arc<str>> {
+        match &self.chain {
+            Some(chain) => Some(&chain.model(step.model).name),
+            None => self.asked.as_ref(),
+        }
+    }
 }
 
 /// Where a request names its model.
@@ -193,12 +290,66 @@ mod tests {
     }
 
     #[test]
+    fn bad_ladders_name_the_field_and_the_rule() {
+        use ServiceTier::{Flex, Other, Priority, Standard};
+        for (all, rule) in [
+            (&[&[Flex][..]][..], "stands in"),
+            (&[&[Flex, Other]], "alone"),
+            (&[&[Flex, Standard, Flex]], "twice"),
+            (&[&[Flex, Standard], &[Flex, Priority]], "once"),
+        ] {
+            let all: Vec<Vec<ServiceTier>> = all.iter().map(|tiers| tiers.to_vec()).collect();
+            let error = Ladders::new(&all).expect_err(rule);
+            assert!(error.field() == "tier_ladder" && error.rule().contains(rule), "{error}");
+        }
+        assert!(Ladders::new(&[vec![Flex, Standard, Priority], vec![Priority, Standard, Flex]]).is_ok());
+    }
+
+    #[test]
+    fn the_ladder_comes_first_and_then_the_chain() {
+        use ServiceTier::{Flex, Priority, Standard};
+        let chains = chains(&[&["a", "b", "c"]], &[]).expect("valid");
+        let ladders = Ladders::new(&[vec![Flex, Standard, Priority]]).expect("valid");
+        let plan = |path: &str, tier: Option<ServiceTier>| {
+            let mut request =
+                Request::post(path).body(http_body_util::Full::<bytes::Bytes>::default()).expect("valid");
+            request.extensions_mut().extend(
+                tier.map(|tier| {
+                    let mut extensions = http::Extensions::new();
+                    extensions.insert(tier);
+                    extensions
+                })
+                .unwrap_or_default(),
+            );
+            chains.plan(&ladders, &request)
+        };
+        let steps = |plan: &Plan| (0..plan.len()).map(|at| plan.step(at)).collect::<Vec<_>>();
+        let of = |model, tier| Step { model, tier };
+        let both = plan("/v1beta/models/a:generateContent", Some(Flex)).expect("a chain and a ladder");
+        let tiers = [of(0, None), of(0, Some(Standard)), of(0, Some(Priority))];
+        assert_eq!(steps(&both), [&tiers[..], &[of(1, None), of(2, None)]].concat());
+        assert_eq!(both.tier(both.step(4)), Some(Flex));
+        let ladder = plan("/v1beta/models/x:generateContent", Some(Flex)).expect("a ladder");
+        assert_eq!(
+            (steps(&ladder), ladder.model(ladder.step(1)).map(|name| &**name)),
+            (tiers.to_vec(), Some("x"))
+        );
+        let chain = plan("/v1beta/models/a:generateContent", None).expect("a chain");
+        assert_eq!(steps(&chain), [of(0, None), of(1, None), of(2, None)]);
+        assert!(plan("/v1beta/models/x:generateContent", Some(Priority)).is_none());
+        assert!(plan("/v1beta/models/x:embedContent", Some(Flex)).is_none());
+    }
+
+    #[test]
     fn only_a_post_is_planned_for() {
         let chains = chains(&[&["a", "b"]], &[]).expect("valid");
         let is_planned = |method: http::Method| {
             let request = Request::builder().method(method).uri("/v1beta/models/a:generateContent");
             chains
-                .plan(&request.body(http_body_util::Full::<bytes::Bytes>::default()).expect("valid"))
+                .plan(
+                    &Ladders::default(),
+                    &request.body(http_body_util::Full::<bytes::Bytes>::default()).expect("valid"),
+                )
                 .is_some()
         };
         assert!(is_planned(http::Method::POST) && !is_planned(http::Method::GET));

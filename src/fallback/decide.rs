@@ -15,6 +15,23 @@ pub(super) enum Help {
     Larger,
 }
 
+/// Whether another service tier of the same model would help: where this one has no capacity. Not where a quota is spent,
+/// which the tiers share.
+pub(super) fn tier_helps(verdict: &Verdict, rejected: Option<&Rejected>, gave_up: Option<GaveUp>) -> bool {
+    if verdict.after_output() || matches!(gave_up, Some(GaveUp::MaybeProcessed | GaveUp::AfterOutput)) {
+        return false;
+    }
+    let kind = rejected.map_or(verdict.kind(), Rejected::kind);
+    match kind {
+        Some(Kind::Overloaded | Kind::Unavailable) => true,
+        // The server's own word, as below.
+        Some(Kind::DeadlineExceeded) => rejected.is_none() && verdict.alternative() == Alternative::Model,
+        // A shortage that is told as a limit names no quota.
+        Some(Kind::RateLimited) => rejected.is_none() && verdict.quota().is_empty(),
+        _ => false,
+    }
+}
+
 /// Reads it off what a call ended with. `gave_up` is the retry layer's word, where there is one inside.
 pub(super) fn help(verdict: &Verdict, rejected: Option<&Rejected>, gave_up: Option<GaveUp>) -> Help {
     if verdict.after_output() || matches!(gave_up, Some(GaveUp::MaybeProcessed | GaveUp::AfterOutput)) {
@@ -67,6 +84,30 @@ mod tests {
             (404, r#"{"error":{"status":"NOT_FOUND","message":"models/gemini-0 is not found"}}"#, Help::Any),
         ] {
             assert_eq!(help(&verdict(status, body), None, None), expected, "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn another_tier_helps_where_capacity_is_short() {
+        const QUOTA: &str = r#"{"error":{"status":"RESOURCE_EXHAUSTED","message":"x","details":[{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"quotaId":"GenerateRequestsPerMinutePerProjectPerModel","quotaValue":"5"}]}]}}"#;
+        for (status, body, helps) in [
+            (503, "", true),
+            (504, "", true),
+            (429, "", true),
+            (429, QUOTA, false),
+            (429, r#"{"error":{"message":"You exceeded your monthly spending cap."}}"#, false),
+            (500, "", false),
+            (400, "", false),
+            (404, r#"{"error":{"status":"NOT_FOUND","message":"models/gemini-0 is not found"}}"#, false),
+        ] {
+            assert_eq!(tier_helps(&verdict(status, body), None, None), helps, "{status} {body}");
+        }
+        assert!(!tier_helps(&verdict(503, ""), None, Some(GaveUp::MaybeProcessed)));
+        for (kind, helps) in
+            [(Kind::Unavailable, true), (Kind::RateLimited, false), (Kind::QuotaExhausted, false)]
+        {
+            let rejected = Rejected::new("open").with_kind(kind);
+            assert_eq!(tier_helps(&Verdict::from_error(&rejected), Some(&rejected), None), helps, "{kind}");
         }
     }
 

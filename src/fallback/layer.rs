@@ -6,13 +6,14 @@ use http::request::Parts;
 use http::{HeaderName, Request, Response};
 use tower_layer::Layer;
 
-use super::chain::Chains;
+use super::chain::{Chains, Ladders};
 use super::service::ModelFallback;
 use crate::circuit_breaker::Circuits;
 use crate::error::ConfigError;
 use crate::event::{Observed, Observer};
 use crate::rate_limit::RateLimits;
 use crate::target::Target;
+use crate::tier::ServiceTier;
 use crate::verdict::Verdict;
 
 /// Puts a [`ModelFallback`] around a service. See the [module documentation](super).
@@ -45,6 +46,7 @@ type LastResort = Arc<dyn Fn(&Parts, &Verdict) -> Option<Response<Bytes>> + Send
 #[derive(Clone, Default)]
 pub(super) struct Settings {
     pub(super) chains: Chains,
+    pub(super) ladders: Ladders,
     circuits: Option<Circuits>,
     rate_limits: Option<RateLimits>,
     pub(super) header: Option<HeaderName>,
@@ -75,6 +77,7 @@ impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
             .field("chains", &self.chains)
+            .field("ladders", &self.ladders)
             .field("header", &self.header)
             .field("last_resort", &self.last_resort.as_ref().map(|_| ()))
             .field("observer", &self.observer)
@@ -87,6 +90,7 @@ impl fmt::Debug for Settings {
 #[must_use]
 pub struct ModelFallbackBuilder {
     chains: Vec<Vec<Arc<str>>>,
+    ladders: Vec<Vec<ServiceTier>>,
     larger: Vec<Box<str>>,
     settings: Settings,
 }
@@ -102,6 +106,31 @@ impl ModelFallbackBuilder {
         others: impl IntoIterator<Item = T>,
     ) -> Self {
         self.chains.push(std::iter::once(model.into()).chain(others.into_iter().map(Into::into)).collect());
+        self
+    }
+
+    /// The service tiers in which a request of the tier `asked` is sent again where there is no capacity for that, in this
+    /// order: 1 or 2 of flex, standard and priority. Give one ladder for each tier. Default none.
+    ///
+    /// A further request begins in its own tier again; with [`circuits`](Self::circuits), one whose circuit is open is passed
+    /// over until it is back. Another tier has another price: priority costs 75 to 100 % more than standard, and flex half
+    /// (read 2026-11-29). The request's `service_tier` is rewritten, on Vertex AI its header.
+    ///
+    /// The tier of a request is the [`ServiceTier`] that it carries: put a [`TierLayer`](crate::tier::TierLayer) outside.
+    ///
+    /// ```
+    /// use tower_gemini::fallback::ModelFallbackLayer;
+    /// use tower_gemini::tier::ServiceTier::{Flex, Priority, Standard};
+    ///
+    /// # fn main() -> Result<(), tower_gemini::ConfigError> {
+    /// let fallback = ModelFallbackLayer::builder()
+    ///     .tier_ladder(Flex, [Standard, Priority])
+    ///     .tier_ladder(Priority, [Standard])
+    ///     .build()?;
+    /// # let _ = fallback; Ok(()) }
+    /// ```
+    pub fn tier_ladder(mut self, asked: ServiceTier, others: impl IntoIterator<Item = ServiceTier>) -> Self {
+        self.ladders.push(std::iter::once(asked).chain(others).collect());
         self
     }
 
@@ -161,10 +190,12 @@ impl ModelFallbackBuilder {
     ///
     /// The first chain that breaks a rule, and the rule: a name is empty, longer than 256 bytes or holds anything but
     /// letters, digits, `-`, `.`, `_` and `@`; a model stands twice in one chain, or has two chains; a chain is empty
-    /// or too long; [`larger_context`](Self::larger_context) names a model of no chain.
+    /// or too long; [`larger_context`](Self::larger_context) names a model of no chain; a
+    /// [ladder](Self::tier_ladder) has one tier, one twice or one that is not known, or a tier has two ladders.
     pub fn build(self) -> Result<ModelFallbackLayer, ConfigError> {
-        let Self { chains, larger, mut settings } = self;
+        let Self { chains, ladders, larger, mut settings } = self;
         settings.chains = Chains::new(&chains, &larger)?;
+        settings.ladders = Ladders::new(&ladders)?;
         Ok(ModelFallbackLayer { settings: Arc::new(settings) })
     }
 }

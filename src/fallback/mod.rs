@@ -1,4 +1,4 @@
-//! Asks another model where the one that was asked cannot answer: a chain of models per model.
+//! Asks another model where the one that was asked cannot answer: a chain of models per model, and a ladder of service tiers.
 //!
 //! Google's own advice for an overloaded model and for a spent quota is another model. [`ModelFallbackLayer`] follows
 //! it: where the [`Verdict`](crate::Verdict) of a failure says that another model would help, the same request goes to
@@ -15,12 +15,22 @@
 //! Not for requests that are bound to one model: what names a `cachedContents` of one model is refused by the
 //! others, and that refusal is then the answer.
 //!
+//! # Service tiers
+//!
+//! A [ladder](ModelFallbackBuilder::tier_ladder) asks the same model again in another [service tier](crate::tier) where the one that
+//! was asked for has no capacity: a failure that is `overloaded`, `unavailable`, `deadline_exceeded` by the server's word, or a
+//! 429 that names no quota, and an open circuit of that tier. The tiers come before the other models of a chain, which are
+//! asked in the tier that was asked for. Off until a ladder is given: another tier has another price.
+//!
 //! # What is rewritten
 //!
 //! | the call | where the model stands |
 //! |---|---|
 //! | `models/{model}:generateContent`, `:streamGenerateContent`; the same below `publishers/google` on Vertex AI | the path: only the bytes of its name change |
 //! | chat completions of the OpenAI-compatible surface, the creation of an interaction, Code Assist | the body's top-level `model`: only the bytes of its name change, `models/` or `google/` before it stays |
+//!
+//! A tier is rewritten in the body's top-level `service_tier` or `serviceTier`, which is put in front where there is none; on
+//! Vertex AI, and where the request has it, in the header `X-Vertex-AI-LLM-Shared-Request-Type`.
 //!
 //! All other calls pass through: embeddings, because vectors of two models cannot be compared; `countTokens`, which
 //! asks about one model; batches, predictions, tuned models, models of other publishers.
@@ -84,6 +94,7 @@
 //! | setting | default |
 //! |---|---|
 //! | [`chain`](ModelFallbackBuilder::chain) | none; 1 to 15 models stand in for one |
+//! | [`tier_ladder`](ModelFallbackBuilder::tier_ladder) | none; 1 or 2 tiers stand in for one |
 //! | [`larger_context`](ModelFallbackBuilder::larger_context) | none |
 //! | [`circuits`](ModelFallbackBuilder::circuits), [`rate_limits`](ModelFallbackBuilder::rate_limits) | not looked at |
 //! | [`header`](ModelFallbackBuilder::header) | none |

@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use http::Response;
 
-/// Who answered, where it was not the model that was asked: an extension of the response, be it good or a failure.
+use crate::tier::ServiceTier;
+
+/// Who answered, where it was not the model that was asked, or not in the tier that was asked for: an extension of the response, be it good or a failure.
 ///
 /// A response of the model that was asked carries none, so that it costs nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnsweredBy {
     pub(super) model: Option<Arc<str>>,
+    pub(super) tier: Option<ServiceTier>,
     pub(super) position: usize,
 }
 
@@ -21,14 +24,20 @@ impl AnsweredBy {
         response.extensions().get()
     }
 
-    /// The model; `None` for the last resort.
+    /// The model; `None` for the last resort, and in another [tier](Self::tier) of a model that the request does not name.
     #[must_use]
     pub fn model(&self) -> Option<&str> {
         self.model.as_deref()
     }
 
-    /// Its place in the chain: 1 is the first that stands in for the model that was asked. The last resort comes
-    /// after all of them.
+    /// The service tier, where it is not the one that was asked for.
+    #[must_use]
+    pub const fn tier(&self) -> Option<ServiceTier> {
+        self.tier
+    }
+
+    /// Its place among all that may stand in for what was asked, from 1: the tiers of the ladder, then the models of the
+    /// chain. The last resort comes after all of them.
     #[must_use]
     pub const fn position(&self) -> usize {
         self.position

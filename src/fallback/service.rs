@@ -75,7 +75,7 @@ where
 
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        match self.settings.chains.plan(&request) {
+        match self.settings.chains.plan(&self.settings.ladders, &request) {
             None => ResponseFuture { state: State::called(self.inner.call(request)), work: None },
             Some(plan) => self.call_planned(request, plan),
         }

@@ -7,16 +7,17 @@ use http::request::Parts;
 use http::{HeaderValue, Request, Response, header};
 
 use super::body::{FallbackBody, RewriteBody};
-use super::chain::{Chain, Place, Plan};
-use super::decide::{Help, help};
+use super::chain::{Place, Plan, Step};
+use super::decide::{Help, help, tier_helps};
 use super::layer::Settings;
 use super::report::{AnsweredBy, Refusal};
 use super::{json, path};
 use crate::error::{BoxError, Rejected, find};
-use crate::event::Event;
+use crate::event::{Event, GaveUp};
 use crate::order::{self, Part};
 use crate::retry::{self, Attempts, Carry};
-use crate::target::ModelHint;
+use crate::target::{ModelHint, Surface, Target};
+use crate::tier::{self, ServiceTier, X_GEMINI_SERVICE_TIER, X_VERTEX_SHARED_REQUEST_TYPE};
 use crate::time;
 use crate::timeout::Deadline;
 use crate::verdict::Verdict;
@@ -24,16 +25,16 @@ use crate::verdict::Verdict;
 /// What is kept for a request with a chain.
 pub(super) struct Work<S, B> {
     settings: Arc<Settings>,
-    /// For every model but the first that is called.
+    /// For every step but the first that is called.
     pub(super) service: S,
     /// Ready to be sent, while the service is not.
     pub(super) next: Option<Request<B>>,
-    /// The request as it came. `None` while the last model is asked.
+    /// The request as it came. `None` while the last step is asked.
     kept: Option<Request<B>>,
-    /// Its head, for the last resort, while the last model is asked.
+    /// Its head, for the last resort, while the last step is asked.
     head: Option<Parts>,
     plan: Plan,
-    /// The place in the chain of the model that is asked.
+    /// The step of the plan that is asked.
     at: usize,
     carry: Carry,
 }
@@ -44,7 +45,7 @@ pub(super) enum Next<RB> {
     Ask,
 }
 
-/// A model that was passed over, and why.
+/// A step that was passed over, and why.
 struct Passed(usize, Verdict);
 
 impl<S, B: RewriteBody> Work<S, B> {
@@ -53,18 +54,19 @@ impl<S, B: RewriteBody> Work<S, B> {
         Self { settings, service, next: None, kept, head: None, plan, at: 0, carry }
     }
 
-    /// The request for the first model that is not known to be turned away; where all are, for the one that was
-    /// asked, whose own error tells the truth.
+    /// The request for the first step that is not known to be turned away; where all are, as it came, whose own error
+    /// tells the truth.
     pub(super) fn first(&mut self) -> Request<B> {
-        let Some(chain) = self.plan.chain.clone() else {
+        if self.plan.is_over() {
             // NOTE: as long as nobody knows whether there is a chain, no attempts are kept back for it.
             let mut request = self.original().clone();
             request.extensions_mut().insert(self.carry.reserving_nothing());
             return request;
-        };
-        let asked = self.prepare(&chain, 0).expect("nothing is rewritten for the model that was asked");
+        }
+        let asked = self.prepare(0).expect("nothing is rewritten for what was asked");
         let Some(verdict) = self.settings.turns_away(&asked) else { return asked };
-        match self.look(&chain, 1, Help::Any, vec![Passed(0, verdict)]) {
+        let helps = Helps { model: Help::Any, tier: tier_helps(&verdict, None, None) };
+        match self.look(1, helps, vec![Passed(0, verdict)]) {
             Ok(request) => request,
             Err(_) => asked,
         }
@@ -72,62 +74,81 @@ impl<S, B: RewriteBody> Work<S, B> {
 
     /// Decides what follows what a model answered.
     pub(super) fn after<RB>(&mut self, result: Result<Response<RB>, BoxError>) -> Next<RB> {
-        let (verdict, help) = match &result {
+        let (verdict, helps) = match &result {
             Ok(response) if Verdict::is_good(response) => return Next::Return(self.answer(result)),
             Ok(response) => {
                 let verdict = Verdict::of(response);
                 let gave_up = response.extensions().get().and_then(Attempts::gave_up);
-                let help = help(&verdict, None, gave_up);
-                (verdict, help)
+                let helps = Helps::of(&verdict, None, gave_up);
+                (verdict, helps)
             }
             Err(error) => {
                 let verdict = Verdict::from_error(error.as_ref());
-                let help = help(&verdict, find::<Rejected>(error.as_ref()), None);
-                (verdict, help)
+                let helps = Helps::of(&verdict, find::<Rejected>(error.as_ref()), None);
+                (verdict, helps)
             }
         };
-        let Some(chain) = self.chain(help, &verdict) else { return Next::Return(self.answer(result)) };
-        if help != Help::None && self.at + 1 < chain.len() {
-            match self.look(&chain, self.at + 1, help, vec![Passed(self.at, verdict.clone())]) {
+        self.find_chain(helps.model, &verdict);
+        if self.plan.is_over() {
+            return Next::Return(self.answer(result));
+        }
+        if helps.any() && self.at + 1 < self.plan.len() {
+            match self.look(self.at + 1, helps, vec![Passed(self.at, verdict.clone())]) {
                 // The failed response is dropped here, and with it its claim on the connection.
                 Ok(request) => {
                     self.next = Some(request);
                     return Next::Ask;
                 }
-                Err(Some(why)) => self.refuse(Some(&chain.model(self.at).name), why, &verdict),
+                Err(Some(why)) => {
+                    let model = self.plan.model(self.plan.step(self.at)).map(AsRef::as_ref);
+                    self.refuse(model, why, &verdict);
+                }
                 Err(None) => {}
             }
         }
-        if let Some(response) = self.resort(&chain, &verdict) {
+        if let Some(response) = self.resort(&verdict) {
             return Next::Return(Ok(response.map(FallbackBody::own)));
         }
         Next::Return(self.answer(result))
     }
 
-    /// The chain, which may have to be read from the body now that it was sent.
-    fn chain(&mut self, help: Help, verdict: &Verdict) -> Option<Arc<Chain>> {
-        if self.plan.chain.is_none() {
-            let bytes = self.original().body().whole();
-            if bytes.is_none() && help != Help::None {
+    /// Looks for the chain, which may have to be read from the body now that it was sent.
+    fn find_chain(&mut self, help: Help, verdict: &Verdict) {
+        if !self.plan.unread || self.kept.is_none() {
+            return;
+        }
+        match self.original().body().whole() {
+            Some(bytes) => {
+                self.plan.unread = false;
+                self.plan.chain = self.settings.chains.named_by(&bytes);
+            }
+            None if help != Help::None && !self.plan.has_ladder() => {
                 self.refuse(None, Refusal::NotRewritable, verdict);
             }
-            self.plan.chain = self.settings.chains.named_by(&bytes?);
+            None => {}
         }
-        self.plan.chain.clone()
     }
 
-    /// The request for the first model from `from` on that would help and is not known to be turned away. `Err(None)`
-    /// where there is no such model.
+    /// The request for the first step from `from` on that would help and is not known to be turned away. `Err(None)`
+    /// where there is no such step.
     fn look(
         &mut self,
-        chain: &Arc<Chain>,
         from: usize,
-        help: Help,
+        helps: Helps,
         mut passed: Vec<Passed>,
     ) -> Result<Request<B>, Option<Refusal>> {
-        let helps = |at: &usize| help != Help::Larger || chain.model(*at).larger;
+        let plan = self.plan.clone();
+        let would = |at: &usize| match (plan.step(*at), &plan.chain) {
+            (Step { tier: Some(_), .. }, _) => helps.tier,
+            (step, Some(chain)) => match helps.model {
+                Help::None => false,
+                Help::Any => true,
+                Help::Larger => chain.model(step.model).larger,
+            },
+            (_, None) => false,
+        };
         let known = passed.len();
-        for at in (from..chain.len()).filter(helps) {
+        for at in (from..plan.len()).filter(would) {
             let original = self.original();
             if Deadline::of(original).is_some_and(|deadline| deadline.instant() <= time::now()) {
                 return Err(Some(Refusal::Deadline));
@@ -135,18 +156,22 @@ impl<S, B: RewriteBody> Work<S, B> {
             if retry::is_lost(original) {
                 return Err(Some(Refusal::BodyLost));
             }
-            let request = self.prepare(chain, at).map_err(Some)?;
+            let request = self.prepare(at).map_err(Some)?;
             if let Some(verdict) = self.settings.turns_away(&request) {
                 passed.push(Passed(at, verdict));
                 continue;
             }
+            let to = plan.step(at);
             for Passed(from, verdict) in &passed {
-                let (from, to) = (&*chain.model(*from).name, Some(&*chain.model(at).name));
-                self.settings.observer.tell(&Event::FellBack { from, to, verdict });
+                let from = plan.step(*from);
+                let tier = plan.tier(to).filter(|tier| plan.tier(from) != Some(*tier));
+                let name = |step| plan.model(step).map_or("?", AsRef::as_ref);
+                let (from, to) = (name(from), Some(name(to)));
+                self.settings.observer.tell(&Event::FellBack { from, to, tier, verdict });
             }
             self.at = at;
-            if at + 1 == chain.len() {
-                let (head, _) = self.kept.take().expect("it is kept until the last model").into_parts();
+            if at + 1 == plan.len() && !plan.unread {
+                let (head, _) = self.kept.take().expect("it is kept until the last step").into_parts();
                 self.head = self.settings.last_resort.is_some().then_some(head);
             }
             return Ok(request);
@@ -154,32 +179,38 @@ impl<S, B: RewriteBody> Work<S, B> {
         Err((passed.len() > known).then_some(Refusal::Unavailable))
     }
 
-    /// The request for one model of the chain.
-    fn prepare(&self, chain: &Chain, at: usize) -> Result<Request<B>, Refusal> {
-        let (asked, model) = (chain.model(0), chain.model(at));
+    /// The request for one step.
+    fn prepare(&self, at: usize) -> Result<Request<B>, Refusal> {
+        let (plan, step) = (&self.plan, self.plan.step(at));
         let mut request = self.original().clone();
-        if at > 0 {
-            match self.plan.place {
-                Place::Path => {
-                    let uri = path::rewrite(request.uri(), &asked.name, &model.name);
-                    *request.uri_mut() = uri.ok_or(Refusal::NotRewritable)?;
-                }
-                Place::Body => {
-                    rename(&mut request, &asked.name, &model.name).ok_or(Refusal::NotRewritable)?
+        if let Some(tier) = step.tier {
+            retier(&mut request, tier).ok_or(Refusal::NotRewritable)?;
+        }
+        if let Some(chain) = &plan.chain {
+            let (asked, model) = (chain.model(0), chain.model(step.model));
+            if step.model > 0 {
+                match plan.place {
+                    Place::Path => {
+                        let uri = path::rewrite(request.uri(), &asked.name, &model.name);
+                        *request.uri_mut() = uri.ok_or(Refusal::NotRewritable)?;
+                    }
+                    Place::Body => {
+                        rename(&mut request, &asked.name, &model.name).ok_or(Refusal::NotRewritable)?
+                    }
                 }
             }
+            // The layers inside keep their state by it.
+            let extensions = request.extensions_mut();
+            if plan.place == Place::Body || (step.model > 0 && extensions.get::<ModelHint>().is_some()) {
+                extensions.insert(model.hint.clone());
+            }
         }
-        // The layers inside keep their state by it.
-        let extensions = request.extensions_mut();
-        if self.plan.place == Place::Body || (at > 0 && extensions.get::<ModelHint>().is_some()) {
-            extensions.insert(model.hint.clone());
-        }
-        extensions.insert(self.carry.reserving(chain.len() - 1 - at));
+        request.extensions_mut().insert(self.carry.reserving(plan.len() - 1 - at));
         Ok(request)
     }
 
     fn original(&self) -> &Request<B> {
-        self.kept.as_ref().expect("it is kept until the last model is asked")
+        self.kept.as_ref().expect("it is kept until the last step is asked")
     }
 
     fn refuse(&self, model: Option<&str>, why: Refusal, verdict: &Verdict) {
@@ -187,17 +218,17 @@ impl<S, B: RewriteBody> Work<S, B> {
     }
 
     /// The last resort's answer.
-    fn resort(&mut self, chain: &Chain, verdict: &Verdict) -> Option<Response<Bytes>> {
+    fn resort(&mut self, verdict: &Verdict) -> Option<Response<Bytes>> {
         let answer = self.settings.last_resort.as_ref()?;
         let head = self.head.take().or_else(|| self.kept.take().map(|request| request.into_parts().0))?;
         let mut response = answer(&head, verdict)?;
-        response.extensions_mut().insert(AnsweredBy { model: None, position: chain.len() });
-        let from = &*chain.model(self.at).name;
-        self.settings.observer.tell(&Event::FellBack { from, to: None, verdict });
+        response.extensions_mut().insert(AnsweredBy { model: None, tier: None, position: self.plan.len() });
+        let from = self.plan.model(self.plan.step(self.at)).map_or("?", AsRef::as_ref);
+        self.settings.observer.tell(&Event::FellBack { from, to: None, tier: None, verdict });
         Some(response)
     }
 
-    /// What is handed on, marked where it is not of the model that was asked.
+    /// What is handed on, marked where it is not of what was asked.
     fn answer<RB>(
         &self,
         result: Result<Response<RB>, BoxError>,
@@ -206,16 +237,67 @@ impl<S, B: RewriteBody> Work<S, B> {
         if !Verdict::is_good(&response) {
             order::passed(&mut response, Part::Fallback, &self.settings.observer);
         }
-        if let Some(chain) = self.plan.chain.as_ref().filter(|_| self.at > 0) {
-            let model = chain.model(self.at);
-            let by = AnsweredBy { model: Some(Arc::clone(&model.name)), position: self.at };
+        if self.at > 0 {
+            let step = self.plan.step(self.at);
+            let by = AnsweredBy { model: self.plan.model(step).cloned(), tier: step.tier, position: self.at };
             response.extensions_mut().insert(by);
-            if let Some(name) = &self.settings.header {
-                response.headers_mut().insert(name.clone(), model.header.clone());
+            let named = self.plan.chain.as_ref().filter(|_| step.model > 0);
+            if let (Some(name), Some(chain)) = (&self.settings.header, named) {
+                response.headers_mut().insert(name.clone(), chain.model(step.model).header.clone());
             }
         }
         Ok(response.map(FallbackBody::inner))
     }
+}
+
+/// What would help after a failure.
+#[derive(Clone, Copy)]
+struct Helps {
+    model: Help,
+    tier: bool,
+}
+
+impl Helps {
+    fn of(verdict: &Verdict, rejected: Option<&Rejected>, gave_up: Option<GaveUp>) -> Self {
+        let tier = tier_helps(verdict, rejected, gave_up);
+        Self { model: help(verdict, rejected, gave_up), tier }
+    }
+
+    fn any(self) -> bool {
+        self.tier || self.model != Help::None
+    }
+}
+
+/// Asks for another tier: by the header where the request has that or goes to Vertex AI, else in the body. `None` where
+/// that cannot be rewritten.
+fn retier<B: RewriteBody>(request: &mut Request<B>, tier: ServiceTier) -> Option<()> {
+    let surface = Target::of(request).surface();
+    if surface == Surface::Vertex || request.headers().contains_key(&X_VERTEX_SHARED_REQUEST_TYPE) {
+        match tier {
+            ServiceTier::Standard => drop(request.headers_mut().remove(&X_VERTEX_SHARED_REQUEST_TYPE)),
+            tier => {
+                let name = HeaderValue::from_static(tier.as_str());
+                request.headers_mut().insert(&X_VERTEX_SHARED_REQUEST_TYPE, name);
+            }
+        }
+    } else {
+        let bytes = request.body().whole()?;
+        // As OpenAI spells it.
+        let standard = if surface == Surface::OpenAi { "default" } else { ServiceTier::Standard.as_str() };
+        replace(request, tier::rewritten(&bytes, tier, standard)?);
+        if request.headers().contains_key(&X_GEMINI_SERVICE_TIER) {
+            request.headers_mut().insert(&X_GEMINI_SERVICE_TIER, HeaderValue::from_static(tier.as_str()));
+        }
+    }
+    request.extensions_mut().insert(tier);
+    Some(())
+}
+
+fn replace<B: RewriteBody>(request: &mut Request<B>, bytes: Bytes) {
+    if let Some(length) = request.headers_mut().get_mut(header::CONTENT_LENGTH) {
+        *length = HeaderValue::from(bytes.len());
+    }
+    B::replace(request, bytes);
 }
 
 /// Names another model in the request's body. `None` where that does not name `from`.
@@ -223,9 +305,6 @@ fn rename<B: RewriteBody>(request: &mut Request<B>, from: &str, to: &str) -> Opt
     let bytes = request.body().whole()?;
     let named = json::read(&bytes).filter(|named| named.model == from)?;
     let renamed = named.replaced(&bytes, to);
-    if let Some(length) = request.headers_mut().get_mut(header::CONTENT_LENGTH) {
-        *length = HeaderValue::from(renamed.len());
-    }
-    B::replace(request, renamed);
+    replace(request, renamed);
     Some(())
 }

@@ -6,16 +6,18 @@
 //!    the request's extensions, so that layers and attempts cannot add up to more than was meant.
 //! 2. **[Preflight](crate::preflight)**, where it is asked for: what is refused there is neither charged, nor counted, nor sent.
 //! 3. **[Replay](crate::retry::ReplayLayer)**, where a request's body is not `Clone`: everything inside may send it again.
-//! 4. **[Model fallback](crate::fallback)**, because a model is given up when its retries are.
-//! 5. **[Retry](crate::retry)**, around everything that one attempt goes through.
-//! 6. **[Rate limit](crate::rate_limit)**: Google counts attempts, so each one asks, and waits here, holding nothing else.
-//! 7. **[Adaptive concurrency](crate::concurrency)**: a place among the calls in flight is taken after the wait for quota
+//! 4. **[Service tier](crate::tier)**: read once, before all that acts on it. Inside the deadline, to which it gives more time for
+//!    flex, and inside the replay, whose first frame it looks at.
+//! 5. **[Model fallback](crate::fallback)**, because a model is given up when its retries are.
+//! 6. **[Retry](crate::retry)**, around everything that one attempt goes through.
+//! 7. **[Rate limit](crate::rate_limit)**: Google counts attempts, so each one asks, and waits here, holding nothing else.
+//! 8. **[Adaptive concurrency](crate::concurrency)**: a place among the calls in flight is taken after the wait for quota
 //!    and given back when the answer ends.
-//! 8. **[Circuit breaker](crate::circuit_breaker)**: decides at the instant of sending, after every wait, so that nobody
+//! 9. **[Circuit breaker](crate::circuit_breaker)**: decides at the instant of sending, after every wait, so that nobody
 //!    sleeps with a probe's place in hand.
-//! 9. **[Attempt timeout](crate::timeout::TimeoutLayer)**: begins when all waiting is over, so that a queue is never taken for a slow
-//!    server.
-//! 10. **[Classifier](crate::classify)**: right around the client, so that all layers above read the same verdict.
+//! 10. **[Attempt timeout](crate::timeout::TimeoutLayer)**: begins when all waiting is over, so that a queue is never taken for a slow
+//!     server.
+//! 11. **[Classifier](crate::classify)**: right around the client, so that all layers above read the same verdict.
 //!
 //! [`GeminiStack`](crate::stack::GeminiStack) is this order. What each layer turns away is marked as **not sent**
 //! ([`Rejected`](crate::Rejected)): the retry layer waits for it without spending an attempt, the rate limit gives the
@@ -36,6 +38,7 @@
 //! | retry around retry | the attempts multiply: 3 × 3 × 3 is 27 calls in an outage. Turn the retries of your SDK and of the client below off |
 //! | preflight inside of retry or the rate limit | what is refused has waited for quota, and is looked at again for each attempt |
 //! | fallback inside of retry | every attempt tries every model |
+//! | service tier inside of what acts on it | a flex call has the limits of a standard one, and its timeouts count as the standard tier's |
 //! | `tower::buffer` or a queue of your own inside of the timeout | the time in the queue counts as the server's |
 //!
 //! Where a failed answer shows such an order, the layer that stands too far outside tells its observer, once:
@@ -52,6 +55,7 @@
 //! | breaker | every caller finds out about an outage by himself, at full rate |
 //! | adaptive concurrency | a server that queues is kept queueing by those who gave up and came back |
 //! | retry budget | in an outage the load is the number of attempts times the usual one |
+//! | service tier | a flex call is cut at the standard tier's limits, unless the caller puts a [`ServiceTier`](crate::ServiceTier) in |
 //! | deadline | waits are bounded by the retry layer's own deadline of 120 s |
 //!
 //! Breaker and governor belong together: in the scenarios of this repository (`tests/scenarios`) the breaker alone does not

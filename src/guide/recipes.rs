@@ -26,6 +26,26 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # Service tiers
+//!
+//! A request whose body says `"service_tier": "flex"` may take a quarter of an hour, and the stack waits for it. A ladder asks the
+//! standard tier where there is no flex capacity:
+//!
+//! ```
+//! use tower_gemini::ServiceTier::{Flex, Standard};
+//! use tower_gemini::fallback::ModelFallbackLayer;
+//! use tower_gemini::stack::GeminiStack;
+//!
+//! # fn main() -> Result<(), tower_gemini::ConfigError> {
+//! let stack = GeminiStack::new()
+//!     .falling_back(ModelFallbackLayer::builder().tier_ladder(Flex, [Standard]))?;
+//! # let _ = stack; Ok(()) }
+//! ```
+//!
+//! [`AnsweredBy::tier`](crate::fallback::AnsweredBy::tier) says so, and [`Verdict::downgraded`](crate::Verdict::downgraded) where Google
+//! has served a priority request as standard. Where the body cannot be looked at before it is sent (one that streams in without
+//! a length), put a [`ServiceTier`](crate::ServiceTier) into the request's extensions.
+//!
 //! # Streams
 //!
 //! A stream is read as it comes; frames are never merged or held back. An error in the first event is retried like any

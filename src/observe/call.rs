@@ -9,12 +9,15 @@ use http::uri::{Authority, PathAndQuery};
 use http::{Request, Response, StatusCode};
 use tokio::time::Instant;
 
+use crate::catalogue::Catalogue;
 use crate::classify::{holds_key, redact};
 use crate::error::{BoxError, Rejected, chain, find};
 use crate::event::{GaveUp, Trail};
+use crate::fallback::AnsweredBy;
 use crate::respond::Cause;
 use crate::retry::{Attempt, Attempts};
 use crate::target::{Method, Surface, Target, TargetKey};
+use crate::tier::ServiceTier;
 use crate::time;
 use crate::verdict::{End, Kind, Outcome, Usage, Verdict};
 
@@ -46,12 +49,18 @@ pub struct Call {
     ended: Instant,
     outcome: Outcome,
     usage: Option<Usage>,
+    /// The model of this crate's own fallback.
+    fell_back: Option<AnsweredBy>,
+    /// What the answer names, where it is not the model that was asked, letter for letter.
+    model_version: Option<String>,
+    is_redirect: bool,
 }
 
 impl Call {
     /// A call that begins now.
     pub(super) fn begin<B>(request: &Request<B>, trail: Trail) -> Self {
         let (target, uri, now) = (Target::of(request), request.uri(), time::now());
+        trail.expect(target.model());
         Self {
             target: target.key(),
             method: target.method(),
@@ -73,6 +82,9 @@ impl Call {
             ended: now,
             outcome: Outcome::Dropped,
             usage: None,
+            fell_back: None,
+            model_version: None,
+            is_redirect: false,
         }
     }
 
@@ -80,6 +92,7 @@ impl Call {
         self.headed = Some(time::now());
         self.status = Some(response.status());
         self.verdict = Verdict::of(response);
+        self.fell_back = AnsweredBy::of(response).cloned();
         if let Some(attempts) = response.extensions().get::<Attempts>() {
             self.made = attempts.made();
             self.waited = attempts.waits().iter().sum();
@@ -107,9 +120,22 @@ impl Call {
     pub(super) fn end(&mut self, end: End) {
         self.ended = time::now();
         (self.outcome, self.usage) = (end.outcome, end.usage);
+        self.end_model();
         if self.headed.is_none() && self.error.is_none() {
             (self.made, self.waited) = self.trail.read();
         }
+    }
+
+    /// Which model has answered. Costs nothing where that is the one that was asked.
+    fn end_model(&mut self) {
+        let Self { verdict, fell_back, target, .. } = &*self;
+        let Some(asked) = fell_back.as_ref().and_then(AnsweredBy::model).or_else(|| target.model()) else {
+            return;
+        };
+        let version = verdict.model_version().filter(|version| version != asked && !holds_key(version));
+        self.is_redirect =
+            version.as_ref().is_some_and(|version| Catalogue::current().is_redirect(asked, version));
+        self.model_version = version;
     }
 
     /// Surface, model, place and label. Names stand here as they stood in the path.
@@ -122,6 +148,41 @@ impl Call {
     #[must_use]
     pub fn model(&self) -> Option<&str> {
         self.target.model().filter(|model| !holds_key(model))
+    }
+
+    /// The model that was sent the request that was answered: another one than [`model`](Self::model) where the
+    /// [fallback](crate::fallback) inside has changed it.
+    #[must_use]
+    pub fn sent_model(&self) -> Option<&str> {
+        self.fell_back.as_ref().and_then(AnsweredBy::model).or_else(|| self.model())
+    }
+
+    /// The model that the answer says has answered: its `modelVersion`, where the classifier
+    /// [watches](crate::classify::ClassifyLayer::watch), and where it is not the very name that was
+    /// [sent](Self::sent_model). By its price the call is billed.
+    #[must_use]
+    pub fn model_version(&self) -> Option<&str> {
+        self.model_version.as_deref()
+    }
+
+    /// The [`model_version`](Self::model_version), where it is another model than was asked, by the
+    /// [catalogue](crate::catalogue::Catalogue::is_redirect), and not only a version of it.
+    #[must_use]
+    pub fn redirected(&self) -> Option<&str> {
+        self.model_version().filter(|_| self.is_redirect)
+    }
+
+    /// The [service tier](crate::tier) that was asked for; `None` where none was named.
+    #[must_use]
+    pub fn tier_asked(&self) -> Option<ServiceTier> {
+        let named = Some(self.target.tier()).filter(|tier| *tier != ServiceTier::Standard);
+        self.verdict.tier_asked().or(named)
+    }
+
+    /// The tier that served, where one was asked for and the answer says it.
+    #[must_use]
+    pub fn tier_served(&self) -> Option<ServiceTier> {
+        self.verdict.tier_served()
     }
 
     /// What was asked for.

@@ -15,6 +15,7 @@ use super::names;
 use crate::event::{Event, Observer};
 use crate::keyed::lock;
 use crate::rate_limit::Dimension;
+use crate::tier::ServiceTier;
 use crate::time;
 use crate::verdict::Verdict;
 
@@ -30,6 +31,9 @@ type WallClock = Box<dyn Fn() -> SystemTime + Send + Sync>;
 /// | `event` | text | `finished` |
 /// | `surface`, `method` | text | `gemini_api`, `generateContent`, … |
 /// | `model` | text | where path or hint name it |
+/// | `model_version` | text | the model that the answer names, where that is not the one that was sent |
+/// | `redirected` | truth | `true` where it is another model, and no version of that one |
+/// | `tier`, `tier_served` | text | the service tier that was asked for, and that served, where one was named |
 /// | `project`, `location`, `label` | text | where path or caller name them |
 /// | `stream` | truth | `true` where a stream was asked for |
 /// | `http_method`, `host`, `path` | text | the path has no query |
@@ -37,6 +41,7 @@ type WallClock = Box<dyn Fn() -> SystemTime + Send + Sync>;
 /// | `outcome` | text | `complete`, `failed` or `dropped` (by the caller) |
 /// | `error` | text | the [`Kind`](crate::Kind) of the failure |
 /// | `message` | text | of the server or of the error, keys and tokens replaced |
+/// | `successor` | text | of a model that is gone: what is to be used instead |
 /// | `remedy` | text | what a person can do: [`Kind::remedy`](crate::Kind::remedy) |
 /// | `gave_up` | text | why it was not retried: a [`GaveUp`](crate::event::GaveUp) in snake case |
 /// | `attempt` | number | where it is not the first: inside a retry layer |
@@ -48,7 +53,7 @@ type WallClock = Box<dyn Fn() -> SystemTime + Send + Sync>;
 ///
 /// The lines of other events begin with `time` and `event`, too (`attempt_failed`, `budget_charged`, `waiting`,
 /// `recovered`, `gave_up`, `queued`, `rate_limited`, `quota_exceeded`, `settled`, `circuit_changed`,
-/// `concurrency_cut`, `concurrency_lifted`, `keys_exhausted`); their other members bear the names of the event's fields, variants of
+/// `concurrency_cut`, `concurrency_lifted`, `fell_back`, `redirected`, `downgraded`, `keys_exhausted`); their other members bear the names of the event's fields, variants of
 /// enums in snake case, waits as `wait_ms`, instants as `in_ms`, from now.
 ///
 /// A line is made outside the lock and written by one `write_all` under it, so lines of threads do not mix. Nothing is
@@ -140,6 +145,10 @@ impl<W: Write> JsonLines<W> {
         line.member("surface", target.surface().as_str());
         line.member("method", call.method().as_str());
         line.maybe("model", call.model());
+        line.maybe("model_version", call.model_version());
+        line.maybe("redirected", call.redirected().map(|_| true));
+        line.maybe("tier", call.tier_asked().map(ServiceTier::as_str));
+        line.maybe("tier_served", call.tier_served().map(ServiceTier::as_str));
         line.maybe("project", target.project());
         line.maybe("location", target.location());
         line.maybe("label", target.label().map(ToString::to_string));
@@ -152,6 +161,7 @@ impl<W: Write> JsonLines<W> {
         if let Some(kind) = call.kind() {
             line.member("error", kind.as_str());
             line.maybe("message", Some(call.message()).filter(|message| !message.is_empty()));
+            line.maybe("successor", call.verdict().retired().and_then(|retired| retired.successor));
             line.member("remedy", kind.remedy());
         }
         line.maybe("gave_up", call.gave_up().map(names::gave_up));
@@ -254,10 +264,11 @@ impl<W: Write> JsonLines<W> {
                 line.member("refused", &refused);
                 line
             }
-            Event::FellBack { from, to, verdict } => {
+            Event::FellBack { from, to, tier, verdict } => {
                 let mut line = self.begin("fell_back");
                 line.member("from", from);
                 line.maybe("to", to);
+                line.maybe("tier", tier.map(ServiceTier::as_str));
                 failure(&mut line, verdict);
                 line
             }
@@ -292,6 +303,19 @@ impl<W: Write> JsonLines<W> {
                 line.maybe("rpm", limits.of(Dimension::RequestsPerMinute));
                 line.maybe("tpm", limits.of(Dimension::InputTokensPerMinute));
                 line.maybe("rpd", limits.of(Dimension::RequestsPerDay));
+                line
+            }
+            Event::Redirected { asked, answered } => {
+                let mut line = self.begin("redirected");
+                line.member("asked", asked);
+                line.member("answered", answered);
+                line
+            }
+            Event::Downgraded { model, asked, served } => {
+                let mut line = self.begin("downgraded");
+                line.maybe("model", model);
+                line.member("asked", asked.as_str());
+                line.member("served", served.as_str());
                 line
             }
             Event::KeysExhausted { layer, max_keys } => {

@@ -45,6 +45,9 @@ use crate::verdict::{Outcome, Sent, Verdict};
 /// | `settled_tokens_total` | counter | `model`, `pool`, `what` | input tokens `charged` and `used`, where both are known |
 /// | `preflight_findings_total` | counter | `rule`, `refused` | rules that requests break, and whether they were refused for it |
 /// | `fell_back_total` | counter | `model`, `kind` | steps to another model, by the one that was left and why |
+/// | `redirects_total` | counter | `model`, `answered` | pairs of models, asked and answered, at their first such call |
+/// | `downgraded_total` | counter | `model`, `asked`, `served` | calls that another service tier served than was asked for |
+/// | `tier_calls_total` | counter | `model`, `tier`, `outcome` | finished calls that named a service tier |
 /// | `fallback_refused_total` | counter | `why` | failures that another model might have mended, where none was asked |
 /// | `circuit_changes_total` | counter | `model`, `to`, `cause` | changes of circuits |
 /// | `circuit_state` | gauge | `key` | 0 closed, 1 half-open, 2 open |
@@ -118,6 +121,14 @@ impl Metrics {
             histogram!("tower_gemini_time_to_head_seconds", whose.clone()).record(head);
         }
         counter!("tower_gemini_call_attempts_total", whose).increment(u64::from(call.attempts()));
+        if let Some(tier) = call.tier_asked() {
+            let labels = vec![
+                model.clone(),
+                Label::from_static_parts("tier", tier.as_str()),
+                Label::from_static_parts("outcome", names::outcome(call.outcome())),
+            ];
+            counter!("tower_gemini_tier_calls_total", labels).increment(1);
+        }
         let Some(usage) = call.usage() else { return };
         for (name, tokens) in [
             ("input", usage.input_tokens),
@@ -212,6 +223,22 @@ impl Observer for Metrics {
                 let kind = Label::from_static_parts("kind", kind_of(verdict));
                 counter!("tower_gemini_fell_back_total", vec![self.model(Some(from), known), kind])
                     .increment(1);
+            }
+            Event::Redirected { asked, answered } => {
+                let answered = Label::new("answered", self.models.get(answered, Known::Real));
+                counter!(
+                    "tower_gemini_redirects_total",
+                    vec![self.model(Some(asked), Known::Real), answered]
+                )
+                .increment(1);
+            }
+            Event::Downgraded { model, asked, served } => {
+                let labels = vec![
+                    self.model(model, Known::Real),
+                    Label::from_static_parts("asked", asked.as_str()),
+                    Label::from_static_parts("served", served.as_str()),
+                ];
+                counter!("tower_gemini_downgraded_total", labels).increment(1);
             }
             Event::FallbackRefused { why, .. } => {
                 counter!("tower_gemini_fallback_refused_total", "why" => names::refusal(why)).increment(1);
@@ -328,6 +355,9 @@ fn describe() {
         ("tower_gemini_settled_tokens_total", Unit::Count, "Input tokens charged and used"),
         ("tower_gemini_circuit_changes_total", Unit::Count, "Changes of circuits"),
         ("tower_gemini_concurrency_cuts_total", Unit::Count, "Cuts of the calls in flight"),
+        ("tower_gemini_redirects_total", Unit::Count, "Pairs of models, asked and answered, that differ"),
+        ("tower_gemini_downgraded_total", Unit::Count, "Calls that another service tier served"),
+        ("tower_gemini_tier_calls_total", Unit::Count, "Finished calls that named a service tier"),
         ("tower_gemini_keys_exhausted_total", Unit::Count, "Times that further keys were left without state"),
     ] {
         describe_counter!(name, unit, text);

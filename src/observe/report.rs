@@ -55,7 +55,15 @@ impl Report {
         let Some(mut call) = self.call.take() else { return };
         call.end(end);
         self.span.record(&call);
-        self.span.in_scope(|| self.observer.tell(&Event::Finished { call: &call }));
+        self.span.in_scope(|| {
+            if let Some((asked, served)) = call.verdict().downgraded() {
+                self.observer.tell(&Event::Downgraded { model: call.sent_model(), asked, served });
+            }
+            if let (Some(asked), Some(answered)) = (call.sent_model(), call.redirected()) {
+                self.observer.tell_redirect(asked, answered);
+            }
+            self.observer.tell(&Event::Finished { call: &call });
+        });
     }
 }
 

@@ -29,6 +29,7 @@ mod real {
                 gen_ai.provider.name = call.provider(),
                 gen_ai.request.model = call.model(),
                 gen_ai.request.stream = call.is_streaming().then_some(true),
+                gen_ai.response.model = Empty,
                 gen_ai.usage.input_tokens = Empty,
                 gen_ai.usage.cache_read.input_tokens = Empty,
                 gen_ai.usage.output_tokens = Empty,
@@ -71,6 +72,9 @@ mod real {
             if let Some(kind) = call.kind() {
                 span.record("error.type", kind.as_str());
                 span.record("otel.status_code", "ERROR");
+            }
+            if let Some(model) = call.model_version() {
+                span.record("gen_ai.response.model", model);
             }
             if let Some(usage) = call.usage() {
                 span.record("gen_ai.usage.input_tokens", usage.input_tokens);

@@ -5,6 +5,7 @@ use ::tracing::{debug, info, trace, warn};
 use super::{Call, names};
 use crate::circuit_breaker::CircuitState;
 use crate::event::{Event, Observer};
+use crate::tier::ServiceTier;
 use crate::verdict::{Outcome, Verdict};
 
 /// Emits an event of [`tracing`](https://docs.rs/tracing) for each [`Event`], with the target `tower_gemini`.
@@ -24,6 +25,7 @@ use crate::verdict::{Outcome, Verdict};
 /// | `gen_ai.operation.name` | [`Call::operation`] |
 /// | `gen_ai.provider.name` | [`Call::provider`] |
 /// | `gen_ai.request.model`, `gen_ai.request.stream` | where known; where asked for |
+/// | `gen_ai.response.model` | the model that the answer names, where that is not the one that was sent |
 /// | `gen_ai.usage.input_tokens`, `gen_ai.usage.cache_read.input_tokens` | all input tokens; those from a cache |
 /// | `gen_ai.usage.output_tokens`, `gen_ai.usage.reasoning.output_tokens` | output with thoughts; thoughts |
 /// | `http.request.method`, `http.response.status_code`, `http.request.resend_count` | the last where it was sent again |
@@ -31,7 +33,7 @@ use crate::verdict::{Outcome, Verdict};
 /// | `error.type` | the [`Kind`](crate::Kind), as it prints |
 ///
 /// `url.full`, which the conventions ask for, is left out: its query may hold the key. Fields that are not
-/// OpenTelemetry's are plain words: `request`, `attempt`, `wait_seconds`, `why`, `key`, `error_message`, and so on.
+/// OpenTelemetry's are plain words: `tier_asked`, `tier_served`, `request`, `attempt`, `wait_seconds`, `why`, `key`, `error_message`, and so on.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -141,9 +143,20 @@ impl Observer for Tracing {
                 "{}",
                 finding.message(),
             ),
-            Event::FellBack { from, to, verdict } => {
-                warn!(target: "tower_gemini", from, to, error.type = kind_of(verdict), "fell back to another model");
+            Event::FellBack { from, to, tier, verdict } => {
+                let tier = tier.map(ServiceTier::as_str);
+                warn!(target: "tower_gemini", from, to, tier, error.type = kind_of(verdict), "fell back to another model");
             }
+            Event::Redirected { asked, answered } => {
+                warn!(target: "tower_gemini", asked, answered, "answered by another model than was asked");
+            }
+            Event::Downgraded { model, asked, served } => info!(
+                target: "tower_gemini",
+                asked = asked.as_str(),
+                served = served.as_str(),
+                gen_ai.request.model = model,
+                "served in another tier than was asked for",
+            ),
             Event::FallbackRefused { model, why, verdict } => warn!(
                 target: "tower_gemini",
                 from = model,
@@ -183,6 +196,9 @@ fn finished(call: &Call) {
                 gen_ai.operation.name = call.operation(),
                 gen_ai.provider.name = call.provider(),
                 gen_ai.request.model = call.model(),
+                gen_ai.response.model = call.model_version(),
+                tier_asked = call.tier_asked().map(ServiceTier::as_str),
+                tier_served = call.tier_served().map(ServiceTier::as_str),
                 gen_ai.request.stream = call.is_streaming().then_some(true),
                 gen_ai.usage.input_tokens = call.usage().map(|usage| usage.input_tokens),
                 gen_ai.usage.cache_read.input_tokens = call.usage().map(|usage| usage.cached_tokens),

@@ -553,9 +553,9 @@ impl<W> Desk<W> {
         self.appoint(now);
     }
 
-    /// The head of a good answer has come.
-    pub(super) fn answered(&mut self, now: Nanos, receipt: &mut Receipt) {
-        if self.is_scarce(now) {
+    /// The head of a good answer has come. `is_sample` says whether others take as long.
+    pub(super) fn answered(&mut self, now: Nanos, receipt: &mut Receipt, is_sample: bool) {
+        if is_sample && self.is_scarce(now) {
             self.latency.record(self.ledger.age(now, receipt));
         }
         self.ledger.answered(now, receipt);
@@ -1037,6 +1037,26 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_of_a_slower_tier_is_no_sample() {
+        const SECOND: Nanos = 1_000_000_000;
+        let rules = Rules { span: 60 * SECOND, margin: 1.0, learn: true, probe_every: 60 * SECOND, guard: 0 };
+        let mut ledger = Ledger::new(rules, Limits::new().requests_per_minute(1), 0);
+        ledger.set_day(0, Day { date: jiff::civil::date(2026, 11, 21), left: 36_000 * SECOND });
+        let mut desk: Desk<u32> = Desk::new(ledger, 1000, true, Patience { fetch: SECOND, tick: 0 });
+        for n in 0..40 {
+            let (at, is_flex) = (n * 1_000 * SECOND, n % 2 == 1);
+            let mut receipt = desk.grant(at, of(1)).expect("it fits");
+            let place = queued(&mut desk, at, 1, NEVER);
+            let took = if is_flex { 840 * SECOND } else { 2 * SECOND };
+            desk.answered(at + took, &mut receipt, !is_flex);
+            desk.settle(receipt, Settlement::Unknown);
+            desk.cancel(at + took, place);
+        }
+        let slow = desk.latency.slow().expect("there were twenty samples");
+        assert!(slow < std::time::Duration::from_secs(3), "{slow:?}");
+    }
+
+    #[test]
     fn a_grant_that_is_not_fetched_does_not_refuse_who_can_be_answered_in_time() {
         const SECOND: Nanos = 1_000_000_000;
         let rules = Rules { span: 60 * SECOND, margin: 1.0, learn: true, probe_every: 60 * SECOND, guard: 0 };
@@ -1048,7 +1068,7 @@ mod tests {
         for minute in 0..6 {
             let mut receipt = desk.grant(at(minute, 0), of(1)).expect("it fits");
             let place = queued(&mut desk, at(minute, 0), 1, NEVER);
-            desk.answered(at(minute, 20), &mut receipt);
+            desk.answered(at(minute, 20), &mut receipt, true);
             desk.settle(receipt, Settlement::Unknown);
             desk.cancel(at(minute, 20), place);
         }

@@ -19,6 +19,7 @@ use super::window::Nanos;
 use crate::error::BoxError;
 use crate::held;
 use crate::tail::Told;
+use crate::tier::ServiceTier;
 use crate::verdict::Verdict;
 
 pin_project! {
@@ -160,6 +161,9 @@ where
                         }
                     }
                     let request = waiting.request.take().expect("it is taken with the change of state");
+                    if let Some(permit) = this.permit.as_mut().filter(|_| is_flex(&request)) {
+                        permit.mark_flex();
+                    }
                     let future = waiting.service.call(request);
                     this.state.set(State::Called { future });
                 }
@@ -170,6 +174,10 @@ where
             }
         }
     }
+}
+
+fn is_flex<B>(request: &Request<B>) -> bool {
+    ServiceTier::of(request) == Some(ServiceTier::Flex)
 }
 
 /// What a head has to say is learnt now, what its body has used when that ends.
@@ -201,7 +209,7 @@ impl Ticket {
                     return Poll::Ready(match answer {
                         Ok(mut receipt) => {
                             receipt.waited = self.key.common().waited(self.patience);
-                            Ok(Permit::new(Arc::clone(&self.key), receipt))
+                            Ok(Permit::new(Arc::clone(&self.key), receipt, true))
                         }
                         Err(refusal) => Err(self.key.refuse(refusal, self.patience)),
                     });

@@ -23,7 +23,7 @@ use crate::target::Target;
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), tower_gemini::ConfigError> {
 /// let layer = RateLimitLayer::default();
 /// let quotas = layer.handle();
-/// quotas.set_model_limits("gemini-2.5-flash", Limits::new().requests_per_minute(1_000))?;
+/// quotas.set_model_limits("gemini-3.5-flash", Limits::new().requests_per_minute(1_000))?;
 /// for status in quotas.status() {
 ///     println!("{status}");
 /// }

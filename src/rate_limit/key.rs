@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::target::{Method, Surface, Target, TargetKey};
+use crate::tier::ServiceTier;
 
 /// What kind of call a quota counts. Google counts them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -84,14 +85,20 @@ impl QuotaKey {
 
     /// The key that a request has by default: its kind of call, label, model, and the place where its path names one.
     ///
-    /// The Gemini API, its OpenAI-compatible paths and its interactions draw on the same quota.
+    /// The Gemini API, its OpenAI-compatible paths and its interactions draw on the same quota, and so do all
+    /// [service tiers](crate::tier).
     #[must_use]
     pub fn of(target: &Target<'_>) -> Self {
-        let key = target.key();
+        let key = target.key().without_tier();
         let shared = matches!(key.surface(), Surface::Interactions | Surface::OpenAi);
         let surface = if key.project().is_some() { Surface::Vertex } else { Surface::GeminiApi };
         let key = if shared { key.with_surface(surface) } else { key };
         Self { pool: Pool::of(target.method()), target: key }
+    }
+
+    /// The same quota, of one tier alone.
+    pub(super) fn of_tier(self, tier: ServiceTier) -> Self {
+        Self { target: self.target.with_tier(tier), ..self }
     }
 
     /// The kind of call.
@@ -128,20 +135,20 @@ mod tests {
 
     #[test]
     fn surfaces_of_one_quota_share_a_key() {
-        let native = key("/v1beta/models/gemini-2.5-flash:generateContent", None);
-        assert_eq!(native, key("/v1/models/gemini-2.5-flash:streamGenerateContent?alt=sse", None));
-        assert_eq!(native, key("/v1beta/openai/chat/completions", Some("gemini-2.5-flash")));
-        assert_eq!(native, key("/v1beta/interactions", Some("gemini-2.5-flash")));
-        assert_ne!(native, key("/v1beta/models/gemini-2.5-pro:generateContent", None));
-        assert_ne!(native, key("/v1beta/models/gemini-2.5-flash:countTokens", None));
-        assert_ne!(native, key("/v1beta/models/gemini-2.5-flash:batchGenerateContent", None));
-        let vertex = "/v1/projects/p/locations/l/publishers/google/models/gemini-2.5-flash:generateContent";
+        let native = key("/v1beta/models/gemini-9-flash:generateContent", None);
+        assert_eq!(native, key("/v1/models/gemini-9-flash:streamGenerateContent?alt=sse", None));
+        assert_eq!(native, key("/v1beta/openai/chat/completions", Some("gemini-9-flash")));
+        assert_eq!(native, key("/v1beta/interactions", Some("gemini-9-flash")));
+        assert_ne!(native, key("/v1beta/models/gemini-9-pro:generateContent", None));
+        assert_ne!(native, key("/v1beta/models/gemini-9-flash:countTokens", None));
+        assert_ne!(native, key("/v1beta/models/gemini-9-flash:batchGenerateContent", None));
+        let vertex = "/v1/projects/p/locations/l/publishers/google/models/gemini-9-flash:generateContent";
         assert_ne!(native, key(vertex, None));
     }
 
     #[test]
     fn a_key_prints_its_pool_and_its_target() {
-        let key = key("/v1beta/models/gemini-2.5-flash:countTokens", None);
+        let key = key("/v1beta/models/gemini-9-flash:countTokens", None);
         assert_eq!(key.to_string(), format!("count_tokens {}", key.target()));
         let pools = [Pool::Generate, Pool::Embed, Pool::CountTokens, Pool::Batch, Pool::Unlimited];
         assert_eq!(

@@ -64,6 +64,7 @@ impl RateLimitLayer {
             learn: true,
             probe_every: Duration::from_secs(300),
             key_by: None,
+            by_tier: false,
             wall_clock: None,
             observer: Observed::default(),
             window: WINDOW,
@@ -129,6 +130,7 @@ struct Settings {
     learn: bool,
     probe_every: Duration,
     key_by: Option<KeyBy>,
+    by_tier: bool,
     wall_clock: Option<WallClock>,
     observer: Observed,
     window: Duration,
@@ -248,6 +250,15 @@ impl<E> RateLimitBuilder<E> {
         self
     }
 
+    /// Keeps a quota of its own for each [service tier](crate::tier) of a model, where yours are counted apart. Default: all
+    /// tiers draw on one, as the Gemini API has it
+    /// ([priority](https://ai.google.dev/gemini-api/docs/priority-inference), read 2026-11-29): priority has limits of its
+    /// own as well, but what goes over them is served as standard and not refused.
+    pub const fn by_tier(mut self) -> Self {
+        self.settings.by_tier = true;
+        self
+    }
+
     /// Where the calendar is read, for the Pacific day alone. Default: the system's clock, carried forward by tokio's.
     ///
     /// Tests set a date with it, and may let it leap.
@@ -331,6 +342,7 @@ impl<E> RateLimitBuilder<E> {
             keys,
             config: Mutex::new(config),
             key_by: settings.key_by,
+            by_tier: settings.by_tier,
             id: Chance::default().stream().id(),
         };
         #[cfg(feature = "fleet")]

@@ -124,7 +124,7 @@ impl Limits {
     /// ```
     /// use tower_gemini::rate_limit::{Limits, Tier};
     ///
-    /// let limits = Limits::published(Tier::Free, "gemini-2.5-flash");
+    /// let limits = Limits::published(Tier::Free, "gemini-3.1-flash-lite");
     /// assert!(limits.is_some());
     /// ```
     #[must_use]
@@ -161,13 +161,10 @@ impl Published {
 /// they leave out, quotas that users of AI Studio copied into public issues (ApplyPilot#42, googleapis forum threads
 /// 112161 and 122337). Where sources differ, the lower number stands here.
 const TABLE: &[(Tier, &str, u64, u64, u64)] = &[
-    (Tier::Free, "gemini-2.5-pro", 5, 250_000, 100),
-    (Tier::Free, "gemini-2.5-flash", 5, 250_000, 20),
     (Tier::Free, "gemini-2.5-flash-lite", 15, 250_000, 1_000),
     (Tier::Free, "gemini-3.1-flash-lite", 15, 250_000, 500),
     (Tier::Free, "gemini-3-flash-preview", 5, 250_000, 20),
     (Tier::Free, "gemini-embedding-001", 100, 30_000, 1_000),
-    (Tier::Tier1, "gemini-2.5-flash", 1_000, 1_000_000, 10_000),
     (Tier::Tier1, "gemini-embedding-001", 3_000, 1_000_000, 0),
 ];
 

@@ -91,7 +91,7 @@
 //!
 //! Where nobody else waits, or there is room for all, nobody is refused for this. A timeout, or a drop after a time in which
 //! nine of ten answers would have come, counts as an answer of twice that time. Answers of more than a minute count as one
-//! of a minute.
+//! of a minute. Those of the [flex tier](crate::tier) are no samples.
 //!
 //! # Keys
 //!
@@ -99,6 +99,9 @@
 //! place where the path names one. Google's quotas are per project and model, not per key of the API; the Gemini API,
 //! its OpenAI-compatible paths and its interactions share them. `countTokens` and the Batch API have states of their
 //! own, which the limits set here do not bind. Files, lists and the like are not limited.
+//!
+//! All [service tiers](crate::tier) of a model share one state, unless they are [counted apart](RateLimitBuilder::by_tier). A flex
+//! request teaches nothing by a 429 that names no quota, which is a shortage of flex capacity.
 //!
 //! # Defaults
 //!
@@ -166,8 +169,8 @@
 //!
 //! # fn main() -> Result<(), tower_gemini::ConfigError> {
 //! let layer = RateLimitLayer::builder()
-//!     .limits(Limits::published(Tier::Tier1, "gemini-2.5-flash").unwrap_or_default())
-//!     .model_limits("gemini-2.5-pro", Limits::new().requests_per_minute(150))
+//!     .limits(Limits::published(Tier::Free, "gemini-3.1-flash-lite").unwrap_or_default())
+//!     .model_limits("gemini-3.8-flash", Limits::new().requests_per_minute(150))
 //!     .margin(0.8)
 //!     .mode(Mode::Reject)
 //!     .estimate(ByContent)

@@ -19,6 +19,8 @@ pub(super) struct Permit {
     /// `None` once settled.
     receipt: Option<Receipt>,
     sent: Sent,
+    /// How long the call takes is a sample for others.
+    is_sample: bool,
 }
 
 /// Whether the call may have reached the server.
@@ -38,8 +40,14 @@ enum Sent {
 
 impl Permit {
     #[inline]
-    pub(super) const fn new(key: Arc<Key>, receipt: Receipt) -> Self {
-        Self { key, receipt: Some(receipt), sent: Sent::No }
+    pub(super) const fn new(key: Arc<Key>, receipt: Receipt, is_sample: bool) -> Self {
+        Self { key, receipt: Some(receipt), sent: Sent::No, is_sample }
+    }
+
+    /// The call is of the flex tier: how long it takes is no sample, and a shortage of capacity is none of the others'.
+    #[cold]
+    pub(super) fn mark_flex(&mut self) {
+        self.is_sample = false;
     }
 
     /// The call is about to be polled. What is dropped from here on may have reached the server.
@@ -88,7 +96,7 @@ impl Permit {
     #[inline]
     fn welcomed(&mut self) {
         if let Some(receipt) = &mut self.receipt {
-            self.key.welcomed(receipt);
+            self.key.welcomed(receipt, self.is_sample);
         }
     }
 
@@ -110,7 +118,7 @@ impl Permit {
 
     #[cold]
     fn failed(mut self, verdict: &Verdict) -> Option<QuotaWait> {
-        self.receipt.take().and_then(|receipt| self.key.failed(receipt, verdict))
+        self.receipt.take().and_then(|receipt| self.key.failed(receipt, verdict, self.is_sample))
     }
 }
 
@@ -134,7 +142,7 @@ impl Drop for Permit {
         if let Some(receipt) = self.receipt.take() {
             match self.sent {
                 Sent::No | Sent::Held => self.key.settle(receipt, Settlement::NotSent),
-                Sent::Beginning | Sent::Leaving | Sent::Yes => self.key.dropped(receipt),
+                Sent::Beginning | Sent::Leaving | Sent::Yes => self.key.dropped(receipt, self.is_sample),
             }
         }
     }

@@ -16,6 +16,7 @@ use super::{BySize, RateLimitBody, RateLimits};
 use crate::error::BoxError;
 use crate::keyed::Memo;
 use crate::quota_wait::QuotaWait;
+use crate::tier::ServiceTier;
 use crate::timeout::Deadline;
 
 /// Admits requests at the pace of their quota. Made by [`RateLimitLayer`](super::RateLimitLayer); see the [module
@@ -107,7 +108,7 @@ where
         let (arrival, patience) = key.enter(cost, deadline, || QuotaWait::of(&request));
         match arrival {
             Arrival::Granted(receipt) => {
-                let permit = Permit::new(key, receipt);
+                let permit = Permit::new(key, receipt, ServiceTier::of(&request) != Some(ServiceTier::Flex));
                 ResponseFuture {
                     state: State::Called { future: self.inner.call(request) },
                     permit: Some(permit),

@@ -36,6 +36,8 @@ pub(super) struct Shared {
     pub(super) keys: Keyed<QuotaKey, Key>,
     pub(super) config: Mutex<Config>,
     pub(super) key_by: Option<KeyBy>,
+    /// Whether service tiers have quotas of their own.
+    pub(super) by_tier: bool,
     /// Tells snapshots of this layer from those of another one.
     pub(super) id: u64,
 }
@@ -175,8 +177,10 @@ impl Shared {
 
     pub(super) fn id_of(&self, target: &Target<'_>) -> QuotaKey {
         match &self.key_by {
+            None if self.by_tier => QuotaKey::of(target).of_tier(target.tier()),
             None => QuotaKey::of(target),
-            Some(by) => QuotaKey::new(Pool::of(target.method()), by(target)),
+            Some(by) if self.by_tier => QuotaKey::new(Pool::of(target.method()), by(target)),
+            Some(by) => QuotaKey::new(Pool::of(target.method()), by(target).without_tier()),
         }
     }
 }
@@ -378,13 +382,13 @@ impl Key {
 
     /// The head of a good answer.
     #[inline]
-    pub(super) fn welcomed(&self, receipt: &mut Receipt) {
+    pub(super) fn welcomed(&self, receipt: &mut Receipt, is_sample: bool) {
         if !receipt.is_test() && !self.attentive.load(Ordering::Relaxed) {
             return;
         }
         let now = self.common.now();
         self.at_desk(now, |desk| {
-            desk.answered(now, receipt);
+            desk.answered(now, receipt, is_sample);
             if desk.is_queued() {
                 desk.advance(now);
             }
@@ -393,14 +397,23 @@ impl Key {
     }
 
     /// An answer that is none: learns from it. What there is to say to a retry layer outside.
-    pub(super) fn failed(&self, mut receipt: Receipt, verdict: &Verdict) -> Option<QuotaWait> {
+    pub(super) fn failed(
+        &self,
+        mut receipt: Receipt,
+        verdict: &Verdict,
+        is_sample: bool,
+    ) -> Option<QuotaWait> {
         let now = self.common.now();
         let day_ends = lock(&self.desk).ledger.day_ends_at();
-        let lessons = lessons(verdict, now, day_ends);
+        let mut lessons = lessons(verdict, now, day_ends);
+        if !is_sample && verdict.quota().is_empty() && verdict.kind() == Some(Kind::RateLimited) {
+            // A shortage of flex capacity, which is none of the other tiers'.
+            lessons.clear();
+        }
         let (charged, how) = (receipt.wants_usage().then_some(receipt.charged), settlement(verdict));
         let waited = Duration::from_millis(u64::from(receipt.waited));
         let left = self.common.max_wait.map(|most| most.saturating_sub(waited));
-        let late = verdict.kind() == Some(Kind::DeadlineExceeded);
+        let late = is_sample && verdict.kind() == Some(Kind::DeadlineExceeded);
         let is_pressed = receipt.trial.is_pressed();
         let first = self.at_desk(now, |desk| {
             if late {
@@ -432,8 +445,8 @@ impl Key {
     }
 
     /// A call that was sent is dropped.
-    pub(super) fn dropped(&self, receipt: Receipt) {
-        if self.attentive.load(Ordering::Relaxed) {
+    pub(super) fn dropped(&self, receipt: Receipt, is_sample: bool) {
+        if is_sample && self.attentive.load(Ordering::Relaxed) {
             let now = self.common.now();
             self.at_desk(now, |desk| desk.unanswered(now, &receipt));
         }

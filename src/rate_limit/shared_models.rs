@@ -120,7 +120,7 @@ impl Door {
     }
 
     fn granted(&self, answer: Result<Receipt, Refusal>) -> Permit {
-        Permit::new(Arc::clone(&self.key), answer.expect("nothing here is refused"))
+        Permit::new(Arc::clone(&self.key), answer.expect("nothing here is refused"), true)
     }
 
     /// Joins the queue and looks once, so that it can be woken.

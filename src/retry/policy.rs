@@ -757,6 +757,7 @@ impl Settings {
                 Ok(Schedule::waiting(self.empty_backoff))
             }
             Retryability::Never => Err(GaveUp::NotRetryable),
+            _ if is_gone(verdict) => Err(GaveUp::NotRetryable),
             _ => self.schedules[kind as usize].ok_or(GaveUp::NotRetryable),
         }
     }
@@ -810,6 +811,15 @@ fn is_timeout(verdict: &Verdict) -> bool {
 /// The request, or the answer to it, may have been lost on the way.
 fn may_be_lost(verdict: &Verdict) -> bool {
     verdict.maybe_processed() && !is_timeout(verdict)
+}
+
+/// A 429 for a model that has retired, which says neither which quota it was nor when it is back: there is nothing to wait
+/// for. One that says so is believed, since another model may answer under the old name.
+fn is_gone(verdict: &Verdict) -> bool {
+    verdict.kind() == Some(Kind::RateLimited)
+        && verdict.server_delay().is_none()
+        && verdict.quota().iter().all(|violation| violation.limit().is_none())
+        && verdict.retired().is_some()
 }
 
 #[cfg(test)]

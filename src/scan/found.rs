@@ -4,6 +4,7 @@ use super::answer::{Answer, Finish, Member, MessageMember, PartMember, Sort};
 use super::capture::Capture;
 use super::scratch::MAX;
 use super::slot::Slot;
+use crate::tier::ServiceTier;
 use crate::verdict::Usage;
 
 #[derive(Debug, Default)]
@@ -17,10 +18,8 @@ pub(super) struct Found {
     /// JSON turned out to be none, or broke off.
     pub(super) broken: bool,
     usage: Usage,
-    has_usage: bool,
     /// The usage being read, which counts once it is complete.
     usage_now: Usage,
-    has_usage_now: bool,
     /// The candidate being read, and the number it has without an `index`.
     index: u8,
     next: u8,
@@ -29,11 +28,75 @@ pub(super) struct Found {
     /// `content`, or a choice's message.
     content: Part,
     part: Part,
-    /// The prediction being read.
-    refused: bool,
-    made: bool,
-    /// A finish reason that is not known here, with zeros behind it. A thin pointer, since there is almost never one.
-    unknown_finish: Option<Box<[u8; MAX]>>,
+    /// Of the usage and the prediction that are being read.
+    flags: Flags,
+    /// The tier that served, by the last usage that names one.
+    tier: Option<ServiceTier>,
+    /// The model whose answer this should be, as its [hash](name_hash); 0 where nobody wants to know which it is.
+    expected: u16,
+    notes: Option<Box<Notes>>,
+}
+
+/// Truths, a bit for each, because an answer is read along with in little room.
+#[derive(Clone, Copy, Debug, Default)]
+struct Flags(u8);
+
+impl Flags {
+    /// There is a usage; the one that is being read has a count in it.
+    const USAGE: u8 = 1;
+    const USAGE_NOW: u8 = 2;
+    /// The prediction that is being read is a refusal; it holds a medium.
+    const REFUSED: u8 = 4;
+    const MADE: u8 = 8;
+
+    #[inline]
+    fn set(&mut self, flags: u8, to: bool) {
+        self.0 = if to { self.0 | flags } else { self.0 & !flags };
+    }
+
+    #[inline]
+    const fn has(self, flag: u8) -> bool {
+        self.0 & flag != 0
+    }
+}
+
+/// What there almost never is: behind one thin pointer.
+#[derive(Debug, Default)]
+struct Notes {
+    /// A finish reason that is not known here.
+    finish: Name,
+    /// The model that answered, where it is not the one that was expected.
+    model: Name,
+}
+
+/// A short text with zeros behind it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Name([u8; MAX]);
+
+impl Name {
+    /// One of more bytes is cut.
+    fn new(text: &[u8]) -> Self {
+        let (mut kept, len) = ([0; MAX], text.len().min(MAX));
+        kept[..len].copy_from_slice(&text[..len]);
+        Self(kept)
+    }
+
+    fn get(&self) -> Option<&str> {
+        let len = self.0.iter().position(|b| *b == 0).unwrap_or(MAX);
+        // A letter that was cut in the middle is left out.
+        let text = match std::str::from_utf8(&self.0[..len]) {
+            Ok(text) => text,
+            Err(error) => std::str::from_utf8(&self.0[..error.valid_up_to()]).ok()?,
+        };
+        (!text.is_empty()).then_some(text)
+    }
+}
+
+/// Tells names apart; never 0. Two that share a number (one pair in 32,768) are taken for one.
+pub(crate) fn name_hash(name: &[u8]) -> u16 {
+    let mix = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+    let hash = name.iter().fold(0x811c_9dc5, mix);
+    (hash >> 16) as u16 | 1
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,19 +107,37 @@ struct Part {
 }
 
 impl Found {
+    /// Asks for the model, if it is another one than this.
+    pub(super) fn expect(&mut self, model: u16) {
+        self.expected = model;
+    }
+
+    /// The model that says it has answered, if that is not the one that was expected and its name is shorter than 32 bytes.
+    pub(super) fn model_version(&self) -> Option<&str> {
+        self.notes.as_ref()?.model.get()
+    }
+
+    pub(super) fn tier(&self) -> Option<ServiceTier> {
+        self.tier
+    }
+
+    /// The first word stands.
+    #[cold]
+    fn keep_model(&mut self, name: &[u8]) {
+        let expected = std::mem::take(&mut self.expected);
+        // One that was cut tells nothing.
+        if name_hash(name) != expected && name.len() < MAX {
+            self.notes.get_or_insert_default().model = Name::new(name);
+        }
+    }
+
     pub(super) fn usage(&self) -> Option<Usage> {
-        self.has_usage.then_some(self.usage)
+        self.flags.has(Flags::USAGE).then_some(self.usage)
     }
 
     /// A finish reason that is not known here. One of more than 32 bytes is cut.
     pub(super) fn unknown_finish(&self) -> Option<&str> {
-        let kept = self.unknown_finish.as_deref()?;
-        let len = kept.iter().position(|b| *b == 0).unwrap_or(MAX);
-        // A letter that was cut in the middle is left out.
-        match std::str::from_utf8(&kept[..len]) {
-            Ok(text) => Some(text),
-            Err(error) => std::str::from_utf8(&kept[..error.valid_up_to()]).ok(),
-        }
+        self.notes.as_ref()?.finish.get()
     }
 
     /// What the value of this member is for.
@@ -105,7 +186,7 @@ impl Found {
             Slot::Predictions => match key {
                 b"raiFilteredReason" => Slot::Refusal,
                 b"bytesBase64Encoded" | b"gcsUri" | b"image" | b"video" | b"uri" => {
-                    self.made = true;
+                    self.flags.set(Flags::MADE, true);
                     Slot::Skip
                 }
                 _ => Slot::Skip,
@@ -155,6 +236,7 @@ impl Found {
             Member::Output => Slot::Output,
             Member::Other if key == b"usage" => Slot::Usage,
             Member::Other if key == b"metadata" => Slot::Metadata,
+            Member::ModelVersion if self.expected != 0 => Slot::ModelVersion,
             Member::ModelVersion | Member::Other => Slot::Skip,
         }
     }
@@ -174,8 +256,11 @@ impl Found {
                 *self.part_of(object) = Part::default();
             }
             Slot::ToolCalls => self.content.visible = true,
-            Slot::Predictions => (self.refused, self.made) = (false, false),
-            Slot::Usage => (self.usage_now, self.has_usage_now) = (Usage::default(), false),
+            Slot::Predictions => self.flags.set(Flags::REFUSED | Flags::MADE, false),
+            Slot::Usage => {
+                self.usage_now = Usage::default();
+                self.flags.set(Flags::USAGE_NOW, false);
+            }
             _ => {}
         }
     }
@@ -196,9 +281,14 @@ impl Found {
             }
             Slot::OutputContent => self.content.visible |= self.part.sort.shows(self.part.visible),
             Slot::Output => self.answer.output(self.content.sort.shows(self.content.visible)),
-            Slot::Predictions => self.answer.prediction(self.refused, self.made),
+            Slot::Predictions => {
+                self.answer.prediction(self.flags.has(Flags::REFUSED), self.flags.has(Flags::MADE));
+            }
             // Vertex sends some without a single count, which say nothing.
-            Slot::Usage if self.has_usage_now => (self.usage, self.has_usage) = (self.usage_now, true),
+            Slot::Usage if self.flags.has(Flags::USAGE_NOW) => {
+                self.usage = self.usage_now;
+                self.flags.set(Flags::USAGE, true);
+            }
             _ => {}
         }
     }
@@ -216,7 +306,7 @@ impl Found {
     pub(super) fn text(&mut self, object: Slot, slot: Slot) {
         match slot {
             Slot::Text => self.part_of(object).visible = true,
-            Slot::Refusal => self.refused = true,
+            Slot::Refusal => self.flags.set(Flags::REFUSED, true),
             _ => {}
         }
     }
@@ -242,13 +332,16 @@ impl Found {
                 let reason = String::from_utf8_lossy(reason);
                 self.finish = Finish::of(&reason);
                 if self.finish == Finish::Unknown {
-                    let mut kept = [0; MAX];
-                    let len = reason.len().min(MAX);
-                    kept[..len].copy_from_slice(&reason.as_bytes()[..len]);
-                    self.unknown_finish = Some(Box::new(kept));
+                    self.notes.get_or_insert_default().finish = Name::new(reason.as_bytes());
                 }
                 return;
             }
+            Slot::ServedTier => {
+                let named = std::str::from_utf8(reason).ok().and_then(ServiceTier::from_name);
+                self.tier = named.or(self.tier);
+                return;
+            }
+            Slot::ModelVersion => return self.keep_model(reason),
             Slot::Refused => return self.answer.prediction(number().is_some_and(|n| n > 0), false),
             Slot::Sort => return self.part_of(object).sort = Sort::of(reason),
             Slot::InteractionStatus | Slot::Status => return self.answer.status(reason),
@@ -266,7 +359,7 @@ impl Found {
             // Tokens of the prompt and of the results of tools are one sum.
             let before = if matches!(slot, Slot::Input | Slot::ToolInput) { *count } else { 0 };
             *count = before.saturating_add(n);
-            self.has_usage_now = true;
+            self.flags.set(Flags::USAGE_NOW, true);
         }
     }
 

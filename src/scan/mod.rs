@@ -25,8 +25,10 @@ use bytes::Bytes;
 pub(crate) use self::answer::{Answer, Finish, Member, MessageMember, PartMember, Sort};
 pub(crate) use self::capture::MAX_KEPT;
 use self::found::Found;
+pub(crate) use self::found::name_hash;
 use self::json::Json;
 pub(crate) use self::near::{find2, find3};
+use crate::tier::ServiceTier;
 use crate::verdict::{Kind, Usage};
 
 /// The fields of server-sent events, of which only the first is read.
@@ -114,6 +116,21 @@ impl Scanner {
     /// What the answer says it has used so far: its last word about it.
     pub(crate) fn usage(&self) -> Option<Usage> {
         self.found.usage()
+    }
+
+    /// Asks for the model that answers, if its name has another [hash](name_hash).
+    pub(crate) fn expect(&mut self, model: u16) {
+        self.found.expect(model);
+    }
+
+    /// The tier that has served, by the answer's usage.
+    pub(crate) fn tier(&self) -> Option<ServiceTier> {
+        self.found.tier()
+    }
+
+    /// The model that says it has answered, where it is not the one that was [expected](Self::expect).
+    pub(crate) fn model_version(&self) -> Option<&str> {
+        self.found.model_version()
     }
 
     /// The errors in the answer, as a body that can be judged: for a body that is no JSON and no event stream

@@ -45,6 +45,10 @@ pub(super) enum Slot {
     OutputTokens,
     Thoughts,
     Total,
+    /// The tier that served, beside the counts.
+    ServedTier,
+    /// The model that answered.
+    ModelVersion,
     /// How many media were refused.
     Refused,
     /// The type of an interaction's output.
@@ -112,6 +116,7 @@ impl Slot {
             b"thoughtsTokenCount" | b"total_thought_tokens" | b"totalThoughtTokens" => Self::Thoughts,
             b"totalTokenCount" | b"total_tokens" | b"totalTokens" => Self::Total,
             b"prompt_tokens_details" => Self::UsageDetails,
+            b"serviceTier" | b"service_tier" | b"trafficType" | b"traffic_type" => Self::ServedTier,
             _ => Self::Skip,
         }
     }

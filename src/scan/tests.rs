@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use self::bodies::{Object, case, event, junk, text};
 use super::*;
-use crate::Verdict;
+use crate::{ServiceTier, Verdict};
 
 #[test]
 fn the_state_is_small() {
@@ -235,6 +235,47 @@ fn a_blank_line_ends_an_event_whatever_it_held() {
         assert!(scanner.has_error() && scanner.is_broken(), "{end:?}");
     }
     assert!(whole("hello").is_text() && !whole("data: {}").is_text() && !whole("{}").is_text());
+}
+
+#[test]
+fn the_model_that_answered_is_the_first_one_named_wherever_it_is_cut() {
+    let long = "gemini-9-flash-preview-12-2026x";
+    for (body, name) in [
+        (r#"{"modelVersion":"gemini-9-flash","candidates":[]}"#.to_owned(), Some("gemini-9-flash")),
+        (r#"{"modelVersion":"expected","candidates":[]}"#.to_owned(), None),
+        (format!(r#"{{"response":{{"modelVersion":"{long}"}}}}"#), Some(long)),
+        ("data: {\"modelVersion\":\"a\"}\n\ndata: {\"modelVersion\":\"b\"}\n\n".to_owned(), Some("a")),
+        ("data: {\"modelVersion\":\"expected\"}\n\ndata: {\"modelVersion\":\"b\"}\n\n".to_owned(), None),
+        (format!(r#"{{"modelVersion":"{}"}}"#, "x".repeat(32)), None),
+        (r#"{"modelVersion":7}"#.to_owned(), None),
+        (r#"{"candidates":[{"modelVersion":"a"}]}"#.to_owned(), None),
+    ] {
+        for cut in 0..body.len() {
+            for expected in [0, name_hash(b"expected")] {
+                let mut scanner = Scanner::new();
+                scanner.expect(expected);
+                let (front, back) = body.as_bytes().split_at(cut);
+                scanner.feed(front);
+                scanner.feed(back);
+                scanner.finish();
+                assert_eq!(scanner.model_version(), name.filter(|_| expected != 0), "{body} at {cut}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_tier_that_served_stands_beside_the_counts() {
+    for (usage, tier) in [
+        (r#"{"promptTokenCount":3,"serviceTier":"standard"}"#, Some(ServiceTier::Standard)),
+        (r#"{"trafficType":"ON_DEMAND_FLEX"}"#, Some(ServiceTier::Flex)),
+        (r#"{"serviceTier":5}"#, None),
+        (r#"{"serviceTier":"unspecified"}"#, None),
+    ] {
+        let scanner = scan([format!(r#"{{"candidates":[],"usageMetadata":{usage}}}"#).as_bytes()]);
+        assert_eq!(scanner.tier(), tier, "{usage}");
+    }
+    assert_eq!(scan([br#"{"serviceTier":"flex"}"#.as_slice()]).tier(), None);
 }
 
 #[test]

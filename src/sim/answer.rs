@@ -103,7 +103,11 @@ impl Answer<'_> {
             usage = usage.and("candidatesTokenCount", tokens);
         }
         let total = prompt.saturating_add(tokens.unwrap_or(0));
-        body.and("usageMetadata", usage.and("totalTokenCount", total))
+        let mut usage = usage.and("totalTokenCount", total);
+        if let Some(tier) = self.prompt.tier {
+            usage = usage.and("serviceTier", tier.as_str());
+        }
+        body.and("usageMetadata", usage)
             .and("modelVersion", self.model)
             .and("responseId", format!("sim-{:06}", self.number))
     }

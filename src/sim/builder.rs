@@ -10,11 +10,9 @@ use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
 use super::simulator::Simulator;
 use super::{ConfigError, Quota, Rule};
 
-/// Models that a new simulator knows. The two that retire on 2026-12-01 are still asked for by those who have not moved.
-const MODELS: [&str; 10] = [
-    "gemini-2.5-flash",
+/// Models that a new simulator knows. None of them retires, by the catalogue: a test looks.
+const MODELS: [&str; 8] = [
     "gemini-2.5-flash-lite",
-    "gemini-2.5-pro",
     "gemini-3-flash-preview",
     "gemini-3.1-flash-lite",
     "gemini-3.5-flash",

@@ -78,7 +78,7 @@
 //! | chunks of a stream | 5 |
 //! | answer | `Echo: ` and the last text of the request |
 //! | embeddings | 16 values, or `outputDimensionality` (at most 3,072) |
-//! | models | those of `gemini-3.5-flash`, `gemini-3.5-flash-lite`, `gemini-3.7-flash`, `gemini-3.8-flash`, `gemini-3.1-flash-lite`, `gemini-3-flash-preview`, `gemini-2.5-flash-lite`, `gemini-embedding-001`, and two that retire |
+//! | models | those of `gemini-3.5-flash`, `gemini-3.5-flash-lite`, `gemini-3.7-flash`, `gemini-3.8-flash`, `gemini-3.1-flash-lite`, `gemini-3-flash-preview`, `gemini-2.5-flash-lite`, `gemini-embedding-001` |
 //! | keys | not looked at |
 //! | quotas, rules | none |
 //! | most tokens of one interaction | none |
@@ -91,6 +91,8 @@
 //! * **Time** is tokio's. Offsets, the spans of [`Rule::between`], fixed windows and days all count from the *first
 //!   call*, not from the construction, so a slow set-up moves nothing.
 //! * **Repeatable**: the same seed and the same order of calls give the same answers, to the byte.
+//! * **Service tiers**: a good answer to a request that names one says that it has served, in `x-gemini-service-tier` and
+//!   `usageMetadata.serviceTier`. It takes as long as any other.
 //! * **Tokens** are characters of text (members named `text`, or `content` in chats), divided by four and rounded
 //!   up, for prompts and answers alike. A body that is not JSON is text as a whole.
 //! * **Memory is bounded**: requests are read up to the limit above, the log drops its oldest entries.

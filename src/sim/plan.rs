@@ -17,6 +17,7 @@ use super::prompt::Prompt;
 use super::quota::Denied;
 use super::route::{Action, Route};
 use super::{Cause, Dimension, Fault};
+use crate::tier::X_GEMINI_SERVICE_TIER;
 
 const JSON: &str = "application/json; charset=UTF-8";
 const EVENTS: &str = "text/event-stream";
@@ -162,7 +163,11 @@ pub(super) fn reply<'a>(
     }
     let content_type = if action == (Action::Stream { sse: true }) { EVENTS } else { JSON };
     let sized = !action.is_stream() && matches!(pieces.last(), Some(Piece { event: Event::End, .. }));
-    Some(Reply { status: StatusCode::OK, headers: headers(content_type), pieces, sized })
+    let mut headers = headers(content_type);
+    if let Some(tier) = request.prompt.tier {
+        headers.push((X_GEMINI_SERVICE_TIER.clone(), HeaderValue::from_static(tier.as_str())));
+    }
+    Some(Reply { status: StatusCode::OK, headers, pieces, sized })
 }
 
 /// The response to a call of the Interactions API.

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::tier::ServiceTier;
+
 /// How deep a request is searched for text. Real requests nest six levels.
 const MAX_DEPTH: usize = 32;
 
@@ -22,6 +24,8 @@ pub(super) struct Prompt {
     pub(super) stream: bool,
     pub(super) background: bool,
     pub(super) continuation: Option<String>,
+    /// `service_tier`, in either spelling.
+    pub(super) tier: Option<ServiceTier>,
 }
 
 impl Prompt {
@@ -45,6 +49,7 @@ impl Prompt {
         let requests = value.get("requests").and_then(Value::as_array);
         let model = value.get("model").and_then(Value::as_str);
         let flag = |name: &str| value.get(name).and_then(Value::as_bool).unwrap_or(false);
+        let tier = value.get("service_tier").or_else(|| value.get("serviceTier")).and_then(Value::as_str);
         Self {
             stream: flag("stream"),
             background: flag("background"),
@@ -54,6 +59,7 @@ impl Prompt {
             model: model.map(|m| m.strip_prefix("models/").unwrap_or(m).to_owned()),
             requests: requests.map_or(1, |r| r.len().max(1)),
             dimensions: dimensions(&value).or_else(|| requests?.first().and_then(dimensions)),
+            tier: tier.and_then(ServiceTier::from_name),
         }
     }
 }

@@ -14,15 +14,16 @@
 //!
 //! | place | layer | in [`GeminiStack::new`] |
 //! |---|---|---|
-//! | `deadline` | [`DeadlineLayer`] | 120 s for requests without one |
+//! | `deadline` | [`DeadlineLayer`] | 120 s for requests without one (flex: 30 min) |
 //! | `preflight` | [`PreflightLayer`](crate::preflight::PreflightLayer) | left out: it changes the type of the request's body |
 //! | `replay` | [`ReplayLayer`](crate::retry::ReplayLayer) | left out: for bodies that are not `Clone` |
+//! | `tier` | [`TierLayer`] | reads the service tier from header and body |
 //! | `fallback` | [`ModelFallbackLayer`] | left out: no chain of models is known |
 //! | `retry` | [`RetryLayer`] | 10 attempts, of which the first three retries come soon where other calls succeed; a budget of 100 tokens, 3 for each success |
 //! | `rate_limit` | [`RateLimitLayer`] | no limits but those that a 429 names |
 //! | `concurrency` | [`AdaptiveConcurrencyLayer`] | no limit until timeouts show that the server queues |
 //! | `circuit_breaker` | [`CircuitBreakerLayer`] | 20 failures in a row, or 0.95 of at least 20 calls in 30 s |
-//! | `timeout` | [`TimeoutLayer`] | 120 s to the first byte, 60 s of silence |
+//! | `timeout` | [`TimeoutLayer`] | 120 s to the first byte (flex: 16 min), 60 s of silence |
 //! | `classify` | [`ClassifyLayer`] | with the first event looked at, and bodies watched |
 //!
 //! Each place has three methods: `retry(layer)` puts another layer there, one of your own configuration or any other
@@ -104,11 +105,12 @@ use crate::error::ConfigError;
 use crate::fallback::{ModelFallbackBuilder, ModelFallbackLayer};
 use crate::rate_limit::RateLimitLayer;
 use crate::retry::RetryLayer;
+use crate::tier::TierLayer;
 use crate::timeout::{DeadlineLayer, TimeoutLayer};
 
 /// The layers of this crate around a service, in the recommended order. See the [module documentation](self).
 ///
-/// One type parameter for each place, from the outside in, that of the preflight last; an empty place is [`Identity`].
+/// One type parameter for each place, from the outside in, those of the preflight and the tier last; an empty place is [`Identity`].
 #[derive(Clone)]
 #[must_use = "a stack does nothing until it is put around a service"]
 pub struct GeminiStack<
@@ -122,6 +124,7 @@ pub struct GeminiStack<
     T = TimeoutLayer,
     J = ClassifyLayer,
     Q = Identity,
+    G = TierLayer,
 > {
     deadline: D,
     preflight: Q,
@@ -133,6 +136,7 @@ pub struct GeminiStack<
     circuit_breaker: K,
     timeout: T,
     classify: J,
+    tier: G,
 }
 
 impl GeminiStack {
@@ -152,7 +156,7 @@ impl Default for GeminiStack {
 macro_rules! place {
     ($param:ident, $field:ident, $without:ident, $get:ident, $what:literal,
      [$($before:ident $before_field:ident)*], [$($after:ident $after_field:ident)*]) => {
-        impl<D, P, F, R, L, C, K, T, J, Q> GeminiStack<D, P, F, R, L, C, K, T, J, Q> {
+        impl<D, P, F, R, L, C, K, T, J, Q, G> GeminiStack<D, P, F, R, L, C, K, T, J, Q, G> {
             #[doc = concat!("Puts `layer` in the place of ", $what, ".")]
             pub fn $field<New>(self, layer: New) -> GeminiStack<$($before,)* New, $($after,)*> {
                 GeminiStack {
@@ -176,32 +180,36 @@ macro_rules! place {
 }
 
 place!(D, deadline, without_deadline, get_deadline, "the deadline",
-    [], [P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight]);
+    [], [P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight G tier]);
 place!(P, replay, without_replay, get_replay, "the replay of request bodies",
-    [D deadline], [F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight]);
+    [D deadline], [F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight G tier]);
 place!(F, fallback, without_fallback, get_fallback, "the model fallback",
-    [D deadline P replay], [R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight]);
+    [D deadline P replay], [R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight G tier]);
 place!(R, retry, without_retry, get_retry, "the retries",
-    [D deadline P replay F fallback], [L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight]);
+    [D deadline P replay F fallback], [L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight G tier]);
 place!(L, rate_limit, without_rate_limit, get_rate_limit, "the rate limit",
-    [D deadline P replay F fallback R retry], [C concurrency K circuit_breaker T timeout J classify Q preflight]);
+    [D deadline P replay F fallback R retry], [C concurrency K circuit_breaker T timeout J classify Q preflight G tier]);
 place!(C, concurrency, without_concurrency, get_concurrency, "the adaptive concurrency limit",
-    [D deadline P replay F fallback R retry L rate_limit], [K circuit_breaker T timeout J classify Q preflight]);
+    [D deadline P replay F fallback R retry L rate_limit], [K circuit_breaker T timeout J classify Q preflight G tier]);
 place!(K, circuit_breaker, without_circuit_breaker, get_circuit_breaker, "the circuit breaker",
-    [D deadline P replay F fallback R retry L rate_limit C concurrency], [T timeout J classify Q preflight]);
+    [D deadline P replay F fallback R retry L rate_limit C concurrency], [T timeout J classify Q preflight G tier]);
 place!(T, timeout, without_timeout, get_timeout, "the attempt's timeouts",
-    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker], [J classify Q preflight]);
+    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker], [J classify Q preflight G tier]);
 place!(J, classify, without_classify, get_classify, "the classifier",
-    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout], [Q preflight]);
+    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout], [Q preflight G tier]);
 
 place!(Q, preflight, without_preflight, get_preflight, "the preflight",
-    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify], []);
+    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify], [G tier]);
+place!(G, tier, without_tier, get_tier, "the service tier",
+    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight], []);
 
 /// A stack with a fallback that knows its circuits and its quotas.
-type FallingBack<D, P, R, E, C, T, J, Q> =
-    GeminiStack<D, P, ModelFallbackLayer, R, RateLimitLayer<E>, C, CircuitBreakerLayer, T, J, Q>;
+type FallingBack<D, P, R, E, C, T, J, Q, G> =
+    GeminiStack<D, P, ModelFallbackLayer, R, RateLimitLayer<E>, C, CircuitBreakerLayer, T, J, Q, G>;
 
-impl<D, P, F, R, E, C, T, J, Q> GeminiStack<D, P, F, R, RateLimitLayer<E>, C, CircuitBreakerLayer, T, J, Q> {
+impl<D, P, F, R, E, C, T, J, Q, G>
+    GeminiStack<D, P, F, R, RateLimitLayer<E>, C, CircuitBreakerLayer, T, J, Q, G>
+{
     /// Falls back to other models, and asks this stack's own circuits and quotas before it calls one: a model whose
     /// circuit is open or whose day is spent is passed over at once.
     ///
@@ -214,14 +222,14 @@ impl<D, P, F, R, E, C, T, J, Q> GeminiStack<D, P, F, R, RateLimitLayer<E>, C, Ci
     pub fn falling_back(
         self,
         chains: ModelFallbackBuilder,
-    ) -> Result<FallingBack<D, P, R, E, C, T, J, Q>, ConfigError> {
+    ) -> Result<FallingBack<D, P, R, E, C, T, J, Q, G>, ConfigError> {
         let (circuits, quotas) = (self.circuit_breaker.handle(), self.rate_limit.handle());
         let layer = chains.circuits(circuits).rate_limits(quotas).build()?;
         Ok(self.fallback(layer))
     }
 }
 
-impl<S, D, P, F, R, L, C, K, T, J, Q> Layer<S> for GeminiStack<D, P, F, R, L, C, K, T, J, Q>
+impl<S, D, P, F, R, L, C, K, T, J, Q, G> Layer<S> for GeminiStack<D, P, F, R, L, C, K, T, J, Q, G>
 where
     J: Layer<S>,
     T: Layer<J::Service>,
@@ -230,7 +238,8 @@ where
     L: Layer<C::Service>,
     R: Layer<L::Service>,
     F: Layer<R::Service>,
-    P: Layer<F::Service>,
+    G: Layer<F::Service>,
+    P: Layer<G::Service>,
     Q: Layer<P::Service>,
     D: Layer<Q::Service>,
 {
@@ -240,12 +249,12 @@ where
         let attempt = self.timeout.layer(self.classify.layer(inner));
         let admitted = self.concurrency.layer(self.circuit_breaker.layer(attempt));
         let retried = self.retry.layer(self.rate_limit.layer(admitted));
-        let repeatable = self.replay.layer(self.fallback.layer(retried));
+        let repeatable = self.replay.layer(self.tier.layer(self.fallback.layer(retried)));
         self.deadline.layer(self.preflight.layer(repeatable))
     }
 }
 
-impl<D, P, F, R, L, C, K, T, J, Q> fmt::Debug for GeminiStack<D, P, F, R, L, C, K, T, J, Q> {
+impl<D, P, F, R, L, C, K, T, J, Q, G> fmt::Debug for GeminiStack<D, P, F, R, L, C, K, T, J, Q, G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The places may hold any layer.
         f.debug_struct("GeminiStack").finish_non_exhaustive()

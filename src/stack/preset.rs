@@ -8,6 +8,7 @@ use crate::concurrency::AdaptiveConcurrencyLayer;
 use crate::event::Observer;
 use crate::rate_limit::RateLimitLayer;
 use crate::retry::{Backoff, RetryLayer, RetryPolicy, Schedule};
+use crate::tier::TierLayer;
 use crate::timeout::{DeadlineLayer, TimeoutLayer};
 use crate::verdict::Kind;
 
@@ -22,6 +23,7 @@ use crate::verdict::Kind;
 /// | longest wait for quota and for a place | the deadline | 15 s | the deadline | 15 s |
 /// | an open circuit is waited for | yes | yes | yes | no |
 /// | first byte of an attempt | 120 s | 45 s | 300 s | 90 s |
+/// | of the [flex tier](crate::tier): deadline, first byte | 30 min, 16 min | the same | 1 h, 16 min | 30 min, 16 min |
 /// | silence of a body | 60 s | 30 s | 120 s | 60 s |
 ///
 /// The retry budget and the [`quick_retries`](crate::retry::RetryPolicyBuilder::quick_retries) are the default in all of them. The defaults are those of the layers' own pages; the others are choices for who waits: a person
@@ -160,6 +162,7 @@ impl Preset {
             circuit_breaker: breaker.build().expect(VALID),
             timeout: timeout.build().expect(VALID),
             classify: ClassifyLayer::new().watch(),
+            tier: TierLayer::new(),
         }
     }
 }

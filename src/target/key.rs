@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{Surface, Target, path};
+use crate::tier::ServiceTier;
 
 /// Names whose quota a request draws on: an extension that the **caller** puts into the request.
 ///
@@ -107,10 +108,10 @@ impl ModelHint {
     }
 }
 
-/// What layers key their state by: surface, model, project and location where the path names them, label.
+/// What layers key their state by: surface, model, project and location where the path names them, label, service tier.
 ///
 /// Project and location belong to it because Vertex AI counts per project and region: a region that is full does
-/// not stop another. The method does not belong to it: a model that is overloaded is so for all of them. Nor does
+/// not stop another; the tier because a shortage of flex capacity is none of the standard tier's. The method does not belong to it: a model that is overloaded is so for all of them. Nor does
 /// the host, since one service usually talks to one.
 ///
 /// Cheap to make, to clone and to compare: short names are kept in place, long ones and the label are shared.
@@ -120,6 +121,7 @@ pub struct TargetKey {
     model: Option<Name>,
     place: Option<Place>,
     label: Option<KeyLabel>,
+    tier: ServiceTier,
 }
 
 impl TargetKey {
@@ -129,6 +131,7 @@ impl TargetKey {
             model: target.model().map(|model| Name::new(&[model])),
             place: Place::new(target.project(), target.location()),
             label: target.label().cloned(),
+            tier: target.tier(),
         }
     }
 
@@ -142,7 +145,13 @@ impl TargetKey {
     /// ```
     #[must_use]
     pub fn named(name: &str) -> Self {
-        Self { surface: Surface::Unknown, model: Some(Name::new(&[name])), place: None, label: None }
+        Self {
+            surface: Surface::Unknown,
+            model: Some(Name::new(&[name])),
+            place: None,
+            label: None,
+            tier: ServiceTier::Standard,
+        }
     }
 
     /// The same key for every model.
@@ -163,6 +172,18 @@ impl TargetKey {
     #[must_use]
     pub fn without_label(mut self) -> Self {
         self.label = None;
+        self
+    }
+
+    /// The same key for every service tier.
+    #[must_use]
+    pub fn without_tier(self) -> Self {
+        self.with_tier(ServiceTier::Standard)
+    }
+
+    #[must_use]
+    pub(crate) const fn with_tier(mut self, tier: ServiceTier) -> Self {
+        self.tier = tier;
         self
     }
 
@@ -203,22 +224,30 @@ impl TargetKey {
     pub const fn label(&self) -> Option<&KeyLabel> {
         self.label.as_ref()
     }
+
+    /// The service tier.
+    #[must_use]
+    pub const fn tier(&self) -> ServiceTier {
+        self.tier
+    }
 }
 
 impl fmt::Display for TargetKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.surface.fmt(f)?;
-        write_names(f, self.model(), self.project(), self.location(), self.label())
+        write_names(f, self.model(), self.project(), self.location(), self.label(), self.tier)
     }
 }
 
-/// The end of what [`Target`] and [`TargetKey`] print: ` model in project/location (label)`, each if known.
+/// The end of what [`Target`] and [`TargetKey`] print: ` model in project/location (label) [tier]`, each if known, and
+/// the tier if it is not the standard one.
 pub(super) fn write_names(
     f: &mut fmt::Formatter<'_>,
     model: Option<&str>,
     project: Option<&str>,
     location: Option<&str>,
     label: Option<&KeyLabel>,
+    tier: ServiceTier,
 ) -> fmt::Result {
     if let Some(model) = model {
         write!(f, " {model}")?;
@@ -228,6 +257,9 @@ pub(super) fn write_names(
     }
     if let Some(label) = label {
         write!(f, " ({label})")?;
+    }
+    if tier != ServiceTier::Standard {
+        write!(f, " [{tier}]")?;
     }
     Ok(())
 }

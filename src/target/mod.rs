@@ -1,7 +1,8 @@
 //! What a request asks for: the surface, the method, the model, the place, and whose quota it draws on.
 //!
 //! [`Target::of`] reads it from any [`http::Request`], whatever its body: from the HTTP method, the path, and
-//! two extensions that the caller may have put in, [`KeyLabel`] and [`ModelHint`]. The layers of this crate key
+//! three extensions that the caller may have put in, [`KeyLabel`], [`ModelHint`] and
+//! [`ServiceTier`]. The layers of this crate key
 //! their state by [`Target::key`], so that an exhausted model does not stop another.
 //!
 //! ```
@@ -50,6 +51,8 @@ use std::fmt;
 pub use key::{KeyLabel, ModelHint, TargetKey};
 pub use method::{Method, Surface};
 
+use crate::tier::ServiceTier;
+
 /// What a request asks for, borrowed from the request. See the [module](self).
 ///
 /// `Debug` and `Display` hold names from the path and the label: no header, no query.
@@ -63,10 +66,11 @@ pub struct Target<'a> {
     model: Option<Cow<'a, str>>,
     label: Option<KeyLabel>,
     streaming: bool,
+    tier: ServiceTier,
 }
 
 impl<'a> Target<'a> {
-    /// Reads the target of a request, with its [`KeyLabel`] and its [`ModelHint`].
+    /// Reads the target of a request, with its [`KeyLabel`], its [`ModelHint`] and its [`ServiceTier`].
     #[must_use]
     pub fn of<B>(request: &'a http::Request<B>) -> Self {
         let mut target = Self::read(Some(request.method()), request.uri().path(), request.uri().query());
@@ -74,6 +78,7 @@ impl<'a> Target<'a> {
             target.model = Some(Cow::Borrowed(hinted));
         }
         target.label = request.extensions().get::<KeyLabel>().cloned();
+        target.tier = ServiceTier::of(request).unwrap_or_default();
         target
     }
 
@@ -113,6 +118,7 @@ impl<'a> Target<'a> {
             model: None,
             label: None,
             streaming: false,
+            tier: ServiceTier::Standard,
         }
     }
 
@@ -162,6 +168,12 @@ impl<'a> Target<'a> {
         self.label.as_ref()
     }
 
+    /// The [service tier](crate::tier) that the request carries; standard where it carries none.
+    #[must_use]
+    pub const fn tier(&self) -> ServiceTier {
+        self.tier
+    }
+
     /// Whether method or query ask for a stream: `streamGenerateContent`, `alt=sse`, `stream=true` when an
     /// interaction is read.
     ///
@@ -183,7 +195,7 @@ impl<'a> Target<'a> {
 impl fmt::Display for Target<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.surface, self.method)?;
-        key::write_names(f, self.model(), self.project(), self.location(), self.label())
+        key::write_names(f, self.model(), self.project(), self.location(), self.label(), self.tier)
     }
 }
 

@@ -4,6 +4,8 @@ use std::time::Duration;
 use http::Request;
 use tokio::time::Instant;
 
+use crate::tier::ServiceTier;
+
 /// The instant by which a request must be answered, all attempts and waits together.
 ///
 /// A request extension that the caller puts in, or what a [`DeadlineLayer`](super::DeadlineLayer) carries beside the
@@ -62,6 +64,20 @@ impl Deadline {
         CARRIED.get().called_at
     }
 
+    /// The deadline for a request of this tier, where it differs from the one that is carried: in the course of a
+    /// [`DeadlineLayer`](super::DeadlineLayer)'s `call`, and where that has given the request its deadline.
+    pub(crate) fn carried_for(tier: ServiceTier) -> Option<Self> {
+        let called_at = CARRIED.get().called_at.filter(|_| tier == ServiceTier::Flex)?;
+        Some(Self(crate::time::saturating_add(called_at, Duration::from_millis(FLEX_MILLIS.get().into()))))
+    }
+
+    /// Of the call that a [`DeadlineLayer`](super::DeadlineLayer) is about to make: how long after it the deadline is of a
+    /// request that turns out to be of the flex tier.
+    #[inline]
+    pub(super) fn note_flex(millis: u32) {
+        FLEX_MILLIS.set(millis);
+    }
+
     /// Carries this deadline until the guard is dropped.
     #[inline]
     pub(super) fn carry(self, called_at: Option<Instant>) -> Carrying {
@@ -83,6 +99,10 @@ thread_local! {
     /// Not in the request's extensions, because the first entry there costs three allocations, and each copy of the
     /// request as many again.
     static CARRIED: Cell<Carried> = const { Cell::new(Carried { deadline: None, called_at: None }) };
+
+    /// Counts only where `called_at` is carried, and was set right before that. Apart from it, because what is carried is
+    /// written with every poll.
+    static FLEX_MILLIS: Cell<u32> = const { Cell::new(0) };
 }
 
 /// While it lives, its deadline is carried. It goes back to what was carried before, also when what is inside panics.

@@ -34,6 +34,13 @@
 //! and gives one [`TimedOut`], for a body followed by its end. The verdict of such an error is `deadline_exceeded`,
 //! maybe sent: the server may have done the work, and billed it.
 //!
+//! # Service tiers
+//!
+//! A request of the [flex tier](crate::tier) waits 1 to 15 minutes for its answer, and that is no fault. For it the first byte has
+//! 16 minutes ([`tier_first_byte`](TimeoutBuilder::tier_first_byte)), the request 30 ([`DeadlineLayer::flex`]), and the
+//! server is told so. This layer knows the tier by the request's [`ServiceTier`](crate::tier::ServiceTier), which the caller
+//! or a [`TierLayer`](crate::tier::TierLayer) outside puts in.
+//!
 //! # What the other layers make of it
 //!
 //! The [retry layer](crate::retry) sends a request again that had no first byte, as often as its budget permits, and not
@@ -81,11 +88,13 @@
 //! | setting | default |
 //! |---|---|
 //! | [`first_byte`](TimeoutBuilder::first_byte) | 120 s |
+//! | [`tier_first_byte`](TimeoutBuilder::tier_first_byte) of flex | 16 min, or `first_byte` if that is longer |
+//! | [`tier_total`](TimeoutBuilder::tier_total) | that of the standard tier |
 //! | [`max_first_byte`](TimeoutBuilder::max_first_byte) | 600 s, doubling for each earlier timeout |
 //! | [`idle`](TimeoutBuilder::idle) | 60 s |
 //! | [`total`](TimeoutBuilder::total) | none |
 //! | `X-Server-Timeout` | sent; [`without_server_timeout`](TimeoutBuilder::without_server_timeout) |
-//! | [`DeadlineLayer`] | 120 s, for requests without a deadline |
+//! | [`DeadlineLayer`] | 120 s, for requests without a deadline; of the flex tier 30 min |
 //!
 //! # Sharing and dropping
 //!

@@ -10,6 +10,7 @@ use super::settings::Settings;
 use super::{Deadline, EarlierTimeouts, TimedOut, TimeoutBody};
 use crate::error::BoxError;
 use crate::retry::Replay;
+use crate::tier::ServiceTier;
 use crate::time;
 
 /// Ends an attempt that takes too long. Made by [`TimeoutLayer`](super::TimeoutLayer); see the [module
@@ -58,7 +59,14 @@ where
 
     #[inline(always)]
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let settings = &self.settings;
+        let own;
+        let settings = match ServiceTier::of(&request) {
+            None | Some(ServiceTier::Standard) => &self.settings,
+            Some(tier) => {
+                own = self.settings.of_tier(tier);
+                &own
+            }
+        };
         let deadline = Deadline::of(&request).map(Deadline::instant);
         let mut plan = Plan::pauses_only(settings);
         if settings.count_from_the_call() || deadline.is_some() {

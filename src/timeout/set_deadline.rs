@@ -11,8 +11,9 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::Deadline;
-use super::settings::MAX;
+use super::settings::{FLEX_DEADLINE, MAX};
 use crate::error::ConfigError;
+use crate::tier::ServiceTier;
 use crate::time;
 
 /// Gives each request that carries no [`Deadline`] one. See the [module documentation](super).
@@ -43,6 +44,8 @@ pub struct DeadlineLayer {
 #[derive(Clone, Copy, Debug)]
 struct Settings {
     within: Duration,
+    /// So small, because every service carries it and every call.
+    flex_millis: u32,
     cap_given: bool,
 }
 
@@ -57,7 +60,25 @@ impl DeadlineLayer {
         if within.is_zero() || within > MAX {
             return Err(ConfigError::new("deadline", "must be above zero and at most 1 day"));
         }
-        Ok(Self { settings: Settings { within, cap_given: false } })
+        let flex_millis = whole_millis(within.max(FLEX_DEADLINE));
+        Ok(Self { settings: Settings { within, flex_millis, cap_given: false } })
+    }
+
+    /// The deadline of requests of the [flex tier](crate::tier), whose answers take 1 to 15 minutes: above zero, at most 1
+    /// day, rounded up to whole milliseconds. Default 30 minutes, or the layer's own deadline if that is longer.
+    ///
+    /// For requests that carry the tier when they come here, and for those of which a [`TierLayer`](crate::tier::TierLayer)
+    /// inside says so.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] when it is out of range.
+    pub fn flex(mut self, within: Duration) -> Result<Self, ConfigError> {
+        if within.is_zero() || within > MAX {
+            return Err(ConfigError::new("flex", "must be above zero and at most 1 day"));
+        }
+        self.settings.flex_millis = whole_millis(within);
+        Ok(self)
     }
 
     /// A deadline that the caller has given counts only where it is earlier than this layer's. Default: it counts
@@ -66,6 +87,21 @@ impl DeadlineLayer {
         self.settings.cap_given = true;
         self
     }
+}
+
+impl Settings {
+    #[inline]
+    fn within<B>(&self, request: &Request<B>, flex_millis: u32) -> Duration {
+        match ServiceTier::of(request) {
+            Some(ServiceTier::Flex) => Duration::from_millis(flex_millis.into()),
+            _ => self.within,
+        }
+    }
+}
+
+/// A day fits fifty times.
+fn whole_millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX)
 }
 
 impl Default for DeadlineLayer {
@@ -124,15 +160,23 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let written = request.extensions().get::<Deadline>().copied();
         let given = written.or_else(Deadline::carried);
+        let settings = &self.settings;
         let mut called_at = None;
-        let mut own = || {
-            let now = *called_at.insert(time::now());
-            Deadline::at(time::saturating_add(now, self.settings.within))
-        };
         let deadline = match given {
-            Some(given) if !self.settings.cap_given => given,
-            Some(given) => given.min(own()),
-            None => own(),
+            None => {
+                let at = *called_at.insert(time::now());
+                Deadline::note_flex(settings.flex_millis);
+                Deadline::at(time::saturating_add(at, settings.within(&request, settings.flex_millis)))
+            }
+            Some(given) if !settings.cap_given => given,
+            Some(given) => {
+                let at = *called_at.insert(time::now());
+                // The caller's own is in what is noted, since it may be written over below.
+                let left = given.instant().saturating_duration_since(at).as_millis();
+                let flex_millis = settings.flex_millis.min(u32::try_from(left).unwrap_or(u32::MAX));
+                Deadline::note_flex(flex_millis);
+                given.min(Deadline::at(time::saturating_add(at, settings.within(&request, flex_millis))))
+            }
         };
         // What is written in the request counts first, so there it is corrected.
         if written.is_some_and(|written| written != deadline) {

@@ -2,9 +2,16 @@ use std::time::Duration;
 
 use super::TimeoutLayer;
 use crate::error::ConfigError;
+use crate::tier::ServiceTier;
 
 /// No setting of this room is longer: tokio's timers end somewhere above two years.
 pub(super) const MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// Google's target for the first byte of a flex answer is 1 to 15 minutes
+/// ([flex](https://ai.google.dev/gemini-api/docs/flex-inference), read 2026-11-29); one minute more is for the way.
+const FLEX_FIRST_BYTE: Duration = Duration::from_secs(16 * 60);
+/// Room for one slow answer, and for most of another one.
+pub(super) const FLEX_DEADLINE: Duration = Duration::from_secs(30 * 60);
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Settings {
@@ -13,6 +20,19 @@ pub(super) struct Settings {
     pub(super) idle: Option<Duration>,
     pub(super) total: Option<Duration>,
     pub(super) server_timeout: bool,
+    pub(super) flex: Own,
+    pub(super) priority: Own,
+}
+
+/// What a tier has of its own. In milliseconds, because every service carries it: 0 is nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Own {
+    first_byte: u32,
+    total: u32,
+}
+
+const fn millis(millis: u32) -> Option<Duration> {
+    if millis == 0 { None } else { Some(Duration::from_millis(millis as u64)) }
 }
 
 impl Default for Settings {
@@ -23,6 +43,8 @@ impl Default for Settings {
             idle: Some(Duration::from_secs(60)),
             total: None,
             server_timeout: true,
+            flex: Own::default(),
+            priority: Own::default(),
         }
     }
 }
@@ -41,6 +63,24 @@ impl Settings {
         Some(grown.min(most.max(first_byte)))
     }
 
+    /// The settings for a request of another tier than the standard one.
+    #[cold]
+    pub(super) fn of_tier(&self, tier: ServiceTier) -> Self {
+        let mut settings = *self;
+        let own = match tier {
+            ServiceTier::Flex => {
+                // Without a limit for the standard tier there is none for a slower one.
+                settings.first_byte = settings.first_byte.map(|limit| limit.max(FLEX_FIRST_BYTE));
+                self.flex
+            }
+            ServiceTier::Priority => self.priority,
+            ServiceTier::Standard | ServiceTier::Other => Own::default(),
+        };
+        settings.first_byte = millis(own.first_byte).or(settings.first_byte);
+        settings.total = millis(own.total).or(settings.total);
+        settings
+    }
+
     /// Whether anything is measured from the call on, apart from the request's deadline.
     pub(super) const fn count_from_the_call(&self) -> bool {
         self.first_byte.is_some() || self.total.is_some()
@@ -52,6 +92,8 @@ impl Settings {
 #[must_use]
 pub struct TimeoutBuilder {
     settings: Settings,
+    /// The first setting of a tier that is out of its range.
+    bad_tier: Option<&'static str>,
 }
 
 impl TimeoutBuilder {
@@ -104,6 +146,44 @@ impl TimeoutBuilder {
         self
     }
 
+    /// The [first byte](Self::first_byte) of requests of this tier: from 1 ms to 1 day, in whole milliseconds. Default: that
+    /// of the standard tier, and for flex at least 16 minutes, because 1 to 15 are
+    /// [normal](https://ai.google.dev/gemini-api/docs/flex-inference) (read 2026-11-29).
+    ///
+    /// Only [`Flex`](ServiceTier::Flex) and [`Priority`](ServiceTier::Priority) have limits of their own.
+    pub fn tier_first_byte(mut self, tier: ServiceTier, limit: Duration) -> Self {
+        self.tier(tier, limit, "tier_first_byte", |own| &mut own.first_byte);
+        self
+    }
+
+    /// The [total](Self::total) of requests of this tier: from 1 ms to 1 day, in whole milliseconds. Default: that of the
+    /// standard tier, which has none.
+    pub fn tier_total(mut self, tier: ServiceTier, limit: Duration) -> Self {
+        self.tier(tier, limit, "tier_total", |own| &mut own.total);
+        self
+    }
+
+    fn tier(
+        &mut self,
+        tier: ServiceTier,
+        limit: Duration,
+        field: &'static str,
+        place: fn(&mut Own) -> &mut u32,
+    ) {
+        let millis = u32::try_from(limit.as_millis()).ok().filter(|ms| *ms > 0 && limit <= MAX);
+        let own = match tier {
+            ServiceTier::Flex => Some(&mut self.settings.flex),
+            ServiceTier::Priority => Some(&mut self.settings.priority),
+            ServiceTier::Standard | ServiceTier::Other => None,
+        };
+        match (own, millis) {
+            (Some(own), Some(millis)) => *place(own) = millis,
+            _ => {
+                self.bad_tier.get_or_insert(field);
+            }
+        }
+    }
+
     /// Does not tell the server how long the attempt may take. Default: the header `X-Server-Timeout` does; see
     /// the [module documentation](super).
     pub const fn without_server_timeout(mut self) -> Self {
@@ -117,7 +197,10 @@ impl TimeoutBuilder {
     ///
     /// [`ConfigError`] for the first setting that is out of its range.
     pub fn build(self) -> Result<TimeoutLayer, ConfigError> {
-        let Settings { first_byte, max_first_byte, idle, total, server_timeout: _ } = self.settings;
+        let Settings { first_byte, max_first_byte, idle, total, .. } = self.settings;
+        if let Some(field) = self.bad_tier {
+            return Err(ConfigError::new(field, "must be for flex or priority, from 1 ms to 1 day"));
+        }
         let rules = [
             (first_byte, "first_byte"),
             (Some(max_first_byte), "max_first_byte"),
@@ -153,6 +236,37 @@ mod tests {
                 assert!(error.to_string().contains(error.rule()));
             }
         }
+    }
+
+    #[test]
+    fn a_tier_has_limits_of_its_own_or_those_of_the_standard_tier() {
+        let b = TimeoutBuilder::default;
+        for bad in [Duration::ZERO, MAX + Duration::from_nanos(1)] {
+            for (result, field) in [
+                (b().tier_first_byte(ServiceTier::Flex, bad).build().err(), "tier_first_byte"),
+                (b().tier_total(ServiceTier::Priority, bad).build().err(), "tier_total"),
+                (DeadlineLayer::default().flex(bad).err(), "flex"),
+            ] {
+                assert_eq!(result.expect(field).field(), field);
+            }
+        }
+        assert!(b().tier_total(ServiceTier::Flex, Duration::from_nanos(1)).build().is_err());
+        assert!(b().tier_total(ServiceTier::Standard, MAX).build().is_err(), "that is `total`");
+        let secs = Duration::from_secs;
+        let of = |builder: TimeoutBuilder, tier| {
+            let settings = builder.build().expect("valid").settings.of_tier(tier);
+            (settings.first_byte.map(|d| d.as_secs()), settings.total.map(|d| d.as_secs()))
+        };
+        assert_eq!(of(b(), ServiceTier::Flex), (Some(960), None));
+        assert_eq!(of(b().first_byte(secs(2_000)), ServiceTier::Flex), (Some(2_000), None));
+        assert_eq!(of(b().without_first_byte(), ServiceTier::Flex), (None, None));
+        assert_eq!(of(b().tier_first_byte(ServiceTier::Flex, secs(60)), ServiceTier::Flex), (Some(60), None));
+        assert_eq!(of(b(), ServiceTier::Priority), (Some(120), None));
+        let own =
+            b().tier_first_byte(ServiceTier::Priority, secs(20)).tier_total(ServiceTier::Priority, secs(40));
+        assert_eq!(of(own, ServiceTier::Priority), (Some(20), Some(40)));
+        assert_eq!(of(own, ServiceTier::Flex), (Some(960), None));
+        assert_eq!(of(own, ServiceTier::Other), (Some(120), None));
     }
 
     #[test]

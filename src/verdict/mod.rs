@@ -43,6 +43,7 @@ pub use self::usage::Usage;
 use crate::catalogue::Catalogue;
 use crate::classify::redact;
 use crate::google_rpc::{Code, Status};
+use crate::tier::ServiceTier;
 
 /// Whether another attempt at the same request makes sense.
 ///
@@ -114,11 +115,33 @@ impl End {
 
 /// The shared cell in which the end of a body is published, once.
 #[derive(Clone)]
-pub(crate) struct EndCell(Arc<Cell<dyn Send + Sync>>);
+pub(crate) struct EndCell(Arc<Cell<dyn Says>>);
+
+/// What the publisher of an end can be asked for.
+pub(crate) trait Says: Send + Sync {
+    /// The model that the answer says has answered, as far as it was read, where it is not the one that was asked.
+    fn model_version(&self) -> Option<String>;
+
+    /// What is known of tiers by the request and the answer's head.
+    fn tiers(&self) -> Tiers;
+
+    /// The service tier that the answer's usage says has served, as far as it was read.
+    fn tier(&self) -> Option<ServiceTier>;
+}
+
+/// The service tier that a request asked for, and the one that the answer's head names.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tiers {
+    pub(crate) asked: Option<ServiceTier>,
+    pub(crate) served: Option<ServiceTier>,
+}
+
+impl Tiers {
+    pub(crate) const NONE: Self = Self { asked: None, served: None };
+}
 
 /// What the cell holds. Whoever reads along with the body keeps what it reads with in the same allocation, so that the
 /// response, which each layer moves, need not carry it.
-#[derive(Default)]
 pub(crate) struct Cell<T: ?Sized> {
     end: OnceLock<End>,
     cut: OnceLock<(Kind, bool)>,
@@ -127,7 +150,7 @@ pub(crate) struct Cell<T: ?Sized> {
     pub(crate) with: T,
 }
 
-impl<T: Send + Sync + 'static> Cell<T> {
+impl<T: Says + 'static> Cell<T> {
     /// A cell, and its publisher's share of it.
     // Inlined up to where `with` is made, so that some hundred bytes are built once and not moved three times.
     #[inline(always)]
@@ -248,6 +271,8 @@ pub(crate) struct Inner {
     pub(crate) replay_refused: bool,
     /// The caller brought it about.
     pub(crate) by_caller: bool,
+    /// The service tier that was asked for.
+    pub(crate) tier: Option<ServiceTier>,
 }
 
 impl Inner {
@@ -275,6 +300,7 @@ impl Inner {
             finish: None,
             replay_refused: false,
             by_caller: false,
+            tier: None,
         }
     }
 
@@ -513,6 +539,57 @@ impl Verdict {
             since: model.retires()?.to_owned(),
             successor: model.successor().map(str::to_owned),
         })
+    }
+
+    /// The [service tier](crate::tier) that the request asked for: where it carried one, and the classifier
+    /// [watches](crate::classify::ClassifyLayer::watch) answers or this is the failure of one.
+    #[must_use]
+    pub fn tier_asked(&self) -> Option<ServiceTier> {
+        match &self.0 {
+            Repr::Watched(end) => end.0.with.tiers().asked,
+            Repr::Failure(inner) => inner.tier,
+            Repr::Success => None,
+        }
+    }
+
+    /// The service tier that has served, of a request that [asked](Self::tier_asked) for one: by the answer's
+    /// `x-gemini-service-tier`, else, once it is over, by its `usageMetadata`. `None` where it does not say.
+    #[must_use]
+    pub fn tier_served(&self) -> Option<ServiceTier> {
+        self.tier_asked()?;
+        match &self.0 {
+            Repr::Watched(end) => end.0.with.tiers().served.or_else(|| end.0.get().and(end.0.with.tier())),
+            Repr::Failure(_) | Repr::Success => None,
+        }
+    }
+
+    /// The tiers that were asked for and that served, in this order, where they differ: Google serves as standard what
+    /// goes over the limits of priority, and bills it so.
+    #[must_use]
+    pub fn downgraded(&self) -> Option<(ServiceTier, ServiceTier)> {
+        self.tier_asked().zip(self.tier_served()).filter(|(asked, served)| asked != served)
+    }
+
+    /// The model that a watched answer says has answered (`modelVersion`), where that is not the very name that was asked:
+    /// known as far as the answer was read, and inside of an [`ObserveLayer`](crate::observe::ObserveLayer) alone, whose
+    /// [`Call`](crate::observe::Call::model_version) has it, too. A name of more than 31 bytes is not kept.
+    ///
+    /// [`Catalogue::is_redirect`] tells whether it is another model.
+    #[must_use]
+    pub fn model_version(&self) -> Option<String> {
+        match &self.0 {
+            Repr::Watched(end) => end.0.with.model_version(),
+            Repr::Failure(_) | Repr::Success => None,
+        }
+    }
+
+    pub(crate) fn of_tier(self, tier: Option<ServiceTier>) -> Self {
+        match self.0 {
+            Repr::Failure(inner) if tier.is_some() => {
+                Self::new(Inner { tier, ..Arc::unwrap_or_clone(inner) })
+            }
+            repr => Self(repr),
+        }
     }
 
     /// The raw `google.rpc.Status` with all its details, keys and tokens replaced. Parsed anew at each call;

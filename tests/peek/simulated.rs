@@ -25,7 +25,7 @@ async fn a_bad_beginning_at_the_simulator_is_absorbed() {
             .layer(ClassifyLayer::new().watch())
             .service(sim.clone());
         let query = if sse { "?alt=sse" } else { "" };
-        let uri = format!("/v1beta/models/gemini-2.5-flash:streamGenerateContent{query}");
+        let uri = format!("/v1beta/models/gemini-3.5-flash:streamGenerateContent{query}");
         let request =
             Request::post(uri).body(Body::from(r#"{"contents":[{"parts":[{"text":"Hello"}]}]}"#)).unwrap();
         let response = service.oneshot(request).await.unwrap();

@@ -594,7 +594,7 @@ async fn limits_can_be_set_while_requests_wait() {
     let at: Vec<_> = probe.state().lock().unwrap().calls.iter().map(|c| (c.at - start).as_millis()).collect();
     assert_eq!(at, [0, 5_000, 5_000, 65_500, 65_500]);
     let line = handle.status()[0].to_string();
-    assert!(line.starts_with("generate gemini_api gemini-2.5-flash, 2 of 2 requests a minute, "), "{line}");
+    assert!(line.starts_with("generate gemini_api gemini-3.5-flash, 2 of 2 requests a minute, "), "{line}");
 }
 
 #[tokio::test(start_paused = true)]

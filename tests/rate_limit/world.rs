@@ -14,7 +14,7 @@ use tower_gemini::rate_limit::{Estimate, RateLimitLayer};
 use tower_gemini::retry::{RetryLayer, RetryPolicy};
 use tower_gemini::sim::{Algorithm, Quota, Simulator};
 
-pub(crate) const MODEL: &str = "gemini-2.5-flash";
+pub(crate) const MODEL: &str = "gemini-3.5-flash";
 
 pub(crate) type Body = Full<Bytes>;
 

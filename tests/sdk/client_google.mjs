@@ -48,11 +48,11 @@ await test("streaming", async () => {
   return [parts.length === 5 && spread > 200, `${parts.length} chunks over ${spread.toFixed(0)} ms`];
 });
 await test("unary, simulator", async () => {
-  const { text } = await simulated.generateContent({ model: "gemini-2.5-flash", contents });
+  const { text } = await simulated.generateContent({ model: "gemini-3.5-flash", contents });
   return [text === "Echo: Hi", text];
 });
 await test("streaming, simulator", async () => {
-  const parts = await chunks(simulated, "gemini-2.5-flash");
+  const parts = await chunks(simulated, "gemini-3.5-flash");
   return [parts.map(([, text]) => text).join("") === "Echo: Hi" && parts.length > 1, `${parts.length} chunks`];
 });
 await test("error 400", () => fails(gate, "bad", 400));

@@ -57,20 +57,20 @@ def _():
 
 @case("unary, simulator")
 def _():
-    text = simulated.models.generate_content(model="gemini-2.5-flash", contents="Hi").text
+    text = simulated.models.generate_content(model="gemini-3.5-flash", contents="Hi").text
     return text == "Echo: Hi", text
 
 
 @case("streaming, simulator")
 def _():
-    parts = [chunk.text for chunk in simulated.models.generate_content_stream(model="gemini-2.5-flash", contents="Hi there")]
+    parts = [chunk.text for chunk in simulated.models.generate_content_stream(model="gemini-3.5-flash", contents="Hi there")]
     return "".join(parts) == "Echo: Hi there" and len(parts) > 1, f"{len(parts)} chunks"
 
 
 @case("list and count, simulator")
 def _():
     models = list(simulated.models.list())
-    tokens = simulated.models.count_tokens(model="gemini-2.5-flash", contents="Hello").total_tokens
+    tokens = simulated.models.count_tokens(model="gemini-3.5-flash", contents="Hello").total_tokens
     return len(models) > 3 and tokens > 0, f"{len(models)} models, {tokens} tokens"
 
 

@@ -61,7 +61,7 @@ def _():
 
 @case("unary, simulator")
 def _():
-    answer = text(simulated, "gemini-2.5-flash")
+    answer = text(simulated, "gemini-3.5-flash")
     return answer == "Echo: Hi", answer
 
 

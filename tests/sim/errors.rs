@@ -51,7 +51,7 @@ const TABLE: [(&str, u16, &str, &str, Option<&str>); 29] = [
         "Generative Language API has not",
         Some("SERVICE_DISABLED"),
     ),
-    ("not_found", 404, "NOT_FOUND", "models/gemini-2.5-flash is not found", None),
+    ("not_found", 404, "NOT_FOUND", "models/gemini-3.5-flash is not found", None),
     ("unimplemented", 501, "UNIMPLEMENTED", "Operation is not implemented", None),
     ("html", 0, "", "", None),
 ];
@@ -104,7 +104,7 @@ async fn a_quota_error_is_of_the_third_generation() {
         ["Help", "QuotaFailure", "RetryInfo"].map(|t| format!("type.googleapis.com/google.rpc.{t}"))
     );
     assert_eq!(error["details"][2]["retryDelay"], "31s", "cut, not rounded");
-    assert!(answer.message().ends_with("limit: 10, model: gemini-2.5-flash\nPlease retry in 31.58s."));
+    assert!(answer.message().ends_with("limit: 10, model: gemini-3.5-flash\nPlease retry in 31.58s."));
     assert_eq!(
         error["details"][1]["violations"],
         json!([{

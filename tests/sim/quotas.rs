@@ -128,7 +128,7 @@ async fn models_are_counted_apart_and_counting_tokens_is_free() {
     for _ in 0..3 {
         assert_eq!(send(&sim, post(MODEL, "countTokens", "{}")).await.expect("an answer").status, 200);
     }
-    for model in [MODEL, "gemini-2.5-pro"] {
+    for model in [MODEL, "gemini-3.8-flash"] {
         assert_eq!(send(&sim, post(model, "generateContent", "{}")).await.expect("an answer").status, 200);
         assert_eq!(send(&sim, post(model, "generateContent", "{}")).await.expect("an answer").status, 429);
     }

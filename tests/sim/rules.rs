@@ -39,14 +39,14 @@ async fn rules_can_be_pushed_and_cleared_while_running() {
 #[tokio::test(start_paused = true)]
 async fn a_rule_for_a_model_leaves_others_alone_also_in_chats() {
     let sim = Simulator::builder()
-        .rule(Rule::new(Fault::overloaded()).for_model("models/gemini-2.5-pro"))
+        .rule(Rule::new(Fault::overloaded()).for_model("models/gemini-3.8-flash"))
         .build()
         .expect("valid");
     assert_eq!(statuses(&sim, 1).await, [200]);
-    let pro = send(&sim, post("gemini-2.5-pro", "generateContent", "{}")).await.expect("an answer");
+    let pro = send(&sim, post("gemini-3.8-flash", "generateContent", "{}")).await.expect("an answer");
     assert_eq!(pro.status, 503);
     let chat = Request::post("/v1beta/openai/chat/completions");
-    let chat = chat.body(Full::from(r#"{"model":"gemini-2.5-pro","messages":[]}"#)).expect("a request");
+    let chat = chat.body(Full::from(r#"{"model":"gemini-3.8-flash","messages":[]}"#)).expect("a request");
     assert_eq!(send(&sim, chat).await.expect("an answer").status, 503);
 }
 
@@ -92,7 +92,7 @@ async fn faults_of_the_network_meet_before_the_body_is_read() {
         Result<http_body::Frame<Bytes>, std::io::Error>,
     >());
     let request =
-        Request::post("/v1beta/models/gemini-2.5-flash:generateContent").body(body).expect("a request");
+        Request::post("/v1beta/models/gemini-3.5-flash:generateContent").body(body).expect("a request");
     let error = sim.clone().oneshot(request).await.expect_err("refused");
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
 }

@@ -23,7 +23,7 @@ use tower_gemini::stack::GeminiStack;
 use tower_gemini::timeout::TimeoutLayer;
 use tower_gemini::{BoxError, Verdict};
 
-const PATH: &str = "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse";
+const PATH: &str = "/v1beta/models/gemini-3.5-flash:streamGenerateContent?alt=sse";
 const PROMPT: &str = r#"{"contents":[{"parts":[{"text":"Tell me of the sky, and of why it is blue."}]}]}"#;
 
 /// What the caller takes the prompt for, so that nobody can take a guess for the truth.

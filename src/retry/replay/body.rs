@@ -223,6 +223,34 @@ where
         Poll::Ready(Some(Ok(kept.into_frame())))
     }
 
+    /// The first frame, without a turn: no copy has moved, so each of them finds it on the tape.
+    ///
+    /// Only of a body whose length is known and fits, so that nothing is lost by taking it early.
+    fn front(&mut self, control: &Control, swept: &mut Swept<B>) -> Option<(Bytes, bool)> {
+        if self.tape.end() == 0 {
+            let whole = |body: &Pin<Box<B>>| body.size_hint().exact();
+            let fits = matches!(&self.source, Source::Open(body) if whole(body).is_some_and(|n| n <= control.max_bytes as u64));
+            if !fits || control.is_released() || self.waker.is_some() {
+                return None;
+            }
+            let mut nobody = Place { birth: 0, next: 0, sent: 0, done: false };
+            let mut cx = Context::from_waker(Waker::noop());
+            let pulled = self.pull(&mut nobody, control, &mut cx, swept);
+            // Nobody waits, so nobody is to be woken, and what is missing is not the caller's doing yet.
+            self.waker = None;
+            if pulled.is_pending() {
+                control.set_upload(Upload::Idle);
+            }
+        }
+        let Some(Kept::Data(data)) = self.tape.get(0) else { return None };
+        let is_whole = match &self.source {
+            Source::Open(body) => body.is_end_stream() && self.tape.end() == 1,
+            Source::Ended => self.tape.end() == 1,
+            Source::Broken => false,
+        };
+        Some((data, is_whole))
+    }
+
     /// Takes the next frame from the source, for the live copy, which stands at the tape's end.
     ///
     /// The inner `Err` is what cannot be kept: the source's error, or a frame of an unknown kind.
@@ -325,6 +353,22 @@ impl<B> ReplayBody<B> {
     pub(crate) fn whole(&self) -> Option<Bytes> {
         let state = self.shared.lock();
         matches!(state.source, Source::Ended).then(|| state.tape.data())?
+    }
+
+    /// The first frame's data, and whether that is all of the body.
+    ///
+    /// A body of which nothing was read yet is asked for it, without waiting: what it yields is kept for the copies.
+    pub(crate) fn front(&self) -> Option<(Bytes, bool)>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let mut swept = Swept::new();
+        // NOTE: declared after `swept`, so it is dropped, and the lock released, before that is.
+        let mut state = self.shared.lock();
+        let front = state.front(&self.shared.control, &mut swept);
+        self.shared.control.set_kept(state.tape.kept_bytes());
+        front
     }
 
     /// A body whose bytes are all at hand, however many. Unlike one that is still to be read it can be

@@ -1,0 +1,86 @@
+use std::task::{Context, Poll};
+
+use http::Request;
+use tower_service::Service;
+
+use super::{ServiceTier, of_body};
+use crate::fallback::RewriteBody;
+use crate::retry::Replay;
+use crate::timeout::Deadline;
+
+/// Reads the tier of requests. Made by [`TierLayer`](super::TierLayer).
+///
+/// `poll_ready`, the future, the error and the response are the inner service's own.
+#[derive(Clone, Copy, Debug)]
+pub struct SetTier<S> {
+    inner: S,
+}
+
+impl<S> SetTier<S> {
+    pub(super) const fn new(inner: S) -> Self {
+        Self { inner }
+    }
+
+    /// The inner service.
+    pub const fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service, to change it.
+    pub const fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The inner service, by value.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S, B> Service<Request<B>> for SetTier<S>
+where
+    S: Service<Request<B>>,
+    B: RewriteBody,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    #[inline]
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        if request.method() == http::Method::POST {
+            if let Some(tier) = find(&request) {
+                tell(&mut request, tier);
+            }
+        }
+        self.inner.call(request)
+    }
+}
+
+#[inline]
+fn find<B: RewriteBody>(request: &Request<B>) -> Option<ServiceTier> {
+    ServiceTier::of(request).or_else(|| ServiceTier::of_headers(request.headers())).or_else(|| {
+        // NOTE: a copy of a `ReplayBody` inside of another body would end the one that is to be sent; alone it knows better.
+        let of_replay =
+            std::any::type_name::<B>().starts_with("tower_gemini::retry::replay::body::ReplayBody<");
+        if !of_replay && request.extensions().get::<Replay>().is_some() {
+            return None;
+        }
+        let (front, is_whole) = request.body().front()?;
+        of_body(&front, is_whole)
+    })
+}
+
+#[cold]
+fn tell<B>(request: &mut Request<B>, tier: ServiceTier) {
+    let deadline = Deadline::carried_for(tier);
+    let extensions = request.extensions_mut();
+    extensions.insert(tier);
+    if let Some(deadline) = deadline {
+        extensions.insert(deadline);
+    }
+}
