@@ -9,8 +9,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::gateway::serve::serve;
 use crate::world::{GENERATE, Gate, HELLO, Upstream, response, soon};
+use tower_gemini_gateway::serve::serve;
 
 fn request() -> String {
     let length = HELLO.len();

@@ -17,24 +17,24 @@ use tower_gemini::target::{ModelHint, Surface, Target};
 const MOST: usize = 1024 * 1024;
 
 /// The body of a request. One that comes from a client can be read once; this one keeps what it streams through.
-pub(crate) type Asked = ReplayBody<Rejoined>;
+pub type Asked = ReplayBody<Rejoined>;
 
 /// Whether the model of this request stands in its body.
-pub(crate) fn is_in_body(request: &Request<Incoming>) -> bool {
+pub fn is_in_body(request: &Request<Incoming>) -> bool {
     request.method() == Method::POST
         && !request.body().is_end_stream()
         && matches!(Target::of(request).surface(), Surface::OpenAi | Surface::Interactions)
 }
 
 /// A request whose body streams through, and is kept for another attempt.
-pub(crate) fn streamed(request: Request<Incoming>) -> Request<Asked> {
+pub fn streamed(request: Request<Incoming>) -> Request<Asked> {
     let rejoined = |rest| Rejoined { read: None, last: None, rest };
     with_handle(request.map(|rest| ReplayBody::new(rejoined(rest))))
 }
 
-/// The request with a [`ModelHint`], where its body names a model. The body is as it was; up to [`MOST`] bytes of it have
+/// The request with a [`ModelHint`], where its body names a model. The body is as it was; up to 1 MiB of it have
 /// arrived, and if that is all, it can be rewritten for another model.
-pub(crate) async fn hinted(request: Request<Incoming>) -> Request<Asked> {
+pub async fn hinted(request: Request<Incoming>) -> Request<Asked> {
     let (mut head, mut body) = request.into_parts();
     let mut read = BytesMut::new();
     let (mut last, mut whole) = (None, false);
@@ -98,7 +98,7 @@ fn model(json: &[u8]) -> Option<Box<str>> {
 }
 
 /// What was read of a body, and the rest.
-pub(crate) struct Rejoined {
+pub struct Rejoined {
     read: Option<Bytes>,
     last: Option<Result<Frame<Bytes>, hyper::Error>>,
     rest: Incoming,

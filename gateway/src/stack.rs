@@ -15,7 +15,7 @@ use tower_gemini::retry::{Budget, RetryLayer};
 use tower_gemini::stack::{GeminiStack, Preset};
 use tower_gemini::timeout::{DeadlineLayer, TimeoutLayer};
 
-use super::args::Settings;
+use crate::args::Settings;
 
 /// The longest that a circuit stays open, unless it is longer at first.
 const OPEN_MOST: Duration = Duration::from_secs(15);
@@ -29,15 +29,15 @@ const IDLE: Duration = Duration::from_secs(60);
 const ANSWERED_BY: HeaderName = HeaderName::from_static("x-gemini-model");
 
 /// Without the replay of bodies: `model.rs` makes those.
-pub(crate) type Stack = GeminiStack<DeadlineLayer, Identity, ModelFallbackLayer>;
+pub type Stack = GeminiStack<DeadlineLayer, Identity, ModelFallbackLayer>;
 
 /// What the layers know, for `/metrics` and `/status`.
 #[derive(Clone, Debug)]
-pub(crate) struct Handles {
-    pub(crate) quotas: RateLimits,
-    pub(crate) concurrency: ConcurrencyHandle,
-    pub(crate) circuits: Circuits,
-    pub(crate) budget: Budget,
+pub struct Handles {
+    pub quotas: RateLimits,
+    pub concurrency: ConcurrencyHandle,
+    pub circuits: Circuits,
+    pub budget: Budget,
 }
 
 /// All layers, and what they will know.
@@ -45,10 +45,7 @@ pub(crate) struct Handles {
 /// # Errors
 ///
 /// The setting that a layer does not take.
-pub(crate) fn stack(
-    settings: &Settings,
-    observer: &Arc<dyn Observer>,
-) -> Result<(Stack, Handles), ConfigError> {
+pub fn stack(settings: &Settings, observer: &Arc<dyn Observer>) -> Result<(Stack, Handles), ConfigError> {
     let told = || Arc::clone(observer);
     let stack = Preset::gateway().observer(told()).stack();
     let budget = Budget::default();

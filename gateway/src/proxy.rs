@@ -18,23 +18,23 @@ use tower_gemini::observe::{Observe, ObserveLayer};
 use tower_gemini::respond::{self, Respond, RespondLayer};
 use tower_gemini::{BoxError, KeyLabel, Kind, Target};
 
-use super::headers;
-use super::metrics::Metrics;
-use super::model::{self, Asked};
-use super::pages::Pages;
-use super::stack::Stack;
-use super::upstream::{Base, Upstream};
+use crate::headers;
+use crate::metrics::Metrics;
+use crate::model::{self, Asked};
+use crate::pages::Pages;
+use crate::stack::Stack;
+use crate::upstream::{Base, Upstream};
 
 /// The stack around the client. Its failures are answers in Google's form, and every call is told of.
 type Layered = Observe<Respond<<Stack as Layer<Client>>::Service>>;
 type Client = Upstream<Asked>;
 
 /// A page or an error of the gateway's own, or what came through the layers.
-pub(crate) type Body = http_body_util::Either<Full<Bytes>, Passed>;
+pub type Body = http_body_util::Either<Full<Bytes>, Passed>;
 type Passed = <<Layered as Service<Request<Asked>>>::Response as Has>::Body;
 
 /// Names the body of a response.
-pub(crate) trait Has {
+pub trait Has {
     type Body;
 }
 
@@ -44,7 +44,7 @@ impl<B> Has for Response<B> {
 
 /// Passes every request on, but for those for the gateway's pages. Each connection has one of its own; they share
 /// everything but what saves a request a clone.
-pub(crate) struct Proxy {
+pub struct Proxy {
     own: Mutex<Own>,
     shared: Arc<Shared>,
 }
@@ -71,7 +71,7 @@ impl Clone for Proxy {
 
 impl Proxy {
     /// `finished` is told of each call when it is over.
-    pub(crate) fn new(
+    pub fn new(
         stack: Stack,
         client: Client,
         finished: Arc<dyn Observer>,
@@ -91,7 +91,7 @@ impl Proxy {
     /// Dropped with the client's connection, and with it every attempt and wait.
     ///
     /// Combinators and no `async`, which would hold the large future of the layers twice: before and while it awaits it.
-    pub(crate) fn answer(
+    pub fn answer(
         &self,
         mut request: Request<Incoming>,
     ) -> impl Future<Output = Response<Body>> + Send + use<> {

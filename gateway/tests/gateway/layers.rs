@@ -15,8 +15,8 @@ use tower_gemini::respond::RespondLayer;
 use tower_gemini::sim::{Fault, Rule, Simulator};
 use tower_gemini::timeout::{Phase, TimedOut};
 
-use crate::gateway::stack::stack;
 use crate::world::{GENERATE, Gate, HELLO, KEY, settings};
+use tower_gemini_gateway::stack::stack;
 
 const STREAM: &str = "/v1beta/models/gemini-3.5-flash-lite:streamGenerateContent?alt=sse";
 const PRO: &str = "/v1beta/models/gemini-3.8-flash:generateContent";

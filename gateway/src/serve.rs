@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tower_gemini::BoxError;
 
-use super::refusal::{Heard, Refusing};
+use crate::refusal::{Heard, Refusing};
 
 /// A client must have sent its head by then.
 const HEAD: Duration = Duration::from_secs(30);
@@ -26,7 +26,7 @@ const HEAD: Duration = Duration::from_secs(30);
 const HEADERS: u32 = 64 * 1024;
 
 /// Serves until `stop`, then lets connections finish what they are at, for `grace`. How many it had to cut.
-pub(crate) async fn serve<A, F, B>(
+pub async fn serve<A, F, B>(
     listener: TcpListener,
     answer: A,
     stop: impl Future<Output = ()>,
@@ -89,7 +89,7 @@ where
 }
 
 /// SIGINT or SIGTERM. A second one ends the process at once.
-pub(crate) async fn told_to_stop() {
+pub async fn told_to_stop() {
     signalled().await;
     tokio::spawn(async {
         signalled().await;
