@@ -29,6 +29,7 @@ pub mod refusal;
 pub mod serve;
 pub mod stack;
 pub mod upstream;
+pub mod wire;
 
 use std::ffi::OsString;
 use std::future::Future;

@@ -171,7 +171,11 @@ fn write_all(queue: &Queue, woken: &Receiver<Wake>, mut out: Box<dyn Write + Sen
         // The two take turns, so neither is allocated anew.
         lines.clear();
         std::mem::swap(&mut lines, &mut *queue.waiting());
-        let _ = out.write_all(&lines).and_then(|()| out.flush());
+        if out.write_all(&lines).and_then(|()| out.flush()).is_err() {
+            // How many of them were written before is not known.
+            let lost = lines.iter().filter(|byte| **byte == b'\n').count();
+            queue.lost.fetch_add(lost as u64, Ordering::Relaxed);
+        }
         if let Some(done) = flush {
             let _ = done.send(());
         }

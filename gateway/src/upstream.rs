@@ -135,6 +135,8 @@ where
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(90))
+            // Google sends about thirty fields; a proxy in between may add many. hyper takes 100.
+            .http1_max_headers(256)
             .http2_adaptive_window(true)
             // A connection that died in silence is noticed, also while nothing but slow streams are on it.
             .http2_keep_alive_interval(Duration::from_secs(30))

@@ -110,7 +110,7 @@ async fn another_model_answers_and_the_answer_says_which() {
     // Of a length that nobody says.
     let chunked = format!("transfer-encoding: chunked\r\n\r\n{:x}\r\n{chat}\r\n0\r\n\r\n", chat.len());
     let head = format!(
-        "POST /v1beta/openai/chat/completions HTTP/1.1\r\nx-goog-api-key: {KEY}\r\nconnection: close\r\n"
+        "POST /v1beta/openai/chat/completions HTTP/1.1\r\nhost: gate\r\nx-goog-api-key: {KEY}\r\nconnection: close\r\n"
     );
     let answer = gate.say(head + &chunked).await;
     assert_eq!(

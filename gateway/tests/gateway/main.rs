@@ -9,6 +9,7 @@ mod layers;
 mod leaving;
 mod outage;
 mod pages;
+mod refusals;
 mod verbatim;
 mod world;
 mod wrong;
