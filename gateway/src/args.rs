@@ -21,7 +21,8 @@ Usage: tower-gemini-gateway [OPTIONS]
   --tokens-per-minute N    the same, in input tokens       [none, learnt]
   --requests-per-day N     the same, until midnight Pacific       [none]
   --attempts N             in all, the first included, 1 to 100      [5]
-  --deadline SECONDS       for all attempts and waits together     [120]
+  --deadline SECONDS       for all attempts and waits together; one attempt
+                           may take three quarters of it until its head [120]
   --breaker-open SECONDS   how long a circuit stays open at first    [2]
   --fallback A=B,C         ask B, then C, where A cannot answer, and say so
                            in x-gemini-model; may be repeated

@@ -134,7 +134,7 @@ impl Gateway {
     pub async fn run(self, stop: impl Future<Output = ()>) -> usize {
         let Self { listener, proxy, lines, .. } = self;
         let answer = move |request| proxy.answer(request);
-        let unfinished = serve::serve(listener, answer, stop, GRACE).await;
+        let unfinished = serve::serve(listener, answer, stop, GRACE, serve::Limits::default()).await;
         lines.flushed().await;
         unfinished
     }

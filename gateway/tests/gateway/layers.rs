@@ -84,6 +84,14 @@ async fn the_deadline_is_for_all_attempts_together() {
     assert!((2..=4).contains(&simulator.call_count()), "{}", simulator.call_count());
 }
 
+/// It was cut at 90 s whatever the deadline, and sent twice.
+#[tokio::test(start_paused = true)]
+async fn a_slow_model_is_asked_once_where_the_deadline_gives_it_the_time() {
+    let simulator = Simulator::builder().head_latency(Duration::from_secs(100)).build().unwrap();
+    let response = ask(&simulator, &["--deadline=200"], GENERATE).await;
+    assert_eq!((response.status(), simulator.call_count()), (StatusCode::OK, 1));
+}
+
 /// The first one that stands in is unwell, too.
 #[tokio::test]
 async fn another_model_answers_and_the_answer_says_which() {
