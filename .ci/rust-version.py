@@ -39,7 +39,7 @@ if newer:
 chain = re.compile(r"&&\s+let\s|\b(?:if|while) let [^;{]*?\s&&\s")
 found = [
     f"{path}:{text.count(chr(10), 0, match.start()) + 1}"
-    for folder in ("src", "examples")
+    for folder in ("src", "examples", "gateway")
     for path in sorted(pathlib.Path(folder).rglob("*.rs"))
     for text in [path.read_text()]
     for match in chain.finditer(re.sub(r"//.*", lambda m: " " * len(m.group()), text))

@@ -88,8 +88,8 @@
 //! # axum: rejections as responses
 //!
 //! Behind a server every failure must become a response. [`RespondLayer`](crate::respond::RespondLayer) makes Google's own
-//! form of it, with the code, the status, `RetryInfo` and `Retry-After`, which every SDK understands. The gateway among
-//! the examples is this, grown up.
+//! form of it, with the code, the status, `RetryInfo` and `Retry-After`, which every SDK understands. The program in `gateway/`
+//! is this, grown up.
 //!
 //! ```no_run
 //! use axum::Router;

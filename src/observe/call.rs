@@ -9,6 +9,7 @@ use http::uri::{Authority, PathAndQuery};
 use http::{Request, Response, StatusCode};
 use tokio::time::Instant;
 
+use super::Attachment;
 use crate::catalogue::Catalogue;
 use crate::classify::{holds_key, redact};
 use crate::error::{BoxError, Rejected, chain, find};
@@ -36,6 +37,7 @@ pub struct Call {
     attempt: u32,
     started: Instant,
     trail: Trail,
+    pub(super) attachment: Option<Attachment>,
     // Of the head.
     status: Option<StatusCode>,
     headed: Option<Instant>,
@@ -72,6 +74,7 @@ impl Call {
             attempt: Attempt::of(request),
             started: now,
             trail,
+            attachment: request.extensions().get::<Attachment>().cloned(),
             status: None,
             headed: None,
             verdict: Verdict::default(),

@@ -19,6 +19,7 @@ use crate::tier::ServiceTier;
 use crate::time;
 use crate::verdict::Verdict;
 
+type Members = Box<dyn Fn(&Call) -> Vec<(&'static str, String)> + Send + Sync>;
 type WallClock = Box<dyn Fn() -> SystemTime + Send + Sync>;
 
 /// Writes one line of JSON for each finished call, and for every other event if asked to.
@@ -87,6 +88,7 @@ pub struct JsonLines<W> {
     events: bool,
     lost: AtomicU64,
     wall_clock: WallClock,
+    members: Option<Members>,
 }
 
 impl<W: Write> JsonLines<W> {
@@ -94,7 +96,7 @@ impl<W: Write> JsonLines<W> {
     #[must_use]
     pub fn new(out: W) -> Self {
         let wall_clock = Box::new(time::wall_clock);
-        Self { out: Mutex::new(out), events: false, lost: AtomicU64::new(0), wall_clock }
+        Self { out: Mutex::new(out), events: false, lost: AtomicU64::new(0), wall_clock, members: None }
     }
 
     /// Writes a line for every other event as well. Default off.
@@ -108,6 +110,18 @@ impl<W: Write> JsonLines<W> {
     #[must_use]
     pub fn wall_clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         self.wall_clock = Box::new(clock);
+        self
+    }
+
+    /// Adds members of the application's own to the line of each finished call, after the others. Default: none.
+    ///
+    /// Names must be plain words that no other member has; values may be any text.
+    #[must_use]
+    pub fn members(
+        mut self,
+        members: impl Fn(&Call) -> Vec<(&'static str, String)> + Send + Sync + 'static,
+    ) -> Self {
+        self.members = Some(Box::new(members));
         self
     }
 
@@ -176,6 +190,9 @@ impl<W: Write> JsonLines<W> {
             line.member("output_tokens", &usage.output_tokens);
             line.member("thought_tokens", &usage.thought_tokens);
             line.member("total_tokens", &usage.total_tokens);
+        }
+        for (name, value) in self.members.iter().flat_map(|members| members(call)) {
+            line.member(name, &value);
         }
         self.write(line);
     }

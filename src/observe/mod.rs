@@ -81,6 +81,7 @@
 //! }
 //! ```
 
+mod attachment;
 mod body;
 mod call;
 mod future;
@@ -96,6 +97,7 @@ mod span;
 #[cfg(feature = "tracing")]
 mod tracing;
 
+pub use self::attachment::Attachment;
 pub use self::body::ObserveBody;
 pub use self::call::Call;
 pub use self::future::ResponseFuture;

@@ -187,6 +187,13 @@ impl TargetKey {
         self
     }
 
+    /// The same key under another label: where a layer is to tell fewer apart than the request's own label does.
+    #[must_use]
+    pub fn with_label(mut self, label: KeyLabel) -> Self {
+        self.label = Some(label);
+        self
+    }
+
     /// The same key for every surface of one host: what the Gemini API, its OpenAI-compatible paths and its
     /// interactions have in common.
     #[must_use]

@@ -9,7 +9,7 @@ use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_gemini::circuit_breaker::CircuitBreakerLayer;
 use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::concurrency::AdaptiveConcurrencyLayer;
-use tower_gemini::observe::{JsonLines, ObserveLayer};
+use tower_gemini::observe::{Attachment, JsonLines, ObserveLayer};
 use tower_gemini::rate_limit::{Limits, Mode, RateLimitLayer};
 use tower_gemini::retry::{RetryLayer, RetryPolicy};
 
@@ -236,4 +236,24 @@ fn threads_do_not_mix_their_lines() {
     let lines = out.lines();
     assert_eq!(lines.len(), 200);
     assert!(lines.iter().all(|line| line["outcome"] == "dropped" && line["status"] == 200));
+}
+
+/// The application's own members, of what it has attached to the request.
+#[tokio::test(start_paused = true)]
+async fn members_of_the_applications_own_stand_at_the_end() {
+    struct Id(&'static str);
+    let out = Shared::default();
+    let log = JsonLines::new(out.clone()).wall_clock(clock).members(|call| {
+        call.attached::<Id>().map(|id| ("request_id", id.0.to_owned())).into_iter().collect()
+    });
+    assert!(format!("{:?}", Attachment::new(Arc::new(Id("secret")))).find("secret").is_none());
+    let service = ServiceBuilder::new()
+        .layer(ObserveLayer::new(Arc::new(log)))
+        .layer(ClassifyLayer::new().watch())
+        .service(server(vec![(200, vec![Some(BEGUN), Some(USED)])]));
+    let mut sent = streamed();
+    sent.extensions_mut().insert(Attachment::new(Arc::new(Id("a \"quoted\" id"))));
+    read(service, sent).await.unwrap();
+    let text = out.text();
+    assert!(text.ends_with(",\"request_id\":\"a \\\"quoted\\\" id\"}\n"), "{text}");
 }

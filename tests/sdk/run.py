@@ -57,7 +57,7 @@ def install():
 
 def gateway(*options):
     """The process, and its base URL."""
-    program = TARGET / "debug" / "examples" / "gateway"
+    program = TARGET / "debug" / "tower-gemini-gateway"
     command = [program, "--listen", "127.0.0.1:0", "--log", "off", *options]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     words = process.stderr.readline().split()
@@ -94,7 +94,7 @@ def cases(name, command, urls, scripted):
 
 
 def main():
-    run("cargo", "build", "--quiet", "--example", "gateway", "--features", "sim", cwd=ROOT)
+    run("cargo", "build", "--quiet", "-p", "tower-gemini-gateway", cwd=ROOT)
     sdks = install()
     scripted = upstream.start()
     rows = []

@@ -1,7 +1,7 @@
-//! One process in front of Gemini, for SDKs of any language: a reverse proxy made of the layers of this crate.
+//! One process in front of Gemini, for SDKs of any language: a reverse proxy made of the layers of [`tower_gemini`].
 //!
 //! ```text
-//! cargo run --release --example gateway --features sim -- --simulate
+//! cargo run --release -p tower-gemini-gateway -- --simulate
 //! curl -d '{"contents":[{"parts":[{"text":"Hello"}]}]}' \
 //!     http://127.0.0.1:8080/v1beta/models/gemini-3.5-flash-lite:generateContent
 //! ```
@@ -10,30 +10,31 @@
 //! is passed on, but for `/healthz`, `/metrics` and `/status`, where Google has none. Keys are passed on, too, and never
 //! printed. `--help` lists the options.
 //!
-//! `stack.rs` has the layers, `proxy.rs` the way of one request, `serve.rs` the sockets.
+//! `stack.rs` has the layers, `proxy.rs` the way of one request, `serve.rs` the sockets. The program is `main.rs`; this library is for it,
+//! its tests and its bench, and promises no stable API.
 //!
 //! # What it does not do
 //!
 //! No TLS on its own side, no WebSockets (the Live API), no caching, and nobody is asked who they are: it belongs behind
 //! something that does, or on a loopback address.
 
-pub(crate) mod args;
-pub(crate) mod headers;
-mod log;
-mod metrics;
-mod model;
-mod pages;
-mod proxy;
-mod refusal;
-pub(crate) mod serve;
-pub(crate) mod stack;
-pub(crate) mod upstream;
+pub mod args;
+pub mod headers;
+pub mod log;
+pub mod metrics;
+pub mod model;
+pub mod pages;
+pub mod proxy;
+pub mod refusal;
+pub mod serve;
+pub mod stack;
+pub mod upstream;
+pub mod wire;
 
 use std::ffi::OsString;
 use std::future::Future;
-use std::io::{self, Write};
+use std::io::Write;
 use std::net::SocketAddr;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,39 +42,25 @@ use tokio::net::TcpListener;
 use tower_gemini::event::Observer;
 use tower_gemini::sim::{SimServer, Simulator};
 
-use self::args::{Command, Settings, Whither};
-use self::log::Lines;
-use self::metrics::Metrics;
-use self::pages::Pages;
-use self::proxy::Proxy;
-use self::upstream::Base;
+use crate::args::{Command, Settings, Whither};
+use crate::log::Lines;
+use crate::metrics::Metrics;
+use crate::pages::Pages;
+use crate::proxy::Proxy;
+use crate::upstream::Base;
 
-const OK: u8 = 0;
-const FAILED: u8 = 1;
-const BAD_USAGE: u8 = 2;
+/// The exit code of a gateway that was told to stop.
+pub const OK: u8 = 0;
+/// The exit code where the machine does not do its part.
+pub const FAILED: u8 = 1;
+/// The exit code of wrong settings, and of a port that cannot be had.
+pub const BAD_USAGE: u8 = 2;
 
 /// How long calls under way may go on after the process was told to stop.
 const GRACE: Duration = Duration::from_secs(30);
 
-fn main() -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("error: the runtime cannot be started: {error}");
-            return ExitCode::from(FAILED);
-        }
-    };
-    let args = std::env::args_os().skip(1);
-    let env = |name: &str| std::env::var_os(name);
-    let code =
-        runtime.block_on(run(args, env, Box::new(io::stdout()), &mut io::stderr(), serve::told_to_stop()));
-    // A call that outlived the grace must not hold the process.
-    runtime.shutdown_timeout(Duration::from_millis(100));
-    ExitCode::from(code)
-}
-
 /// The whole program but for the process around it. Answers with the exit code.
-pub(crate) async fn run(
+pub async fn run(
     args: impl IntoIterator<Item = OsString>,
     env: impl Fn(&str) -> Option<OsString>,
     out: Box<dyn Write + Send>,
@@ -108,8 +95,8 @@ pub(crate) async fn run(
 }
 
 /// A gateway that listens, and does not answer yet.
-pub(crate) struct Gateway {
-    pub(crate) addr: SocketAddr,
+pub struct Gateway {
+    pub addr: SocketAddr,
     base: Base,
     listener: TcpListener,
     proxy: Proxy,
@@ -120,7 +107,7 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     /// Binds the port. The error is a sentence without its full stop.
-    pub(crate) async fn start(settings: &Settings, out: Box<dyn Write + Send>) -> Result<Self, String> {
+    pub async fn start(settings: &Settings, out: Box<dyn Write + Send>) -> Result<Self, String> {
         let listener = TcpListener::bind(&*settings.listen).await;
         let listener = listener.map_err(|error| format!("cannot listen on {}: {error}", settings.listen))?;
         let addr = listener.local_addr().map_err(|error| format!("the port is not known: {error}"))?;
@@ -144,10 +131,10 @@ impl Gateway {
     }
 
     /// Answers until `stop`, then finishes what is under way. How many connections had to be cut.
-    pub(crate) async fn run(self, stop: impl Future<Output = ()>) -> usize {
+    pub async fn run(self, stop: impl Future<Output = ()>) -> usize {
         let Self { listener, proxy, lines, .. } = self;
         let answer = move |request| proxy.answer(request);
-        let unfinished = serve::serve(listener, answer, stop, GRACE).await;
+        let unfinished = serve::serve(listener, answer, stop, GRACE, serve::Limits::default()).await;
         lines.flushed().await;
         unfinished
     }

@@ -13,28 +13,30 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use tower_gemini::retry::ReplayBody;
 use tower_gemini::target::{ModelHint, Surface, Target};
 
+use crate::wire::Unread;
+
 /// The most that is read before a request is sent without a hint.
 const MOST: usize = 1024 * 1024;
 
 /// The body of a request. One that comes from a client can be read once; this one keeps what it streams through.
-pub(crate) type Asked = ReplayBody<Rejoined>;
+pub type Asked = ReplayBody<Rejoined>;
 
 /// Whether the model of this request stands in its body.
-pub(crate) fn is_in_body(request: &Request<Incoming>) -> bool {
+pub fn is_in_body(request: &Request<Incoming>) -> bool {
     request.method() == Method::POST
         && !request.body().is_end_stream()
         && matches!(Target::of(request).surface(), Surface::OpenAi | Surface::Interactions)
 }
 
 /// A request whose body streams through, and is kept for another attempt.
-pub(crate) fn streamed(request: Request<Incoming>) -> Request<Asked> {
-    let rejoined = |rest| Rejoined { read: None, last: None, rest };
+pub fn streamed(request: Request<Incoming>, unread: Unread) -> Request<Asked> {
+    let rejoined = |rest| Rejoined { read: None, last: None, rest: Some(rest), unread };
     with_handle(request.map(|rest| ReplayBody::new(rejoined(rest))))
 }
 
-/// The request with a [`ModelHint`], where its body names a model. The body is as it was; up to [`MOST`] bytes of it have
+/// The request with a [`ModelHint`], where its body names a model. The body is as it was; up to 1 MiB of it have
 /// arrived, and if that is all, it can be rewritten for another model.
-pub(crate) async fn hinted(request: Request<Incoming>) -> Request<Asked> {
+pub async fn hinted(request: Request<Incoming>, unread: Unread) -> Request<Asked> {
     let (mut head, mut body) = request.into_parts();
     let mut read = BytesMut::new();
     let (mut last, mut whole) = (None, false);
@@ -56,7 +58,12 @@ pub(crate) async fn hinted(request: Request<Incoming>) -> Request<Asked> {
     let body = if whole {
         ReplayBody::from_bytes(read)
     } else {
-        ReplayBody::new(Rejoined { read: Some(read).filter(|read| !read.is_empty()), last, rest: body })
+        ReplayBody::new(Rejoined {
+            read: Some(read).filter(|read| !read.is_empty()),
+            last,
+            rest: Some(body),
+            unread,
+        })
     };
     with_handle(Request::from_parts(head, body))
 }
@@ -98,10 +105,20 @@ fn model(json: &[u8]) -> Option<Box<str>> {
 }
 
 /// What was read of a body, and the rest.
-pub(crate) struct Rejoined {
+pub struct Rejoined {
     read: Option<Bytes>,
     last: Option<Result<Frame<Bytes>, hyper::Error>>,
-    rest: Incoming,
+    /// `None` once it is dropped.
+    rest: Option<Incoming>,
+    unread: Unread,
+}
+
+impl Drop for Rejoined {
+    fn drop(&mut self) {
+        if let Some(rest) = self.rest.take().filter(|_| self.last.is_none()) {
+            self.unread.put(rest);
+        }
+    }
 }
 
 impl Body for Rejoined {
@@ -117,17 +134,20 @@ impl Body for Rejoined {
         }
         match self.last.take() {
             Some(last) => Poll::Ready(Some(last)),
-            None => Pin::new(&mut self.rest).poll_frame(cx),
+            None => match &mut self.rest {
+                Some(rest) => Pin::new(rest).poll_frame(cx),
+                None => Poll::Ready(None),
+            },
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.read.is_none() && self.last.is_none() && self.rest.is_end_stream()
+        self.read.is_none() && self.last.is_none() && self.rest.as_ref().is_none_or(Incoming::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
         let ahead = self.read.as_ref().map_or(0, |read| read.len() as u64);
-        let rest = self.rest.size_hint();
+        let rest = self.rest.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint);
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower().saturating_add(ahead));
         if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(ahead)) {

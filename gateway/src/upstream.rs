@@ -22,7 +22,7 @@ use tower_gemini::BoxError;
 
 /// Where the upstream is.
 #[derive(Clone, Debug)]
-pub(crate) struct Base {
+pub struct Base {
     scheme: Scheme,
     authority: Authority,
     /// What stands before every path: empty, or `/a/b` without a slash at its end.
@@ -33,7 +33,7 @@ pub(crate) struct Base {
 
 impl Base {
     /// The error says what the value must be. It does not repeat it: it may hold a password or a key.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, String> {
         let error = |what: &str| format!("must {what}, such as https://generativelanguage.googleapis.com");
         let uri: Uri = text.parse().map_err(|_| error("be a URL"))?;
         let parts = uri.into_parts();
@@ -67,14 +67,14 @@ impl Base {
         Ok(Self { prefix: path.trim_end_matches('/').to_owned(), scheme, authority, host })
     }
 
-    pub(crate) const fn host(&self) -> &HeaderValue {
+    pub const fn host(&self) -> &HeaderValue {
         &self.host
     }
 
     /// The same path and query at the upstream, byte for byte: nothing is decoded, encoded or resolved.
     ///
     /// `None` for what has no path: `*`, and the target of a `CONNECT`.
-    pub(crate) fn join(&self, uri: Uri) -> Option<Uri> {
+    pub fn join(&self, uri: Uri) -> Option<Uri> {
         let path = uri.into_parts().path_and_query.filter(|path| path.as_str().starts_with('/'))?;
         let path = if self.prefix.is_empty() {
             path
@@ -106,7 +106,7 @@ const LANES: usize = 16;
 const FULL: usize = 90;
 
 /// The client of the stack. Clones share its connections.
-pub(crate) struct Upstream<B> {
+pub struct Upstream<B> {
     lanes: Arc<[(Lane<B>, Arc<AtomicUsize>)]>,
 }
 
@@ -117,7 +117,7 @@ impl<B> Clone for Upstream<B> {
 }
 
 /// HTTP/2 where TLS negotiates it, else HTTP/1.1; connections are kept for 90 s.
-pub(crate) fn client<B>() -> Result<Upstream<B>, String>
+pub fn client<B>() -> Result<Upstream<B>, String>
 where
     B: Body + Send,
     B::Data: Send,
@@ -135,6 +135,8 @@ where
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(90))
+            // Google sends about thirty fields; a proxy in between may add many. hyper takes 100.
+            .http1_max_headers(256)
             .http2_adaptive_window(true)
             // A connection that died in silence is noticed, also while nothing but slow streams are on it.
             .http2_keep_alive_interval(Duration::from_secs(30))
@@ -145,7 +147,7 @@ where
 }
 
 /// The first lane with room, else the least full.
-pub(crate) fn choose(in_flight: impl Iterator<Item = usize> + Clone) -> usize {
+pub fn choose(in_flight: impl Iterator<Item = usize> + Clone) -> usize {
     let room = in_flight.clone().position(|n| n < FULL);
     room.or_else(|| in_flight.enumerate().min_by_key(|(_, n)| *n).map(|(lane, _)| lane)).unwrap_or(0)
 }
@@ -189,7 +191,7 @@ impl Drop for Place {
 }
 
 /// The head of an answer on its way.
-pub(crate) struct Answering {
+pub struct Answering {
     answer: ResponseFuture,
     place: Option<Place>,
 }
@@ -206,7 +208,7 @@ impl Future for Answering {
 
 pin_project! {
     /// A body that keeps its place on its lane.
-    pub(crate) struct Counted<B> {
+    pub struct Counted<B> {
         #[pin]
         body: B,
         _place: Option<Place>,

@@ -15,7 +15,7 @@ use tower_gemini::verdict::Outcome;
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Format {
+pub enum Format {
     /// The crate's own: see [`JsonLines`].
     Json,
     Text,
@@ -24,7 +24,7 @@ pub(crate) enum Format {
 
 impl Format {
     /// Who writes a line of each call that is over.
-    pub(crate) fn observer(self, lines: Lines) -> Option<Arc<dyn Observer>> {
+    pub fn observer(self, lines: Lines) -> Option<Arc<dyn Observer>> {
         match self {
             Self::Json => Some(Arc::new(JsonLines::new(lines))),
             Self::Text => Some(Arc::new(Text(lines))),
@@ -86,7 +86,7 @@ const GATHER: Duration = Duration::from_millis(20);
 
 /// Where lines are written to, each by one `write`. Clones write to the same place.
 #[derive(Clone)]
-pub(crate) struct Lines {
+pub struct Lines {
     queue: Arc<Queue>,
     wakes: SyncSender<Wake>,
 }
@@ -111,7 +111,7 @@ enum Wake {
 }
 
 impl Lines {
-    pub(crate) fn start(out: Box<dyn Write + Send>) -> Self {
+    pub fn start(out: Box<dyn Write + Send>) -> Self {
         let queue = Arc::<Queue>::default();
         let (wakes, woken) = mpsc::sync_channel(4);
         let written = Arc::clone(&queue);
@@ -121,12 +121,12 @@ impl Lines {
     }
 
     /// Lines that were not written.
-    pub(crate) fn lost(&self) -> u64 {
+    pub fn lost(&self) -> u64 {
         self.queue.lost.load(Ordering::Relaxed)
     }
 
     /// Waits until what was said before is written, at most one second.
-    pub(crate) async fn flushed(&self) {
+    pub async fn flushed(&self) {
         let (done, written) = oneshot::channel();
         if self.wakes.try_send(Wake::Flush(done)).is_ok() {
             // Nobody to tell: stdout hangs or is gone.
@@ -171,7 +171,11 @@ fn write_all(queue: &Queue, woken: &Receiver<Wake>, mut out: Box<dyn Write + Sen
         // The two take turns, so neither is allocated anew.
         lines.clear();
         std::mem::swap(&mut lines, &mut *queue.waiting());
-        let _ = out.write_all(&lines).and_then(|()| out.flush());
+        if out.write_all(&lines).and_then(|()| out.flush()).is_err() {
+            // How many of them were written before is not known.
+            let lost = lines.iter().filter(|byte| **byte == b'\n').count();
+            queue.lost.fetch_add(lost as u64, Ordering::Relaxed);
+        }
         if let Some(done) = flush {
             let _ = done.send(());
         }

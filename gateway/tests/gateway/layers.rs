@@ -15,8 +15,8 @@ use tower_gemini::respond::RespondLayer;
 use tower_gemini::sim::{Fault, Rule, Simulator};
 use tower_gemini::timeout::{Phase, TimedOut};
 
-use crate::gateway::stack::stack;
 use crate::world::{GENERATE, Gate, HELLO, KEY, settings};
+use tower_gemini_gateway::stack::stack;
 
 const STREAM: &str = "/v1beta/models/gemini-3.5-flash-lite:streamGenerateContent?alt=sse";
 const PRO: &str = "/v1beta/models/gemini-3.8-flash:generateContent";
@@ -84,6 +84,14 @@ async fn the_deadline_is_for_all_attempts_together() {
     assert!((2..=4).contains(&simulator.call_count()), "{}", simulator.call_count());
 }
 
+/// It was cut at 90 s whatever the deadline, and sent twice.
+#[tokio::test(start_paused = true)]
+async fn a_slow_model_is_asked_once_where_the_deadline_gives_it_the_time() {
+    let simulator = Simulator::builder().head_latency(Duration::from_secs(100)).build().unwrap();
+    let response = ask(&simulator, &["--deadline=200"], GENERATE).await;
+    assert_eq!((response.status(), simulator.call_count()), (StatusCode::OK, 1));
+}
+
 /// The first one that stands in is unwell, too.
 #[tokio::test]
 async fn another_model_answers_and_the_answer_says_which() {
@@ -110,7 +118,7 @@ async fn another_model_answers_and_the_answer_says_which() {
     // Of a length that nobody says.
     let chunked = format!("transfer-encoding: chunked\r\n\r\n{:x}\r\n{chat}\r\n0\r\n\r\n", chat.len());
     let head = format!(
-        "POST /v1beta/openai/chat/completions HTTP/1.1\r\nx-goog-api-key: {KEY}\r\nconnection: close\r\n"
+        "POST /v1beta/openai/chat/completions HTTP/1.1\r\nhost: gate\r\nx-goog-api-key: {KEY}\r\nconnection: close\r\n"
     );
     let answer = gate.say(head + &chunked).await;
     assert_eq!(

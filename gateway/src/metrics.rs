@@ -14,7 +14,7 @@ const BUCKETS: [f64; 11] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.
 
 /// The counters of one gateway. Every one of them stands for itself, so they are `Relaxed`.
 #[derive(Debug, Default)]
-pub(crate) struct Metrics {
+pub struct Metrics {
     in_flight: AtomicI64,
     /// By the first digit of the status; 0 where the client left before there was one.
     requests: [AtomicU64; 6],
@@ -44,7 +44,7 @@ struct Events {
 }
 
 impl Metrics {
-    pub(crate) fn begun(&self) {
+    pub fn begun(&self) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -67,12 +67,12 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn in_flight(&self) -> i64 {
+    pub fn in_flight(&self) -> i64 {
         self.in_flight.load(Ordering::Relaxed)
     }
 
     /// Everything counted, each metric with its help.
-    pub(crate) fn write(&self, text: &mut String) {
+    pub fn write(&self, text: &mut String) {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
         gauge(text, "gateway_requests_in_flight", "Requests whose answer has not ended.");
         sample(text, "gateway_requests_in_flight", &[], self.in_flight() as f64);
@@ -125,7 +125,7 @@ impl Observer for Metrics {
             Event::Queued { .. } => events.queued += 1,
             Event::RateLimited { .. } => events.rate_limited += 1,
             Event::CircuitChanged { transition, .. } => {
-                *events.circuits.entry(super::pages::state(transition.to)).or_default() += 1;
+                *events.circuits.entry(crate::pages::state(transition.to)).or_default() += 1;
             }
             Event::ConcurrencyCut { .. } => events.cuts += 1,
             _ => {}
@@ -170,11 +170,11 @@ impl Events {
 
 // ===== the text form =====
 
-pub(crate) fn counter(text: &mut String, name: &str, help: &str) {
+pub fn counter(text: &mut String, name: &str, help: &str) {
     header(text, name, help, "counter");
 }
 
-pub(crate) fn gauge(text: &mut String, name: &str, help: &str) {
+pub fn gauge(text: &mut String, name: &str, help: &str) {
     header(text, name, help, "gauge");
 }
 
@@ -183,7 +183,7 @@ fn header(text: &mut String, name: &str, help: &str, kind: &str) {
 }
 
 /// One value. The values of labels may hold anything.
-pub(crate) fn sample(text: &mut String, name: &str, labels: &[(&str, &str)], value: f64) {
+pub fn sample(text: &mut String, name: &str, labels: &[(&str, &str)], value: f64) {
     text.push_str(name);
     for (i, (label, of)) in labels.iter().enumerate() {
         let of = of.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");

@@ -19,17 +19,17 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// Whether what was read last has become a request.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Heard(Arc<AtomicBool>);
+pub struct Heard(Arc<AtomicBool>);
 
 impl Heard {
-    pub(crate) fn request(&self) {
+    pub fn request(&self) {
         // One task does all of this; the flag is an atomic only because tasks may move.
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
 /// A connection, on which a bare refusal is replaced by one in Google's form.
-pub(crate) struct Refusing<I> {
+pub struct Refusing<I> {
     io: I,
     heard: Heard,
     /// The refusal, and how much of it was written.
@@ -38,7 +38,7 @@ pub(crate) struct Refusing<I> {
 }
 
 impl<I> Refusing<I> {
-    pub(crate) const fn new(io: I, heard: Heard) -> Self {
+    pub const fn new(io: I, heard: Heard) -> Self {
         Self { io, heard, instead: None, linger: None }
     }
 }

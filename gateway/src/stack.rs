@@ -15,29 +15,27 @@ use tower_gemini::retry::{Budget, RetryLayer};
 use tower_gemini::stack::{GeminiStack, Preset};
 use tower_gemini::timeout::{DeadlineLayer, TimeoutLayer};
 
-use super::args::Settings;
+use crate::args::Settings;
 
 /// The longest that a circuit stays open, unless it is longer at first.
 const OPEN_MOST: Duration = Duration::from_secs(15);
 /// The longest wait for quota: SDKs and their users wait better than a gateway that holds a thousand of them.
 const WAIT: Duration = Duration::from_secs(15);
-/// To the head of an attempt's answer; the deadline counts where it is earlier.
-const FIRST_BYTE: Duration = Duration::from_secs(90);
 /// A stream that is silent for so long has died.
 const IDLE: Duration = Duration::from_secs(60);
 /// Says who has answered, where it is not the model that was asked.
 const ANSWERED_BY: HeaderName = HeaderName::from_static("x-gemini-model");
 
 /// Without the replay of bodies: `model.rs` makes those.
-pub(crate) type Stack = GeminiStack<DeadlineLayer, Identity, ModelFallbackLayer>;
+pub type Stack = GeminiStack<DeadlineLayer, Identity, ModelFallbackLayer>;
 
 /// What the layers know, for `/metrics` and `/status`.
 #[derive(Clone, Debug)]
-pub(crate) struct Handles {
-    pub(crate) quotas: RateLimits,
-    pub(crate) concurrency: ConcurrencyHandle,
-    pub(crate) circuits: Circuits,
-    pub(crate) budget: Budget,
+pub struct Handles {
+    pub quotas: RateLimits,
+    pub concurrency: ConcurrencyHandle,
+    pub circuits: Circuits,
+    pub budget: Budget,
 }
 
 /// All layers, and what they will know.
@@ -45,11 +43,10 @@ pub(crate) struct Handles {
 /// # Errors
 ///
 /// The setting that a layer does not take.
-pub(crate) fn stack(
-    settings: &Settings,
-    observer: &Arc<dyn Observer>,
-) -> Result<(Stack, Handles), ConfigError> {
+pub fn stack(settings: &Settings, observer: &Arc<dyn Observer>) -> Result<(Stack, Handles), ConfigError> {
     let told = || Arc::clone(observer);
+    // A model that needs longer is not asked twice where the deadline was raised for it, and one that hangs is asked again.
+    let first_byte = settings.deadline.mul_f64(0.75);
     let stack = Preset::gateway().observer(told()).stack();
     let budget = Budget::default();
     let retry = stack.get_retry().policy().to_builder();
@@ -58,9 +55,10 @@ pub(crate) fn stack(
         RateLimitLayer::builder().limits(limits(settings)).max_wait(WAIT).observer(told()).build()?;
     let open = settings.breaker_open;
     let breaker = CircuitBreakerLayer::builder().open_time(open, open.max(OPEN_MOST));
-    let breaker = breaker.fail_fast().probe_lease(FIRST_BYTE).observer(told()).build()?;
+    let breaker =
+        breaker.fail_fast().probe_lease(first_byte.max(Duration::from_secs(1))).observer(told()).build()?;
     // No header of the gateway's own: what the client says arrives as it is.
-    let timeout = TimeoutLayer::builder().first_byte(FIRST_BYTE).idle(IDLE).without_server_timeout();
+    let timeout = TimeoutLayer::builder().first_byte(first_byte).idle(IDLE).without_server_timeout();
     let mut chains = ModelFallbackLayer::builder().header(ANSWERED_BY).observer(told());
     for chain in &settings.fallback {
         chains = chains.chain(&*chain.model, chain.then.iter().map(String::as_str));

@@ -2,14 +2,16 @@
 
 use std::future::{Future, ready};
 use std::hash::{BuildHasher, RandomState};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::Either;
-use http::header::{AUTHORIZATION, HOST};
-use http::{HeaderMap, Method, Request, Response, Version};
+use http::header::{AUTHORIZATION, CONNECTION, EXPECT, HOST};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
+use http_body::Body as _;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
@@ -18,23 +20,24 @@ use tower_gemini::observe::{Observe, ObserveLayer};
 use tower_gemini::respond::{self, Respond, RespondLayer};
 use tower_gemini::{BoxError, KeyLabel, Kind, Target};
 
-use super::headers;
-use super::metrics::Metrics;
-use super::model::{self, Asked};
-use super::pages::Pages;
-use super::stack::Stack;
-use super::upstream::{Base, Upstream};
+use crate::headers;
+use crate::metrics::Metrics;
+use crate::model::{self, Asked};
+use crate::pages::Pages;
+use crate::stack::Stack;
+use crate::upstream::{Base, Upstream};
+use crate::wire::{self, Unread};
 
 /// The stack around the client. Its failures are answers in Google's form, and every call is told of.
 type Layered = Observe<Respond<<Stack as Layer<Client>>::Service>>;
 type Client = Upstream<Asked>;
 
 /// A page or an error of the gateway's own, or what came through the layers.
-pub(crate) type Body = http_body_util::Either<Full<Bytes>, Passed>;
+pub type Body = http_body_util::Either<Full<Bytes>, Passed>;
 type Passed = <<Layered as Service<Request<Asked>>>::Response as Has>::Body;
 
 /// Names the body of a response.
-pub(crate) trait Has {
+pub trait Has {
     type Body;
 }
 
@@ -44,7 +47,7 @@ impl<B> Has for Response<B> {
 
 /// Passes every request on, but for those for the gateway's pages. Each connection has one of its own; they share
 /// everything but what saves a request a clone.
-pub(crate) struct Proxy {
+pub struct Proxy {
     own: Mutex<Own>,
     shared: Arc<Shared>,
 }
@@ -71,7 +74,7 @@ impl Clone for Proxy {
 
 impl Proxy {
     /// `finished` is told of each call when it is over.
-    pub(crate) fn new(
+    pub fn new(
         stack: Stack,
         client: Client,
         finished: Arc<dyn Observer>,
@@ -91,22 +94,34 @@ impl Proxy {
     /// Dropped with the client's connection, and with it every attempt and wait.
     ///
     /// Combinators and no `async`, which would hold the large future of the layers twice: before and while it awaits it.
-    pub(crate) fn answer(
+    pub fn answer(
         &self,
         mut request: Request<Incoming>,
     ) -> impl Future<Output = Response<Body>> + Send + use<> {
         if let Some(page) = self.shared.pages.find(request.method(), request.uri().path()) {
             return Either::Left(ready(own(page)));
         }
+        let expects = request.headers().contains_key(EXPECT);
+        if let Some(refusal) = wire::refused(&mut request) {
+            return Either::Right(Either::Right(unread(expects, Some(request.into_body()), own(refusal))));
+        }
         // What the server put in speaks of its own connection.
         request.extensions_mut().clear();
+        let left = Unread::default();
         if !model::is_in_body(&request) {
-            return Either::Right(Either::Left(self.pass_on(model::streamed(request))));
+            let passed = self.pass_on(model::streamed(request, left.clone()));
+            // Those who were to send the body have dropped it by now, if they were not to send it after all.
+            let answered = passed.then(move |response| match left.take() {
+                Some(body) => Either::Right(unread(expects, Some(body), response)),
+                None => Either::Left(ready(response)),
+            });
+            return Either::Right(Either::Left(answered));
         }
         let proxy = self.clone();
         Either::Right(Either::Right(Box::pin(async move {
-            let request = model::hinted(request).await;
-            proxy.pass_on(request).await
+            let request = model::hinted(request, left.clone()).await;
+            let response = proxy.pass_on(request).await;
+            unread(expects, left.take(), response).await
         })))
     }
 
@@ -141,6 +156,22 @@ fn answered(result: Result<Response<Passed>, BoxError>) -> Response<Body> {
     }
 }
 
+/// The answer to a request whose body nobody has read. A client that waits for a go-ahead must not be given it for nothing.
+fn unread(
+    expects: bool,
+    body: Option<Incoming>,
+    mut response: Response<Body>,
+) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
+    match body.filter(|body| !body.is_end_stream()) {
+        Some(_) if expects => {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            Box::pin(ready(response))
+        }
+        Some(body) => Box::pin(wire::drained(body, response)),
+        None => Box::pin(ready(response)),
+    }
+}
+
 /// A page or an error of the gateway's own.
 fn own(response: Response<Bytes>) -> Response<Body> {
     response.map(|text| http_body_util::Either::Left(Full::new(text)))
@@ -171,13 +202,16 @@ impl Shared {
     /// Tells projects apart by their keys, without keeping these: quotas are a project's. `last` is the label before.
     ///
     /// The label is a hash that is made anew with each start of the process. Nobody can find the key from it, and it means
-    /// nothing to another process. `None` where there is no key, and for OAuth tokens, which change every hour: the path of
-    /// Vertex AI names the project.
+    /// nothing to another process. An OAuth token changes every hour: where the request names the project that pays, in
+    /// `x-goog-user-project`, that is hashed in its place. `None` where there is no key, and where the path names the project.
     fn label<B>(&self, request: &Request<B>, last: &mut Option<(u64, KeyLabel)>) -> Option<KeyLabel> {
         let key = key(request.headers(), request.uri().query())?;
-        if key.starts_with("ya29.") || Target::of(request).project().is_some() {
+        if Target::of(request).project().is_some() {
             return None;
         }
+        let pays =
+            |name: &'static str| request.headers().get(name)?.to_str().ok().filter(|name| !name.is_empty());
+        let key = pays("x-goog-user-project").filter(|_| key.starts_with("ya29.")).unwrap_or(key);
         let hash = self.hasher.hash_one(key) >> 16;
         if last.as_ref().is_none_or(|(of, _)| *of != hash) {
             *last = Some((hash, KeyLabel::new(format!("key-{hash:012x}"))));
@@ -194,5 +228,9 @@ fn key<'a>(headers: &'a HeaderMap, query: Option<&'a str>) -> Option<&'a str> {
         let (scheme, token) = header(AUTHORIZATION.as_str())?.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
     };
-    header("x-goog-api-key").or_else(in_query).or_else(bearer).filter(|key| !key.is_empty())
+    let said = |key: &&'a str| !key.is_empty();
+    header("x-goog-api-key")
+        .filter(said)
+        .or_else(|| in_query().filter(said))
+        .or_else(|| bearer().filter(said))
 }

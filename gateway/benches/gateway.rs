@@ -1,7 +1,7 @@
 //! What the gateway costs, beside a plain pass-through of axum and reqwest in the same run.
 //!
 //! ```text
-//! cargo bench --bench gateway --features sim
+//! cargo bench -p tower-gemini-gateway
 //! ```
 //!
 //! The upstream, the plain proxy, the gateway (all layers on, its log into nothing) and the clients are processes of their own
@@ -11,10 +11,6 @@
 //!
 //! The gateway's variables count: `GATEWAY_FALLBACK=gemini-3.5-flash-lite=gemini-3.8-flash` keeps a copy of each request,
 //! `GATEWAY_TOKENS_PER_MINUTE=1000000000` counts its tokens.
-
-#[allow(dead_code)] // The example's `main` and more.
-#[path = "../examples/gateway/main.rs"]
-mod gateway;
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -73,7 +69,9 @@ fn main() {
             let (out, mut err) = (Box::new(std::io::stdout()), std::io::stderr());
             let never = std::future::pending();
             let env = |name: &str| std::env::var_os(name);
-            threads(2).expect("a runtime").block_on(gateway::run(args, env, out, &mut err, never));
+            threads(2)
+                .expect("a runtime")
+                .block_on(tower_gemini_gateway::run(args, env, out, &mut err, never));
         }
         _ => threads(1).expect("a runtime").block_on(measure()),
     }

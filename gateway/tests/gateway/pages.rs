@@ -111,7 +111,7 @@ async fn no_key_is_shown_anywhere() {
     gate.post(GENERATE, HELLO).await;
     gate.get(&format!("/v1beta/models?key={KEY}")).await;
     gate.say(format!(
-        "GET /v1beta/models HTTP/1.1\r\nauthorization: Bearer {KEY}\r\nconnection: close\r\n\r\n"
+        "GET /v1beta/models HTTP/1.1\r\nhost: gate\r\nauthorization: Bearer {KEY}\r\nconnection: close\r\n\r\n"
     ))
     .await;
     gate.post("/v1beta/models/gemini-9:generateContent", HELLO).await;
@@ -134,7 +134,8 @@ async fn a_spent_day_of_one_key_does_not_stop_another() {
     assert_eq!(again.google()["details"][0]["reason"], "QUOTA_EXHAUSTED", "said without a call");
     assert_eq!(simulator.call_count(), 1);
     assert_eq!(gate.post(&format!("{GENERATE}?x"), HELLO).await.status, StatusCode::TOO_MANY_REQUESTS);
-    let other =
-        format!("POST {GENERATE}?key=another HTTP/1.1\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{{}}");
+    let other = format!(
+        "POST {GENERATE}?key=another HTTP/1.1\r\nhost: gate\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{{}}"
+    );
     assert_eq!(gate.say(other).await.status, StatusCode::OK);
 }

@@ -25,7 +25,7 @@ const HOP_BY_HOP: [HeaderName; 10] = [
 
 /// Takes hop-by-hop fields out, and those that `connection` names. The others keep their order, and the values of one
 /// name theirs.
-pub(crate) fn strip(headers: &mut HeaderMap) {
+pub fn strip(headers: &mut HeaderMap) {
     if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
         return;
     }

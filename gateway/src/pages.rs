@@ -10,18 +10,18 @@ use tokio::time::Instant;
 use tower_gemini::circuit_breaker::CircuitState;
 use tower_gemini::rate_limit::{Dimension, QuotaStatus};
 
-use super::log::Lines;
-use super::metrics::{Metrics, counter, gauge, sample};
-use super::stack::Handles;
+use crate::log::Lines;
+use crate::metrics::{Metrics, counter, gauge, sample};
+use crate::stack::Handles;
 
-pub(crate) struct Pages {
+pub struct Pages {
     metrics: Arc<Metrics>,
     handles: Handles,
     lines: Lines,
     started: Instant,
 }
 
-pub(crate) const fn state(state: CircuitState) -> &'static str {
+pub const fn state(state: CircuitState) -> &'static str {
     match state {
         CircuitState::Closed => "closed",
         CircuitState::HalfOpen => "half_open",
@@ -40,12 +40,12 @@ fn used(quota: &QuotaStatus) -> [u64; 3] {
 }
 
 impl Pages {
-    pub(crate) fn new(metrics: Arc<Metrics>, handles: Handles, lines: Lines) -> Self {
+    pub fn new(metrics: Arc<Metrics>, handles: Handles, lines: Lines) -> Self {
         Self { metrics, handles, lines, started: Instant::now() }
     }
 
     /// The page at this path, if there is one.
-    pub(crate) fn find(&self, method: &Method, path: &str) -> Option<Response<Bytes>> {
+    pub fn find(&self, method: &Method, path: &str) -> Option<Response<Bytes>> {
         let page = match path {
             "/healthz" => |_: &Self| page("text/plain; charset=utf-8", "ok\n".to_owned()),
             "/metrics" => Self::metrics,

@@ -14,8 +14,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::gateway::Gateway;
-use crate::gateway::args::{Command, Settings, parse};
+use tower_gemini_gateway::Gateway;
+use tower_gemini_gateway::args::{Command, Settings, parse};
 
 /// Longer than anything here may take, so that a test fails and does not hang.
 pub(crate) const LONG: Duration = Duration::from_secs(20);

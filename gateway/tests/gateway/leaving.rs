@@ -9,8 +9,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::gateway::serve::serve;
 use crate::world::{GENERATE, Gate, HELLO, Upstream, response, soon};
+use tower_gemini_gateway::serve::{Limits, serve};
 
 fn request() -> String {
     let length = HELLO.len();
@@ -138,7 +138,8 @@ async fn a_call_that_outlives_the_grace_is_cut() {
     let never = |_| std::future::pending::<http::Response<Full<Bytes>>>();
     let (stop, stopped) = oneshot::channel::<()>();
     let grace = Duration::from_millis(100);
-    let serving = tokio::spawn(serve(listener, never, async move { drop(stopped.await) }, grace));
+    let serving =
+        tokio::spawn(serve(listener, never, async move { drop(stopped.await) }, grace, Limits::default()));
     let mut client = TcpStream::connect(addr).await.unwrap();
     client.write_all(request().as_bytes()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -147,4 +148,44 @@ async fn a_call_that_outlives_the_grace_is_cut() {
     let mut seen = Vec::new();
     let _ = soon(client.read_to_end(&mut seen)).await;
     assert!(seen.is_empty());
+}
+
+/// Nothing, a letter, half a head and the preface of HTTP/2: none of them is a call.
+#[tokio::test]
+async fn connections_without_a_call_are_cut() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let answer = |_| std::future::ready(http::Response::new(Full::<Bytes>::default()));
+    let limits = Limits { idle: Duration::from_millis(300), ..Limits::default() };
+    tokio::spawn(serve(listener, answer, std::future::pending(), Duration::ZERO, limits));
+    let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let kept = "GET / HTTP/1.1\r\nhost: gate\r\n\r\n";
+    for said in ["", "P", "GET / HTTP/1.1\r\nhost: ga", preface, kept] {
+        let mut client = TcpStream::connect(addr).await.unwrap();
+        client.write_all(said.as_bytes()).await.unwrap();
+        let began = Instant::now();
+        let _ = soon(client.read_to_end(&mut Vec::new())).await;
+        let after = Instant::now() - began;
+        assert!(after >= Duration::from_millis(250) && after < Duration::from_secs(3), "{said:?}: {after:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_comes_when_all_places_are_taken_has_that_of_the_longest_idle() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let answer = |_| std::future::ready(http::Response::new(Full::<Bytes>::default()));
+    let limits = Limits { connections: 4, ..Limits::default() };
+    tokio::spawn(serve(listener, answer, std::future::pending(), Duration::ZERO, limits));
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(TcpStream::connect(addr).await.unwrap());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mut good = TcpStream::connect(addr).await.unwrap();
+    good.write_all(b"GET / HTTP/1.1\r\nhost: gate\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut seen = Vec::new();
+    soon(good.read_to_end(&mut seen)).await.unwrap();
+    assert!(seen.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&seen));
+    assert_eq!(soon(silent[0].read_to_end(&mut seen)).await.unwrap_or(0), 0, "the first of them is gone");
 }

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use lexopt::{Arg, Parser};
 
-use super::log::Format;
-use super::upstream::Base;
+use crate::log::Format;
+use crate::upstream::Base;
 
-pub(crate) const HELP: &str = "\
+pub const HELP: &str = "\
 The gateway of tower-gemini: one process in front of Gemini, for any SDK.
 
-Usage: gateway [OPTIONS]
+Usage: tower-gemini-gateway [OPTIONS]
 
   --listen ADDR            where to listen                [127.0.0.1:8080]
   --upstream URL           whom to ask
@@ -21,7 +21,8 @@ Usage: gateway [OPTIONS]
   --tokens-per-minute N    the same, in input tokens       [none, learnt]
   --requests-per-day N     the same, until midnight Pacific       [none]
   --attempts N             in all, the first included, 1 to 100      [5]
-  --deadline SECONDS       for all attempts and waits together     [120]
+  --deadline SECONDS       for all attempts and waits together; one attempt
+                           may take three quarters of it until its head [120]
   --breaker-open SECONDS   how long a circuit stays open at first    [2]
   --fallback A=B,C         ask B, then C, where A cannot answer, and say so
                            in x-gemini-model; may be repeated
@@ -41,38 +42,38 @@ const LISTEN: &str = "127.0.0.1:8080";
 const UPSTREAM: &str = "https://generativelanguage.googleapis.com";
 
 #[derive(Debug)]
-pub(crate) enum Command {
+pub enum Command {
     Help,
     /// Boxed, since the other one is nothing.
     Run(Box<Settings>),
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    pub(crate) listen: String,
-    pub(crate) whither: Whither,
-    pub(crate) requests_per_minute: Option<u64>,
-    pub(crate) tokens_per_minute: Option<u64>,
-    pub(crate) requests_per_day: Option<u64>,
-    pub(crate) attempts: u32,
-    pub(crate) deadline: Duration,
-    pub(crate) breaker_open: Duration,
-    pub(crate) fallback: Vec<Chain>,
-    pub(crate) log: Format,
+pub struct Settings {
+    pub listen: String,
+    pub whither: Whither,
+    pub requests_per_minute: Option<u64>,
+    pub tokens_per_minute: Option<u64>,
+    pub requests_per_day: Option<u64>,
+    pub attempts: u32,
+    pub deadline: Duration,
+    pub breaker_open: Duration,
+    pub fallback: Vec<Chain>,
+    pub log: Format,
 }
 
 /// Whom the gateway asks.
 #[derive(Clone, Debug)]
-pub(crate) enum Whither {
+pub enum Whither {
     To(Base),
     Simulator,
 }
 
 /// The models to ask where one cannot answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Chain {
-    pub(crate) model: String,
-    pub(crate) then: Vec<String>,
+pub struct Chain {
+    pub model: String,
+    pub then: Vec<String>,
 }
 
 /// What one source says; the options, or the variables.
@@ -108,7 +109,7 @@ const OPTIONS: [&str; 11] = [
 ///
 /// Variables that begin with `GATEWAY_` and are none of ours are left alone: orchestrators set some for a service of
 /// that name.
-pub(crate) fn parse(
+pub fn parse(
     args: impl IntoIterator<Item = OsString>,
     env: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Command, String> {

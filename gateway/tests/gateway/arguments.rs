@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::time::Duration;
 
-use crate::gateway::args::{Chain, Command, HELP, Settings, Whither, parse};
-use crate::gateway::run;
-use crate::gateway::upstream::choose;
 use crate::world::{Written, soon};
+use tower_gemini_gateway::args::{Chain, Command, HELP, Settings, Whither, parse};
+use tower_gemini_gateway::run;
+use tower_gemini_gateway::upstream::choose;
 
 fn parsed(args: &[&str], env: &[(&str, &str)]) -> Result<Command, String> {
     let env: HashMap<_, _> =

@@ -17,8 +17,8 @@ use tower_gemini::event::{Event, Observer};
 use tower_gemini::respond::{Cause, RespondLayer};
 use tower_gemini::sim::{Fault, Rule, Simulator};
 
-use crate::gateway::stack::{Handles, stack};
 use crate::world::{GENERATE, HELLO, settings};
+use tower_gemini_gateway::stack::{Handles, stack};
 
 struct Seen {
     at: Duration,
