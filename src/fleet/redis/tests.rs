@@ -188,6 +188,25 @@ async fn the_rights_in_the_documentation_are_enough() {
     panic!("nothing was heard");
 }
 
+/// A cluster of one node has all of the commands and redirections that more have; each key is in one slot.
+#[tokio::test]
+async fn a_cluster_answers() {
+    let Some(server) = Server::start(&["--cluster-enabled", "yes"]).await else { return };
+    assert_eq!(server.say(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]), "OK");
+    for _ in 0..200 {
+        if server.say(&["CLUSTER", "INFO"]).contains("cluster_state:ok") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let store = RedisStore::cluster([&*server.url()]).expect("a valid URL");
+    let mut takes = [question(1, 1), question(1, 1)];
+    takes[1].key = StoreKey::new("1".repeat(32), None);
+    let replies = store.take(&takes).await.expect("keys of two slots are answered");
+    assert_eq!(replies.iter().map(|reply| reply.call).collect::<Vec<_>>(), [1, 1]);
+    store.close(&takes[0].key, Close::new(0, Some(1_000)), 60_500_000).await.expect("it closes");
+}
+
 #[test]
 fn bad_settings_name_the_field_and_the_rule() {
     for url in ["", "http://x", "127.0.0.1:6379", "redis://", "redis://a:b:c"] {
