@@ -1,7 +1,7 @@
 //! The state of one key in a store, and what a message does to it: the reference. Pure.
 //!
 //! NOTE: `redis/take.lua` and `redis/close.lua` do the same step by step, in the same order and with the same
-//! arithmetic; `tests/fleet_redis.rs` sends both the same messages.
+//! arithmetic; `redis/tests.rs` sends both the same messages.
 //!
 //! **The bound.** At each grant, charges (`ring`), leases that may still be used (`Record::lease`) and parts (`Record::part`,
 //! `unknown`) are together no more than the limit. A lease is charged until its last possible use has left the window,

@@ -79,6 +79,37 @@ pub(super) fn digest(parts: &[&[u8]]) -> String {
     format!("{:08x}{:08x}{:08x}{:08x}", hash[0], hash[1], hash[2], hash[3])
 }
 
+/// A label for a project that replicas agree on and others cannot guess: HMAC-SHA-256
+/// ([RFC 2104](https://www.rfc-editor.org/rfc/rfc2104)) of `project` under `secret`, cut to 32 hexadecimal digits.
+///
+/// For a service that knows its callers' projects by something that must not stand in a store, such as an API key: the
+/// label goes into a [`KeyLabel`](crate::target::KeyLabel), and each replica that was given the same secret makes the same one.
+/// The secret should have at least 16 bytes from a random source; with an empty one anybody can try names.
+///
+/// ```
+/// use tower_gemini::fleet::keyed_label;
+///
+/// let one = keyed_label(b"0123456789abcdef", b"project-a");
+/// assert_eq!(one, keyed_label(b"0123456789abcdef", b"project-a"));
+/// assert_ne!(one, keyed_label(b"another secret..", b"project-a"));
+/// ```
+#[must_use]
+pub fn keyed_label(secret: &[u8], project: &[u8]) -> String {
+    let hash = hmac(secret, project);
+    format!("{:08x}{:08x}{:08x}{:08x}", hash[0], hash[1], hash[2], hash[3])
+}
+
+fn hmac(secret: &[u8], text: &[u8]) -> [u32; 8] {
+    let bytes = |hash: [u32; 8]| hash.into_iter().flat_map(u32::to_be_bytes).collect::<Vec<u8>>();
+    let mut block = if secret.len() > 64 { bytes(sha256(secret.to_vec())) } else { secret.to_vec() };
+    block.resize(64, 0);
+    let with = |pad: u8, text: &[u8]| {
+        let padded = block.iter().map(|byte| byte ^ pad).chain(text.iter().copied());
+        sha256(padded.collect())
+    };
+    with(0x5c, &bytes(with(0x36, text)))
+}
+
 fn sha256(mut text: Vec<u8>) -> [u32; 8] {
     let bits = text.len() as u64 * 8;
     text.push(0x80);
@@ -136,6 +167,23 @@ mod tests {
             hex("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"),
             "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1"
         );
+    }
+
+    /// The second, and the sixth, example of RFC 4231: a short secret, and one longer than a block.
+    #[test]
+    fn it_is_hmac_sha_256() {
+        let hex = |secret: &[u8], text: &str| {
+            hmac(secret, text.as_bytes()).map(|word| format!("{word:08x}")).concat()
+        };
+        assert_eq!(
+            hex(b"Jefe", "what do ya want for nothing?"),
+            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
+        );
+        assert_eq!(
+            hex(&[0xaa; 131], "Test Using Larger Than Block-Size Key - Hash Key First"),
+            "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54"
+        );
+        assert_eq!(keyed_label(b"Jefe", b"what do ya want for nothing?"), "5bdcc146bf60754e6a042426089575c7");
     }
 
     #[test]

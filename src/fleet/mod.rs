@@ -64,6 +64,7 @@ mod store;
 mod supply;
 
 pub use self::config::Fleet;
+pub use self::digest::keyed_label;
 pub use self::member::Outage;
 pub(crate) use self::member::{Manner, UseId};
 pub use self::memory::MemoryStore;

@@ -1,5 +1,5 @@
 -- KEYS: the state. ARGV: channel, now or '', digest, window, dimension, lasts or -1, limit or -1, spent, zero, ramp, probe.
-local _, _, version = load('v')
+local version = load('v')
 if version then return redis.error_reply('TGVERSION ' .. version) end
 local window, dimension = tonumber(ARGV[4]), tonumber(ARGV[5])
 local lasts, limit = tonumber(ARGV[6]), tonumber(ARGV[7])

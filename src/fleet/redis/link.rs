@@ -224,7 +224,10 @@ impl Connection {
     pub(super) async fn command(&mut self, command: &Cmd) -> redis::RedisResult<Value> {
         match self {
             Self::One(connection) => connection.req_packed_command(command).await,
-            Self::Many(connection) => connection.req_packed_command(command).await,
+            // A cluster's connection hands a server's error on as a value.
+            Self::Many(connection) => {
+                connection.req_packed_command(command).await.and_then(Value::extract_error)
+            }
         }
     }
 

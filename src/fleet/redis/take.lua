@@ -1,9 +1,13 @@
 -- KEYS: the state. ARGV: channel, now or '', run or '', digest, name, then the numbers of a take.
 local member = ARGV[6]
-local _, known, version = load('r:' .. member)
+local version, ids, ring, known = load('r:' .. member)
 if version then return redis.error_reply('TGVERSION ' .. version) end
 local run = ARGV[3]
-if run == '' then run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') or 'unknown' end
+if run == '' then
+  local info = redis.call('INFO', 'server')
+  local _, ends = string.find(info, 'run_id:', 1, true)
+  run = ends and string.sub(info, ends + 1, ends + 40) or 'unknown'
+end
 local a = 6
 local function arg() a = a + 1 return tonumber(ARGV[a]) end
 local call, epoch, seq = arg(), arg(), arg()
@@ -14,10 +18,14 @@ local held_r, held_t, part_r, part_t, day_held, day_spent = arg(), arg(), arg(),
 local spent_r, spent_t, used_r, used_t, want_r, want_t = arg(), arg(), arg(), arg(), arg(), arg()
 local weight, close_seq, leave = max(arg(), 1), arg(), arg() == 1
 local quarantine = window + 2 * lease + split
--- A member: id, call, contact, part, lease and its end, day, want, head, weight, served, due, limits, left.
-local ID, CALL, CONTACT, PART_R, PART_T, LEASE_R, LEASE_T, ENDS, DAILY = 1, 2, 3, 4, 5, 6, 7, 8, 9
-local WANT_R, WANT_T, HEAD, WEIGHT, SERVED, DUE, LIM_R, LIM_T, LIM_D, LEFT, PROBES = 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20
-local members = s.m
+-- A member has 20 bytes in `ids`, its number, and a row in a page. What every message reads of it comes first.
+local CONTACT, PART_R, PART_T, LEASE_R, LEASE_T, ENDS, WANT_R, DUE, LEFT, LIM_R, LIM_T, LIM_D = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
+local WANT_T, HEAD, WEIGHT, SERVED, CALL, DAILY, PROBES = 13, 14, 15, 16, 17, 18, 19
+local ROW, READ, WIDTH, PAGE, USE = '<ddddddddddddddddddd', '<dddddddddddddddd', 152, 16, '<ddd'
+local pack, unpacked = struct.pack, struct.unpack
+local pages, names = {}, {}
+for page = 1, math.ceil(#ids / 20 / PAGE) do names[page] = 'm' .. page end
+if #names > 0 then pages = redis.call('HMGET', key, unpack(names)) end
 local function most_of(limit) if limit < 0 then return MANY end return limit end
 
 local function lose()
@@ -25,7 +33,12 @@ local function lose()
   s.opens = max(s.opens, s.born + quarantine)
   s.us = s.born + split
   local r, t = 0, 0
-  for i = 1, #members do r, t = r + members[i][PART_R], t + members[i][PART_T] end
+  for _, rows in ipairs(pages) do
+    for from = 1, #rows, WIDTH do
+      local part_r, part_t = unpacked('<dd', rows, from + 8)
+      r, t = r + part_r, t + part_t
+    end
+  end
   s.ur = lr < 0 and 0 or less(math.floor(lr / 2), r)
   s.ut = lt < 0 and 0 or less(math.floor(lt / 2), t)
   if ld >= 0 then
@@ -45,44 +58,70 @@ elseif epoch ~= 0 and epoch ~= s.epoch and s.lost == 0 and now < s.born + quaran
 end
 if born then redis.call('PUBLISH', channel, 'born ' .. ARGV[4] .. ' ' .. text(s.epoch)) end
 
-local mine
-for i = 1, #members do if members[i][ID] == member then mine = members[i] break end end
-local function save()
-  redis.call('HSET', key, 'v', '1', 'state', cmsgpack.pack(s))
+local id = string.rep('0', 20 - #member) .. member
+local mine, mine_at, mine_page, mine_from
+local function find()
+  mine, mine_at = nil, string.find(ids, id, 1, true)
+  while mine_at and mine_at % 20 ~= 1 do mine_at = string.find(ids, id, mine_at + 1, true) end
+  if not mine_at then return end
+  mine_at = (mine_at - 1) / 20
+  mine_page, mine_from = math.floor(mine_at / PAGE) + 1, mine_at % PAGE * WIDTH + 1
+  mine = {unpacked(ROW, pages[mine_page], mine_from)}
 end
+find()
 if mine and mine[CALL] >= call and known then
-  if born then save() end
+  if born then redis.call('HSET', key, 'v', '1', 'state', cmsgpack.pack(s)) end
   return known
 end
+local changes = {'HSET', key, 'v', '1'}
+local function change(field, value) changes[#changes + 1], changes[#changes + 2] = field, value end
 s.seq = s.seq + 1
 
 -- What has left the window.
-local ring, gone = s.ring, 0
-while gone * 3 < #ring and ring[gone * 3 + 1] <= now do
-  s.cr, s.ct = less(s.cr, ring[gone * 3 + 2]), less(s.ct, ring[gone * 3 + 3])
-  gone = gone + 1
+local ring_was, gone = ring, 1
+while gone < #ring do
+  local leaves, r, t = unpacked(USE, ring, gone)
+  if leaves > now then break end
+  s.cr, s.ct, gone = less(s.cr, r), less(s.ct, t), gone + 24
 end
-if gone > 0 then
-  local rest = {}
-  for i = gone * 3 + 1, #ring do rest[#rest + 1] = ring[i] end
-  ring, s.ring = rest, rest
-end
+if gone > 1 then ring = string.sub(ring, gone) end
 for i = 1, 5, 2 do
   if s.learnt[i] > 0 and s.learnt[i + 1] <= now then
     s.learnt[i] = s.learnt[i] + math.ceil(s.learnt[i] / 10)
     s.learnt[i + 1] = now + 60 * window
   end
 end
-for i = #members, 1, -1 do
-  if now - members[i][CONTACT] >= 22 * window then
-    redis.call('HDEL', key, 'r:' .. members[i][ID])
-    if members[i] == mine then mine = nil end
-    table.remove(members, i)
+if s.sweep <= now then
+  -- Somebody may have been silent for so long that nothing is left of it.
+  local kept_ids, kept_rows = {}, {}
+  for i = 0, #ids / 20 - 1 do
+    local one, from = string.sub(ids, i * 20 + 1, i * 20 + 20), i % PAGE * WIDTH + 1
+    local row = string.sub(pages[math.floor(i / PAGE) + 1], from, from + WIDTH - 1)
+    if now - unpacked('<d', row) >= 22 * window then
+      redis.call('HDEL', key, 'r:' .. string.match(one, '^0*(.+)$'))
+    else
+      kept_ids[#kept_ids + 1], kept_rows[#kept_rows + 1] = one, row
+    end
+  end
+  if #kept_ids * 20 < #ids then
+    ids = table.concat(kept_ids)
+    change('ids', ids)
+    for page = math.ceil(#kept_ids / PAGE) + 1, #pages do redis.call('HDEL', key, 'm' .. page) end
+    pages = {}
+    for page = 1, math.ceil(#kept_ids / PAGE) do
+      pages[page] = table.concat(kept_rows, '', (page - 1) * PAGE + 1, min(page * PAGE, #kept_rows))
+      change('m' .. page, pages[page])
+    end
+    find()
   end
 end
 if s.de <= now and day_number > s.dn and day_ends > now then
   local carried = 0
-  for i = 1, #members do carried = carried + members[i][LEASE_R] + members[i][DAILY] end
+  for _, rows in ipairs(pages) do
+    for from = 1, #rows, WIDTH do
+      carried = carried + unpacked('<d', rows, from + 8 * (LEASE_R - 1)) + unpacked('<d', rows, from + 8 * (DAILY - 1))
+    end
+  end
   if s.dn == 0 then carried = carried + s.du else s.dm = 0 end
   s.dn, s.de, s.du = day_number, day_ends, carried
 end
@@ -92,8 +131,10 @@ if s.lost == 1 and not (mine and mine[CONTACT] >= s.born and mine[CALL] > 0) the
   if day_number == s.dn then s.du = max(s.du, day_seen + s.dm) end
 end
 if not mine then
-  mine = {member, 0, now, 0, 0, 0, 0, now, 0, 0, 0, 0, 1, 0, 0, lr, lt, ld, 0, 0}
-  members[#members + 1] = mine
+  mine, mine_at = {now, 0, 0, 0, 0, now, 0, 0, 0, lr, lt, ld, 0, 0, 1, 0, 0, 0, 0}, #ids / 20
+  mine_page, mine_from = math.floor(mine_at / PAGE) + 1, mine_at % PAGE * WIDTH + 1
+  ids = ids .. id
+  change('ids', ids)
 end
 
 -- What the member tells.
@@ -104,27 +145,26 @@ for _ = 1, arg() do
   local leaves = (math.floor((now - min(age, now) + window) / bucket) + 1) * bucket
   if leaves > now then
     s.cr, s.ct = s.cr + r, s.ct + t
-    local at = #ring / 3
-    while at > 0 and ring[at * 3 - 2] > leaves do at = at - 1 end
-    if at > 0 and ring[at * 3 - 2] == leaves then
-      ring[at * 3 - 1], ring[at * 3] = ring[at * 3 - 1] + r, ring[at * 3] + t
+    local from = #ring + 1
+    while from > 1 and unpacked('<d', ring, from - 24) > leaves do from = from - 24 end
+    if from > 1 and unpacked('<d', ring, from - 24) == leaves then
+      local _, was_r, was_t = unpacked(USE, ring, from - 24)
+      ring = string.sub(ring, 1, from - 25) .. pack(USE, leaves, was_r + r, was_t + t) .. string.sub(ring, from)
     else
-      local from = at * 3 + 1
-      for i = #ring, from, -1 do ring[i + 3] = ring[i] end
-      ring[from], ring[from + 1], ring[from + 2] = leaves, r, t
+      ring = string.sub(ring, 1, from - 1) .. pack(USE, leaves, r, t) .. string.sub(ring, from)
     end
   end
 end
 for _ = 1, arg() do
   local where, r, t, d = arg(), arg(), arg(), arg()
-  for i = 1, #ring, 3 do
-    if ring[i] == where then
-      r = min(r, ring[i + 1])
-      local is = max(ring[i + 2] + t, 0)
-      s.cr, s.ct = s.cr - r, s.ct - ring[i + 2] + is
-      ring[i + 1], ring[i + 2] = ring[i + 1] - r, is
-      break
-    end
+  local from = where > 0 and #ring - 23 or 0
+  while from > 0 and unpacked('<d', ring, from) > where do from = from - 24 end
+  if from > 0 and unpacked('<d', ring, from) == where then
+    local _, was_r, was_t = unpacked(USE, ring, from)
+    r = min(r, was_r)
+    local is = max(was_t + t, 0)
+    s.cr, s.ct = s.cr - r, s.ct - was_t + is
+    ring = string.sub(ring, 1, from - 1) .. pack(USE, where, was_r - r, is) .. string.sub(ring, from + 24)
   end
   s.du = less(s.du, d)
 end
@@ -168,37 +208,50 @@ if leave then
   mine[PART_R], mine[PART_T], mine[LEASE_R], mine[LEASE_T] = 0, 0, 0, 0
   reply_part_r, reply_part_t = 0, 0
 else
-  for i = 1, 3 do
-    local learnt = s.learnt[i * 2 - 1]
-    if learnt == 0 then learnt = -1 end
-    if i == 1 then fr = learnt elseif i == 2 then ft = learnt else fd = learnt end
-  end
-  local parts_r, parts_t, lease_r, lease_t = 0, 0, 0, 0
+  local function learnt(i) if s.learnt[i] == 0 then return -1 end return s.learnt[i] end
+  fr, ft, fd = lowest(learnt(1), lr), lowest(learnt(3), lt), lowest(learnt(5), ld)
+  local parts_r, parts_t, lease_r, lease_t = part_r, part_t, 0, 0
+  if mine[ENDS] + window > now then lease_r, lease_t = held_r, held_t end
+  count = 1
   local slack = 2 * lease
   local low
-  local largest = 0
-  local waiting = {}
-  for i = 1, #members do
-    local m = members[i]
-    local silent = now - m[CONTACT]
-    if m[LEFT] == 0 then
-      fr, ft, fd = lowest(fr, m[LIM_R]), lowest(ft, m[LIM_T]), lowest(fd, m[LIM_D])
-      if m[LIM_R] ~= lr or m[LIM_T] ~= lt or m[LIM_D] ~= ld then differs = 1 end
-      if silent < 3 * window then count = count + 1 end
-    end
-    if silent < 3 * window then
-      parts_r, parts_t = parts_r + m[PART_R], parts_t + m[PART_T]
-    else
-      parts_r, parts_t = parts_r + kept(m[PART_R], silent), parts_t + kept(m[PART_T], silent)
-    end
-    if m[ENDS] + window > now then lease_r, lease_t = lease_r + m[LEASE_R], lease_t + m[LEASE_T] end
-    if m ~= mine and m[WANT_R] > 0 and now <= m[DUE] + slack then
-      waiting[#waiting + 1] = i
-      hungry = hungry + 1
-      largest = max(largest, m[HEAD])
-      if not low or m[SERVED] < low then low = m[SERVED] end
+  local largest, oldest = 0, now
+  -- Those that wait, in their order: what each was served, its weight, want, head and turn; `first` of them come before this one.
+  local serves, weights, wants_r, wants_t, heads, dues, first = {}, {}, {}, {}, {}, {}, 0
+  local i = -1
+  for page = 1, #pages do
+    local rows = pages[page]
+    for from = 1, #rows, WIDTH do
+      i = i + 1
+      if i ~= mine_at then
+        local contact, p_r, p_t, l_r, l_t, ends, w_r, due, gone, m_r, m_t, m_d, w_t, head, heavy, served = unpacked(READ, rows, from)
+        if contact < oldest then oldest = contact end
+        local silent = now - contact
+        if gone == 0 then
+          if m_r ~= lr or m_t ~= lt or m_d ~= ld then
+            differs = 1
+            fr, ft, fd = lowest(fr, m_r), lowest(ft, m_t), lowest(fd, m_d)
+          end
+          if silent < 3 * window then count = count + 1 end
+        end
+        if silent < 3 * window then
+          parts_r, parts_t = parts_r + p_r, parts_t + p_t
+        else
+          parts_r, parts_t = parts_r + kept(p_r, silent), parts_t + kept(p_t, silent)
+        end
+        if ends + window > now then lease_r, lease_t = lease_r + l_r, lease_t + l_t end
+        if w_r > 0 and now <= due + slack then
+          hungry = hungry + 1
+          serves[hungry], weights[hungry], dues[hungry] = served, heavy, due
+          wants_r[hungry], wants_t[hungry], heads[hungry] = w_r, w_t, head
+          if i < mine_at then first = hungry end
+          largest = max(largest, head)
+          if not low or served < low then low = served end
+        end
+      end
     end
   end
+  s.sweep = oldest + 22 * window
   if s.lost == 1 then
     local silent = less(now, s.us)
     parts_r, parts_t = parts_r + kept(s.ur, silent), parts_t + kept(s.ut, silent)
@@ -217,37 +270,46 @@ else
   if not was_hungry and low then mine[SERVED] = min(max(mine[SERVED], low), low + 1) end
   mine[WANT_R], mine[WANT_T], mine[HEAD], mine[DUE] = want_r, want_t, head, now + slack
   local share_r, share_t = 0, 0
-  local others, wanted_r, wanted_t, all, me = {}, want_r, want_t, 0, 0
   local limits_t = most_t < MANY
+  -- What is wanted by those whose turn comes until `by`, together and of each as a cost.
+  local by, wanted_r, wanted_t, all
+  local costs, head_costs = {}, {}
   local function enough(r, t)
     local part = wanted_r == 0 and 1 or r / wanted_r
     if limits_t then part = min(part, wanted_t == 0 and 1 or t / wanted_t) end
     return min(part, 1) * all
   end
-  local function pour(by)
-    others, wanted_r, wanted_t = {}, mine[WANT_R], mine[WANT_T]
+  local function pour(till)
+    by, wanted_r, wanted_t = till, mine[WANT_R], mine[WANT_T]
     all = cost(wanted_r, wanted_t, most_r, most_t)
-    for i = 1, #waiting do
-      local m = members[waiting[i]]
-      if not by or m[DUE] <= by then
-        local c = cost(m[WANT_R], m[WANT_T], most_r, most_t)
-        others[#others + 1] = {m[SERVED], m[WEIGHT], c, cost(1, m[HEAD], most_r, most_t), waiting[i] < me}
-        wanted_r, wanted_t, all = wanted_r + m[WANT_R], wanted_t + m[WANT_T], all + c
+    for i = 1, hungry do
+      if dues[i] <= by then
+        wanted_r, wanted_t, all = wanted_r + wants_r[i], wanted_t + wants_t[i], all + costs[i]
       end
     end
   end
   local function before()
-    local sum = 0
-    for i = 1, #others do
-      local o = others[i]
-      local below = mine[SERVED] - o[1]
-      if below > 1e-9 or (below >= -1e-9 and o[5]) then sum = sum + min(max(o[2] * below, o[4]), o[3]) end
+    local sum, level = 0, mine[SERVED]
+    for i = 1, hungry do
+      if dues[i] <= by then
+        local below = level - serves[i]
+        if below > 1e-9 or (below >= -1e-9 and i <= first) then
+          local c, cost = weights[i] * below, costs[i]
+          if head_costs[i] > c then c = head_costs[i] end
+          if cost < c then c = cost end
+          sum = sum + c
+        end
+      end
     end
     return sum
   end
   if want_r > 0 then
     largest = max(largest, head)
-    for i = 1, #members do if members[i] == mine then me = i break end end
+    for i = 1, hungry do
+      local c, h = wants_r[i] / most_r, 1 / most_r
+      if limits_t then c, h = max(c, wants_t[i] / most_t), max(h, heads[i] / most_t) end
+      costs[i], head_costs[i] = c, h
+    end
     pour(now + math.floor(lease / 2))
     local most = min(want_r, free_r)
     local sums = {}
@@ -265,9 +327,14 @@ else
     local function fits(n)
       local more = price(n)
       local level, needed = mine[SERVED] + more / weight, more
-      for i = 1, #others do
-        local o = others[i]
-        needed = needed + min(max(o[2] * (level - o[1]), 0), o[3])
+      for i = 1, hungry do
+        local below = level - serves[i]
+        if below > 0 and dues[i] <= by then
+          local c, cost = weights[i] * below, costs[i]
+          if cost < c then c = cost end
+          needed = needed + c
+          if needed > free + 1e-9 then return false end
+        end
       end
       return needed <= free + 1e-9
     end
@@ -342,16 +409,17 @@ else
     if share_r < want_r then
       local r, t = less(free_r, share_r), less(free_t, share_t)
       local next = limits_t and min(sizes[share_r + 1] or 0, most_t) or 0
-      pour()
+      pour(math.huge)
       local needed = before() + cost(1, next, most_r, most_t)
       local function may() return r >= 1 and t >= next and needed <= enough(r, t) + 1e-9 end
       if may() then
         wait = math.floor(math.floor(lease / 2) / 4)
       else
         wait = math.floor(heartbeat / 4)
-        for i = 1, #ring, 3 do
-          r, t = r + ring[i + 1], t + ring[i + 2]
-          if may() then wait = ring[i] - now break end
+        for from = 1, #ring, 24 do
+          local leaves, more_r, more_t = unpacked(USE, ring, from)
+          r, t = r + more_r, t + more_t
+          if may() then wait = leaves - now break end
         end
       end
     end
@@ -388,11 +456,15 @@ if behind or epoch ~= s.epoch then
     for _, n in ipairs({4, -1, -1, 0, 0, 0, 0}) do reply[#reply + 1] = n end
   end
 end
-for i = 1, #reply do reply[i] = text(reply[i]) end
-reply = table.concat(reply, ' ')
-save()
-redis.call('HSET', key, 'r:' .. member, reply)
-if ARGV[5] ~= '' and s.seq == 1 then redis.call('HSET', key, 'key', ARGV[5]) end
+reply = string.format(string.rep('%d ', #reply - 1) .. '%d', unpack(reply))
+local rows = pages[mine_page] or ''
+rows = string.sub(rows, 1, mine_from - 1) .. pack(ROW, unpack(mine)) .. string.sub(rows, mine_from + WIDTH)
+change('state', cmsgpack.pack(s))
+change('m' .. mine_page, rows)
+if ring ~= ring_was then change('ring', ring) end
+change('r:' .. member, reply)
+if ARGV[5] ~= '' and s.seq == 1 then change('key', ARGV[5]) end
+redis.call(unpack(changes))
 local keep = window / 1000 * 1440
 if s.de > now then keep = max(keep, (s.de - now) / 1000 + 3600000) end
 redis.call('PEXPIRE', key, text(keep))
