@@ -129,7 +129,11 @@ fn words(facts: &mut Facts<'_>, text: &str, http: u16) {
     }
     // Under an error's own status another number is prose, unless a name stands beside it.
     let number = named.number.filter(|n| http < 400 || *n == http || http >= 500 || named.code.is_some());
-    if let Some(number) = number.filter(|n| facts.code.is_none_or(|code| code == *n && named.leads)) {
+    let agrees = |n: &u16| match facts.code {
+        Some(code) => code == *n && named.leads,
+        None => true,
+    };
+    if let Some(number) = number.filter(agrees) {
         facts.has_error = true;
         facts.code = Some(number);
         if named.leads && facts.status.is_none() {

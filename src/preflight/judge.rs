@@ -222,9 +222,8 @@ impl Law<'_> {
         let before = out.len();
         self.range(Rule::Temperature, field, temperature, known.temperature(), out);
         let low = temperature.zip(known.advised_temperature()).filter(|(given, advised)| given < advised);
-        if let (Some((given, advised)), true) =
-            (low, self.modes.is_on(Rule::LowTemperature) && out.len() == before)
-        {
+        let is_first = self.modes.is_on(Rule::LowTemperature) && out.len() == before;
+        if let Some((given, advised)) = low.filter(|_| is_first) {
             let message = format!(
                 "{given} is below the {advised:?} that this model is meant for: answers may loop or get worse."
             );
