@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use lexopt::{Arg, Parser};
 
+use crate::history;
 use crate::log::Format;
 use crate::upstream::Base;
 
@@ -27,14 +28,17 @@ Usage: tower-gemini-gateway [OPTIONS]
   --fallback A=B,C         ask B, then C, where A cannot answer, and say so
                            in x-gemini-model; may be repeated
   --log json|text|off      one line for each request on stdout    [text]
+  --history FILE           keep a record of each call in a SQLite file [none]
+  --history-mib N          most that its records use              [1024]
+  --history-days N         the age at which they go                 [30]
   -h, --help               this text
 
 Each option is also an environment variable: GATEWAY_LISTEN for --listen and
 so on; GATEWAY_SIMULATE is 1 or 0, GATEWAY_FALLBACK is A=B,C;D=E. An option
 wins over its variable.
 
-Besides what it passes on it answers /healthz, /metrics (Prometheus) and
-/status (JSON). SIGTERM and SIGINT let calls under way finish, for 30 s.
+Besides what it passes on it answers /healthz, /metrics (Prometheus),
+/status (JSON) and /page, a page for browsers. SIGTERM and SIGINT let calls under way finish, for 30 s.
 Exit code: 0 stopped, 2 wrong usage or a port that cannot be had.
 ";
 
@@ -60,6 +64,7 @@ pub struct Settings {
     pub breaker_open: Duration,
     pub fallback: Vec<Chain>,
     pub log: Format,
+    pub history: Option<history::Settings>,
 }
 
 /// Whom the gateway asks.
@@ -89,9 +94,12 @@ struct Draft {
     breaker_open: Option<Duration>,
     fallback: Vec<Chain>,
     log: Option<Format>,
+    history: Option<String>,
+    history_mib: Option<u64>,
+    history_days: Option<u64>,
 }
 
-const OPTIONS: [&str; 11] = [
+const OPTIONS: [&str; 14] = [
     "listen",
     "upstream",
     "requests-per-minute",
@@ -102,6 +110,9 @@ const OPTIONS: [&str; 11] = [
     "breaker-open",
     "fallback",
     "log",
+    "history",
+    "history-mib",
+    "history-days",
     "simulate",
 ];
 
@@ -168,6 +179,10 @@ impl Draft {
             }
             "deadline" => self.deadline = Some(seconds(source, value, 86_400)?),
             "breaker-open" => self.breaker_open = Some(seconds(source, value, 3600)?),
+            "history" if value.is_empty() => return Err(format!("{source} must be the path of a file")),
+            "history" => self.history = Some(value.to_owned()),
+            "history-mib" => self.history_mib = Some(whole(source, value, 1_000_000)?),
+            "history-days" => self.history_days = Some(whole(source, value, 3660)?),
             "fallback" => {
                 for text in value.split(';').filter(|text| !text.trim().is_empty()) {
                     let chain = chain(source, text)?;
@@ -204,7 +219,16 @@ impl Draft {
             Some(whither) => whither,
             None => Whither::To(Base::parse(UPSTREAM)?),
         };
+        let mib = self.history_mib.or(other.history_mib);
+        let days = self.history_days.or(other.history_days);
+        let history = self.history.or(other.history).map(|file| {
+            let mut settings = history::Settings::new(file);
+            settings.max_bytes = mib.map_or(settings.max_bytes, |mib| mib << 20);
+            settings.max_age = days.map_or(settings.max_age, |days| Duration::from_secs(days * 86_400));
+            settings
+        });
         Ok(Settings {
+            history,
             listen: self.listen.or(other.listen).unwrap_or_else(|| LISTEN.to_owned()),
             whither,
             requests_per_minute: self.requests_per_minute.or(other.requests_per_minute),
@@ -235,6 +259,11 @@ fn address(source: &str, value: &str) -> Result<String, String> {
         Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(value.to_owned()),
         _ => Err(format!("{source} must be an address with a port, such as {LISTEN}")),
     }
+}
+
+fn whole(source: &str, value: &str, most: u64) -> Result<u64, String> {
+    let number = value.parse().ok().filter(|n| (1..=most).contains(n));
+    number.ok_or_else(|| format!("{source} must be a whole number from 1 to {most}"))
 }
 
 fn quota(source: &str, value: &str) -> Result<u64, String> {

@@ -20,9 +20,11 @@
 
 pub mod args;
 pub mod headers;
+pub mod history;
 pub mod log;
 pub mod metrics;
 pub mod model;
+pub mod page;
 pub mod pages;
 pub mod proxy;
 pub mod refusal;
@@ -43,8 +45,10 @@ use tower_gemini::event::Observer;
 use tower_gemini::sim::{SimServer, Simulator};
 
 use crate::args::{Command, Settings, Whither};
+use crate::history::{History, Recorder, Sink};
 use crate::log::Lines;
 use crate::metrics::Metrics;
+use crate::page::{Live, Page};
 use crate::pages::Pages;
 use crate::proxy::Proxy;
 use crate::upstream::Base;
@@ -58,6 +62,8 @@ pub const BAD_USAGE: u8 = 2;
 
 /// How long calls under way may go on after the process was told to stop.
 const GRACE: Duration = Duration::from_secs(30);
+/// How long the last records may take.
+const LAST: Duration = Duration::from_secs(5);
 
 /// The whole program but for the process around it. Answers with the exit code.
 pub async fn run(
@@ -101,6 +107,8 @@ pub struct Gateway {
     listener: TcpListener,
     proxy: Proxy,
     lines: Lines,
+    page: Page,
+    history: Option<History>,
     /// Kept while it runs.
     simulator: Option<SimServer>,
 }
@@ -121,21 +129,44 @@ impl Gateway {
         };
         let metrics = Arc::new(Metrics::default());
         let lines = Lines::start(out);
-        let mut told: Vec<Arc<dyn Observer>> = vec![Arc::clone(&metrics) as _];
+        let history = settings.history.as_ref().map(History::open).transpose()?;
+        let live = Arc::new(Live::default());
+        let mut sinks: Vec<Arc<dyn Sink>> = vec![Arc::clone(&live) as _];
+        sinks.extend(history.clone().map(|history| Arc::new(history) as _));
+        let both: Vec<Arc<dyn Observer>> = vec![Arc::clone(&metrics) as _, Arc::new(Recorder::new(sinks))];
+        let mut told: Vec<Arc<dyn Observer>> = vec![Arc::new(both)];
         let stack = stack::stack(settings, &told[0]);
         let (stack, handles) = stack.map_err(|error| error.to_string())?;
         told.extend(settings.log.observer(lines.clone()));
-        let pages = Pages::new(Arc::clone(&metrics), handles, lines.clone());
-        let proxy = Proxy::new(stack, upstream::client()?, Arc::new(told), base.clone(), metrics, pages);
-        Ok(Self { addr, base, listener, proxy, lines, simulator })
+        let pages = Arc::new(Pages::new(Arc::clone(&metrics), handles, lines.clone(), history.clone()));
+        let status = Arc::clone(&pages);
+        let page = Page::new(live, history.clone(), move || status.status());
+        let proxy = Proxy::new(
+            stack,
+            upstream::client()?,
+            Arc::new(told),
+            base.clone(),
+            metrics,
+            pages,
+            page.clone(),
+        );
+        Ok(Self { addr, base, listener, proxy, lines, page, history, simulator })
     }
 
     /// Answers until `stop`, then finishes what is under way. How many connections had to be cut.
     pub async fn run(self, stop: impl Future<Output = ()>) -> usize {
-        let Self { listener, proxy, lines, .. } = self;
+        let Self { listener, proxy, lines, page, history, .. } = self;
         let answer = move |request| proxy.answer(request);
+        let stop = async move {
+            stop.await;
+            // Its streams of events would never end.
+            page.close();
+        };
         let unfinished = serve::serve(listener, answer, stop, GRACE, serve::Limits::default()).await;
         lines.flushed().await;
+        if let Some(history) = history {
+            history.flushed(LAST).await;
+        }
         unfinished
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tower_gemini::circuit_breaker::CircuitState;
 use tower_gemini::rate_limit::{Dimension, QuotaStatus};
 
+use crate::history::History;
 use crate::log::Lines;
 use crate::metrics::{Metrics, counter, gauge, sample};
 use crate::stack::Handles;
@@ -18,6 +19,7 @@ pub struct Pages {
     metrics: Arc<Metrics>,
     handles: Handles,
     lines: Lines,
+    history: Option<History>,
     started: Instant,
 }
 
@@ -40,8 +42,8 @@ fn used(quota: &QuotaStatus) -> [u64; 3] {
 }
 
 impl Pages {
-    pub fn new(metrics: Arc<Metrics>, handles: Handles, lines: Lines) -> Self {
-        Self { metrics, handles, lines, started: Instant::now() }
+    pub fn new(metrics: Arc<Metrics>, handles: Handles, lines: Lines, history: Option<History>) -> Self {
+        Self { metrics, handles, lines, history, started: Instant::now() }
     }
 
     /// The page at this path, if there is one.
@@ -49,7 +51,7 @@ impl Pages {
         let page = match path {
             "/healthz" => |_: &Self| page("text/plain; charset=utf-8", "ok\n".to_owned()),
             "/metrics" => Self::metrics,
-            "/status" => Self::status,
+            "/status" => Self::status_page,
             _ => return None,
         };
         matches!(*method, Method::GET | Method::HEAD).then(|| page(self))
@@ -61,6 +63,19 @@ impl Pages {
         self.metrics.write(&mut text);
         counter(&mut text, "gateway_log_lines_lost_total", "Lines that stdout did not take in time.");
         sample(&mut text, "gateway_log_lines_lost_total", &[], self.lines.lost() as f64);
+        if let Some(history) = &self.history {
+            let status = history.status();
+            counter(&mut text, "gateway_history_written_total", "Records of calls that are in the history.");
+            sample(&mut text, "gateway_history_written_total", &[], status.written as f64);
+            counter(
+                &mut text,
+                "gateway_history_lost_total",
+                "Records that the history did not take in time.",
+            );
+            sample(&mut text, "gateway_history_lost_total", &[], status.lost as f64);
+            gauge(&mut text, "gateway_history_bytes", "Bytes that the history's records use.");
+            sample(&mut text, "gateway_history_bytes", &[], status.bytes as f64);
+        }
         self.circuits(&mut text);
         self.quotas(&mut text);
         page("text/plain; version=0.0.4; charset=utf-8", text)
@@ -116,8 +131,12 @@ impl Pages {
         }
     }
 
-    /// What the layers know, as JSON. Times are seconds from now.
-    fn status(&self) -> Response<Bytes> {
+    fn status_page(&self) -> Response<Bytes> {
+        page("application/json", format!("{:#}\n", self.status()))
+    }
+
+    /// What the layers know. Times are seconds from now.
+    pub fn status(&self) -> Value {
         let now = Instant::now();
         let circuits: Vec<Value> = self
             .handles
@@ -156,7 +175,7 @@ impl Pages {
             })
             .collect();
         let budget = &self.handles.budget;
-        let status = json!({
+        json!({
             "uptime": seconds(now.saturating_duration_since(self.started)),
             "in_flight": self.metrics.in_flight(),
             "quotas": quotas,
@@ -167,8 +186,7 @@ impl Pages {
                 "per_success": budget.per_success(),
                 "keys_short": budget.keys_short(),
             },
-        });
-        page("application/json", format!("{status:#}\n"))
+        })
     }
 }
 

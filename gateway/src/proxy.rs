@@ -9,20 +9,21 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::Either;
-use http::header::{AUTHORIZATION, CONNECTION, EXPECT, HOST};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use http_body::Body as _;
-use http_body_util::Full;
 use hyper::body::Incoming;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_gemini::event::Observer;
-use tower_gemini::observe::{Observe, ObserveLayer};
+use tower_gemini::observe::{Attachment, Observe, ObserveLayer};
 use tower_gemini::respond::{self, Respond, RespondLayer};
 use tower_gemini::{BoxError, KeyLabel, Kind, Target};
 
 use crate::headers;
+use crate::history::{Trace, traced};
 use crate::metrics::Metrics;
 use crate::model::{self, Asked};
+use crate::page::{Page, PageBody};
 use crate::pages::Pages;
 use crate::stack::Stack;
 use crate::upstream::{Base, Upstream};
@@ -33,7 +34,7 @@ type Layered = Observe<Respond<<Stack as Layer<Client>>::Service>>;
 type Client = Upstream<Asked>;
 
 /// A page or an error of the gateway's own, or what came through the layers.
-pub type Body = http_body_util::Either<Full<Bytes>, Passed>;
+pub type Body = http_body_util::Either<PageBody, Passed>;
 type Passed = <<Layered as Service<Request<Asked>>>::Response as Has>::Body;
 
 /// Names the body of a response.
@@ -61,7 +62,8 @@ struct Own {
 struct Shared {
     base: Base,
     metrics: Arc<Metrics>,
-    pages: Pages,
+    pages: Arc<Pages>,
+    page: Page,
     hasher: RandomState,
 }
 
@@ -80,14 +82,15 @@ impl Proxy {
         finished: Arc<dyn Observer>,
         base: Base,
         metrics: Arc<Metrics>,
-        pages: Pages,
+        pages: Arc<Pages>,
+        page: Page,
     ) -> Self {
         let layered = ServiceBuilder::new()
             .layer(ObserveLayer::new(finished))
             .layer(RespondLayer::new())
             .layer(stack)
             .service(client);
-        let shared = Shared { base, metrics, pages, hasher: RandomState::new() };
+        let shared = Shared { base, metrics, pages, page, hasher: RandomState::new() };
         Self { own: Mutex::new(Own { layered, label: None }), shared: Arc::new(shared) }
     }
 
@@ -99,7 +102,11 @@ impl Proxy {
         mut request: Request<Incoming>,
     ) -> impl Future<Output = Response<Body>> + Send + use<> {
         if let Some(page) = self.shared.pages.find(request.method(), request.uri().path()) {
-            return Either::Left(ready(own(page)));
+            return Either::Left(Either::Left(ready(own(page))));
+        }
+        if Page::owns(request.uri().path()) {
+            let page = self.shared.page.respond(&request);
+            return Either::Left(Either::Right(page.map(|page| page.map(http_body_util::Either::Left))));
         }
         let expects = request.headers().contains_key(EXPECT);
         if let Some(refusal) = wire::refused(&mut request) {
@@ -128,17 +135,23 @@ impl Proxy {
     fn pass_on(&self, request: Request<Asked>) -> impl Future<Output = Response<Body>> + Send + use<> {
         let mut guard = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         let Own { layered, label } = &mut *guard;
-        let request = match self.shared.outgoing(request, label) {
+        let mut trace = Trace::new();
+        trace.request_bytes =
+            header(request.headers(), CONTENT_LENGTH).and_then(|length| length.parse().ok());
+        trace.request_id = header(request.headers(), REQUEST_ID).map(Box::from);
+        let mut request = match self.shared.outgoing(request, label) {
             Ok(request) => request,
             Err(message) => return Either::Left(ready(own(respond::error(Kind::InvalidArgument, message)))),
         };
+        let trace = Arc::new(trace);
+        request.extensions_mut().insert(Attachment::new(Arc::clone(&trace)));
         self.shared.metrics.begun();
         // They always are: they wait in the call, and so does the client.
         let answer = match layered.poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(())) => Either::Left(layered.call(request)),
             _ => Either::Right(layered.clone().oneshot(request)),
         };
-        Either::Right(answer.map(answered))
+        Either::Right(traced(trace, answer.map(answered)))
     }
 }
 
@@ -174,7 +187,7 @@ fn unread(
 
 /// A page or an error of the gateway's own.
 fn own(response: Response<Bytes>) -> Response<Body> {
-    response.map(|text| http_body_util::Either::Left(Full::new(text)))
+    response.map(|text| http_body_util::Either::Left(PageBody::whole(text)))
 }
 
 impl Shared {
@@ -218,6 +231,13 @@ impl Shared {
         }
         last.as_ref().map(|(_, label)| label.clone())
     }
+}
+
+/// A request's id, where the client has made one.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+fn header(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
 }
 
 /// The three places in which Google looks for a key.
