@@ -28,7 +28,7 @@ Usage: tower-gemini-gateway [OPTIONS]
   --fallback A=B,C         ask B, then C, where A cannot answer, and say so
                            in x-gemini-model; may be repeated
   --log json|text|off      one line for each request on stdout    [text]
-  --history FILE           keep a record of each call in a SQLite file [none]
+  --history FILE           keep a record of each call in SQLite   [none]
   --history-mib N          most that its records use              [1024]
   --history-days N         the age at which they go                 [30]
   -h, --help               this text
@@ -37,8 +37,9 @@ Each option is also an environment variable: GATEWAY_LISTEN for --listen and
 so on; GATEWAY_SIMULATE is 1 or 0, GATEWAY_FALLBACK is A=B,C;D=E. An option
 wins over its variable.
 
-Besides what it passes on it answers /healthz, /metrics (Prometheus),
-/status (JSON) and /page, a page for browsers. SIGTERM and SIGINT let calls under way finish, for 30 s.
+Besides what it passes on it answers /healthz, /metrics (Prometheus), /status
+(JSON) and /page, for browsers. SIGTERM and SIGINT let calls under way finish,
+for 30 s.
 Exit code: 0 stopped, 2 wrong usage or a port that cannot be had.
 ";
 
