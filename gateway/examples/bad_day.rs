@@ -20,6 +20,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 .for_model("gemini-2.5-pro")
                 .with_probability(0.3),
         )
+        .rule(Rule::new(Fault::daily_quota_exhausted()).for_model("gemini-2.5-flash"))
         .rule(Rule::new(Fault::blocked_prompt()).with_probability(0.03))
         .build()?;
     let server = simulator.serve().await?;

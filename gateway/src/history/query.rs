@@ -50,7 +50,7 @@ pub enum Shown {
     /// Those that failed.
     #[default]
     Failed,
-    /// Those that failed, and those that needed more than one attempt.
+    /// Those that failed, and those that waited or needed more than one attempt.
     Troubled,
     All,
 }
@@ -85,7 +85,7 @@ impl Filter {
         };
         let shown = match self.shown {
             Shown::Failed => record.kind.is_some(),
-            Shown::Troubled => record.kind.is_some() || record.attempts > 1,
+            Shown::Troubled => record.had_trouble(),
             Shown::All => true,
         };
         shown
@@ -107,7 +107,7 @@ impl Filter {
         }
         text.push_str(match shown {
             Shown::Failed => " AND kind IS NOT NULL",
-            Shown::Troubled => " AND (kind IS NOT NULL OR attempts > 1)",
+            Shown::Troubled => " AND (kind IS NOT NULL OR attempts > 1 OR waited > 0)",
             Shown::All => "",
         });
         (text, values)
@@ -196,7 +196,7 @@ impl Reader {
         let numbers = |row: &Row<'_>| (0..7).map(|i| Ok(row.get::<_, i64>(i)?.unsigned_abs())).collect();
         let totals: Vec<u64> = all.query_row(
             &format!(
-                "SELECT count(*), count(kind), coalesce(sum(kind IS NULL AND attempts > 1 AND outcome = 'complete'), 0),
+                "SELECT count(*), count(kind), coalesce(sum(outcome = 'complete' AND (attempts > 1 OR waited > 0)), 0),
                  coalesce(sum(outcome = 'dropped'), 0), coalesce(sum(attempts), 0), coalesce(sum(input_tokens), 0),
                  coalesce(sum(coalesce(output_tokens, 0) + coalesce(thought_tokens, 0)), 0) FROM calls WHERE {of}"
             ),

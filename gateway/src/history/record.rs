@@ -69,6 +69,13 @@ pub struct Record {
     pub steps: Value,
 }
 
+impl Record {
+    /// Whether it failed, waited for another attempt, or needed one.
+    pub const fn had_trouble(&self) -> bool {
+        self.kind.is_some() || self.attempts > 1 || self.waited > 0
+    }
+}
+
 /// Something that happened on the way of a call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Step {

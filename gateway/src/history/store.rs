@@ -49,7 +49,7 @@ CREATE TABLE calls (
     steps TEXT
 );
 CREATE INDEX calls_time ON calls (time);
-CREATE INDEX calls_troubled ON calls (id) WHERE kind IS NOT NULL OR attempts > 1;
+CREATE INDEX calls_troubled ON calls (id) WHERE kind IS NOT NULL OR attempts > 1 OR waited > 0;
 ";
 
 pub(super) struct Store {

@@ -135,7 +135,7 @@ impl Sink for Live {
                 None => drop(second.kinds.insert(kind.clone(), 1)),
             }
         }
-        if record.kind.is_some() || record.attempts > 1 {
+        if record.had_trouble() {
             inner.last += 1;
             if inner.calls.len() == CALLS {
                 inner.calls.pop_front();

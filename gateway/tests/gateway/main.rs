@@ -9,6 +9,7 @@ mod history;
 mod isolation;
 mod layers;
 mod leaving;
+mod load;
 mod outage;
 mod pages;
 mod refusals;
