@@ -23,10 +23,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 pub use self::csv::{HEADER, line};
 pub use self::query::{Filter, Over, Reader, Shown, Summary};
@@ -222,6 +223,7 @@ fn write(store: &mut Store, batch: &mut Vec<Arc<Record>>, counts: &Counts) {
             }
             // The place may be there again in a moment, and until then the queue holds what comes.
             Err(error) if many > 0 && store::may_pass(&error) => {
+                #[expect(clippy::disallowed_methods, reason = "a thread of its own, without an executor")]
                 std::thread::sleep(AGAIN);
                 continue;
             }

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use pin_project_lite::pin_project;
@@ -132,7 +132,7 @@ impl Trace {
 
     fn note(&self, event: &Event<'_>) {
         let mut step = Step {
-            at: millis(self.began.elapsed()),
+            at: millis(Instant::now().saturating_duration_since(self.began)),
             event: "",
             attempt: None,
             kind: None,
@@ -295,8 +295,7 @@ pub struct Recorder {
 impl Recorder {
     /// For requests whose attachment is an `Arc<Trace>`.
     pub fn new(sinks: Vec<Arc<dyn Sink>>) -> Self {
-        let run =
-            SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.subsec_nanos() ^ since.as_secs() as u32);
+        let run = (Timestamp::now().as_nanosecond() >> 10) as u32;
         Self { sinks, of: Call::attached::<Trace>, run, next: AtomicU64::new(1) }
     }
 

@@ -1,3 +1,6 @@
+//! A process that is killed and a file that is locked take real time.
+#![allow(clippy::disallowed_types, clippy::disallowed_methods)]
+
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::Arc;

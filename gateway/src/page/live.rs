@@ -75,7 +75,7 @@ impl Default for Live {
 
 impl Live {
     fn now(&self) -> u64 {
-        self.started.elapsed().as_secs()
+        Instant::now().saturating_duration_since(self.started).as_secs()
     }
 
     /// The last minute, without the second that is going on.

@@ -1,4 +1,5 @@
-//! Many calls, an open page, and a history whose file cannot be written to. What a call pays.
+//! Many calls, an open page, and a history whose file cannot be written to. What a call pays, in real time.
+#![allow(clippy::disallowed_types, clippy::disallowed_methods)]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
