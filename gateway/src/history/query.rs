@@ -96,8 +96,21 @@ impl Filter {
             && same(&self.kind, &record.kind)
     }
 
+    /// The same as a condition on the sums, with its values.
+    fn minutes(&self) -> (String, Vec<Sql>) {
+        let mut text = "minute >= ?".to_owned();
+        let mut values = vec![Sql::Integer(self.since.div_euclid(60_000))];
+        for (column, asked) in [("client", &self.client), ("model", &self.model), ("kind", &self.kind)] {
+            if let Some(asked) = asked {
+                text.push_str(&format!(" AND {column} = ?"));
+                values.push(Sql::Text(asked.clone()));
+            }
+        }
+        (text, values)
+    }
+
     /// The same as a condition, with its values. Empty names are those of calls that have none.
-    fn sql(&self, shown: Shown) -> (String, Vec<Sql>) {
+    fn calls(&self) -> (String, Vec<Sql>) {
         let mut text = "time >= ?".to_owned();
         let mut values = vec![Sql::Integer(self.since)];
         for (column, asked) in [("client", &self.client), ("model", &self.model), ("kind", &self.kind)] {
@@ -106,8 +119,9 @@ impl Filter {
                 values.push(Sql::Text(asked.clone()));
             }
         }
-        text.push_str(match shown {
-            Shown::Failed => " AND kind IS NOT NULL",
+        // The condition of the index must stand here as it stands there.
+        text.push_str(match self.shown {
+            Shown::Failed => " AND (kind IS NOT NULL OR attempts > 1 OR waited > 0) AND kind IS NOT NULL",
             Shown::Troubled => " AND (kind IS NOT NULL OR attempts > 1 OR waited > 0)",
             Shown::All => "",
         });
@@ -188,18 +202,18 @@ impl Reader {
         Ok(connection)
     }
 
-    /// Everything about the calls of a filter; its `shown` does not count.
+    /// Everything about the calls of a filter, from the whole minute of its beginning on; its `shown` does not count.
     pub fn summary(&self, filter: &Filter) -> Answer<Summary> {
         let mut connection = self.open()?;
         // One snapshot for all, so that the figures fit together.
         let all = connection.transaction()?;
-        let (of, values) = filter.sql(Shown::All);
-        let numbers = |row: &Row<'_>| (0..7).map(|i| Ok(row.get::<_, i64>(i)?.unsigned_abs())).collect();
+        let (of, values) = filter.minutes();
+        let numbers = |row: &Row<'_>| (0..7).map(|i| number(row, i)).collect();
         let totals: Vec<u64> = all.query_row(
             &format!(
-                "SELECT count(*), count(kind), coalesce(sum(outcome = 'complete' AND (attempts > 1 OR waited > 0)), 0),
-                 coalesce(sum(outcome = 'dropped'), 0), coalesce(sum(attempts), 0), coalesce(sum(input_tokens), 0),
-                 coalesce(sum(coalesce(output_tokens, 0) + coalesce(thought_tokens, 0)), 0) FROM calls WHERE {of}"
+                "SELECT coalesce(sum(calls), 0), coalesce(sum(iif(kind <> '', calls, 0)), 0), coalesce(sum(recovered), 0),
+                 coalesce(sum(dropped), 0), coalesce(sum(attempts), 0), coalesce(sum(input_tokens), 0),
+                 coalesce(sum(output_tokens), 0) FROM minutes WHERE {of}"
             ),
             params_from_iter(&values),
             numbers,
@@ -209,7 +223,7 @@ impl Reader {
         };
         let shares = |column: &str, and: &str| -> Answer<Vec<Share>> {
             let text = format!(
-                "SELECT coalesce({column}, ''), count(*), count(kind) FROM calls WHERE {of} {and}
+                "SELECT {column}, sum(calls), sum(iif(kind <> '', calls, 0)) FROM minutes WHERE {of} {and}
                  GROUP BY 1 ORDER BY 3 DESC, 2 DESC, 1 LIMIT {NAMES}"
             );
             let mut statement = all.prepare(&text)?;
@@ -218,33 +232,26 @@ impl Reader {
             })?;
             rows.collect()
         };
-        let mut hours = vec![[0; 2]; 24];
-        let text = format!(
-            "SELECT time / 3600000 % 24, count(*), sum(rate_limited) FROM calls WHERE {of} GROUP BY 1"
-        );
-        let mut statement = all.prepare(&text)?;
-        let mut rows = statement.query(params_from_iter(&values))?;
-        while let Some(row) = rows.next()? {
-            if let Some(hour) = usize::try_from(number(row, 0)?).ok().and_then(|hour| hours.get_mut(hour)) {
-                *hour = [number(row, 1)?, number(row, 2)?];
+        // For each place: calls, and the sum of a column.
+        let places = |place: &str, column: &str, many: usize| -> Answer<Vec<[u64; 2]>> {
+            let mut found = vec![[0; 2]; many];
+            let text =
+                format!("SELECT {place}, sum(calls), sum({column}) FROM minutes WHERE {of} GROUP BY 1");
+            let mut statement = all.prepare(&text)?;
+            let mut rows = statement.query(params_from_iter(&values))?;
+            while let Some(row) = rows.next()? {
+                let at = usize::try_from(number(row, 0)?).ok().and_then(|at| found.get_mut(at));
+                if let Some(at) = at {
+                    *at = [number(row, 1)?, number(row, 2)?];
+                }
             }
-        }
-        let mut sizes = SIZES.map(|name| Size { name, calls: 0, internal: 0 }).to_vec();
+            Ok(found)
+        };
+        let sizes = places("size", "internal", SIZES.len())?;
+        let sizes = SIZES.iter().zip(sizes).map(|(name, [calls, internal])| Size { name, calls, internal });
         let text = format!(
-            "SELECT CASE WHEN request_bytes IS NULL THEN 5 WHEN request_bytes < 1000 THEN 0 WHEN request_bytes < 10000 THEN 1
-             WHEN request_bytes < 100000 THEN 2 WHEN request_bytes < 1000000 THEN 3 ELSE 4 END, count(*), sum(internal)
-             FROM calls WHERE {of} GROUP BY 1"
-        );
-        let mut statement = all.prepare(&text)?;
-        let mut rows = statement.query(params_from_iter(&values))?;
-        while let Some(row) = rows.next()? {
-            if let Some(size) = usize::try_from(number(row, 0)?).ok().and_then(|size| sizes.get_mut(size)) {
-                (size.calls, size.internal) = (number(row, 1)?, number(row, 2)?);
-            }
-        }
-        let text = format!(
-            "SELECT kind, client, max(n), sum(n) FROM (SELECT kind, coalesce(client, '') AS client, count(*) AS n FROM calls
-             WHERE {of} AND kind IS NOT NULL GROUP BY 1, 2) GROUP BY 1 ORDER BY 4 DESC, 1"
+            "SELECT kind, client, max(n), sum(n) FROM (SELECT kind, client, sum(calls) AS n FROM minutes
+             WHERE {of} AND kind <> '' GROUP BY 1, 2) GROUP BY 1 ORDER BY 4 DESC, 1"
         );
         let mut statement = all.prepare(&text)?;
         let rows = statement.query_map(params_from_iter(&values), |row| {
@@ -259,27 +266,27 @@ impl Reader {
             attempts,
             input_tokens,
             output_tokens,
-            kinds: shares("kind", "AND kind IS NOT NULL")?,
+            kinds: shares("kind", "AND kind <> ''")?,
             models: shares("model", "")?,
             clients: shares("client", "")?,
-            hours,
-            sizes,
+            hours: places("minute / 60 % 24", "rate_limited", 24)?,
+            sizes: sizes.collect(),
             most,
         })
     }
 
-    /// At most `most` calls, the newest first; with `before`, those whose row is older than that one.
+    /// At most `most` calls, the newest first; with `before`, the id of a call, those that ended before it.
     pub fn calls(&self, filter: &Filter, before: Option<i64>, most: usize) -> Answer<Vec<Record>> {
         let connection = self.open()?;
-        let (mut of, mut values) = filter.sql(filter.shown);
+        let (mut of, mut values) = filter.calls();
         if let Some(before) = before {
-            of.push_str(" AND id < ?");
+            of.push_str(" AND (time, id) < (SELECT time, id FROM calls WHERE id = ?)");
             values.push(Sql::Integer(before));
         }
         let text = format!(
             "SELECT id, time, request_id, client, project, model, answered, tier, method, stream, status, outcome, kind, message,
              gave_up, attempts, waited, first_byte, latency, request_bytes, input_tokens, cached_tokens, output_tokens,
-             thought_tokens, rate_limited, internal, steps FROM calls WHERE {of} ORDER BY id DESC LIMIT {most}"
+             thought_tokens, rate_limited, internal, steps FROM calls WHERE {of} ORDER BY time DESC, id DESC LIMIT {most}"
         );
         let mut statement = connection.prepare(&text)?;
         let rows = statement.query_map(params_from_iter(&values), record)?;

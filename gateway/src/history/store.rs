@@ -1,5 +1,6 @@
 //! The file: its tables, and how it stays within its bounds. One thread's.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,8 +49,24 @@ CREATE TABLE calls (
     internal INTEGER NOT NULL,
     steps TEXT
 );
+CREATE TABLE minutes (
+    minute INTEGER NOT NULL,
+    client TEXT NOT NULL,
+    model TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    calls INTEGER NOT NULL,
+    recovered INTEGER NOT NULL,
+    dropped INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    input_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    rate_limited INTEGER NOT NULL,
+    internal INTEGER NOT NULL,
+    PRIMARY KEY (minute, client, model, kind, size)
+) WITHOUT ROWID;
 CREATE INDEX calls_time ON calls (time);
-CREATE INDEX calls_troubled ON calls (id) WHERE kind IS NOT NULL OR attempts > 1 OR waited > 0;
+CREATE INDEX calls_troubled ON calls (time) WHERE kind IS NOT NULL OR attempts > 1 OR waited > 0;
 ";
 
 pub(super) struct Store {
@@ -169,6 +186,13 @@ impl Store {
                 ])?;
             }
         }
+        if old || full {
+            // Sums go with the calls that they are of.
+            transaction
+                .prepare_cached("DELETE FROM minutes WHERE minute < (SELECT min(time) / 60000 FROM calls)")?
+                .execute([])?;
+        }
+        sum_up(&transaction, batch)?;
         transaction.commit()?;
         self.bytes = self.used()?;
         Ok(())
@@ -178,6 +202,62 @@ impl Store {
         let of = |pragma| self.connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
         let pages = of("page_count")? - of("freelist_count")?;
         Ok(pages.saturating_mul(of("page_size")?).unsigned_abs())
+    }
+}
+
+/// What a question over a week needs, so that it does not read each call.
+fn sum_up(transaction: &Connection, batch: &[Arc<Record>]) -> rusqlite::Result<()> {
+    let mut sums: HashMap<_, [u64; 8]> = HashMap::new();
+    for record in batch {
+        let name = |name: &'_ Option<String>| name.clone().unwrap_or_default();
+        let key = (
+            record.time.div_euclid(60_000),
+            name(&record.client),
+            name(&record.model),
+            name(&record.kind),
+            size(record.request_bytes),
+        );
+        let complete = record.outcome == "complete";
+        let of = [
+            1,
+            u64::from(complete && (record.attempts > 1 || record.waited > 0)),
+            u64::from(record.outcome == "dropped"),
+            record.attempts.into(),
+            record.input_tokens.unwrap_or(0),
+            record.output_tokens.unwrap_or(0).saturating_add(record.thought_tokens.unwrap_or(0)),
+            record.rate_limited.into(),
+            record.internal.into(),
+        ];
+        for (sum, of) in sums.entry(key).or_default().iter_mut().zip(of) {
+            *sum = sum.saturating_add(of);
+        }
+    }
+    let mut add = transaction.prepare_cached(
+        "INSERT INTO minutes VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET calls = calls + excluded.calls,
+         recovered = recovered + excluded.recovered, dropped = dropped + excluded.dropped, attempts = attempts + excluded.attempts,
+         input_tokens = input_tokens + excluded.input_tokens, output_tokens = output_tokens + excluded.output_tokens,
+         rate_limited = rate_limited + excluded.rate_limited, internal = internal + excluded.internal",
+    )?;
+    for ((minute, client, model, kind, size), sums) in sums {
+        let [calls, recovered, dropped, attempts, input, output, limited, internal] =
+            sums.map(|sum| signed(Some(sum)));
+        add.execute(params![
+            minute, client, model, kind, size, calls, recovered, dropped, attempts, input, output, limited,
+            internal
+        ])?;
+    }
+    Ok(())
+}
+
+/// The place among the sizes that the page shows.
+fn size(bytes: Option<u64>) -> i64 {
+    match bytes {
+        None => 5,
+        Some(..1000) => 0,
+        Some(..10_000) => 1,
+        Some(..100_000) => 2,
+        Some(..1_000_000) => 3,
+        Some(_) => 4,
     }
 }
 

@@ -363,3 +363,31 @@ proptest! {
         prop_assert_eq!(fields.len(), 3);
     }
 }
+
+/// An hour at 100,000 calls a minute would be six million rows; the sums are a few thousand.
+#[tokio::test]
+#[ignore = "writes 300,000 records"]
+async fn a_summary_does_not_read_each_call() {
+    let here = here();
+    let history = History::open(&here.settings).unwrap();
+    for n in 0..300_000 {
+        let record = if n % 10 == 0 { failed(n, 503, "overloaded") } else { record(n) };
+        history.record(&Arc::new(Record { time: record.time - (n % 60) as i64 * 60_000, ..record }));
+        if n % 4000 == 0 {
+            assert!(history.flushed(Duration::from_secs(10)).await);
+        }
+    }
+    assert!(history.flushed(Duration::from_secs(10)).await);
+    let began = Instant::now();
+    let summary = history.reader().summary(&ALL).unwrap();
+    let took = began.elapsed();
+    println!("{} calls summed up in {took:.1?}, {} bytes", summary.calls, history.status().bytes);
+    assert_eq!((summary.calls, summary.failed), (300_000, 30_000));
+    let began = Instant::now();
+    assert_eq!(
+        history.reader().calls(&Filter { shown: Shown::Failed, ..ALL }, None, 100).unwrap().len(),
+        100
+    );
+    println!("the newest hundred found in {:.1?}", began.elapsed());
+    assert!(took < Duration::from_millis(500), "{took:?}");
+}

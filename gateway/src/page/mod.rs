@@ -169,7 +169,9 @@ impl Question {
                 _ => return Err("The query has a name that is not known here."),
             }
         }
-        filter.since = now.saturating_sub(i64::try_from(over.duration().as_millis()).unwrap_or(i64::MAX));
+        let since = now.saturating_sub(i64::try_from(over.duration().as_millis()).unwrap_or(i64::MAX));
+        // Sums are of whole minutes, and the list is of the same calls.
+        filter.since = since - since.rem_euclid(60_000);
         Ok(Self { filter, before })
     }
 }

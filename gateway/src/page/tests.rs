@@ -78,8 +78,11 @@ async fn the_page_is_one_file_that_runs_nothing_but_its_own_script() {
     ] {
         assert!(!html.contains(never), "{never}");
     }
-    let outside: Vec<_> =
-        html.match_indices("://").map(|(at, _)| &html[at - 5..(at + 20).min(html.len())]).collect();
+    let outside: Vec<_> = html
+        .replace("startsWith(\"https://\")", "")
+        .match_indices("://")
+        .map(|(at, _)| &html[at - 5..(at + 20).min(html.len())])
+        .collect();
     assert_eq!(outside, [" http://www.w3.org/2000/s".replace(' ', "\"")], "only the name space of SVG");
     assert_eq!((html.matches("<script>").count(), html.matches("<style>").count()), (1, 1));
     for (bytes, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")] {
@@ -209,7 +212,7 @@ async fn csv_brings_every_row_once_and_breaks_off_where_it_cannot() {
         rest.push(frame.is_err());
     }
     assert_eq!(rest.last(), Some(&true), "a part does not look like all");
-    assert_eq!(get(&page, "/page/summary", &[]).await.0, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(get(&page, "/page/calls", &[]).await.0, StatusCode::SERVICE_UNAVAILABLE);
 }
 
 #[tokio::test(start_paused = true)]
