@@ -7,10 +7,11 @@
 //! ```
 //!
 //! Without `--simulate` it speaks to Google. Point an SDK's base URL at it and turn the SDK's own retries off. Every path
-//! is passed on, but for `/healthz`, `/metrics` and `/status`, where Google has none. Keys are passed on, too, and never
+//! is passed on, but for `/healthz`, `/metrics`, `/status` and `/page`, where Google has none. Keys are passed on, too, and never
 //! printed. `--help` lists the options.
 //!
-//! `stack.rs` has the layers, `proxy.rs` the way of one request, `serve.rs` the sockets. The program is `main.rs`; this library is for it,
+//! `stack.rs` has the layers, `proxy.rs` the way of one request, `serve.rs` the sockets, `history/` what is kept of
+//! calls, `page/` what a browser shows of it. The program is `main.rs`; this library is for it,
 //! its tests and its bench, and promises no stable API.
 //!
 //! # What it does not do

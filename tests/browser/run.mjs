@@ -249,6 +249,7 @@ async function main() {
   });
   await strange.route(/\/page\/events/, async (route) => {
     const now = oddly(await (await fetch(`${gate}/page/now`)).json());
+    now.status.quotas.forEach((quota) => { quota.fleet = { members: 2, waiting: 7, is_lost: true }; });
     await route.fulfill({ contentType: "text/event-stream", body: `data: ${JSON.stringify({ ...now, live: { ...now.live, kinds: { [odd]: 3 } } })}\n\n` });
   });
   const oddPage = await strange.newPage();
@@ -257,6 +258,7 @@ async function main() {
   await oddPage.locator("#rows button").first().click();
   await oddPage.locator("#by-client button").first().click();
   await until("and chosen", async () => oddPage.evaluate((at) => document.getElementById("client").selectedOptions[0].textContent === at, odd));
+  check("members of a fleet", (await text(oddPage, "models")).includes("2 members, 7 waiting, store lost"));
   check("and are nothing else", await oddPage.evaluate(() => [document.images.length, document.scripts.length, window.pwned === undefined, document.querySelectorAll(".detail a").length]), [0, 1, true, 0]);
   await strange.close();
 
