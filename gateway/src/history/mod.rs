@@ -37,7 +37,7 @@ use self::store::Store;
 /// How long the first record of a batch waits for others.
 pub const GATHER: Duration = Duration::from_millis(200);
 /// Records in one transaction.
-const BATCH: usize = 4096;
+const BATCH: usize = 1024;
 /// Between attempts to write where the file does not take a batch.
 const AGAIN: Duration = Duration::from_millis(200);
 /// How often an idle writer removes what has become too old.

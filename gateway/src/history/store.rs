@@ -205,18 +205,34 @@ impl Store {
     }
 }
 
+/// What one row of sums is of.
+#[derive(PartialEq, Eq, Hash)]
+struct Key<'a> {
+    minute: i64,
+    client: &'a str,
+    model: &'a str,
+    kind: &'a str,
+    size: i64,
+}
+
+impl<'a> Key<'a> {
+    fn of(record: &'a Record) -> Self {
+        Self {
+            minute: record.time.div_euclid(60_000),
+            client: record.client.as_deref().unwrap_or(""),
+            model: record.model.as_deref().unwrap_or(""),
+            kind: record.kind.as_deref().unwrap_or(""),
+            size: size(record.request_bytes),
+        }
+    }
+}
+
 /// What a question over a week needs, so that it does not read each call.
 fn sum_up(transaction: &Connection, batch: &[Arc<Record>]) -> rusqlite::Result<()> {
-    let mut sums: HashMap<_, [u64; 8]> = HashMap::new();
+    let mut sums: HashMap<Key<'_>, [u64; 8]> = HashMap::new();
     for record in batch {
-        let name = |name: &'_ Option<String>| name.clone().unwrap_or_default();
-        let key = (
-            record.time.div_euclid(60_000),
-            name(&record.client),
-            name(&record.model),
-            name(&record.kind),
-            size(record.request_bytes),
-        );
+        let record = &**record;
+        let key = Key::of(record);
         let complete = record.outcome == "complete";
         let of = [
             1,
@@ -238,7 +254,7 @@ fn sum_up(transaction: &Connection, batch: &[Arc<Record>]) -> rusqlite::Result<(
          input_tokens = input_tokens + excluded.input_tokens, output_tokens = output_tokens + excluded.output_tokens,
          rate_limited = rate_limited + excluded.rate_limited, internal = internal + excluded.internal",
     )?;
-    for ((minute, client, model, kind, size), sums) in sums {
+    for (Key { minute, client, model, kind, size }, sums) in sums {
         let [calls, recovered, dropped, attempts, input, output, limited, internal] =
             sums.map(|sum| signed(Some(sum)));
         add.execute(params![
