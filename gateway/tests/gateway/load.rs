@@ -195,7 +195,7 @@ async fn a_call_with_a_history_and_an_open_page_takes_as_long_as_one_without() {
         };
         let p99 = percentile(&mut times, 0.99);
         println!(
-            "{} calls, {:.0} a minute: p50 {:.0?}, p99 {p99:.0?}, most {:.0?}; {lost}",
+            "{} calls, {:.0} a minute: p50 {:.2?}, p99 {p99:.2?}, most {:.2?}; {lost}",
             times.len(),
             times.len() as f64 * 60.0 / seconds as f64,
             percentile(&mut times, 0.5),
