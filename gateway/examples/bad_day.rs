@@ -17,10 +17,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .rule(Rule::new(Fault::overloaded().with_retry_after(soon)).with_probability(0.25))
         .rule(
             Rule::new(Fault::internal().with_retry_after(soon))
-                .for_model("gemini-2.5-pro")
+                .for_model("gemini-3.8-flash")
                 .with_probability(0.3),
         )
-        .rule(Rule::new(Fault::daily_quota_exhausted()).for_model("gemini-2.5-flash"))
+        .rule(Rule::new(Fault::daily_quota_exhausted()).for_model("gemini-3.7-flash"))
         .rule(Rule::new(Fault::blocked_prompt()).with_probability(0.03))
         .build()?;
     let server = simulator.serve().await?;

@@ -43,7 +43,7 @@ async function start(program, args, line) {
 
 // ===== traffic =====
 
-const FLASH = "gemini-3.5-flash-lite", PRO = "gemini-2.5-pro";
+const FLASH = "gemini-3.5-flash-lite", PRO = "gemini-3.8-flash";
 const KEYS = { one: "AIzaSyThe-first-client-0000000000000000", two: "AIzaSyThe-second-client-000000000000000" };
 const sent = [];
 async function call(gate, who, model, text, headers = {}) {
@@ -147,7 +147,7 @@ async function main() {
   check("the rate moves", Number(await text(page, "rate")) > 0);
   await traffic(gate, 40, "two");
   await until("and again", async () => first(await text(page, "totals")) === 100);
-  await until("the circuits are there", async () => (await text(page, "models")).includes("gemini-2.5-pro"));
+  await until("the circuits are there", async () => (await text(page, "models")).includes("gemini-3.8-flash"));
   check("the quota is there", (await text(page, "models")).includes("of "));
 
   // Odd input is text and nothing else.
@@ -263,7 +263,7 @@ async function main() {
   await strange.close();
 
   // A spent quota says when it clears.
-  await call(gate, "two", "gemini-2.5-flash", "hi");
+  await call(gate, "two", "gemini-3.7-flash", "hi");
   await until("it clears in hours", async () => /day.* in [0-9.]+ (h|min)/.test(await text(page, "models")));
 
   // Dark, and narrow.
