@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tower_gemini::catalogue::Catalogue;
 
 /// What is read, files and folders.
-const OURS: [&str; 9] = [
+const OURS: [&str; 10] = [
     "README.md",
     "ARCHITECTURE.md",
     "BENCHMARKS.md",
@@ -15,6 +15,7 @@ const OURS: [&str; 9] = [
     "examples",
     "benches",
     "fuzz/fuzz_targets",
+    "gateway",
     "tests",
 ];
 
