@@ -27,6 +27,9 @@ Usage: tower-gemini-gateway [OPTIONS]
   --breaker-open SECONDS   how long a circuit stays open at first    [2]
   --fallback A=B,C         ask B, then C, where A cannot answer, and say so
                            in x-gemini-model; may be repeated
+  --clients FILE           who may call, by tokens of their own; the file also
+                           names the upstream's key; SIGHUP reads it again [none]
+  --hash-token             print the SHA-256 of a token read from stdin
   --log json|text|off      one line for each request on stdout    [text]
   --history FILE           keep a record of each call in SQLite   [none]
   --history-mib N          most that its records use              [1024]
@@ -49,6 +52,8 @@ const UPSTREAM: &str = "https://generativelanguage.googleapis.com";
 #[derive(Debug)]
 pub enum Command {
     Help,
+    /// Print the hash of a token.
+    HashToken,
     /// Boxed, since the other one is nothing.
     Run(Box<Settings>),
 }
@@ -65,6 +70,8 @@ pub struct Settings {
     pub breaker_open: Duration,
     pub fallback: Vec<Chain>,
     pub log: Format,
+    /// The file of clients.
+    pub clients: Option<String>,
     pub history: Option<history::Settings>,
 }
 
@@ -95,12 +102,13 @@ struct Draft {
     breaker_open: Option<Duration>,
     fallback: Vec<Chain>,
     log: Option<Format>,
+    clients: Option<String>,
     history: Option<String>,
     history_mib: Option<u64>,
     history_days: Option<u64>,
 }
 
-const OPTIONS: [&str; 14] = [
+const OPTIONS: [&str; 15] = [
     "listen",
     "upstream",
     "requests-per-minute",
@@ -111,6 +119,7 @@ const OPTIONS: [&str; 14] = [
     "breaker-open",
     "fallback",
     "log",
+    "clients",
     "history",
     "history-mib",
     "history-days",
@@ -130,6 +139,7 @@ pub fn parse(
     while let Some(arg) = parser.next().map_err(|e| e.to_string())? {
         let name = match arg {
             Arg::Long("help") | Arg::Short('h') => return Ok(Command::Help),
+            Arg::Long("hash-token") => return Ok(Command::HashToken),
             Arg::Long("simulate") => {
                 said.set("simulate", "--simulate", "1")?;
                 continue;
@@ -180,6 +190,8 @@ impl Draft {
             }
             "deadline" => self.deadline = Some(seconds(source, value, 86_400)?),
             "breaker-open" => self.breaker_open = Some(seconds(source, value, 3600)?),
+            "clients" if value.is_empty() => return Err(format!("{source} must be the path of a file")),
+            "clients" => self.clients = Some(value.to_owned()),
             "history" if value.is_empty() => return Err(format!("{source} must be the path of a file")),
             "history" => self.history = Some(value.to_owned()),
             "history-mib" => self.history_mib = Some(whole(source, value, 1_000_000)?),
@@ -229,6 +241,7 @@ impl Draft {
             settings
         });
         Ok(Settings {
+            clients: self.clients.or(other.clients),
             history,
             listen: self.listen.or(other.listen).unwrap_or_else(|| LISTEN.to_owned()),
             whither,

@@ -16,10 +16,11 @@
 //!
 //! # What it does not do
 //!
-//! No TLS on its own side, no WebSockets (the Live API), no caching, and nobody is asked who they are: it belongs behind
-//! something that does, or on a loopback address.
+//! No TLS on its own side, no WebSockets (the Live API), no caching, and without `--clients` nobody is asked who they are: then it
+//! belongs behind something that does, or on a loopback address. Its own pages ask nobody either.
 
 pub mod args;
+pub mod clients;
 pub mod headers;
 pub mod history;
 pub mod log;
@@ -36,16 +37,19 @@ pub mod wire;
 
 use std::ffi::OsString;
 use std::future::Future;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tower_gemini::event::Observer;
 use tower_gemini::sim::{SimServer, Simulator};
 
 use crate::args::{Command, Settings, Whither};
+use crate::clients::Clients;
 use crate::history::{History, Recorder, Sink};
 use crate::log::Lines;
 use crate::metrics::Metrics;
@@ -80,6 +84,10 @@ pub async fn run(
             let mut out = out;
             return if out.write_all(args::HELP.as_bytes()).is_ok() { OK } else { FAILED };
         }
+        Ok(Command::HashToken) => {
+            let mut out = out;
+            return hash_token(&mut std::io::stdin(), &mut out, err);
+        }
         Err(usage) => {
             let _ = writeln!(err, "error: {usage} (--help lists the options)");
             return BAD_USAGE;
@@ -101,6 +109,19 @@ pub async fn run(
     OK
 }
 
+/// Prints the hash of what `token` has, without its last line break.
+fn hash_token(token: &mut dyn Read, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+    let mut text = String::new();
+    let read = token.take(64 * 1024).read_to_string(&mut text);
+    let token = text.trim_end_matches(['\r', '\n']);
+    // Nothing else arrives as a header's value the way it was sent.
+    if read.is_err() || token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let _ = writeln!(err, "error: --hash-token needs a token on stdin: printable ASCII without spaces");
+        return BAD_USAGE;
+    }
+    if writeln!(out, "{}", clients::hash(token)).is_ok() { OK } else { FAILED }
+}
+
 /// A gateway that listens, and does not answer yet.
 pub struct Gateway {
     pub addr: SocketAddr,
@@ -110,6 +131,7 @@ pub struct Gateway {
     lines: Lines,
     page: Page,
     history: Option<History>,
+    clients: Option<Arc<Clients>>,
     /// Kept while it runs.
     simulator: Option<SimServer>,
 }
@@ -117,6 +139,7 @@ pub struct Gateway {
 impl Gateway {
     /// Binds the port. The error is a sentence without its full stop.
     pub async fn start(settings: &Settings, out: Box<dyn Write + Send>) -> Result<Self, String> {
+        let clients = settings.clients.as_deref().map(Clients::open).transpose()?.map(Arc::new);
         let listener = TcpListener::bind(&*settings.listen).await;
         let listener = listener.map_err(|error| format!("cannot listen on {}: {error}", settings.listen))?;
         let addr = listener.local_addr().map_err(|error| format!("the port is not known: {error}"))?;
@@ -139,7 +162,8 @@ impl Gateway {
         let stack = stack::stack(settings, &told[0]);
         let (stack, handles) = stack.map_err(|error| error.to_string())?;
         told.extend(settings.log.observer(lines.clone()));
-        let pages = Arc::new(Pages::new(Arc::clone(&metrics), handles, lines.clone(), history.clone()));
+        let pages = Pages::new(Arc::clone(&metrics), handles, lines.clone(), history.clone());
+        let pages = Arc::new(pages.clients(clients.clone()));
         let status = Arc::clone(&pages);
         let page = Page::new(live, history.clone(), move || status.status());
         let proxy = Proxy::new(
@@ -150,14 +174,20 @@ impl Gateway {
             metrics,
             pages,
             page.clone(),
+            clients.clone(),
         );
-        Ok(Self { addr, base, listener, proxy, lines, page, history, simulator })
+        Ok(Self { addr, base, listener, proxy, lines, page, history, clients, simulator })
     }
 
     /// Answers until `stop`, then finishes what is under way. How many connections had to be cut.
     pub async fn run(self, stop: impl Future<Output = ()>) -> usize {
-        let Self { listener, proxy, lines, page, history, .. } = self;
-        let answer = move |request| proxy.answer(request);
+        let Self { listener, proxy, lines, page, history, clients, .. } = self;
+        let answer = move |request| proxy.answer(request).map(clients::held);
+        // Dropped, and so ended, with this call.
+        let mut reloads = JoinSet::new();
+        if let Some(clients) = clients {
+            reloads.spawn(reload(clients));
+        }
         let stop = async move {
             stop.await;
             // Its streams of events would never end.
@@ -171,3 +201,20 @@ impl Gateway {
         unfinished
     }
 }
+
+/// Reads the file again at each SIGHUP, and says on stderr what came of it.
+#[cfg(unix)]
+async fn reload(clients: Arc<Clients>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut hangups) = signal(SignalKind::hangup()) else { return };
+    while hangups.recv().await.is_some() {
+        // A stderr that is gone takes nobody's calls.
+        let _ = match clients.reload() {
+            Ok(count) => writeln!(std::io::stderr(), "gateway: {count} clients read"),
+            Err(rule) => writeln!(std::io::stderr(), "gateway: the clients stay as they were: {rule}"),
+        };
+    }
+}
+
+#[cfg(not(unix))]
+async fn reload(_: Arc<Clients>) {}

@@ -13,6 +13,8 @@ use tower_gemini::event::{Event, Observer};
 use tower_gemini::observe::{Call, JsonLines};
 use tower_gemini::verdict::Outcome;
 
+use crate::history::Trace;
+
 /// How lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -26,11 +28,17 @@ impl Format {
     /// Who writes a line of each call that is over.
     pub fn observer(self, lines: Lines) -> Option<Arc<dyn Observer>> {
         match self {
-            Self::Json => Some(Arc::new(JsonLines::new(lines))),
+            Self::Json => Some(Arc::new(JsonLines::new(lines).members(client))),
             Self::Text => Some(Arc::new(Text(lines))),
             Self::Off => None,
         }
     }
+}
+
+/// The name of the client that has called, where clients are known.
+fn client(call: &Call) -> Vec<(&'static str, String)> {
+    let name = call.attached::<Trace>().and_then(|trace| trace.client.as_deref());
+    name.map(|name| ("client", name.to_owned())).into_iter().collect()
 }
 
 // ===== the text form =====
@@ -62,6 +70,9 @@ fn text(call: &Call, now: Timestamp) -> String {
     }
     if let Some(model) = call.model() {
         add(format_args!(" model={model}"));
+    }
+    if let Some(name) = call.attached::<Trace>().and_then(|trace| trace.client.as_deref()) {
+        add(format_args!(" client={name}"));
     }
     let tenths = call.latency().as_micros() / 100;
     add(format_args!(" {}.{}ms attempts={}\n", tenths / 10, tenths % 10, call.attempts()));

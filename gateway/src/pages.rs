@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tower_gemini::circuit_breaker::CircuitState;
 use tower_gemini::rate_limit::{Dimension, QuotaStatus};
 
+use crate::clients::Clients;
 use crate::history::History;
 use crate::log::Lines;
 use crate::metrics::{Metrics, counter, gauge, sample};
@@ -20,6 +21,7 @@ pub struct Pages {
     handles: Handles,
     lines: Lines,
     history: Option<History>,
+    clients: Option<Arc<Clients>>,
     started: Instant,
 }
 
@@ -43,7 +45,14 @@ fn used(quota: &QuotaStatus) -> [u64; 3] {
 
 impl Pages {
     pub fn new(metrics: Arc<Metrics>, handles: Handles, lines: Lines, history: Option<History>) -> Self {
-        Self { metrics, handles, lines, history, started: Instant::now() }
+        Self { metrics, handles, lines, history, clients: None, started: Instant::now() }
+    }
+
+    /// Shows clients in `/status`.
+    #[must_use]
+    pub fn clients(mut self, clients: Option<Arc<Clients>>) -> Self {
+        self.clients = clients;
+        self
     }
 
     /// The page at this path, if there is one.
@@ -178,6 +187,7 @@ impl Pages {
         json!({
             "uptime": seconds(now.saturating_duration_since(self.started)),
             "in_flight": self.metrics.in_flight(),
+            "clients": self.clients.as_ref().map(|clients| clients.status()),
             "quotas": quotas,
             "circuits": circuits,
             "concurrency": concurrency,

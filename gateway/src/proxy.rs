@@ -19,6 +19,7 @@ use tower_gemini::observe::{Attachment, Observe, ObserveLayer};
 use tower_gemini::respond::{self, Respond, RespondLayer};
 use tower_gemini::{BoxError, KeyLabel, Kind, Target};
 
+use crate::clients::{Admitted, Clients};
 use crate::headers;
 use crate::history::{Trace, traced};
 use crate::metrics::Metrics;
@@ -64,6 +65,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     pages: Arc<Pages>,
     page: Page,
+    clients: Option<Arc<Clients>>,
     hasher: RandomState,
 }
 
@@ -84,13 +86,14 @@ impl Proxy {
         metrics: Arc<Metrics>,
         pages: Arc<Pages>,
         page: Page,
+        clients: Option<Arc<Clients>>,
     ) -> Self {
         let layered = ServiceBuilder::new()
             .layer(ObserveLayer::new(finished))
             .layer(RespondLayer::new())
             .layer(stack)
             .service(client);
-        let shared = Shared { base, metrics, pages, page, hasher: RandomState::new() };
+        let shared = Shared { base, metrics, pages, page, clients, hasher: RandomState::new() };
         Self { own: Mutex::new(Own { layered, label: None }), shared: Arc::new(shared) }
     }
 
@@ -114,6 +117,28 @@ impl Proxy {
         }
         // What the server put in speaks of its own connection.
         request.extensions_mut().clear();
+        let mut admitted = None;
+        if let Some(clients) = &self.shared.clients {
+            match clients.admit(&mut request) {
+                Ok(client) => admitted = Some(client),
+                Err(refusal) => {
+                    return Either::Right(Either::Right(unread(
+                        expects,
+                        Some(request.into_body()),
+                        own(refusal),
+                    )));
+                }
+            }
+        }
+        if let Some(client) = &admitted {
+            request.extensions_mut().insert(client.clone());
+        }
+        let keep = move |mut response: Response<Body>| {
+            if let Some(client) = admitted {
+                response.extensions_mut().insert(client);
+            }
+            response
+        };
         let left = Unread::default();
         if !model::is_in_body(&request) {
             let passed = self.pass_on(model::streamed(request, left.clone()));
@@ -122,23 +147,31 @@ impl Proxy {
                 Some(body) => Either::Right(unread(expects, Some(body), response)),
                 None => Either::Left(ready(response)),
             });
-            return Either::Right(Either::Left(answered));
+            return Either::Right(Either::Left(answered.map(keep)));
         }
         let proxy = self.clone();
         Either::Right(Either::Right(Box::pin(async move {
             let request = model::hinted(request, left.clone()).await;
             let response = proxy.pass_on(request).await;
-            unread(expects, left.take(), response).await
+            keep(unread(expects, left.take(), response).await)
         })))
     }
 
-    fn pass_on(&self, request: Request<Asked>) -> impl Future<Output = Response<Body>> + Send + use<> {
+    fn pass_on(&self, mut request: Request<Asked>) -> impl Future<Output = Response<Body>> + Send + use<> {
         let mut guard = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         let Own { layered, label } = &mut *guard;
         let mut trace = Trace::new();
         trace.request_bytes =
             header(request.headers(), CONTENT_LENGTH).and_then(|length| length.parse().ok());
         trace.request_id = header(request.headers(), REQUEST_ID).map(Box::from);
+        let client = request.extensions_mut().remove::<Admitted>();
+        if let Some(client) = client.as_ref().map(Admitted::client) {
+            if let Err(refusal) = client.allows(&request) {
+                return Either::Left(ready(own(refusal)));
+            }
+            trace.client = Some(Box::from(&*client.name));
+            request.extensions_mut().insert(client.label.clone());
+        }
         let mut request = match self.shared.outgoing(request, label) {
             Ok(request) => request,
             Err(message) => return Either::Left(ready(own(respond::error(Kind::InvalidArgument, message)))),
@@ -200,7 +233,11 @@ impl Shared {
         if request.method() == Method::CONNECT {
             return Err("CONNECT is not for this server.");
         }
-        let label = self.label(&request, last);
+        let label = match &self.clients {
+            // The client's name is there already.
+            Some(_) => None,
+            None => self.label(&request, last),
+        };
         let uri = std::mem::take(request.uri_mut());
         *request.uri_mut() = self.base.join(uri).ok_or("The request's target is no path.")?;
         headers::strip(request.headers_mut());

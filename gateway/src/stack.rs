@@ -10,7 +10,7 @@ use tower_gemini::circuit_breaker::{CircuitBreakerLayer, Circuits};
 use tower_gemini::concurrency::ConcurrencyHandle;
 use tower_gemini::event::Observer;
 use tower_gemini::fallback::ModelFallbackLayer;
-use tower_gemini::rate_limit::{Limits, RateLimitLayer, RateLimits};
+use tower_gemini::rate_limit::{Limits, QuotaKey, RateLimitLayer, RateLimits};
 use tower_gemini::retry::{Budget, RetryLayer};
 use tower_gemini::stack::{GeminiStack, Preset};
 use tower_gemini::timeout::{DeadlineLayer, TimeoutLayer};
@@ -51,8 +51,12 @@ pub fn stack(settings: &Settings, observer: &Arc<dyn Observer>) -> Result<(Stack
     let budget = Budget::default();
     let retry = stack.get_retry().policy().to_builder();
     let retry = retry.attempts(settings.attempts).deadline(settings.deadline).budget(budget.clone());
-    let quotas =
-        RateLimitLayer::builder().limits(limits(settings)).max_wait(WAIT).observer(told()).build()?;
+    let mut quotas = RateLimitLayer::builder().limits(limits(settings)).max_wait(WAIT).observer(told());
+    if settings.clients.is_some() {
+        // Labels are clients then, who share the project of the gateway's key.
+        quotas = quotas.key_by(|target| QuotaKey::of(target).target().clone().without_label());
+    }
+    let quotas = quotas.build()?;
     let open = settings.breaker_open;
     let breaker = CircuitBreakerLayer::builder().open_time(open, open.max(OPEN_MOST));
     let breaker =

@@ -18,7 +18,7 @@ fn parsed(args: &[&str], env: &[(&str, &str)]) -> Result<Command, String> {
 fn settings(args: &[&str], env: &[(&str, &str)]) -> Settings {
     match parsed(args, env).unwrap() {
         Command::Run(settings) => *settings,
-        Command::Help => panic!("help"),
+        other => panic!("{other:?}"),
     }
 }
 

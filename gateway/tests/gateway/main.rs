@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)] // Clippy excuses test functions by itself, but not their helpers.
 
 mod arguments;
+mod clients;
 mod history;
 mod isolation;
 mod layers;

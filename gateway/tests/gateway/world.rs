@@ -57,7 +57,7 @@ pub(crate) struct Gate {
 pub(crate) fn settings(args: &[&str]) -> Settings {
     match parse(args.iter().map(OsString::from), |_| None).unwrap() {
         Command::Run(settings) => *settings,
-        Command::Help => panic!("help"),
+        other => panic!("{other:?}"),
     }
 }
 

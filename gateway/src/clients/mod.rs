@@ -1,0 +1,353 @@
+//! Who may use the gateway: clients with tokens of their own, from a file.
+//!
+//! `file.rs` reads the file, `limits.rs` counts. A client's token is compared by its hash with each in the file, in a time that does not
+//! depend on which one it is, and is never sent to the upstream: the gateway's own key takes its place.
+
+pub mod file;
+pub mod limits;
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use subtle::{ConditionallySelectable, ConstantTimeEq};
+use tokio::time::Instant;
+use tower_gemini::{KeyLabel, Target};
+
+use self::limits::{Limits, Over, Used};
+
+const API_KEY: &str = "x-goog-api-key";
+
+/// The clients, and what each has used. A reload keeps the latter, by name.
+#[derive(Debug)]
+pub struct Clients {
+    file: String,
+    table: RwLock<Arc<Table>>,
+    unknown: AtomicU64,
+    started: Instant,
+}
+
+#[derive(Debug)]
+struct Table {
+    key: HeaderValue,
+    bearer: HeaderValue,
+    clients: Vec<([u8; 32], Arc<Client>)>,
+}
+
+/// One client.
+#[derive(Debug)]
+pub struct Client {
+    pub name: String,
+    pub label: KeyLabel,
+    models: Option<Vec<String>>,
+    limits: Limits,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    used: Mutex<Used>,
+    admitted: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// A client's call, until it is dropped. Clones are the same call.
+#[derive(Clone, Debug)]
+pub struct Admitted(Arc<Place>);
+
+#[derive(Debug)]
+struct Place {
+    client: Arc<Client>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.client.counts.used.lock().unwrap_or_else(PoisonError::into_inner).release();
+    }
+}
+
+impl Admitted {
+    pub fn client(&self) -> &Client {
+        &self.0.client
+    }
+}
+
+/// The hash of a token, as files have it.
+pub fn hash(token: &str) -> String {
+    Sha256::digest(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Clients {
+    /// # Errors
+    ///
+    /// A sentence with file, line and rule.
+    pub fn open(file: &str) -> Result<Self, String> {
+        let table = RwLock::new(Arc::new(Table::read(file, None)?));
+        Ok(Self { file: file.to_owned(), table, unknown: AtomicU64::new(0), started: Instant::now() })
+    }
+
+    /// Reads the file again. How many clients it has.
+    ///
+    /// # Errors
+    ///
+    /// A sentence with file, line and rule; everything stays as it was.
+    pub fn reload(&self) -> Result<usize, String> {
+        let table = Table::read(&self.file, Some(&*self.table()))?;
+        let clients = table.clients.len();
+        *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+        Ok(clients)
+    }
+
+    fn table(&self) -> Arc<Table> {
+        Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Finds the client of a request, counts it and puts the upstream's key in the place of the token.
+    ///
+    /// # Errors
+    ///
+    /// The answer to one that may not be made.
+    pub fn admit<B>(&self, request: &mut Request<B>) -> Result<Admitted, Response<Bytes>> {
+        let table = self.table();
+        let (token, as_bearer) = token(request.headers(), request.uri().query()).unwrap_or_default();
+        let Some(client) = table.find(&token) else {
+            self.unknown.fetch_add(1, Ordering::Relaxed);
+            let message = "The token is none of a client of this gateway.";
+            return Err(refusal(StatusCode::UNAUTHORIZED, "UNAUTHENTICATED", message, &[], None));
+        };
+        let counts = &client.counts;
+        let now = self.started.elapsed();
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let result =
+            counts.used.lock().unwrap_or_else(PoisonError::into_inner).admit(&client.limits, now, wall);
+        if let Err(over) = result {
+            counts.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(over_limit(&client.name, over));
+        }
+        counts.admitted.fetch_add(1, Ordering::Relaxed);
+        let admitted = Admitted(Arc::new(Place { client: Arc::clone(client) }));
+        let headers = request.headers_mut();
+        headers.remove(API_KEY);
+        headers.remove(AUTHORIZATION);
+        // Who pays is not the client's to say.
+        headers.remove("x-goog-user-project");
+        match as_bearer {
+            true => headers.insert(AUTHORIZATION, table.bearer.clone()),
+            false => headers.insert(API_KEY, table.key.clone()),
+        };
+        if let Some(uri) = without_keys(request.uri()) {
+            *request.uri_mut() = uri;
+        }
+        Ok(admitted)
+    }
+
+    /// For `/status`.
+    pub fn status(&self) -> Value {
+        let table = self.table();
+        let clients = table.clients.iter().map(|(_, client)| {
+            let used = client.counts.used.lock().unwrap_or_else(PoisonError::into_inner);
+            json!({
+                "name": client.name,
+                "in_flight": used.open(),
+                "requests_today": used.today(),
+                "admitted": client.counts.admitted.load(Ordering::Relaxed),
+                "refused": client.counts.refused.load(Ordering::Relaxed),
+                "requests_per_minute": client.limits.requests_per_minute,
+                "requests_per_day": client.limits.requests_per_day,
+                "concurrency": client.limits.concurrency,
+            })
+        });
+        let clients: Vec<Value> = clients.collect();
+        json!({ "known": clients, "unknown_tokens": self.unknown.load(Ordering::Relaxed) })
+    }
+}
+
+impl Table {
+    fn read(file: &str, before: Option<&Self>) -> Result<Self, String> {
+        let text =
+            std::fs::read_to_string(file).map_err(|error| format!("{file}: cannot be read: {error}"))?;
+        let parsed = file::parse(file, &text, |name| std::env::var(name).ok())?;
+        let mut bearer = HeaderValue::try_from([b"Bearer ", parsed.key.as_bytes()].concat())
+            .map_err(|_| format!("{file}: the upstream's key is no header value"))?;
+        bearer.set_sensitive(true);
+        let known = |name: &str| {
+            let of = before?.clients.iter().find(|(_, client)| client.name == name);
+            of.map(|(_, client)| Arc::clone(&client.counts))
+        };
+        let client = |entry: file::Entry| {
+            let counts = known(&entry.name).unwrap_or_default();
+            let label = KeyLabel::new(entry.name.clone());
+            let client =
+                Client { name: entry.name, label, models: entry.models, limits: entry.limits, counts };
+            (entry.token_sha256, Arc::new(client))
+        };
+        Ok(Self { key: parsed.key, bearer, clients: parsed.clients.into_iter().map(client).collect() })
+    }
+
+    /// Compares with each, whichever it is.
+    fn find(&self, token: &str) -> Option<&Arc<Client>> {
+        let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        let mut found = u32::MAX;
+        for (at, (other, _)) in (0_u32..).zip(&self.clients) {
+            found = u32::conditional_select(&found, &at, hash.ct_eq(other));
+        }
+        self.clients.get(found as usize).map(|(_, client)| client)
+    }
+}
+
+impl Client {
+    /// Refuses a model that the client may not use. Where its models are listed, a POST that names none is refused, too, but for
+    /// uploads and files: its body may name one where the gateway does not look.
+    ///
+    /// # Errors
+    ///
+    /// The answer.
+    pub fn allows<B>(&self, request: &Request<B>) -> Result<(), Response<Bytes>> {
+        let Some(models) = &self.models else { return Ok(()) };
+        let target = Target::of(request);
+        let message = match target.model() {
+            Some(model) => {
+                let fits = |allowed: &String| match allowed.strip_suffix('*') {
+                    Some(stem) => model.starts_with(stem),
+                    None => model == allowed,
+                };
+                if models.iter().any(fits) {
+                    return Ok(());
+                }
+                format!("The client {} may not use the model {model}.", self.name)
+            }
+            None => {
+                let path = request.uri().path();
+                let files = path.starts_with("/upload/") || path == "/v1beta/files" || path == "/v1/files";
+                if request.method() != Method::POST || files {
+                    return Ok(());
+                }
+                format!("The client {} may use some models only, and the request names none.", self.name)
+            }
+        };
+        self.counts.refused.fetch_add(1, Ordering::Relaxed);
+        Err(refusal(StatusCode::FORBIDDEN, "PERMISSION_DENIED", &message, &[], None))
+    }
+}
+
+/// The token in the first of the three places that has one, and whether that is `Authorization`.
+fn token(headers: &HeaderMap, query: Option<&str>) -> Option<(String, bool)> {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    if let Some(token) = header(API_KEY).filter(|token| !token.is_empty()) {
+        return Some((token.to_owned(), false));
+    }
+    let mut pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    if let Some((_, token)) = pairs.find(|(name, value)| name == "key" && !value.is_empty()) {
+        return Some((token.into_owned(), false));
+    }
+    let (scheme, token) = header(AUTHORIZATION.as_str())?.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| (token.to_owned(), true))
+}
+
+/// The same without what Google takes for a key or a token in a query. The other pairs stay byte for byte. `None` where there is none.
+fn without_keys(uri: &Uri) -> Option<Uri> {
+    let query = uri.query()?;
+    let secret = |pair: &&str| {
+        let name = form_urlencoded::parse(pair.as_bytes()).next().map(|(name, _)| name.into_owned());
+        matches!(name.as_deref(), Some("key" | "access_token" | "oauth_token"))
+    };
+    if !query.split('&').any(|pair| secret(&pair)) {
+        return None;
+    }
+    let kept: Vec<&str> = query.split('&').filter(|pair| !secret(pair)).collect();
+    let path = match kept.is_empty() {
+        true => uri.path().to_owned(),
+        false => format!("{}?{}", uri.path(), kept.join("&")),
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::try_from(path).ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+fn over_limit(name: &str, over: Over) -> Response<Bytes> {
+    let (limit, wait) = match over {
+        Over::Minute { limit, wait } => (format!("requests_per_minute {limit}"), wait),
+        Over::Day { limit, wait } => (format!("requests_per_day {limit} (UTC)"), wait),
+        // When a call ends is not known.
+        Over::Concurrency { limit } => (format!("concurrency {limit}"), Duration::from_secs(1)),
+    };
+    let message = format!("The client {name} is over its limit at this gateway: {limit}.");
+    // In whole milliseconds, and never early.
+    let millis = wait.as_nanos().div_ceil(1_000_000);
+    let delay = format!("{}.{:03}s", millis / 1000, millis % 1000);
+    let details = [json!({ "@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay })];
+    let after = millis.div_ceil(1000) as u64;
+    refusal(StatusCode::TOO_MANY_REQUESTS, "RESOURCE_EXHAUSTED", &message, &details, Some(after))
+}
+
+fn refusal(
+    status: StatusCode,
+    code: &str,
+    message: &str,
+    details: &[Value],
+    after: Option<u64>,
+) -> Response<Bytes> {
+    let mut error = json!({ "code": status.as_u16(), "message": message, "status": code });
+    if !details.is_empty() {
+        error["details"] = details.into();
+    }
+    let mut response = Response::new(Bytes::from(json!({ "error": error }).to_string()));
+    *response.status_mut() = status;
+    let json = HeaderValue::from_static("application/json; charset=UTF-8");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    if let Some(after) = after {
+        response.headers_mut().insert(RETRY_AFTER, after.into());
+    }
+    response
+}
+
+pin_project! {
+    /// A body that keeps its client's place until it has ended or is dropped.
+    pub struct Held<B> {
+        #[pin]
+        body: B,
+        admitted: Option<Admitted>,
+    }
+}
+
+/// Moves what the response's extensions hold of a client's call into its body.
+pub fn held<B>(mut response: Response<B>) -> Response<Held<B>> {
+    let admitted = response.extensions_mut().remove::<Admitted>();
+    response.map(|body| Held { body, admitted })
+}
+
+impl<B: Body> Body for Held<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let this = self.project();
+        let frame = this.body.poll_frame(cx);
+        if matches!(frame, Poll::Ready(None | Some(Err(_)))) {
+            *this.admitted = None;
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
