@@ -28,7 +28,7 @@ Usage: tower-gemini-gateway [OPTIONS]
   --fallback A=B,C         ask B, then C, where A cannot answer, and say so
                            in x-gemini-model; may be repeated
   --clients FILE           who may call, by tokens of their own; the file also
-                           names the upstream's key; SIGHUP reads it again [none]
+                           names the upstream's key; SIGHUP rereads it  [none]
   --hash-token             print the SHA-256 of a token read from stdin
   --log json|text|off      one line for each request on stdout    [text]
   --history FILE           keep a record of each call in SQLite   [none]

@@ -78,6 +78,7 @@ impl Clone for Proxy {
 
 impl Proxy {
     /// `finished` is told of each call when it is over.
+    #[allow(clippy::too_many_arguments)] // One caller has them all, and no two are of one type.
     pub fn new(
         stack: Stack,
         client: Client,
@@ -125,7 +126,7 @@ impl Proxy {
                     return Either::Right(Either::Right(unread(
                         expects,
                         Some(request.into_body()),
-                        own(refusal),
+                        own(*refusal),
                     )));
                 }
             }
@@ -167,7 +168,7 @@ impl Proxy {
         let client = request.extensions_mut().remove::<Admitted>();
         if let Some(client) = client.as_ref().map(Admitted::client) {
             if let Err(refusal) = client.allows(&request) {
-                return Either::Left(ready(own(refusal)));
+                return Either::Left(ready(own(*refusal)));
             }
             trace.client = Some(Box::from(&*client.name));
             request.extensions_mut().insert(client.label.clone());

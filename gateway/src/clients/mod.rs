@@ -10,13 +10,14 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::{Body, Frame, SizeHint};
+use jiff::Timestamp;
 use pin_project_lite::pin_project;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -117,7 +118,7 @@ impl Clients {
     /// # Errors
     ///
     /// The answer to one that may not be made.
-    pub fn admit<B>(&self, request: &mut Request<B>) -> Result<Admitted, Response<Bytes>> {
+    pub fn admit<B>(&self, request: &mut Request<B>) -> Result<Admitted, Box<Response<Bytes>>> {
         let table = self.table();
         let (token, as_bearer) = token(request.headers(), request.uri().query()).unwrap_or_default();
         let Some(client) = table.find(&token) else {
@@ -126,10 +127,13 @@ impl Clients {
             return Err(refusal(StatusCode::UNAUTHORIZED, "UNAUTHENTICATED", message, &[], None));
         };
         let counts = &client.counts;
-        let now = self.started.elapsed();
-        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let result =
-            counts.used.lock().unwrap_or_else(PoisonError::into_inner).admit(&client.limits, now, wall);
+        let result = {
+            let mut used = counts.used.lock().unwrap_or_else(PoisonError::into_inner);
+            // Read under the lock, so that it does not go back.
+            let now = Instant::now().saturating_duration_since(self.started);
+            let wall = Duration::try_from(Timestamp::now().as_duration()).unwrap_or_default();
+            used.admit(&client.limits, now, wall)
+        };
         if let Err(over) = result {
             counts.refused.fetch_add(1, Ordering::Relaxed);
             return Err(over_limit(&client.name, over));
@@ -212,7 +216,7 @@ impl Client {
     /// # Errors
     ///
     /// The answer.
-    pub fn allows<B>(&self, request: &Request<B>) -> Result<(), Response<Bytes>> {
+    pub fn allows<B>(&self, request: &Request<B>) -> Result<(), Box<Response<Bytes>>> {
         let Some(models) = &self.models else { return Ok(()) };
         let target = Target::of(request);
         let message = match target.model() {
@@ -275,7 +279,7 @@ fn without_keys(uri: &Uri) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
-fn over_limit(name: &str, over: Over) -> Response<Bytes> {
+fn over_limit(name: &str, over: Over) -> Box<Response<Bytes>> {
     let (limit, wait) = match over {
         Over::Minute { limit, wait } => (format!("requests_per_minute {limit}"), wait),
         Over::Day { limit, wait } => (format!("requests_per_day {limit} (UTC)"), wait),
@@ -297,7 +301,7 @@ fn refusal(
     message: &str,
     details: &[Value],
     after: Option<u64>,
-) -> Response<Bytes> {
+) -> Box<Response<Bytes>> {
     let mut error = json!({ "code": status.as_u16(), "message": message, "status": code });
     if !details.is_empty() {
         error["details"] = details.into();
@@ -309,7 +313,7 @@ fn refusal(
     if let Some(after) = after {
         response.headers_mut().insert(RETRY_AFTER, after.into());
     }
-    response
+    Box::new(response)
 }
 
 pin_project! {

@@ -2,11 +2,12 @@
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
 use tower_gemini_gateway::clients::hash;
 
 use crate::world::{Answer, GENERATE, Gate, HELLO, Upstream, response, soon};
@@ -131,7 +132,7 @@ async fn a_good_client_is_served_while_an_unknown_one_is_refused_300_times() {
             let (answer, _) =
                 tokio::join!(ask(&gate, GENERATE, &fields), upstream.answer(response("200 OK", "", "{}")));
             assert_eq!(answer.status, StatusCode::OK);
-            assert!(began.elapsed() < Duration::from_secs(1));
+            assert!(Instant::now() - began < Duration::from_secs(1));
         }
     };
     tokio::join!(bad, served);
