@@ -2,6 +2,9 @@
 //!
 //! `file.rs` reads the file, `limits.rs` counts. A client's token is compared by its hash with each in the file, in a time that does not
 //! depend on which one it is, and is never sent to the upstream: the gateway's own key takes its place.
+//!
+//! A client's list of models is held against the model of the path, or against the first `model` of a body: one that names two, or models
+//! inside the parts of a batch, is not seen through.
 
 pub mod file;
 pub mod limits;
