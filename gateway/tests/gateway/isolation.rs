@@ -44,6 +44,21 @@ async fn three_504s_and_eleven_500s_of_one_client_stop_no_other() {
     }
 }
 
+/// Each is a failure of the server's, and all are one caller's.
+#[tokio::test]
+async fn eleven_streams_of_one_client_that_break_off_open_no_circuit() {
+    const STREAM: &str = "/v1beta/models/gemini-3.5-flash-lite:streamGenerateContent?alt=sse";
+    let simulator = Simulator::builder().head_latency(Duration::from_millis(1)).build().unwrap();
+    let (_server, gate) = simulated(&simulator).await;
+    good_call(&gate, "before").await;
+    simulator.push(Rule::new(Fault::cut_stream_after(1)).times(11)).unwrap();
+    for _ in 0..11 {
+        gate.post(STREAM, HELLO).await;
+    }
+    assert_eq!(simulator.call_count(), 12, "each was asked for once");
+    good_call(&gate, "after").await;
+}
+
 /// They filled the 1,024 keys, and one tenant's spent day was everybody's from then on.
 #[tokio::test]
 async fn invented_models_leave_a_spent_day_to_whom_it_belongs() {
