@@ -204,25 +204,34 @@ async fn a_429_that_one_meets_closes_the_other() {
     assert_eq!(world.simulator.call_count(), before, "the other one sent");
 }
 
+/// With the project's label in the place of the callers' they would be one, who is turned away.
 #[tokio::test]
 async fn one_callers_failures_stop_no_other_of_the_same_project() {
     let Some(server) = Server::start(&[]).await else { return };
     let world = World::new().await;
-    let gate = world.gate(&server.url(), &[PROJECT]).await;
-    assert_eq!(served(&gate, 1).await, 1);
-    world.simulator.push(Rule::new(Fault::internal()).times(11)).unwrap();
-    for _ in 0..11 {
-        gate.post(GENERATE, HELLO).await;
+    let store = server.url();
+    let args = ["--attempts=1", "--breaker-open=60", "--quota-store", &store, PROJECT];
+    let gate = Gate::to(&world.upstream.base_url(), &args).await;
+    assert_eq!(asked_as(&gate, "good").await, StatusCode::OK);
+    world.simulator.push(Rule::new(Fault::internal())).unwrap();
+    for _ in 0..40 {
+        asked_as(&gate, "bad").await;
     }
-    let path = format!("{GENERATE}?key=another");
-    let text = format!(
-        "POST {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{HELLO}",
-        HELLO.len()
-    );
-    assert_eq!(gate.say(text).await.status, StatusCode::OK);
-    let status = status(&gate).await;
-    assert_eq!(status["quotas"].as_array().unwrap().len(), 1, "{status}");
-    assert!(status["circuits"].as_array().unwrap().iter().all(|c| c["state"] == "closed"), "{status}");
+    let sent = world.simulator.call_count();
+    assert!(sent < 41, "the one who fails is never turned away");
+    world.simulator.clear_rules();
+    assert_eq!(asked_as(&gate, "good").await, StatusCode::OK);
+    let all = status(&gate).await;
+    assert_eq!(all["quotas"].as_array().unwrap().len(), 1, "{all}");
+}
+
+async fn asked_as(gate: &Gate, key: &str) -> StatusCode {
+    let length = HELLO.len();
+    gate.say(format!(
+        "POST {GENERATE}?key={key} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{HELLO}"
+    ))
+    .await
+    .status
 }
 
 /// Of 20 at once through a gateway that never reached its store, with a quota of 20.
