@@ -7,6 +7,7 @@ use lexopt::{Arg, Parser};
 
 use crate::history;
 use crate::log::Format;
+use crate::quota;
 use crate::upstream::Base;
 
 pub const HELP: &str = "\
@@ -21,6 +22,15 @@ Usage: tower-gemini-gateway [OPTIONS]
   --requests-per-minute N  the quota of each model         [none, learnt]
   --tokens-per-minute N    the same, in input tokens       [none, learnt]
   --requests-per-day N     the same, until midnight Pacific       [none]
+  --quota-store URL        keep these quotas together with other gateways, in
+                           Redis or Valkey: redis://[user:password@]host[:port]
+  --quota-project NAME     all calls are of the project that is called so
+  --quota-secret TEXT      or: tell callers' keys apart, by a hash with this
+                           secret; the same for all gateways, best given as
+                           GATEWAY_QUOTA_SECRET
+  --quota-outage MODE      without the store: strict (less and less), share
+                           (a part for each), closed or local       [strict]
+  --quota-members N        how many gateways there are, for share
   --attempts N             in all, the first included, 1 to 100      [5]
   --deadline SECONDS       for all attempts and waits together; one attempt
                            may take three quarters of it until its head [120]
@@ -73,6 +83,7 @@ pub struct Settings {
     /// The file of clients.
     pub clients: Option<String>,
     pub history: Option<history::Settings>,
+    pub quota: Option<quota::Settings>,
 }
 
 /// Whom the gateway asks.
@@ -106,6 +117,7 @@ struct Draft {
     history: Option<String>,
     history_mib: Option<u64>,
     history_days: Option<u64>,
+    quota: quota::Draft,
 }
 
 const OPTIONS: [&str; 15] = [
@@ -126,6 +138,10 @@ const OPTIONS: [&str; 15] = [
     "simulate",
 ];
 
+fn options() -> impl Iterator<Item = &'static str> {
+    OPTIONS.into_iter().chain(quota::OPTIONS)
+}
+
 /// The error is a sentence without its full stop.
 ///
 /// Variables that begin with `GATEWAY_` and are none of ours are left alone: orchestrators set some for a service of
@@ -136,7 +152,7 @@ pub fn parse(
 ) -> Result<Command, String> {
     let mut said = Draft::default();
     let mut parser = Parser::from_args(args);
-    while let Some(arg) = parser.next().map_err(|e| e.to_string())? {
+    while let Some(arg) = parser.next().map_err(misread)? {
         let name = match arg {
             Arg::Long("help") | Arg::Short('h') => return Ok(Command::Help),
             Arg::Long("hash-token") => return Ok(Command::HashToken),
@@ -144,10 +160,14 @@ pub fn parse(
                 said.set("simulate", "--simulate", "1")?;
                 continue;
             }
-            Arg::Long(name) => match OPTIONS.iter().find(|option| **option == name) {
-                Some(name) => *name,
+            Arg::Long(name) => match options().find(|option| *option == name) {
+                Some(name) => name,
                 None => return Err(Arg::Long(name).unexpected().to_string()),
             },
+            // An URL whose option was forgotten may hold a password.
+            Arg::Value(value) if value.to_string_lossy().contains(['@', ':']) => {
+                return Err("there is a value that belongs to no option".to_owned());
+            }
             other => return Err(other.unexpected().to_string()),
         };
         let option = format!("--{name}");
@@ -155,7 +175,7 @@ pub fn parse(
         said.set(name, &option, &value)?;
     }
     let mut around = Draft::default();
-    for name in OPTIONS {
+    for name in options() {
         let variable = format!("GATEWAY_{}", name.to_uppercase().replace('-', "_"));
         if let Some(value) = env(&variable).filter(|value| !value.is_empty()) {
             let value = value.into_string().map_err(|_| format!("{variable} is not valid UTF-8"))?;
@@ -163,6 +183,14 @@ pub fn parse(
         }
     }
     said.or(around).map(|settings| Command::Run(Box::new(settings)))
+}
+
+/// Says no value.
+fn misread(error: lexopt::Error) -> String {
+    match error {
+        lexopt::Error::UnexpectedValue { option, .. } => format!("{option} takes no value"),
+        error => error.to_string(),
+    }
 }
 
 impl Draft {
@@ -196,6 +224,7 @@ impl Draft {
             "history" => self.history = Some(value.to_owned()),
             "history-mib" => self.history_mib = Some(whole(source, value, 1_000_000)?),
             "history-days" => self.history_days = Some(whole(source, value, 3660)?),
+            name if quota::OPTIONS.contains(&name) => self.quota.set(name, source, value)?,
             "fallback" => {
                 for text in value.split(';').filter(|text| !text.trim().is_empty()) {
                     let chain = chain(source, text)?;
@@ -240,8 +269,10 @@ impl Draft {
             settings.max_age = days.map_or(settings.max_age, |days| Duration::from_secs(days * 86_400));
             settings
         });
+        let clients = self.clients.or(other.clients);
         Ok(Settings {
-            clients: self.clients.or(other.clients),
+            quota: self.quota.or(other.quota, clients.is_some())?,
+            clients,
             history,
             listen: self.listen.or(other.listen).unwrap_or_else(|| LISTEN.to_owned()),
             whither,

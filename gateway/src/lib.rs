@@ -29,6 +29,7 @@ pub mod model;
 pub mod page;
 pub mod pages;
 pub mod proxy;
+pub mod quota;
 pub mod refusal;
 pub mod serve;
 pub mod stack;
@@ -175,6 +176,7 @@ impl Gateway {
             pages,
             page.clone(),
             clients.clone(),
+            settings.quota.as_ref(),
         );
         Ok(Self { addr, base, listener, proxy, lines, page, history, clients, simulator })
     }

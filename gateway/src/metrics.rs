@@ -38,6 +38,7 @@ struct Events {
     fallbacks: u64,
     queued: u64,
     rate_limited: u64,
+    stores_lost: u64,
     /// Changes of circuits, by the new state.
     circuits: BTreeMap<&'static str, u64>,
     cuts: u64,
@@ -128,6 +129,7 @@ impl Observer for Metrics {
                 *events.circuits.entry(crate::pages::state(transition.to)).or_default() += 1;
             }
             Event::ConcurrencyCut { .. } => events.cuts += 1,
+            Event::StoreLost { .. } => events.stores_lost += 1,
             _ => {}
         }
     }
@@ -159,6 +161,11 @@ impl Events {
                 "gateway_rate_limited_total",
                 "Requests that were not sent for want of quota.",
                 self.rate_limited,
+            ),
+            (
+                "gateway_quota_store_lost_total",
+                "Times that the store of the quotas stopped to answer.",
+                self.stores_lost,
             ),
             ("gateway_concurrency_cuts_total", "Timeouts that cut the calls in flight.", self.cuts),
         ] {

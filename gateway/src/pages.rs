@@ -138,6 +138,24 @@ impl Pages {
             let key = quota.key.to_string();
             sample(text, "gateway_quota_queued", &[("key", &key)], quota.queued as f64);
         }
+        let Some(store) = self.handles.quotas.store() else { return };
+        gauge(text, "gateway_quota_store_up", "Whether the store of the quotas answers.");
+        let up = if store.lost.is_none() { 1.0 } else { 0.0 };
+        sample(text, "gateway_quota_store_up", &[("store", &store.place)], up);
+        let fleets: Vec<_> =
+            quotas.iter().filter_map(|quota| Some((quota.key.to_string(), quota.fleet.as_ref()?))).collect();
+        gauge(text, "gateway_quota_members", "Gateways that share a quota, this one included.");
+        for (key, fleet) in &fleets {
+            sample(text, "gateway_quota_members", &[("key", key)], f64::from(fleet.members));
+        }
+        gauge(text, "gateway_quota_part", "Requests a window that may be sent without asking the store.");
+        for (key, fleet) in &fleets {
+            sample(text, "gateway_quota_part", &[("key", key)], fleet.part.requests as f64);
+        }
+        gauge(text, "gateway_quota_stock", "Requests that the store has granted and that are not used yet.");
+        for (key, fleet) in &fleets {
+            sample(text, "gateway_quota_stock", &[("key", key)], fleet.stock.requests as f64);
+        }
     }
 
     fn status_page(&self) -> Response<Bytes> {
@@ -189,6 +207,12 @@ impl Pages {
             "in_flight": self.metrics.in_flight(),
             "clients": self.clients.as_ref().map(|clients| clients.status()),
             "quotas": quotas,
+            "quota_store": self.handles.quotas.store().map(|store| json!({
+                "place": store.place,
+                "up": store.lost.is_none(),
+                "lost_for": store.lost.as_ref().map(|(at, _)| seconds(now.saturating_duration_since(*at))),
+                "why": store.lost.as_ref().map(|(_, why)| why.to_string()),
+            })),
             "circuits": circuits,
             "concurrency": concurrency,
             "retry_budget": {
@@ -223,6 +247,15 @@ fn of_quota(quota: &QuotaStatus, now: Instant) -> Value {
         "admitted": quota.admitted,
         "refused_by_google": quota.too_many,
         "not_sent": quota.not_sent,
+        "fleet": quota.fleet.as_ref().map(|fleet| json!({
+            "members": fleet.members,
+            "waiting": fleet.waiting,
+            "part": { "requests": fleet.part.requests, "tokens": fleet.part.tokens },
+            "stock": { "requests": fleet.stock.requests, "tokens": fleet.stock.tokens },
+            "asked": fleet.asked,
+            "granted": fleet.granted,
+            "is_lost": fleet.is_lost,
+        })),
     })
 }
 

@@ -26,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::model::{self, Asked};
 use crate::page::{Page, PageBody};
 use crate::pages::Pages;
+use crate::quota::{self, Project, Secret};
 use crate::stack::Stack;
 use crate::upstream::{Base, Upstream};
 use crate::wire::{self, Unread};
@@ -66,6 +67,8 @@ struct Shared {
     pages: Arc<Pages>,
     page: Page,
     clients: Option<Arc<Clients>>,
+    /// Of `--quota-store`.
+    secret: Option<Secret>,
     hasher: RandomState,
 }
 
@@ -88,13 +91,18 @@ impl Proxy {
         pages: Arc<Pages>,
         page: Page,
         clients: Option<Arc<Clients>>,
+        quota: Option<&quota::Settings>,
     ) -> Self {
         let layered = ServiceBuilder::new()
             .layer(ObserveLayer::new(finished))
             .layer(RespondLayer::new())
             .layer(stack)
             .service(client);
-        let shared = Shared { base, metrics, pages, page, clients, hasher: RandomState::new() };
+        let secret = match quota.map(|quota| &quota.project) {
+            Some(Project::Hashed(secret)) => Some(secret.clone()),
+            _ => None,
+        };
+        let shared = Shared { base, metrics, pages, page, clients, secret, hasher: RandomState::new() };
         Self { own: Mutex::new(Own { layered, label: None }), shared: Arc::new(shared) }
     }
 
@@ -253,7 +261,7 @@ impl Shared {
     /// Tells projects apart by their keys, without keeping these: quotas are a project's. `last` is the label before.
     ///
     /// The label is a hash that is made anew with each start of the process. Nobody can find the key from it, and it means
-    /// nothing to another process. An OAuth token changes every hour: where the request names the project that pays, in
+    /// nothing to another process; with `--quota-secret` it is a keyed hash that all gateways make alike. An OAuth token changes every hour: where the request names the project that pays, in
     /// `x-goog-user-project`, that is hashed in its place. `None` where there is no key, and where the path names the project.
     fn label<B>(&self, request: &Request<B>, last: &mut Option<(u64, KeyLabel)>) -> Option<KeyLabel> {
         let key = key(request.headers(), request.uri().query())?;
@@ -263,9 +271,13 @@ impl Shared {
         let pays =
             |name: &'static str| request.headers().get(name)?.to_str().ok().filter(|name| !name.is_empty());
         let key = pays("x-goog-user-project").filter(|_| key.starts_with("ya29.")).unwrap_or(key);
-        let hash = self.hasher.hash_one(key) >> 16;
+        let hash = self.hasher.hash_one(key);
         if last.as_ref().is_none_or(|(of, _)| *of != hash) {
-            *last = Some((hash, KeyLabel::new(format!("key-{hash:012x}"))));
+            let label = match &self.secret {
+                Some(secret) => secret.label(key),
+                None => KeyLabel::new(format!("key-{:012x}", hash >> 16)),
+            };
+            *last = Some((hash, label));
         }
         last.as_ref().map(|(_, label)| label.clone())
     }

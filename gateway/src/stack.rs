@@ -16,6 +16,7 @@ use tower_gemini::stack::{GeminiStack, Preset};
 use tower_gemini::timeout::{DeadlineLayer, TimeoutLayer};
 
 use crate::args::Settings;
+use crate::quota::Project;
 
 /// The longest that a circuit stays open, unless it is longer at first.
 const OPEN_MOST: Duration = Duration::from_secs(15);
@@ -52,7 +53,15 @@ pub fn stack(settings: &Settings, observer: &Arc<dyn Observer>) -> Result<(Stack
     let retry = stack.get_retry().policy().to_builder();
     let retry = retry.attempts(settings.attempts).deadline(settings.deadline).budget(budget.clone());
     let mut quotas = RateLimitLayer::builder().limits(limits(settings)).max_wait(WAIT).observer(told());
-    if settings.clients.is_some() {
+    if let Some(quota) = &settings.quota {
+        quotas = quotas.store(quota.fleet());
+    }
+    // The other layers go on telling callers apart: what one of them breaks is not every one's.
+    if let Some(Project::Named(project)) = settings.quota.as_ref().map(|quota| &quota.project) {
+        let project = project.clone();
+        quotas =
+            quotas.key_by(move |target| QuotaKey::of(target).target().clone().with_label(project.clone()));
+    } else if settings.clients.is_some() {
         // Labels are clients then, who share the project of the gateway's key.
         quotas = quotas.key_by(|target| QuotaKey::of(target).target().clone().without_label());
     }

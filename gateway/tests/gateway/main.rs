@@ -13,6 +13,7 @@ mod leaving;
 mod load;
 mod outage;
 mod pages;
+mod quota_store;
 mod refusals;
 mod verbatim;
 mod world;
