@@ -240,17 +240,19 @@ async function main() {
   const odd = `"><img src=x onerror="window.pwned=1"><script>window.pwned=1</script>`;
   const oddly = (value) => (typeof value === "string" ? odd : Array.isArray(value) ? value.map(oddly)
     : value && typeof value === "object" ? Object.fromEntries(Object.entries(value).map(([name, of]) => [name, oddly(of)])) : value);
+  // The page may have left a request, or be closed, by the time that it is answered.
+  const gone = () => {};
   const strange = await browser.newContext({ acceptDownloads: true });
   await strange.route(/\/page\/(calls|summary)/, async (route) => {
-    const answer = await route.fetch();
-    let data = oddly(await answer.json());
+    // Not by the browser's own client, whose answers go when the page has left the request.
+    let data = oddly(await (await fetch(route.request().url())).json());
     if (Array.isArray(data)) data = data.map((one) => ({ ...one, docs: "javascript:window.pwned=1" }));
-    await route.fulfill({ response: answer, json: data });
+    await route.fulfill({ json: data }).catch(gone);
   });
   await strange.route(/\/page\/events/, async (route) => {
     const now = oddly(await (await fetch(`${gate}/page/now`)).json());
     now.status.quotas.forEach((quota) => { quota.fleet = { members: 2, waiting: 7, is_lost: true }; });
-    await route.fulfill({ contentType: "text/event-stream", body: `data: ${JSON.stringify({ ...now, live: { ...now.live, kinds: { [odd]: 3 } } })}\n\n` });
+    await route.fulfill({ contentType: "text/event-stream", body: `data: ${JSON.stringify({ ...now, live: { ...now.live, kinds: { [odd]: 3 } } })}\n\n` }).catch(gone);
   });
   const oddPage = await strange.newPage();
   await oddPage.goto(`${gate}/page`);

@@ -254,7 +254,8 @@ fn token(headers: &HeaderMap, query: Option<&str>) -> Option<(String, bool)> {
         return Some((token.to_owned(), false));
     }
     let mut pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
-    if let Some((_, token)) = pairs.find(|(name, value)| name == "key" && !value.is_empty()) {
+    let of_query = pairs.find(|(name, value)| name == "key" && !value.is_empty());
+    if let Some((_, token)) = of_query {
         return Some((token.into_owned(), false));
     }
     let (scheme, token) = header(AUTHORIZATION.as_str())?.split_once(' ')?;
