@@ -27,7 +27,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use tower_gemini::Verdict;
-use tower_gemini::verdict::{DelaySource, Kind, Retryability};
+use tower_gemini::verdict::{Kind, Retryability};
 
 use crate::line::{judge, line};
 
@@ -967,15 +967,6 @@ fn a_gzip_body_is_read_with_or_without_its_header() {
             let _ = format!("{:?}", judge(status, &[], coded.slice(..cut)));
         }
     }
-}
-
-#[test]
-#[allow(clippy::disallowed_methods, reason = "a date in a header is relative to the calendar")]
-fn a_date_in_retry_after_is_a_delay_from_now() {
-    let date = httpdate::fmt_http_date(std::time::SystemTime::now() + Duration::from_secs(90));
-    let delay = judge(429, &[("retry-after", &date)], "").server_delay().unwrap();
-    assert_eq!(delay.source(), DelaySource::Header);
-    assert!((80..=90).contains(&delay.declared().as_secs()), "{delay:?}");
 }
 
 #[test]

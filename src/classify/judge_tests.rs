@@ -364,3 +364,14 @@ fn a_token_count_alone_is_no_context_that_is_too_long() {
         );
     }
 }
+
+#[test]
+fn a_date_in_retry_after_is_a_delay_from_now() {
+    let date = httpdate::fmt_http_date(crate::time::wall_clock() + Duration::from_secs(90));
+    let mut headers = HeaderMap::new();
+    headers.insert(RETRY_AFTER, date.parse().expect("a value"));
+    let verdict = judge(StatusCode::TOO_MANY_REQUESTS, &headers, Bytes::new());
+    let delay = verdict.server_delay().expect("the header's");
+    assert_eq!(delay.source(), crate::verdict::DelaySource::Header);
+    assert!((80..=90).contains(&delay.declared().as_secs()), "{delay:?}");
+}
