@@ -23,6 +23,7 @@ pub mod args;
 pub mod clients;
 pub mod headers;
 pub mod history;
+pub mod kept;
 pub mod log;
 pub mod metrics;
 pub mod model;

@@ -2,28 +2,27 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Request, Response};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use pin_project_lite::pin_project;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tower_gemini::BoxError;
 
+use crate::kept::Kept;
 use crate::refusal::{Heard, Refusing};
 
 /// How long a connection may be without a call: before its first head, and between two. Whatever arrives meanwhile, it is cut: silence,
@@ -96,35 +95,6 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.0.idle_since.store(self.0.now(), Ordering::Relaxed);
         self.0.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-pin_project! {
-    /// A body that says when it has ended.
-    struct Ending<B> {
-        #[pin]
-        body: B,
-        open: Open,
-    }
-}
-
-impl<B: Body> Body for Ending<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        self.project().body.poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 /// Of HTTP/2, in bytes. HTTP/1.1 has 400 KiB.
@@ -209,7 +179,7 @@ async fn connection<A, F, B>(
     let service = service_fn(move |request| {
         heard.request();
         let open = Open::begin(&counted);
-        answer(request).map(|response| Ok::<_, Infallible>(response.map(|body| Ending { body, open })))
+        answer(request).map(|response| Ok::<_, Infallible>(response.map(|body| Kept::new(body, Some(open)))))
     });
     let mut serving = pin!(watcher.watch(builder.serve_connection(io, service).into_owned()));
     let mut left = idle;

@@ -1,5 +1,6 @@
 //! The client, and the address that requests are sent to.
 
+use crate::kept::Kept;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -10,13 +11,12 @@ use std::time::Duration;
 
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, Uri};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{self, Client, ResponseFuture};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use pin_project_lite::pin_project;
 use tower::Service;
 use tower_gemini::BoxError;
 
@@ -158,7 +158,7 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    type Response = Response<Counted<Incoming>>;
+    type Response = Response<Kept<Incoming, Place>>;
     type Error = legacy::Error;
     type Future = Answering;
 
@@ -175,7 +175,7 @@ where
 }
 
 /// One call on a lane, until it is dropped.
-struct Place(Arc<AtomicUsize>);
+pub struct Place(Arc<AtomicUsize>);
 
 impl Place {
     fn take(in_flight: &Arc<AtomicUsize>) -> Self {
@@ -197,40 +197,11 @@ pub struct Answering {
 }
 
 impl Future for Answering {
-    type Output = Result<Response<Counted<Incoming>>, legacy::Error>;
+    type Output = Result<Response<Kept<Incoming, Place>>, legacy::Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = ready!(Pin::new(&mut self.answer).poll(cx))?;
         let place = self.place.take();
-        Poll::Ready(Ok(answer.map(|body| Counted { body, _place: place })))
-    }
-}
-
-pin_project! {
-    /// A body that keeps its place on its lane.
-    pub struct Counted<B> {
-        #[pin]
-        body: B,
-        _place: Option<Place>,
-    }
-}
-
-impl<B: Body> Body for Counted<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        self.project().body.poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        Poll::Ready(Ok(answer.map(|body| Kept::new(body, place))))
     }
 }

@@ -9,19 +9,15 @@
 pub mod file;
 pub mod limits;
 
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use http_body::{Body, Frame, SizeHint};
 use jiff::Timestamp;
-use pin_project_lite::pin_project;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use subtle::{ConditionallySelectable, ConstantTimeEq};
@@ -29,6 +25,7 @@ use tokio::time::Instant;
 use tower_gemini::{KeyLabel, Target};
 
 use self::limits::{Limits, Over, Used};
+use crate::kept::Kept;
 
 const API_KEY: &str = "x-goog-api-key";
 
@@ -320,42 +317,8 @@ fn refusal(
     Box::new(response)
 }
 
-pin_project! {
-    /// A body that keeps its client's place until it has ended or is dropped.
-    pub struct Held<B> {
-        #[pin]
-        body: B,
-        admitted: Option<Admitted>,
-    }
-}
-
 /// Moves what the response's extensions hold of a client's call into its body.
-pub fn held<B>(mut response: Response<B>) -> Response<Held<B>> {
+pub fn held<B>(mut response: Response<B>) -> Response<Kept<B, Admitted>> {
     let admitted = response.extensions_mut().remove::<Admitted>();
-    response.map(|body| Held { body, admitted })
-}
-
-impl<B: Body> Body for Held<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let this = self.project();
-        let frame = this.body.poll_frame(cx);
-        if matches!(frame, Poll::Ready(None | Some(Err(_)))) {
-            *this.admitted = None;
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
+    response.map(|body| Kept::new(body, admitted))
 }
