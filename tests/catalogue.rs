@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use tower_gemini::catalogue::Catalogue;
 
 /// What is read, files and folders.
-const OURS: [&str; 10] = [
+const OURS: [&str; 11] = [
     "README.md",
     "ARCHITECTURE.md",
     "BENCHMARKS.md",
+    "CONTRIBUTING.md",
     "docs",
     "src",
     "examples",
