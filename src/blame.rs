@@ -6,7 +6,7 @@
 
 use http::Request;
 
-use crate::target::KeyLabel;
+use crate::request::KeyLabel;
 
 /// A caller: a number made of its label, 0 without one.
 pub(crate) type Caller = u64;

@@ -27,8 +27,8 @@ use crate::observe::Call;
 pub use crate::order::Part;
 use crate::preflight::Finding;
 use crate::rate_limit::{self, QuotaKey, RateLimited};
+use crate::request::TargetKey;
 use crate::scan::name_hash;
-use crate::target::TargetKey;
 use crate::tier::ServiceTier;
 use crate::verdict::Verdict;
 

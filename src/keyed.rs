@@ -26,7 +26,7 @@ use tokio::time::Instant;
 
 use crate::event::{Event, Observed};
 use crate::order::Part;
-use crate::target::{KeyLabel, ModelHint, Target};
+use crate::request::{KeyLabel, ModelHint, Target};
 use crate::tier::ServiceTier;
 use crate::time;
 

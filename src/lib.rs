@@ -53,7 +53,7 @@
 //! | [`respond`] | the layer that turns errors into Google's own form, for gateways |
 //! | [`stack`] | all of them in the recommended order, in one line |
 //! | [`guide`] | choosing the order, recipes |
-//! | [`target`] | what a request asks for, without the key |
+//! | [`request`] | what a request asks for, without the key |
 //! | [`tier`] | service tiers: standard, flex, priority |
 //! | [`event`] | what the layers tell while they work |
 //! | [`observe`] | the layer that looks at whole calls, and observers to log and to count with |
@@ -121,6 +121,7 @@ mod order;
 pub mod preflight;
 mod quota_wait;
 pub mod rate_limit;
+pub mod request;
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub mod reqwest;
@@ -134,14 +135,13 @@ pub mod sim;
 pub mod stack;
 mod sync;
 mod tail;
-pub mod target;
 pub mod tier;
 mod time;
 pub mod timeout;
 pub mod verdict;
 
 pub use error::{BoxError, ConfigError, Rejected};
-pub use target::{KeyLabel, Method, Surface, Target};
+pub use request::{KeyLabel, Method, Surface, Target};
 pub use tier::ServiceTier;
 pub use timeout::Deadline;
 pub use verdict::{Kind, Verdict};

@@ -27,7 +27,7 @@ const EXEMPT: [&str; 7] = [
     "tests/catalogue.rs",
     "tests/fixtures/",
     "tests/readings/",
-    "tests/target.rs",
+    "tests/request.rs",
     "tests/tiers.rs",
     "tests/verdicts.rs",
 ];

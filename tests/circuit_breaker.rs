@@ -22,8 +22,8 @@ use tower_gemini::circuit_breaker::{
 use tower_gemini::classify::{Classify, ClassifyLayer};
 use tower_gemini::error::find;
 use tower_gemini::event::{Event, Observer};
+use tower_gemini::request::TargetKey;
 use tower_gemini::retry::{Attempts, RetryLayer, RetryPolicy};
-use tower_gemini::target::TargetKey;
 use tower_gemini::verdict::Signal;
 use tower_gemini::{BoxError, Deadline, Rejected, Target};
 

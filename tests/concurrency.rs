@@ -26,8 +26,8 @@ use tower_gemini::concurrency::{
 };
 use tower_gemini::error::find;
 use tower_gemini::event::{Event, Observer};
+use tower_gemini::request::{KeyLabel, TargetKey};
 use tower_gemini::retry::{Attempts, RetryLayer, RetryPolicy};
-use tower_gemini::target::{KeyLabel, TargetKey};
 use tower_gemini::verdict::Signal;
 use tower_gemini::{BoxError, Deadline, Rejected, Target};
 

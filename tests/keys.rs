@@ -20,8 +20,8 @@ use tower_gemini::concurrency::AdaptiveConcurrencyLayer;
 use tower_gemini::error::find;
 use tower_gemini::event::{Event, Observer, Part};
 use tower_gemini::rate_limit::{Limits, RateLimitLayer, RateLimited, Why};
+use tower_gemini::request::KeyLabel;
 use tower_gemini::stack::GeminiStack;
-use tower_gemini::target::KeyLabel;
 
 const MAX_KEYS: usize = 1_024;
 

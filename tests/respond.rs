@@ -22,9 +22,9 @@ use tower_gemini::concurrency::AdaptiveConcurrencyLayer;
 use tower_gemini::error::find;
 use tower_gemini::google_rpc::{Detail, Status};
 use tower_gemini::rate_limit::{InputTokens, Limits, Mode, RateLimitLayer};
+use tower_gemini::request::Target;
 use tower_gemini::respond::{Cause, RespondLayer};
 use tower_gemini::retry::RetryLayer;
-use tower_gemini::target::Target;
 use tower_gemini::verdict::{Dimension, Period};
 use tower_gemini::{BoxError, Kind, Rejected, Verdict, respond};
 

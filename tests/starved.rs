@@ -26,8 +26,8 @@ use tower_gemini::circuit_breaker::{CircuitBreakerLayer, CircuitState};
 use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::concurrency::AdaptiveConcurrencyLayer;
 use tower_gemini::rate_limit::{Limits, RateLimitLayer};
+use tower_gemini::request::{Target, TargetKey};
 use tower_gemini::retry::ReplayBody;
-use tower_gemini::target::{Target, TargetKey};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// A minute and its guard.

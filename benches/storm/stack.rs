@@ -16,9 +16,9 @@ use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::event::{Event, Observer};
 use tower_gemini::fallback::ModelFallbackLayer;
 use tower_gemini::rate_limit::{InputTokens, RateLimitLayer};
+use tower_gemini::request::KeyLabel;
 use tower_gemini::retry::{RetryLayer, RetryPolicy};
 use tower_gemini::stack::Preset;
-use tower_gemini::target::KeyLabel;
 use tower_gemini::timeout::{DeadlineLayer, TimeoutLayer};
 use tower_gemini::{BoxError, Deadline, Verdict};
 

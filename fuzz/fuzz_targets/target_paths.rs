@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tower_gemini::target::Target;
+use tower_gemini::request::Target;
 
 fn check(target: &Target<'_>) {
     let key = target.key();

@@ -10,8 +10,8 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use tower_gemini::request::{ModelHint, Surface, Target};
 use tower_gemini::retry::ReplayBody;
-use tower_gemini::target::{ModelHint, Surface, Target};
 
 use crate::wire::Unread;
 

@@ -10,9 +10,9 @@ use crate::error::ConfigError;
 use crate::event::{Observed, Observer};
 use crate::keyed::{Keyed, MAX_KEYS};
 use crate::order::Part;
+use crate::request::{Target, TargetKey};
 use crate::rng::Chance;
 use crate::sync::AtomicUsize;
-use crate::target::{Target, TargetKey};
 use crate::time;
 use crate::verdict::{Signal, Signals, Verdict};
 

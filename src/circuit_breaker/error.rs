@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::transition::Cause;
 use crate::error::Rejected;
-use crate::target::TargetKey;
+use crate::request::TargetKey;
 use crate::verdict::Kind;
 
 /// Why a circuit turned a request away.

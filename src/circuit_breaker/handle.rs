@@ -8,7 +8,7 @@ use super::error::CircuitOpen;
 use super::key::{Key, Shared};
 use super::state::{Change, Machine};
 use super::transition::{CircuitState, Mode, Transition};
-use crate::target::{KeyLabel, Target, TargetKey};
+use crate::request::{KeyLabel, Target, TargetKey};
 
 /// The circuits of a layer, to look at and to act on. Made by
 /// [`CircuitBreakerLayer::handle`](super::CircuitBreakerLayer::handle).

@@ -14,9 +14,9 @@ use super::{Nanos, nanos};
 use crate::blame::Caller;
 use crate::event::{Event, Observed};
 use crate::keyed::{Keyed, Need, State};
+use crate::request::{Target, TargetKey};
 use crate::rng::Chance;
 use crate::sync::{AtomicUsize, Ordering};
-use crate::target::{Target, TargetKey};
 use crate::time;
 use crate::verdict::{Signal, Signals};
 

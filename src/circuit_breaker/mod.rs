@@ -114,7 +114,7 @@
 //! ```
 //! use std::time::Duration;
 //! use tower_gemini::circuit_breaker::{CircuitBreakerLayer, CircuitState};
-//! use tower_gemini::target::TargetKey;
+//! use tower_gemini::request::TargetKey;
 //!
 //! # fn main() -> Result<(), tower_gemini::ConfigError> {
 //! let layer = CircuitBreakerLayer::builder()

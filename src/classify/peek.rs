@@ -5,7 +5,7 @@ use http::{Request, Response};
 use super::layer::Settings;
 use super::reader::{is_event_stream, is_readable};
 use crate::event::Trail;
-use crate::target::{Method, Target, may_stream};
+use crate::request::{Method, Target, may_stream};
 use crate::tier::ServiceTier;
 
 /// How far an answer with a 2xx is looked at before it is handed on: see

@@ -22,8 +22,8 @@ use super::settings::Settings;
 use crate::blame::Caller;
 use crate::event::{Event, Observed};
 use crate::keyed::{State, lock};
+use crate::request::TargetKey;
 use crate::rng::Stream;
-use crate::target::TargetKey;
 use crate::time;
 use crate::verdict::{Signal, Signals};
 

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::layer::Shared;
-use crate::target::TargetKey;
+use crate::request::TargetKey;
 
 /// Reads the limits of a layer, and resets them. Clones and the layer share the same state; dropping it changes
 /// nothing.

@@ -7,7 +7,7 @@ use super::settings::Settings;
 use super::{AdaptiveConcurrency, AdaptiveConcurrencyBuilder, ConcurrencyHandle};
 use crate::keyed::Keyed;
 use crate::order::Part;
-use crate::target::{Target, TargetKey};
+use crate::request::{Target, TargetKey};
 
 /// Puts [`AdaptiveConcurrency`] around a service. See the [module documentation](super).
 ///

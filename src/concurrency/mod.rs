@@ -74,7 +74,7 @@
 //!
 //! # Blame
 //!
-//! Callers are told apart by the [`KeyLabel`](crate::target::KeyLabel) of their requests; all requests without one are one
+//! Callers are told apart by the [`KeyLabel`](crate::request::KeyLabel) of their requests; all requests without one are one
 //! caller. Where nine tenths of the score are one caller's, the limit binds that caller alone, and others start at once.
 //! An answer to another caller lifts it: the server is well. Timeouts of another caller, on evidence of their own, make
 //! it bind everybody, at one call at a time and not at the pace that the first caller has earned. A trial binds one

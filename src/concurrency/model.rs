@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::gate::{Entry, Gate, Place, Slot, Turn, Visitor};
 use super::settings::Settings;
+use crate::request::TargetKey;
 use crate::rng::{Chance, Stream};
-use crate::target::TargetKey;
 use crate::time;
 use crate::verdict::Signal;
 

@@ -6,8 +6,8 @@ use super::AdaptiveConcurrencyLayer;
 use crate::error::ConfigError;
 use crate::event::{Observed, Observer};
 use crate::keyed::MAX_KEYS;
+use crate::request::{Target, TargetKey};
 use crate::rng::Chance;
-use crate::target::{Target, TargetKey};
 use crate::verdict::{Signal, Signals, Verdict};
 
 /// The numbers of the limit's arithmetic.

@@ -8,7 +8,7 @@ use http::{HeaderValue, Request};
 use super::body::RewriteBody;
 use super::json;
 use crate::error::ConfigError;
-use crate::target::{Method, ModelHint, Surface, Target};
+use crate::request::{Method, ModelHint, Surface, Target};
 use crate::tier::ServiceTier;
 
 /// The one that is asked for included.

@@ -12,7 +12,7 @@ use crate::circuit_breaker::Circuits;
 use crate::error::ConfigError;
 use crate::event::{Observed, Observer};
 use crate::rate_limit::RateLimits;
-use crate::target::Target;
+use crate::request::Target;
 use crate::tier::ServiceTier;
 use crate::verdict::Verdict;
 

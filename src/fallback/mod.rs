@@ -36,7 +36,7 @@
 //! asks about one model; batches, predictions, tuned models, models of other publishers.
 //!
 //! To find the model in a body, the body is read where it is at hand (a `Full<Bytes>`), at the cost of one pass over
-//! it; a [`ModelHint`](crate::target::ModelHint) in the request saves that. A body that streams through a
+//! it; a [`ModelHint`](crate::request::ModelHint) in the request saves that. A body that streams through a
 //! [`ReplayLayer`](crate::retry::ReplayLayer) is read after it was sent. Bodies above 32 MiB, and those that are no
 //! JSON object with one `model`, are left alone. Whose body cannot be rewritten is not sent to another model; an
 //! [event](crate::event::Event::FallbackRefused) says so. See [`RewriteBody`].

@@ -3,7 +3,7 @@
 use http::Uri;
 use http::uri::PathAndQuery;
 
-use crate::target::Target;
+use crate::request::Target;
 
 /// In how many places of a path the name is looked for, from its end: a gateway's prefix may hold the same name.
 const MAX_PLACES: usize = 8;

@@ -53,7 +53,7 @@ pub enum Refusal {
     /// The request's body is gone: it was streamed through and was too large to be kept.
     BodyLost,
     /// The request cannot be rewritten: its body names the model and is not at hand, or names another one than the
-    /// request's [`ModelHint`](crate::target::ModelHint).
+    /// request's [`ModelHint`](crate::request::ModelHint).
     NotRewritable,
     /// Circuits are open and quotas spent: every other model of the chain would be turned away.
     Unavailable,

@@ -132,7 +132,7 @@ impl fmt::Debug for Fleet {
 mod tests {
     use super::*;
     use crate::fleet::MemoryStore;
-    use crate::target::{KeyLabel, Target};
+    use crate::request::{KeyLabel, Target};
 
     fn key(label: Option<&str>) -> QuotaKey {
         let mut request = http::Request::post("/v1beta/models/m:generateContent").body(()).expect("valid");

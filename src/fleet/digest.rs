@@ -83,7 +83,7 @@ pub(super) fn digest(parts: &[&[u8]]) -> String {
 /// ([RFC 2104](https://www.rfc-editor.org/rfc/rfc2104)) of `project` under `secret`, cut to 32 hexadecimal digits.
 ///
 /// For a service that knows its callers' projects by something that must not stand in a store, such as an API key: the
-/// label goes into a [`KeyLabel`](crate::target::KeyLabel), and each replica that was given the same secret makes the same one.
+/// label goes into a [`KeyLabel`](crate::request::KeyLabel), and each replica that was given the same secret makes the same one.
 /// The secret should have at least 16 bytes from a random source; with an empty one anybody can try names.
 ///
 /// ```

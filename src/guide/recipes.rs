@@ -161,7 +161,7 @@
 //! use http_body_util::Full;
 //! use tower::{Layer, ServiceBuilder};
 //! use tower_gemini::stack::GeminiStack;
-//! use tower_gemini::target::{Surface, Target};
+//! use tower_gemini::request::{Surface, Target};
 //!
 //! # fn token() -> HeaderValue { HeaderValue::from_static("Bearer x") }
 //! # let client = tower::service_fn(async |_: Request<http_body_util::Full<bytes::Bytes>>|

@@ -15,9 +15,9 @@ use crate::classify::{holds_key, redact};
 use crate::error::{BoxError, Rejected, chain, find};
 use crate::event::{GaveUp, Trail};
 use crate::fallback::AnsweredBy;
+use crate::request::{Method, Surface, Target, TargetKey};
 use crate::respond::Cause;
 use crate::retry::{Attempt, Attempts};
-use crate::target::{Method, Surface, Target, TargetKey};
 use crate::tier::ServiceTier;
 use crate::time;
 use crate::verdict::{End, Kind, Outcome, Usage, Verdict};
@@ -147,7 +147,7 @@ impl Call {
         &self.target
     }
 
-    /// The model, where path or [`ModelHint`](crate::target::ModelHint) name it.
+    /// The model, where path or [`ModelHint`](crate::request::ModelHint) name it.
     #[must_use]
     pub fn model(&self) -> Option<&str> {
         self.target.model().filter(|model| !holds_key(model))

@@ -14,7 +14,7 @@ use crate::circuit_breaker::CircuitState;
 use crate::event::{Event, Observer};
 use crate::keyed::{MAX_KEYS, lock};
 use crate::rate_limit::QuotaKey;
-use crate::target::TargetKey;
+use crate::request::TargetKey;
 use crate::verdict::{Outcome, Sent, Verdict};
 
 /// Counts each [`Event`] by the [`metrics`](https://docs.rs/metrics) facade, with the recorder that is installed or

@@ -20,7 +20,7 @@ use super::scan::Scan;
 use super::service::watch;
 use crate::error::BoxError;
 use crate::rate_limit::InputTokens;
-use crate::target::Target;
+use crate::request::Target;
 
 pin_project! {
     /// The future of [`Preflight`](super::Preflight): the inner service's, once the request was let through.

@@ -6,7 +6,7 @@ use super::facts::{Facts, Flag};
 use super::nearest::nearest;
 use super::rule::{Finding, Modes, Rule};
 use crate::catalogue::{Catalogue, Model, Parameters, Range};
-use crate::target::{Method, Surface, Target};
+use crate::request::{Method, Surface, Target};
 
 /// More bytes of text than one token can be. The longest token of Gemma's published vocabularies, of 256,000 and 262,144
 /// entries, whose tokenizer python-genai uses for Gemini, has 48 bytes (read 2026-11); a third is put on top.

@@ -16,7 +16,7 @@ use crate::catalogue::Catalogue;
 use crate::error::ConfigError;
 use crate::event::{Event, Observed, Observer};
 use crate::rate_limit::InputTokens;
-use crate::target::{Method, Surface, Target};
+use crate::request::{Method, Surface, Target};
 use crate::time;
 
 /// Puts a [`Preflight`] around a service. See the [module documentation](super).

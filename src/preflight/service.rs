@@ -13,7 +13,7 @@ use super::future::{ResponseFuture, Slow, State};
 use super::layer::{Settings, is_read, length_of};
 use super::scan::Scan;
 use crate::error::BoxError;
-use crate::target::{Surface, Target};
+use crate::request::{Surface, Target};
 use crate::timeout::Deadline;
 
 /// Looks at requests before they are sent. Made by [`PreflightLayer`](super::PreflightLayer); see the

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::admission::Spent;
-use super::key::QuotaKey;
 use super::limits::{Dimension, Limits};
 use super::refusal::{RateLimited, Why};
 use super::shared::{Key, Shared};
 use super::snapshot::{Restored, Snapshot, SnapshotError};
 use crate::error::ConfigError;
+use crate::request::Target;
+use crate::request::quota_key::QuotaKey;
 use crate::sync::lock;
-use crate::target::Target;
 
 /// A handle to the quotas of a [`RateLimitLayer`](super::RateLimitLayer). Cheap to clone; outlives the layer.
 ///

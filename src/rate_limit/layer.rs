@@ -12,9 +12,9 @@ use super::{BySize, ConfigError, RateLimit, RateLimits};
 use crate::event::{Observed, Observer};
 use crate::keyed::{Keyed, MAX_KEYS};
 use crate::order::Part;
+use crate::request::{Target, TargetKey};
 use crate::rng::Chance;
 use crate::sync::Mutex;
-use crate::target::{Target, TargetKey};
 use crate::time;
 
 /// Google's minute.

@@ -9,13 +9,13 @@ use tower_service::Service;
 use super::desk::Arrival;
 use super::estimate::{Cost, Estimate};
 use super::future::{ResponseFuture, State, Ticket};
-use super::key::Pool;
 use super::permit::Permit;
 use super::shared::{Key, Shared};
 use super::{BySize, RateLimitBody, RateLimits};
 use crate::error::BoxError;
 use crate::keyed::Memo;
 use crate::quota_wait::QuotaWait;
+use crate::request::quota_key::Pool;
 use crate::tier::ServiceTier;
 use crate::timeout::Deadline;
 

@@ -12,7 +12,6 @@ use super::admission::{Receipt, Settlement};
 use super::day::{Calendar, Day};
 use super::desk::{Arrival, Desk, Look, Patience};
 use super::estimate::Cost;
-use super::key::{Pool, QuotaKey};
 use super::ledger::{Ledger, Rules};
 use super::lesson::lessons;
 use super::limits::Limits;
@@ -22,8 +21,9 @@ use super::window::Nanos;
 use crate::event::{Event, Observed};
 use crate::keyed::{Keyed, Need, State};
 use crate::quota_wait::QuotaWait;
+use crate::request::quota_key::{Pool, QuotaKey};
+use crate::request::{Target, TargetKey};
 use crate::sync::{AtomicBool, Mutex, Ordering, lock};
-use crate::target::{Target, TargetKey};
 use crate::time;
 use crate::verdict::{Kind, Verdict};
 

@@ -58,7 +58,7 @@ impl Charge {
 /// 70 % time out; when nothing succeeds, all retries together are at most the bucket. In between, wasted retries are at most
 /// `per_success` for each answer.
 ///
-/// Kept apart by host and [`TargetKey`](crate::target::TargetKey), so that an outage of one model does not use up the
+/// Kept apart by host and [`TargetKey`](crate::request::TargetKey), so that an outage of one model does not use up the
 /// retries of another. A key whose bucket is full takes no memory; at most 1,024 others are kept. When there would be
 /// more, the fuller half of them counts as full again.
 ///

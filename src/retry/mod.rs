@@ -190,7 +190,7 @@ pub use self::service::Retry;
 pub use self::tower::Wait;
 pub use crate::error::ConfigError;
 pub use crate::event::GaveUp;
-use crate::target::{Surface, Target};
+use crate::request::{Surface, Target};
 
 /// Above the 20 MiB that Gemini takes inline.
 pub(crate) const DEFAULT_MAX_BODY_BYTES: usize = 32 * 1024 * 1024;
@@ -201,7 +201,7 @@ fn replayable<B: Body>(request: &Request<B>, max_body_bytes: usize) -> bool {
     request.body().size_hint().lower() <= max_body_bytes as u64
 }
 
-/// The budget's bucket: the host, and the [`TargetKey`](crate::target::TargetKey) that every layer keys its state
+/// The budget's bucket: the host, and the [`TargetKey`](crate::request::TargetKey) that every layer keys its state
 /// by. What is not one of Gemini's paths has the path itself.
 fn budget_key<B>(request: &Request<B>) -> u64 {
     let mut hasher = DefaultHasher::new();

@@ -24,7 +24,7 @@
 //! - [Deadline and timeouts](crate::timeout) are longer for flex, so that a slow answer is no timeout: the concurrency limit,
 //!   the circuit breaker and the retry budget see none.
 //! - [Concurrency limit](crate::concurrency), [circuit breaker](crate::circuit_breaker) and the retry budget keep a state of
-//!   its own for each tier of a model ([`TargetKey`](crate::target::TargetKey)). A shortage of flex capacity opens no circuit
+//!   its own for each tier of a model ([`TargetKey`](crate::request::TargetKey)). A shortage of flex capacity opens no circuit
 //!   of the standard tier.
 //! - The [rate limit](crate::rate_limit) counts all tiers of a model together, as Google does: flex draws on the
 //!   general limits, priority on its own and on the general ones, and a priority request over its own is served as

@@ -4,7 +4,7 @@ use http::Request;
 use http::header::{Entry, HeaderName, HeaderValue};
 
 use super::plan::Plan;
-use crate::target::{Target, may_stream};
+use crate::request::{Target, may_stream};
 
 static X_SERVER_TIMEOUT: HeaderName = HeaderName::from_static("x-server-timeout");
 

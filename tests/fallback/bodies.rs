@@ -9,8 +9,8 @@ use http_body_util::{Full, StreamBody};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_gemini::BoxError;
 use tower_gemini::classify::ClassifyLayer;
+use tower_gemini::request::ModelHint;
 use tower_gemini::retry::{ReplayBody, ReplayLayer, RetryLayer, RetryPolicy};
-use tower_gemini::target::ModelHint;
 
 use crate::support::{Answer, error};
 use crate::world::{Body, Notes, Server, chain, run, told};

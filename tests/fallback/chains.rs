@@ -13,8 +13,8 @@ use tower_gemini::circuit_breaker::CircuitBreakerLayer;
 use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::fallback::{AnsweredBy, ModelFallbackLayer};
 use tower_gemini::rate_limit::RateLimitLayer;
+use tower_gemini::request::{Target, TargetKey};
 use tower_gemini::retry::RetryLayer;
-use tower_gemini::target::{Target, TargetKey};
 use tower_gemini::{Deadline, Kind, Verdict};
 
 use crate::support::{Answer, Probe, error, quota};

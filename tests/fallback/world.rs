@@ -13,8 +13,8 @@ use tower_gemini::BoxError;
 use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::event::{Event, Observer};
 use tower_gemini::fallback::{AnsweredBy, ModelFallbackBuilder, ModelFallbackLayer, RewriteBody};
+use tower_gemini::request::ModelHint;
 use tower_gemini::retry::{Attempt, RetryPolicy};
-use tower_gemini::target::ModelHint;
 
 use crate::support::{Answer, good_body, respond};
 

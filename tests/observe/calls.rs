@@ -9,9 +9,9 @@ use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::event::{Event, GaveUp};
 use tower_gemini::observe::{Call, ObserveLayer};
+use tower_gemini::request::{Method, Surface};
 use tower_gemini::respond::RespondLayer;
 use tower_gemini::retry::{RetryLayer, RetryPolicy};
-use tower_gemini::target::{Method, Surface};
 use tower_gemini::verdict::Outcome;
 use tower_gemini::{BoxError, Kind};
 

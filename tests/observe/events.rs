@@ -58,7 +58,7 @@ fn several_observers_are_told_in_turn() {
     let (first, second) = (Each::new(|_: &Event<'_>| Some(())), Each::new(|_: &Event<'_>| Some(())));
     let both: Arc<dyn Observer> = Arc::new(vec![first.clone() as Arc<dyn Observer>, second.clone()]);
     let layer = tower_gemini::circuit_breaker::CircuitBreakerLayer::builder().observer(both).build().unwrap();
-    layer.handle().force_open(&tower_gemini::target::TargetKey::named("x"));
+    layer.handle().force_open(&tower_gemini::request::TargetKey::named("x"));
     assert_eq!((first.seen().len(), second.seen().len()), (1, 1));
 }
 

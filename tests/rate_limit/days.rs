@@ -14,8 +14,8 @@ use tower_gemini::rate_limit::{
     Dimension, Limits, Pool, QuotaKey, RateLimitBuilder, RateLimitLayer, RateLimited, Snapshot,
     SnapshotError, Why,
 };
+use tower_gemini::request::Target;
 use tower_gemini::sim::{Fault, Quota, Rule, Simulator};
-use tower_gemini::target::Target;
 use tower_gemini::{Deadline, KeyLabel};
 
 use crate::support::Body;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::target::{Method, Surface, Target, TargetKey};
+use super::{Method, Surface, Target, TargetKey};
 use crate::tier::ServiceTier;
 
 /// What kind of call a quota counts. Google counts them apart.
@@ -22,7 +22,7 @@ pub enum Pool {
 }
 
 impl Pool {
-    pub(super) const fn of(method: Method) -> Self {
+    pub(crate) const fn of(method: Method) -> Self {
         match method {
             Method::CountTokens => Self::CountTokens,
             method if method.is_batch() => Self::Batch,
@@ -46,7 +46,7 @@ impl Pool {
     }
 
     /// Whether its calls use input tokens, and are bound by the limits that were set.
-    pub(super) const fn is_model_work(self) -> bool {
+    pub(crate) const fn is_model_work(self) -> bool {
         matches!(self, Self::Generate | Self::Embed)
     }
 
@@ -77,7 +77,7 @@ pub struct QuotaKey {
 }
 
 impl QuotaKey {
-    /// A key made by hand, as a layer with [`key_by`](super::RateLimitBuilder::key_by) keeps it.
+    /// A key made by hand, as a layer with [`key_by`](crate::rate_limit::RateLimitBuilder::key_by) keeps it.
     #[must_use]
     pub const fn new(pool: Pool, target: TargetKey) -> Self {
         Self { pool, target }
@@ -97,7 +97,7 @@ impl QuotaKey {
     }
 
     /// The same quota, of one tier alone.
-    pub(super) fn of_tier(self, tier: ServiceTier) -> Self {
+    pub(crate) fn of_tier(self, tier: ServiceTier) -> Self {
         Self { target: self.target.with_tier(tier), ..self }
     }
 
@@ -123,7 +123,7 @@ impl fmt::Display for QuotaKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::ModelHint;
+    use crate::request::ModelHint;
 
     fn key(path: &str, hint: Option<&str>) -> QuotaKey {
         let mut request = http::Request::post(path).body(()).expect("a valid request");

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use proptest::prelude::*;
-use tower_gemini::target::{KeyLabel, Method, ModelHint, Surface, Target, TargetKey};
+use tower_gemini::request::{KeyLabel, Method, ModelHint, Surface, Target, TargetKey};
 
 /// A target in one line: what it prints, then the publisher and the stream, which it does not print.
 fn line(target: &Target<'_>) -> String {

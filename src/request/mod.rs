@@ -6,7 +6,7 @@
 //! their state by [`Target::key`], so that an exhausted model does not stop another.
 //!
 //! ```
-//! use tower_gemini::target::{KeyLabel, Method, Surface, Target};
+//! use tower_gemini::request::{KeyLabel, Method, Surface, Target};
 //!
 //! let mut request = http::Request::post(
 //!     "https://generativelanguage.googleapis.com/v1beta/models/gemini-3.5-flash-lite:streamGenerateContent?alt=sse&key=SECRET",
@@ -44,6 +44,7 @@
 mod key;
 mod method;
 mod path;
+pub(crate) mod quota_key;
 
 use std::borrow::Cow;
 use std::fmt;

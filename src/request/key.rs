@@ -13,7 +13,7 @@ use crate::tier::ServiceTier;
 /// without a label share one state, which is right as long as all of them go to one project.
 ///
 /// ```
-/// use tower_gemini::target::KeyLabel;
+/// use tower_gemini::request::KeyLabel;
 ///
 /// let mut request = http::Request::new(());
 /// request.extensions_mut().insert(KeyLabel::new("team-a"));
@@ -74,7 +74,7 @@ impl fmt::Display for KeyLabel {
 /// [how a path is read](super#how-a-path-is-read)) is passed over.
 ///
 /// ```
-/// use tower_gemini::target::{ModelHint, Target};
+/// use tower_gemini::request::{ModelHint, Target};
 ///
 /// let mut request = http::Request::post("/v1beta/openai/chat/completions").body(())?;
 /// assert_eq!(Target::of(&request).model(), None);
@@ -139,7 +139,7 @@ impl TargetKey {
     /// given the same name share it. Its surface is [`Surface::Unknown`], its model the name.
     ///
     /// ```
-    /// use tower_gemini::target::TargetKey;
+    /// use tower_gemini::request::TargetKey;
     ///
     /// assert_eq!(TargetKey::named("nightly jobs"), TargetKey::named("nightly jobs"));
     /// ```
