@@ -4,6 +4,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderName, Request, Response};
+use tokio::time::Instant;
 use tower_layer::Layer;
 
 use super::chain::{Chains, Ladders};
@@ -60,17 +61,24 @@ impl Settings {
     }
 
     /// Why this request would be turned away by a layer inside; `None` as far as it would not.
-    pub(super) fn turns_away<B>(&self, request: &Request<B>) -> Option<Verdict> {
+    pub(super) fn turns_away<B>(&self, request: &Request<B>) -> Option<TurnedAway> {
         if !self.looks_ahead() {
             return None;
         }
         let target = Target::of(request);
         if let Some(open) = self.circuits.as_ref().and_then(|circuits| circuits.turns_away(&target)) {
-            return Some(Verdict::from_error(&*open));
+            return Some(TurnedAway { verdict: Verdict::from_error(&*open), opens: open.until() });
         }
         let spent = self.rate_limits.as_ref().and_then(|limits| limits.turns_away(&target));
-        spent.map(|spent| Verdict::from_error(&spent))
+        spent.map(|spent| TurnedAway { verdict: Verdict::from_error(&spent), opens: None })
     }
+}
+
+/// What a layer inside would say to a request.
+pub(super) struct TurnedAway {
+    pub(super) verdict: Verdict,
+    /// When its circuit lets calls through again, where it is an open circuit that says so.
+    pub(super) opens: Option<Instant>,
 }
 
 impl fmt::Debug for Settings {

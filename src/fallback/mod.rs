@@ -54,9 +54,11 @@
 //! - After a [`Rejected`](crate::Rejected) of kind `rate_limited`, `quota_exhausted`, `overloaded` or `unavailable`: those
 //!   of the rate limit, the concurrency limit and the circuit breaker are.
 //! - Before calling, if the layer was given handles: a model whose [circuit is open](ModelFallbackBuilder::circuits) or
-//!   whose [quota is spent](ModelFallbackBuilder::rate_limits) is passed over. Without them the retry layer waits for the
-//!   circuit first. Where the whole chain would be turned away, the model that was asked is called: its error tells
-//!   the truth.
+//!   whose [quota is spent](ModelFallbackBuilder::rate_limits) is passed over. Where the whole chain would be turned away, the
+//!   model that was asked is called: its error tells the truth.
+//!
+//! While another model is left, the retry layer inside does not wait for an open circuit, nor repeat a circuit's probe that failed. Where
+//! the circuits of all that are left are open too, the first of them that opens before the deadline is called and waited for.
 //!
 //! Never after output has begun: an answer whose head is good is handed on. Never after the deadline. Never where the
 //! retry layer gave up because the request may have been processed

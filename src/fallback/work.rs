@@ -9,7 +9,7 @@ use http::{HeaderValue, Request, Response, header};
 use super::body::{FallbackBody, RewriteBody};
 use super::chain::{Place, Plan, Step};
 use super::decide::{Help, help, tier_helps};
-use super::layer::Settings;
+use super::layer::{Settings, TurnedAway};
 use super::report::{AnsweredBy, Refusal};
 use super::{json, path};
 use crate::error::{BoxError, Rejected, find};
@@ -64,11 +64,16 @@ impl<S, B: RewriteBody> Work<S, B> {
             return request;
         }
         let asked = self.prepare(0).expect("nothing is rewritten for what was asked");
-        let Some(verdict) = self.settings.turns_away(&asked) else { return asked };
+        let Some(TurnedAway { verdict, .. }) = self.settings.turns_away(&asked) else { return asked };
         let helps = Helps { model: Help::Any, tier: tier_helps(&verdict, None, None) };
-        match self.look(1, helps, vec![Passed(0, verdict)]) {
+        match self.look(1, helps, vec![Passed(0, verdict)], false) {
             Ok(request) => request,
-            Err(_) => asked,
+            // All are: what was asked for is waited for, and no attempts are kept back.
+            Err(_) => {
+                let mut asked = asked;
+                asked.extensions_mut().insert(self.carry.reserving_nothing());
+                asked
+            }
         }
     }
 
@@ -93,7 +98,7 @@ impl<S, B: RewriteBody> Work<S, B> {
             return Next::Return(self.answer(result));
         }
         if helps.any() && self.at + 1 < self.plan.len() {
-            match self.look(self.at + 1, helps, vec![Passed(self.at, verdict.clone())]) {
+            match self.look(self.at + 1, helps, vec![Passed(self.at, verdict.clone())], true) {
                 // The failed response is dropped here, and with it its claim on the connection.
                 Ok(request) => {
                     self.next = Some(request);
@@ -129,13 +134,15 @@ impl<S, B: RewriteBody> Work<S, B> {
         }
     }
 
-    /// The request for the first step from `from` on that would help and is not known to be turned away. `Err(None)`
-    /// where there is no such step.
+    /// The request for the first step from `from` on that would help and is not known to be turned away. Where all are
+    /// and `waits`, for the first whose circuit lets calls through before the deadline: it is waited for there.
+    /// `Err(None)` where no step would help.
     fn look(
         &mut self,
         from: usize,
         helps: Helps,
         mut passed: Vec<Passed>,
+        waits: bool,
     ) -> Result<Request<B>, Option<Refusal>> {
         let plan = self.plan.clone();
         let would = |at: &usize| match (plan.step(*at), &plan.chain) {
@@ -148,35 +155,49 @@ impl<S, B: RewriteBody> Work<S, B> {
             (_, None) => false,
         };
         let known = passed.len();
+        let deadline = Deadline::of(self.original()).map(|deadline| deadline.instant());
+        let mut opening = None;
         for at in (from..plan.len()).filter(would) {
-            let original = self.original();
-            if Deadline::of(original).is_some_and(|deadline| deadline.instant() <= time::now()) {
+            if deadline.is_some_and(|deadline| deadline <= time::now()) {
                 return Err(Some(Refusal::Deadline));
             }
-            if retry::is_lost(original) {
+            if retry::is_lost(self.original()) {
                 return Err(Some(Refusal::BodyLost));
             }
             let request = self.prepare(at).map_err(Some)?;
-            if let Some(verdict) = self.settings.turns_away(&request) {
-                passed.push(Passed(at, verdict));
-                continue;
+            let Some(TurnedAway { verdict, opens }) = self.settings.turns_away(&request) else {
+                self.step_to(at, &passed);
+                return Ok(request);
+            };
+            if waits && opening.is_none() && opens.is_some_and(|at| deadline.is_none_or(|end| at < end)) {
+                opening = Some((at, request, passed.len()));
             }
-            let to = plan.step(at);
-            for Passed(from, verdict) in &passed {
-                let from = plan.step(*from);
-                let tier = plan.tier(to).filter(|tier| plan.tier(from) != Some(*tier));
-                let name = |step| plan.model(step).map_or("?", AsRef::as_ref);
-                let (from, to) = (name(from), Some(name(to)));
-                self.settings.observer.tell(&Event::FellBack { from, to, tier, verdict });
-            }
-            self.at = at;
-            if at + 1 == plan.len() && !plan.unread {
-                let (head, _) = self.kept.take().expect("it is kept until the last step").into_parts();
-                self.head = self.settings.last_resort.is_some().then_some(head);
-            }
+            passed.push(Passed(at, verdict));
+        }
+        if let Some((at, mut request, before)) = opening {
+            request.extensions_mut().insert(self.carry.reserving_nothing());
+            self.step_to(at, &passed[..before]);
             return Ok(request);
         }
         Err((passed.len() > known).then_some(Refusal::Unavailable))
+    }
+
+    /// Goes on to a step, past those that are named.
+    fn step_to(&mut self, at: usize, passed: &[Passed]) {
+        let plan = &self.plan;
+        let to = plan.step(at);
+        for Passed(from, verdict) in passed {
+            let from = plan.step(*from);
+            let tier = plan.tier(to).filter(|tier| plan.tier(from) != Some(*tier));
+            let name = |step| plan.model(step).map_or("?", AsRef::as_ref);
+            let (from, to) = (name(from), Some(name(to)));
+            self.settings.observer.tell(&Event::FellBack { from, to, tier, verdict });
+        }
+        self.at = at;
+        if at + 1 == plan.len() && !plan.unread {
+            let (head, _) = self.kept.take().expect("it is kept until the last step").into_parts();
+            self.head = self.settings.last_resort.is_some().then_some(head);
+        }
     }
 
     /// The request for one step.

@@ -608,6 +608,10 @@ impl Settings {
         let again = match failure {
             Failure::Rejected(rejected, _) => {
                 let until = rejected.until().ok_or(GaveUp::Rejected)?;
+                if progress.reserved > 0 && is_of_the_server(rejected) {
+                    // Another model is left, which need not be waited for.
+                    return Err(GaveUp::Rejected);
+                }
                 if progress.is_quota && !progress.quota.allows(until.saturating_duration_since(now)) {
                     return Err(GaveUp::Rejected);
                 }
@@ -616,6 +620,10 @@ impl Settings {
                     return Err(GaveUp::Deadline);
                 }
                 Again { wait, token: None }
+            }
+            Failure::Probe(_, verdict) if progress.reserved > 0 => {
+                progress.count(verdict);
+                return Err(GaveUp::Attempts);
             }
             Failure::Probe(until, verdict) => {
                 progress.probes += 1;
@@ -801,6 +809,11 @@ fn fitted(verdict: &Verdict, left: Duration, draw: f64) -> Option<Duration> {
 fn may_be_quick(verdict: &Verdict) -> bool {
     matches!(verdict.kind(), Some(Kind::Internal | Kind::Unavailable | Kind::Overloaded))
         && verdict.server_delay().is_none()
+}
+
+/// A layer of this process turns the request away because the model's server is unwell: its circuit is open.
+fn is_of_the_server(rejected: &Rejected) -> bool {
+    matches!(rejected.kind(), Some(Kind::Unavailable | Kind::Overloaded))
 }
 
 /// Nothing came back in time, by the server's clock or the client's.

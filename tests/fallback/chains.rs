@@ -189,17 +189,54 @@ async fn a_model_whose_circuit_is_open_is_passed_over_without_waiting() {
     assert_eq!(told(stack.oneshot(ask("pro")).await).unwrap(), (200, None), "well again");
 }
 
+/// One failure opens a circuit, for ten seconds.
+fn quick_breaker() -> CircuitBreakerLayer {
+    let second = Duration::from_secs;
+    CircuitBreakerLayer::builder().consecutive_failures(1).open_time(second(10), second(10)).build().unwrap()
+}
+
 #[tokio::test(start_paused = true)]
-async fn an_open_circuit_without_a_handle_falls_back_once_the_retry_layer_gave_up() {
-    let (server, breaker) = (Server::default(), CircuitBreakerLayer::default());
-    breaker.handle().force_open(&key("pro"));
+async fn no_open_circuit_is_waited_for_while_another_model_is_left() {
+    let (server, breaker) = (Server::new([("pro", Answer::Status(503, String::new()))]), quick_breaker());
     let stack = ServiceBuilder::new()
         .layer(chain().build().unwrap())
         .layer(RetryLayer::default())
         .layer(breaker)
         .layer(ClassifyLayer::new())
         .service(server.service());
-    assert_eq!(told(stack.oneshot(ask("pro")).await).unwrap(), (200, Some("flash".into())));
+    // The first opens the circuit, the second meets it open, and the third is its probe, which fails.
+    for wait in [0, 0, 10] {
+        tokio::time::advance(Duration::from_secs(wait)).await;
+        let start = Instant::now();
+        assert_eq!(told(stack.clone().oneshot(ask("pro")).await).unwrap(), (200, Some("flash".into())));
+        assert!(Instant::now() - start < Duration::from_secs(1), "{:?}", Instant::now() - start);
+    }
+    assert_eq!(server.models(), ["pro", "flash", "flash", "pro", "flash"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_every_circuit_is_open_the_first_to_open_is_waited_for() {
+    let down = || Answer::Status(503, String::new());
+    let (server, breaker) =
+        (Server::new([("pro", down()), ("flash", down()), ("lite", down())]), quick_breaker());
+    let stack = ServiceBuilder::new()
+        .layer(chain().circuits(breaker.handle()).build().unwrap())
+        .layer(RetryLayer::default())
+        .layer(breaker)
+        .layer(ClassifyLayer::new())
+        .service(server.service());
+    // They are down for 4 s: whoever comes meanwhile is answered when the circuits let calls through again.
+    let call = || tokio::spawn(stack.clone().oneshot(ask("pro")));
+    let first = call();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let second = call();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for model in ["pro", "flash", "lite"] {
+        server.set(model, Answer::Ok);
+    }
+    for call in [first, second] {
+        assert_eq!(told(call.await.unwrap()).unwrap().0, 200);
+    }
 }
 
 #[tokio::test(start_paused = true)]
