@@ -4,7 +4,8 @@
 //! a different number of calls, and shares the difference of the two counts out among the calls between. It does so
 //! three times, and prints the least and by how much the most is above it: maps are seeded anew in each process, so
 //! a hash may fall otherwise. Only the calls are counted: the requests are made before, and what the first thousand
-//! calls set up is none of it. The rows are those of `--bench overhead`. What the kernel does is not counted; under
+//! calls set up is none of it. The rows are those of `--bench overhead`; words behind `--` choose those whose names
+//! hold one of them, and `--once` counts each once. What the kernel does is not counted; under
 //! valgrind that includes reading the clock.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "a bench")]
 
@@ -18,14 +19,13 @@ use tower::Service;
 
 #[path = "../tests/support/measured.rs"]
 mod measured;
-use measured::request;
 
 mod floors;
 mod rows;
 use floors::{Body, one};
 
 /// The rows, each with the one that it is compared with.
-const MAIN: [(&str, &str); 16] = [
+const MAIN: [(&str, &str); 37] = [
     (BARE, BARE),
     (BARE_READ, BARE),
     ("a copy of each request", BARE),
@@ -42,9 +42,34 @@ const MAIN: [(&str, &str); 16] = [
     ("retry + limit + breaker", BARE),
     ("the whole stack", BARE),
     ("the whole stack, body read", BARE_READ),
+    ("answer: bare, ready", "answer: bare, ready"),
+    ("answer: stack, ready", "answer: bare, ready"),
+    (ANSWER, ANSWER),
+    ("answer: classify, watching", ANSWER),
+    ("answer: retry", ANSWER),
+    ("answer: limit", ANSWER),
+    ("answer: concurrency", ANSWER),
+    ("answer: breaker", ANSWER),
+    ("answer: timeout", ANSWER),
+    ("answer: tower's timeout", ANSWER),
+    ("answer: deadline", ANSWER),
+    ("answer: tier", ANSWER),
+    ("answer: retry + limit + breaker", ANSWER),
+    ("answer: stack", ANSWER),
+    (MODELS, MODELS),
+    ("models: retry", MODELS),
+    ("models: limit", MODELS),
+    ("models: concurrency", MODELS),
+    ("models: breaker", MODELS),
+    ("models: retry + limit + breaker", MODELS),
+    ("models: stack", MODELS),
 ];
 const BARE: &str = "bare service";
 const BARE_READ: &str = "bare service, body read";
+/// Head and body pending once each.
+const ANSWER: &str = "answer: bare";
+/// The same, of a thousand models in turn.
+const MODELS: &str = "models: bare";
 
 const BEFORE: usize = 1_000;
 const CALLS: [usize; 2] = [200, 1_200];
@@ -55,6 +80,9 @@ fn main() -> ExitCode {
     if let [mode, name, calls] = &arguments[..] {
         if mode == "count" {
             let mut only = Only { name, calls: calls.parse().unwrap(), found: false };
+            // What is pending may have a timer.
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            let _inside = runtime.enter();
             rows::all(&mut only);
             assert!(only.found, "no row has the name {name}");
             return ExitCode::SUCCESS;
@@ -70,10 +98,16 @@ fn main() -> ExitCode {
     let scratch = Scratch::new();
     let mut counted: Vec<(&str, f64)> = Vec::new();
     println!("{:<36} {:>12} {:>10} {:>8}", "row", "instructions", "over bare", "spread");
+    let once = arguments.iter().any(|argument| argument == "--once");
+    let words: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with("--")).collect();
+    let is_wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
     for (name, base) in MAIN {
-        let mut runs: Vec<_> = (0..RUNS).map(|_| per_call(name, &scratch.0)).collect();
+        if !is_wanted(name) && !MAIN.iter().any(|row| row.1 == name && is_wanted(row.0)) {
+            continue;
+        }
+        let mut runs: Vec<_> = (0..if once { 1 } else { RUNS }).map(|_| per_call(name, &scratch.0)).collect();
         runs.sort_by(f64::total_cmp);
-        let (least, spread) = (runs[0], runs[RUNS - 1] - runs[0]);
+        let (least, spread) = (runs[0], runs[runs.len() - 1] - runs[0]);
         counted.push((name, least));
         let base = counted.iter().find(|row| row.0 == base).expect("a row comes after its base").1;
         println!("{name:<36} {least:>12.0} {:>10.0} {spread:>8.0}", least - base);
@@ -89,15 +123,15 @@ struct Only<'a> {
 }
 
 impl rows::Rows for Only<'_> {
-    fn row<S>(&mut self, name: &'static str, service: impl FnOnce() -> S)
+    fn of<S>(&mut self, name: &'static str, request: fn(usize) -> Request<Body>, service: impl FnOnce() -> S)
     where
         S: Service<Request<Body>> + Clone + 'static,
     {
         if name == self.name {
             self.found = true;
             let mut service = service();
-            (0..BEFORE).for_each(|_| one(&mut service, request()));
-            counted_calls(&mut service, (0..self.calls).map(|_| request()).collect());
+            (0..BEFORE).for_each(|nth| one(&mut service, request(nth)));
+            counted_calls(&mut service, (0..self.calls).map(request).collect());
         }
     }
 }

@@ -1,8 +1,7 @@
-//! State that layers keep per key: a bounded map that all clones share, a small cache of targets before it, and each
-//! service's memory of the last target it met.
+//! State that layers keep per key: a bounded map that all clones share, and before it what is remembered of
+//! [targets](crate::seen).
 //!
-//! **Sharing**: the map lives behind the layer's `Arc`; what it hands out are `Arc`s of the states. The cache and the
-//! services' memories hold weak references, so that nothing but a call or a waiter keeps a state in use.
+//! **Sharing**: the map lives behind the layer's `Arc`; what it hands out are `Arc`s of the states.
 //!
 //! **Bounds**: at most `max_keys` states are kept. When another key comes, the state that is [needed](Need) least makes
 //! room: one that would be made anew just the same, or else one whose loss binds nobody wrongly. While all of them are
@@ -17,17 +16,17 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::uri::PathAndQuery;
-use http::{Extensions, Request};
+use http::Request;
 use tokio::time::Instant;
 
 use crate::event::{Event, Observed};
 use crate::order::Part;
-use crate::request::{KeyLabel, ModelHint, Target};
-use crate::tier::ServiceTier;
+use crate::request::Target;
+pub(crate) use crate::seen::Memo;
+use crate::seen::{self, Found, Recent};
 use crate::time;
 
 /// How many keys a layer keeps apart, where it has no setting of its own.
@@ -57,11 +56,8 @@ pub(crate) struct Keyed<K, T> {
     /// Whose keys they are, for the event.
     part: Part,
     observer: Observed,
-    recent: [Mutex<Option<Seen<T>>>; RECENT],
+    recent: Recent<T>,
 }
-
-/// Targets that a layer remembers for services that were cloned for one call.
-const RECENT: usize = 16;
 
 struct States<K, T> {
     by_key: HashMap<Arc<K>, Arc<T>>,
@@ -109,7 +105,7 @@ impl<K: Eq + Hash + Clone, T: State> Keyed<K, T> {
             exhausted: false,
             told_at: None,
         };
-        let recent = std::array::from_fn(|_| Mutex::new(None));
+        let recent = Recent::new();
         Self { states: Mutex::new(states), max_keys, part, observer, recent }
     }
 
@@ -196,24 +192,19 @@ impl<K: Eq + Hash + Clone, T: State> Keyed<K, T> {
         request: &Request<B>,
         find: impl FnOnce(&Target<'_>) -> Arc<T>,
     ) -> Arc<T> {
-        let slot = &self.recent[slot_of(request) % RECENT];
-        let known = lock(slot).as_ref().and_then(|seen| seen.state_of(request));
-        let state = match known {
-            Some(state) => state,
+        let hash = seen::hash_of(request);
+        let Found { state, seen } = match self.recent.get(hash, request) {
+            Some(found) => found,
             None => {
                 let state = find(&Target::of(request));
                 if !is_kept(&state) {
                     return state;
                 }
-                let old = lock(slot).replace(Seen::new(request, &state));
-                drop(old);
-                state
+                let seen = self.recent.put(hash, request, &state);
+                Found { state, seen }
             }
         };
-        // A service that is cloned for one call need not remember anything.
-        if std::mem::replace(&mut memo.called, true) {
-            memo.seen = Some(Seen::new(request, &state));
-        }
+        memo.keep(seen);
         state
     }
 }
@@ -318,100 +309,9 @@ impl<K: Eq + Hash, T: State> States<K, T> {
     }
 }
 
-/// Where a target is looked for. Any function will do that is quick and spreads models and labels.
-fn slot_of<B>(request: &Request<B>) -> usize {
-    let mix = |hash: u64, bytes: &[u8]| {
-        bytes.chunks(8).fold(hash, |hash, chunk| {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            (hash.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x517C_C1B7_2722_0A95)
-        })
-    };
-    let mut hash = mix(0, request.uri().path().as_bytes());
-    if let Some(label) = request.extensions().get::<KeyLabel>() {
-        hash = mix(hash, label.as_str().as_bytes());
-    }
-    // The high bits are the mixed ones.
-    (hash >> 48) as usize
-}
-
 impl<K, T> fmt::Debug for Keyed<K, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keyed").field("keys", &lock(&self.states).by_key.len()).finish_non_exhaustive()
-    }
-}
-
-/// A service's memory of the last target it met, so that a caller who asks the same model again and again pays for
-/// a comparison of paths instead of for reading a path and hashing a key.
-///
-/// It holds the request's path and query, which may contain an API key: nothing here is ever printed.
-pub(crate) struct Memo<T> {
-    seen: Option<Seen<T>>,
-    called: bool,
-}
-
-/// All that a [`Target`] is read from, and the state that it led to.
-struct Seen<T> {
-    method: http::Method,
-    path: PathAndQuery,
-    label: Option<KeyLabel>,
-    hint: Option<ModelHint>,
-    tier: Option<ServiceTier>,
-    /// There is neither label nor hint nor tier, as there is not in a request without extensions.
-    is_plain: bool,
-    state: Weak<T>,
-}
-
-impl<T> Memo<T> {
-    pub(crate) const fn new() -> Self {
-        Self { seen: None, called: false }
-    }
-}
-
-impl<T> Seen<T> {
-    fn new<B>(request: &Request<B>, state: &Arc<T>) -> Self {
-        let path = request.uri().path_and_query().cloned();
-        let label: Option<KeyLabel> = request.extensions().get().cloned();
-        let hint: Option<ModelHint> = request.extensions().get().cloned();
-        let tier = ServiceTier::of(request);
-        Self {
-            method: request.method().clone(),
-            path: path.unwrap_or_else(|| PathAndQuery::from_static("/")),
-            is_plain: label.is_none() && hint.is_none() && tier.is_none(),
-            label,
-            hint,
-            tier,
-            state: Arc::downgrade(state),
-        }
-    }
-
-    /// The state, if it is that of this request's target and was not dropped.
-    #[inline(always)]
-    fn state_of<B>(&self, request: &Request<B>) -> Option<Arc<T>> {
-        if self.is_of(request) { self.state.upgrade() } else { None }
-    }
-
-    #[inline(always)]
-    fn is_of<B>(&self, request: &Request<B>) -> bool {
-        let extensions = request.extensions();
-        request.uri().path_and_query().is_some_and(|path| path.as_str() == self.path.as_str())
-            && *request.method() == self.method
-            && if extensions.is_empty() { self.is_plain } else { self.has(extensions) }
-    }
-
-    #[inline]
-    fn has(&self, extensions: &Extensions) -> bool {
-        extensions.get::<KeyLabel>() == self.label.as_ref()
-            && extensions.get::<ModelHint>() == self.hint.as_ref()
-            && extensions.get::<ServiceTier>() == self.tier.as_ref()
-    }
-}
-
-impl<T> Clone for Memo<T> {
-    /// The copy remembers nothing. A copy is made for each call, by those who keep one service for many tasks and by the
-    /// retry layer for an attempt that mostly never comes, and what it remembered would be paid for each time.
-    fn clone(&self) -> Self {
-        Self::new()
     }
 }
 

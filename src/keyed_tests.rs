@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use proptest::prelude::*;
 
 use crate::event::Observer;
+use crate::request::{KeyLabel, ModelHint};
 
 /// A state whose need is set by hand, and that counts how often it is asked for it.
 #[derive(Default)]

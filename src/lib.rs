@@ -129,6 +129,8 @@ pub mod respond;
 pub mod retry;
 mod rng;
 mod scan;
+mod seen;
+
 #[cfg(feature = "sim")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
 pub mod sim;

@@ -293,6 +293,30 @@ async fn a_body_without_a_first_frame_is_cut_as_well() {
     assert_eq!(timed_out(&error, start), (Phase::Idle, 60, 60 * SECOND));
 }
 
+// The call's timer goes on to the body: it may be set for earlier than the pause's end, at first, and for later where the
+// head took longer than a pause may.
+#[tokio::test(start_paused = true)]
+async fn a_body_is_cut_in_time_however_long_its_head_took() {
+    for (first_byte, head, idle) in
+        [(120, 30, 60), (120, 100, 60), (900, 100, 60), (30, 20, 60), (900, 0, 60), (50, 10, 7)]
+    {
+        let (first_byte, idle) = (first_byte * SECOND, idle * SECOND);
+        let layer = builder().first_byte(first_byte).idle(idle).build().unwrap();
+        let server = Server::new(head, &[(0, Data("a")), (5, Data("b")), (0, Silence)]);
+        let mut body = ask(layer, &server).await.unwrap().into_body();
+        let start = Instant::now();
+        for _ in 0..2 {
+            body.frame().await.unwrap().unwrap();
+        }
+        let error = body.frame().await.unwrap().unwrap_err();
+        assert_eq!(timed_out(&error, start), (Phase::Idle, idle.as_secs(), 5 * SECOND + idle), "{head}");
+        let head = Server::new(1000, &[]);
+        let layer = builder().first_byte(first_byte).idle(idle).build().unwrap();
+        let (start, error) = (Instant::now(), ask(layer, &head).await.unwrap_err());
+        assert_eq!(timed_out(&error, start), (Phase::FirstByte, first_byte.as_secs(), first_byte));
+    }
+}
+
 // 59 s, so that a timer that is not set anew would fire within the second pause.
 #[tokio::test(start_paused = true)]
 async fn any_frame_ends_a_pause_comments_and_trailers_too() {

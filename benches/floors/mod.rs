@@ -14,7 +14,8 @@ use tower::Service;
 use tower_gemini::BoxError;
 
 mod bottom;
-pub(crate) use bottom::{Bare, Body, Counting, Reading, one};
+#[allow(unused_imports, reason = "each bench has its own")]
+pub(crate) use bottom::{Answering, Bare, Body, Counting, Reading, one};
 
 /// What a limit of requests and tokens costs at the least: an exact clock, one lock, a log of the last minute. It
 /// knows no keys, settles nothing, and cannot wait.

@@ -9,20 +9,34 @@ use tower_gemini::concurrency::AdaptiveConcurrencyLayer;
 use tower_gemini::rate_limit::{Limits, RateLimitLayer};
 use tower_gemini::retry::{RetryLayer, RetryPolicy};
 use tower_gemini::stack::GeminiStack;
+use tower_gemini::tier::TierLayer;
 use tower_gemini::timeout::{DeadlineLayer, TimeoutLayer};
 
-use crate::floors::{Bare, Body, BreakerFloor, Counting, Floor, Reading, one};
-use crate::measured::request;
+use crate::floors::{Answering, Bare, Body, BreakerFloor, Counting, Floor, Reading, one};
+use crate::measured::{request, request_to};
 
 mod services;
 use services::{AnyBody, Clocked, Cloning, Copying, Prompting, limited, told_preflight};
 
 /// Who is shown the list.
 pub(crate) trait Rows {
-    /// One row. What is not wanted need not be made.
-    fn row<S>(&mut self, name: &'static str, service: impl FnOnce() -> S)
+    /// One row, with the n-th request of it. What is not wanted need not be made.
+    fn of<S>(&mut self, name: &'static str, request: fn(usize) -> Request<Body>, service: impl FnOnce() -> S)
     where
         S: Service<Request<Body>> + Clone + 'static;
+
+    /// One row, with the same request again and again.
+    fn row<S>(&mut self, name: &'static str, service: impl FnOnce() -> S)
+    where
+        S: Service<Request<Body>> + Clone + 'static,
+    {
+        self.of(name, |_| request(), service);
+    }
+}
+
+/// A thousand models in turn.
+fn in_turn(nth: usize) -> Request<Body> {
+    request_to(&format!("http://127.0.0.1/v1beta/models/gemini-9-flash-{:03}:generateContent", nth % 1_000))
 }
 
 /// Every row, in the order in which they are printed.
@@ -93,4 +107,43 @@ pub(crate) fn all(rows: &mut impl Rows) {
     });
     rows.row("the whole stack", stack);
     rows.row("the whole stack, body read", || Reading(stack()));
+    answers(rows);
+}
+
+/// What users pay: a real answer whose body is read, over a network, of one model or of a thousand in turn.
+fn answers(rows: &mut impl Rows) {
+    let limits =
+        || Limits::new().requests_per_minute(1_000_000_000).input_tokens_per_minute(1_000_000_000_000);
+    let limit = || RateLimitLayer::new(limits()).unwrap();
+    let three = || {
+        RetryLayer::default()
+            .layer(limit().layer(CircuitBreakerLayer::default().layer(Answering::pending_once())))
+    };
+    let stack = |answering| GeminiStack::new().rate_limit(limit()).layer(answering);
+    let answering = Answering::pending_once;
+    rows.row("answer: bare, ready", || Reading(Answering::at_once()));
+    rows.row("answer: stack, ready", || Reading(stack(Answering::at_once())));
+    rows.row("answer: bare", || Reading(answering()));
+    rows.row("answer: classify, watching", || Reading(ClassifyLayer::new().watch().layer(answering())));
+    rows.row("answer: retry", || Reading(RetryLayer::default().layer(answering())));
+    rows.row("answer: limit", || Reading(limit().layer(answering())));
+    rows.row("answer: concurrency", || Reading(AdaptiveConcurrencyLayer::new().layer(answering())));
+    rows.row("answer: breaker", || Reading(CircuitBreakerLayer::default().layer(answering())));
+    rows.row("answer: timeout", || Reading(TimeoutLayer::new().layer(answering())));
+    rows.row("answer: tower's timeout", || {
+        let layer = tower::timeout::TimeoutLayer::new(std::time::Duration::from_secs(120));
+        Reading(layer.layer(answering()))
+    });
+    rows.row("answer: deadline", || Reading(DeadlineLayer::default().layer(answering())));
+    rows.row("answer: tier", || Reading(TierLayer::new().layer(answering())));
+    rows.row("answer: retry + limit + breaker", || Reading(three()));
+    rows.row("answer: stack", || Reading(stack(answering())));
+
+    rows.of("models: bare", in_turn, || Reading(answering()));
+    rows.of("models: retry", in_turn, || Reading(RetryLayer::default().layer(answering())));
+    rows.of("models: limit", in_turn, || Reading(limit().layer(answering())));
+    rows.of("models: concurrency", in_turn, || Reading(AdaptiveConcurrencyLayer::new().layer(answering())));
+    rows.of("models: breaker", in_turn, || Reading(CircuitBreakerLayer::default().layer(answering())));
+    rows.of("models: retry + limit + breaker", in_turn, || Reading(three()));
+    rows.of("models: stack", in_turn, || Reading(stack(answering())));
 }

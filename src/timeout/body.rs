@@ -6,10 +6,11 @@ use std::time::Duration;
 use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::error::Fault;
 use super::plan::{Cut, Rest};
+use super::timer::{Pause, Timer};
 use super::{Phase, TimedOut};
 use crate::error::BoxError;
 use crate::time;
@@ -40,35 +41,19 @@ pin_project! {
 
 struct Limits {
     rest: Rest,
-    /// Made at the first wait, and boxed: most bodies never wait here, and one that must be pinned could not be read
-    /// frame by frame without ceremony.
-    wait: Option<Pin<Box<Wait>>>,
-}
-
-pin_project! {
-    struct Wait {
-        // It may be set for an earlier pause, and is set anew only when it fires.
-        #[pin]
-        timer: Sleep,
-        // When the pause is over that the body makes now; `None` while nobody waits for it.
-        pause: Option<Instant>,
-        // Somebody has asked for a frame that has not come.
-        asked: bool,
-        // This pause was begun anew for a reader who had been away. Once, so that one who looks in now and then
-        // meets the end of it, too.
-        spared: bool,
-    }
+    /// The call's, if that had to wait; else made at the first wait of the body.
+    timer: Option<Pin<Box<Timer>>>,
 }
 
 impl<B> TimeoutBody<B> {
     #[inline(always)]
-    pub(super) fn limit(response: Response<B>, rest: Rest) -> Response<Self> {
+    pub(super) fn limit(response: Response<B>, rest: Rest, timer: Option<Pin<Box<Timer>>>) -> Response<Self> {
         let cell = if rest.is_empty() {
             None
         } else {
             response.extensions().get::<Verdict>().and_then(Verdict::end_cell).cloned()
         };
-        response.map(|inner| Self { inner: Some(inner), limits: Limits { rest, wait: None }, cell })
+        response.map(|inner| Self { inner: Some(inner), limits: Limits { rest, timer }, cell })
     }
 }
 
@@ -76,31 +61,27 @@ impl Limits {
     /// The inner body has nothing at the moment. Ready when that has lasted too long.
     #[inline(never)]
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Cut> {
-        let Self { rest, wait } = self;
+        let Self { rest, timer } = self;
         let total = rest.total();
         loop {
             // A pause does not begin with the last frame: until somebody asks for the next one, the silence is the
             // reader's.
             let idle = rest.idle().map(|after| {
-                let known = wait.as_ref().and_then(|wait| wait.pause);
+                let known = timer.as_ref().and_then(|timer| timer.pause.until);
                 let at = known.unwrap_or_else(|| time::saturating_add(time::now(), after));
                 Cut { at, what: Phase::Idle, after }
             });
             let Some(cut) = [total, idle].into_iter().flatten().min_by_key(|cut| cut.at) else {
                 return Poll::Pending;
             };
-            let wait = wait.get_or_insert_with(|| {
-                let timer = tokio::time::sleep_until(cut.at);
-                Box::pin(Wait { timer, pause: None, asked: false, spared: false })
-            });
-            let mut wait = wait.as_mut().project();
-            *wait.pause = idle.map(|idle| idle.at);
-            *wait.asked = true;
-            ready!(wait.timer.as_mut().poll(cx));
-            if wait.timer.deadline() < cut.at {
-                wait.timer.reset(cut.at);
-            } else if cut.what == Phase::Idle && !*wait.spared && is_long_ago(cut.at) {
-                (*wait.pause, *wait.spared) = (None, true);
+            let mut timer = timer.get_or_insert_with(|| Timer::new(cut.at)).as_mut();
+            let pause = timer.as_mut().pause();
+            pause.until = idle.map(|idle| idle.at);
+            pause.is_asked = true;
+            ready!(timer.as_mut().poll_until(cut.at, cx));
+            let pause = timer.pause();
+            if cut.what == Phase::Idle && !pause.is_spared && is_long_ago(cut.at) {
+                (pause.until, pause.is_spared) = (None, true);
             } else {
                 return Poll::Ready(cut);
             }
@@ -110,9 +91,8 @@ impl Limits {
     /// A frame has come.
     #[inline]
     fn went_on(&mut self) {
-        if let Some(wait) = &mut self.wait {
-            let wait = wait.as_mut().project();
-            (*wait.pause, *wait.asked, *wait.spared) = (None, false, false);
+        if let Some(timer) = &mut self.timer {
+            *timer.as_mut().pause() = Pause::default();
         }
     }
 
@@ -121,7 +101,7 @@ impl Limits {
     #[inline]
     fn is_over_time(&self) -> Option<(Cut, Fault)> {
         let total = self.rest.total().filter(|total| total.at <= time::now())?;
-        let is_asked = self.wait.as_ref().is_some_and(|wait| wait.asked);
+        let is_asked = self.timer.as_ref().is_some_and(|timer| timer.pause.is_asked);
         Some((total, if is_asked { Fault::Server } else { Fault::Deadline }))
     }
 }
@@ -155,7 +135,7 @@ where
                 }
                 Poll::Ready(end) => {
                     this.inner.set(None);
-                    this.limits.wait = None;
+                    this.limits.timer = None;
                     return Poll::Ready(end.map(|result| result.map_err(Into::into)));
                 }
                 Poll::Pending => (ready!(this.limits.poll(cx)), Fault::Server),
@@ -166,7 +146,7 @@ where
             cell.cut(Kind::DeadlineExceeded, fault != Fault::Server);
         }
         this.inner.set(None);
-        this.limits.wait = None;
+        this.limits.timer = None;
         Poll::Ready(Some(Err(TimedOut::new(cut, fault).into())))
     }
 

@@ -4,9 +4,9 @@ use std::task::{Context, Poll, ready};
 
 use http::Response;
 use pin_project_lite::pin_project;
-use tokio::time::Sleep;
 
 use super::plan::Plan;
+use super::timer::Timer;
 use super::{TimedOut, TimeoutBody, UploadIncomplete};
 use crate::error::BoxError;
 use crate::retry::{Replay, Upload};
@@ -30,9 +30,9 @@ pin_project! {
 pin_project! {
     #[project = StateProj]
     enum State<F> {
-        // The call is under way. The timer is made at its first `Pending`, and lies here rather than in a box.
+        // The call is under way. The timer is made at its first `Pending`, and boxed, because it goes on to the body.
         // The handle is there where the request's body is one that can tell how far the caller has come with it.
-        Called { #[pin] future: F, #[pin] timer: Option<Sleep>, plan: Plan, replay: Option<Replay> },
+        Called { #[pin] future: F, timer: Option<Pin<Box<Timer>>>, plan: Plan, replay: Option<Replay> },
         // It took too long, or its time was over before it began. The call is gone. `None` once that was said.
         Over { error: Option<TimedOut> },
     }
@@ -67,14 +67,14 @@ where
         let mut state = self.project().state;
         loop {
             match state.as_mut().project() {
-                StateProj::Called { future, mut timer, plan, replay } => {
+                StateProj::Called { future, timer, plan, replay } => {
                     // An answer that is here counts, however late.
                     match future.poll(cx) {
                         Poll::Ready(Ok(mut response)) => {
                             if let Some(replay) = replay {
                                 answered(&mut response, replay);
                             }
-                            return Poll::Ready(Ok(TimeoutBody::limit(response, plan.rest)));
+                            return Poll::Ready(Ok(TimeoutBody::limit(response, plan.rest, timer.take())));
                         }
                         Poll::Ready(Err(error)) => {
                             let error = error.into();
@@ -86,10 +86,8 @@ where
                         Poll::Pending => {}
                     }
                     let Some(cut) = plan.head() else { return Poll::Pending };
-                    if timer.is_none() {
-                        timer.set(Some(tokio::time::sleep_until(cut.at)));
-                    }
-                    ready!(timer.as_pin_mut().expect("it was set a line above").poll(cx));
+                    let timer = timer.get_or_insert_with(|| Timer::new(plan.first_look().unwrap_or(cut.at)));
+                    ready!(timer.as_mut().poll_until(cut.at, cx));
                     // The call is dropped here and not with this future, so that its connection closes at once.
                     let (upload, whole_since) = match replay {
                         Some(replay) => (replay.upload(), replay.whole_since()),

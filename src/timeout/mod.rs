@@ -103,11 +103,11 @@
 //!
 //! # Cost
 //!
-//! One look at the clock for each call. One that is ready at once makes no timer and allocates nothing; one that waits
-//! has its timer inside the future, which is 224 bytes larger than the inner one for it. A body is 104 bytes larger, and
-//! allocates the box of its timer when it has to wait for the first time. The box keeps it `Unpin`. A frame that is there
-//! costs nothing (with a total, a look at the clock), a wait a look at the clock, and the timer is set anew once per idle
-//! limit, not per frame. The header allocates nothing up to 999 s, but what `http`'s map needs to grow. An error is a box.
+//! One look at the clock for each call. One that is ready at once makes no timer and allocates nothing. One that waits makes
+//! its only timer at its first `Pending`, in a box, armed for the shorter of the head's limit and `idle`, and hands it on to the
+//! body; it is set anew when it fires early, not per frame. The box keeps the body `Unpin`. A frame that is there costs nothing
+//! (with a total, a look at the clock), a wait a look at the clock. The header allocates nothing up to 999 s, but what `http`'s
+//! map needs to grow. An error is a box.
 //!
 //! # Examples
 //!
@@ -154,6 +154,7 @@ mod plan;
 mod service;
 mod set_deadline;
 mod settings;
+mod timer;
 
 use http::Request;
 

@@ -85,6 +85,11 @@ impl Plan {
         self.rest.cut(self.head, self.what)
     }
 
+    /// When a timer is due that is to serve head and body: no later than the head, and than a pause which begins with it.
+    pub(super) fn first_look(&self) -> Option<Instant> {
+        self.rest.cut(self.head.min(self.rest.idle), self.what).map(|cut| cut.at)
+    }
+
     /// Whose doing it is that the head did not come before this cut, where the caller has come so far with sending the
     /// request's body.
     pub(super) fn fault(&self, cut: Cut, upload: Upload, whole_since: Option<Instant>) -> Fault {

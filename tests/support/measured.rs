@@ -6,9 +6,12 @@ use http_body_util::Full;
 
 /// Eight headers, one of them fresh as a key is, and a fresh body of 2 KiB.
 pub(crate) fn request() -> Request<Full<Bytes>> {
-    let mut request = Request::post("http://127.0.0.1/v1beta/models/gemini-9-flash:generateContent")
-        .body(Full::from(vec![b'x'; 2048]))
-        .expect("a valid request");
+    request_to("http://127.0.0.1/v1beta/models/gemini-9-flash:generateContent")
+}
+
+/// The same, to another model.
+pub(crate) fn request_to(uri: &str) -> Request<Full<Bytes>> {
+    let mut request = Request::post(uri).body(Full::from(vec![b'x'; 2048])).expect("a valid request");
     for name in [
         header::ACCEPT,
         header::ACCEPT_ENCODING,

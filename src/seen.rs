@@ -1,0 +1,277 @@
+//! Targets that were met, and the states that they led to: what spares a call the reading of its path and the hashing of a
+//! key.
+//!
+//! **Sharing**: [`Recent`] is the layer's, behind locks that are held for a look; a [`Memo`] is one service's. Both hold the
+//! states by weak references, so that nothing but a call or a waiter keeps a state in use.
+//!
+//! **Bounds**: [`MOST`] targets a layer. A shard that is full forgets those whose state is gone, or else all.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::{Arc, Mutex, Weak};
+
+use http::uri::PathAndQuery;
+use http::{Extensions, Request};
+
+use crate::keyed::lock;
+use crate::request::{KeyLabel, ModelHint};
+use crate::tier::ServiceTier;
+
+/// Targets that a layer remembers: about 200 bytes each. Several methods of one model, and several labels, are as many
+/// targets.
+pub(crate) const MOST: usize = 2048;
+const SHARDS: usize = 16;
+
+/// What the services of a layer remember together.
+pub(crate) struct Recent<T> {
+    shards: [Mutex<Shard<T>>; SHARDS],
+}
+
+type Shard<T> = HashMap<u64, Arc<Seen<T>>, BuildHasherDefault<Identity>>;
+
+/// Keys are hashes already.
+#[derive(Default)]
+struct Identity(u64);
+
+impl Hasher for Identity {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = mix(self.0, bytes);
+    }
+    fn write_u64(&mut self, n: u64) {
+        self.0 = n;
+    }
+}
+
+impl<T> Recent<T> {
+    pub(crate) fn new() -> Self {
+        Self { shards: std::array::from_fn(|_| Mutex::default()) }
+    }
+
+    /// What is remembered of a request's target.
+    #[inline]
+    pub(crate) fn get<B>(&self, hash: u64, request: &Request<B>) -> Option<Found<T>> {
+        let shard = lock(self.shard(hash));
+        let seen = shard.get(&hash)?;
+        seen.state_of(request).map(|state| Found { state, seen: Arc::clone(seen) })
+    }
+
+    /// Remembers a request's target, instead of one of the same hash.
+    pub(crate) fn put<B>(&self, hash: u64, request: &Request<B>, state: &Arc<T>) -> Arc<Seen<T>> {
+        let seen = Arc::new(Seen::new(request, state));
+        let mut shard = lock(self.shard(hash));
+        // What is dropped is so without the lock.
+        let forgotten = if shard.len() >= MOST / SHARDS { forget(&mut shard) } else { Vec::new() };
+        let old = shard.insert(hash, Arc::clone(&seen));
+        drop(shard);
+        drop((old, forgotten));
+        seen
+    }
+
+    fn shard(&self, hash: u64) -> &Mutex<Shard<T>> {
+        // The map takes the lowest bits and the highest seven.
+        &self.shards[(hash >> 48) as usize % SHARDS]
+    }
+}
+
+/// Makes room: half of it, at least.
+#[cold]
+fn forget<T>(shard: &mut Shard<T>) -> Vec<Arc<Seen<T>>> {
+    let gone = |seen: &Arc<Seen<T>>| seen.state.strong_count() == 0;
+    let live = shard.values().filter(|seen| !gone(seen)).count();
+    let all = live > MOST / SHARDS / 2;
+    let mut forgotten = Vec::new();
+    shard.retain(|_, seen| {
+        let keep = !all && !gone(seen);
+        if !keep {
+            forgotten.push(Arc::clone(seen));
+        }
+        keep
+    });
+    forgotten
+}
+
+/// A state, and where it was found.
+pub(crate) struct Found<T> {
+    pub(crate) state: Arc<T>,
+    pub(crate) seen: Arc<Seen<T>>,
+}
+
+/// A service's memory of the last target it met, so that a caller who asks the same model again and again pays for
+/// a comparison of paths alone.
+pub(crate) struct Memo<T> {
+    pub(crate) seen: Option<Arc<Seen<T>>>,
+    called: bool,
+}
+
+impl<T> Memo<T> {
+    pub(crate) const fn new() -> Self {
+        Self { seen: None, called: false }
+    }
+
+    /// Keeps what the layer remembers. A service that is cloned for one call need not remember anything.
+    #[inline]
+    pub(crate) fn keep(&mut self, seen: Arc<Seen<T>>) {
+        if std::mem::replace(&mut self.called, true) {
+            self.seen = Some(seen);
+        }
+    }
+}
+
+impl<T> Clone for Memo<T> {
+    /// The copy remembers nothing. A copy is made for each call, by those who keep one service for many tasks and by the
+    /// retry layer for an attempt that mostly never comes, and what it remembered would be paid for each time.
+    fn clone(&self) -> Self {
+        Self::new()
+    }
+}
+
+/// All that a [`Target`](crate::request::Target) is read from, and the state that it led to.
+///
+/// It holds the request's path and query, which may contain an API key: nothing here is ever printed.
+pub(crate) struct Seen<T> {
+    method: http::Method,
+    path: PathAndQuery,
+    label: Option<KeyLabel>,
+    hint: Option<ModelHint>,
+    tier: Option<ServiceTier>,
+    /// There is neither label nor hint nor tier, as there is not in a request without extensions.
+    is_plain: bool,
+    state: Weak<T>,
+}
+
+impl<T> Seen<T> {
+    fn new<B>(request: &Request<B>, state: &Arc<T>) -> Self {
+        let path = request.uri().path_and_query().cloned();
+        let label: Option<KeyLabel> = request.extensions().get().cloned();
+        let hint: Option<ModelHint> = request.extensions().get().cloned();
+        let tier = ServiceTier::of(request);
+        Self {
+            method: request.method().clone(),
+            path: path.unwrap_or_else(|| PathAndQuery::from_static("/")),
+            is_plain: label.is_none() && hint.is_none() && tier.is_none(),
+            label,
+            hint,
+            tier,
+            state: Arc::downgrade(state),
+        }
+    }
+
+    /// The state, if it is that of this request's target and was not dropped.
+    #[inline(always)]
+    pub(crate) fn state_of<B>(&self, request: &Request<B>) -> Option<Arc<T>> {
+        if self.is_of(request) { self.state.upgrade() } else { None }
+    }
+
+    #[inline(always)]
+    fn is_of<B>(&self, request: &Request<B>) -> bool {
+        let extensions = request.extensions();
+        request.uri().path_and_query().is_some_and(|path| path.as_str() == self.path.as_str())
+            && *request.method() == self.method
+            && if extensions.is_empty() { self.is_plain } else { self.has(extensions) }
+    }
+
+    #[inline]
+    fn has(&self, extensions: &Extensions) -> bool {
+        extensions.get::<KeyLabel>() == self.label.as_ref()
+            && extensions.get::<ModelHint>() == self.hint.as_ref()
+            && extensions.get::<ServiceTier>() == self.tier.as_ref()
+    }
+}
+
+/// The hash of a request's target: of what tells most targets apart. Those that share one take turns in being remembered.
+#[inline]
+pub(crate) fn hash_of<B>(request: &Request<B>) -> u64 {
+    let hash = mix(0, request.uri().path().as_bytes());
+    match request.extensions().get::<KeyLabel>() {
+        None => hash,
+        Some(label) => mix(hash, label.as_str().as_bytes()),
+    }
+}
+
+/// Eight bytes at a time, the last eight of them twice where they are no multiple.
+#[inline]
+fn mix(hash: u64, bytes: &[u8]) -> u64 {
+    let words = bytes.chunks_exact(8);
+    let rest = words.remainder();
+    let word = |bytes: &[u8]| {
+        let mut word = [0; 8];
+        word[..bytes.len()].copy_from_slice(bytes);
+        u64::from_le_bytes(word)
+    };
+    let mut hash = words.fold(hash, |hash, eight| step(hash, word(eight)));
+    if !rest.is_empty() {
+        let last = bytes.last_chunk::<8>().map_or_else(|| word(rest), |last| u64::from_le_bytes(*last));
+        hash = step(hash, last);
+    }
+    step(hash, bytes.len() as u64)
+}
+
+/// The two halves of a product, as wyhash folds them.
+#[inline]
+fn step(hash: u64, word: u64) -> u64 {
+    let product = u128::from(hash ^ word) * 0x9E37_79B9_7F4A_7C15;
+    product as u64 ^ (product >> 64) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn to(uri: &str) -> Request<()> {
+        Request::post(uri).body(()).expect("valid")
+    }
+
+    #[test]
+    fn targets_have_hashes_of_their_own() {
+        let models = (0..10_000).map(|n| format!("/v1beta/models/gemini-{n}:generateContent"));
+        let short = (0..1_000).map(|n| format!("/{n}"));
+        let mut hashes: Vec<_> = models.chain(short).map(|uri| hash_of(&to(&uri))).collect();
+        let all = hashes.len();
+        // In each shard and in each place of a map.
+        for bits in [0, 48, 57] {
+            let mut counts = [0; 16];
+            hashes.iter().for_each(|hash| counts[(hash >> bits) as usize % 16] += 1);
+            assert!(counts.iter().all(|n| (all / 20..all / 12).contains(n)), "{bits}: {counts:?}");
+        }
+        hashes.sort_unstable();
+        hashes.dedup();
+        assert_eq!(hashes.len(), all);
+        let mut labelled = to("/a");
+        labelled.extensions_mut().insert(KeyLabel::new("team-a"));
+        assert_ne!(hash_of(&labelled), hash_of(&to("/a")));
+        assert_ne!(mix(0, b"12345678"), mix(0, b"123456780"));
+        assert_ne!(mix(0, b"a"), mix(0, b"a\0"));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_holds_no_state() {
+        let (recent, state) = (Recent::new(), Arc::new(7));
+        let put = |n: usize, state: &Arc<u8>| {
+            let request = to(&format!("/{n}"));
+            recent.put(hash_of(&request), &request, state);
+        };
+        (0..4 * MOST).for_each(|n| put(n, &state));
+        let sizes = || recent.shards.iter().map(|shard| lock(shard).len()).collect::<Vec<_>>();
+        assert!(sizes().iter().all(|n| *n <= MOST / SHARDS), "{:?}", sizes());
+        assert!(sizes().iter().sum::<usize>() >= MOST / 4);
+        let last = to(&format!("/{}", 4 * MOST - 1));
+        assert!(recent.get(hash_of(&last), &last).is_some_and(|found| *found.state == 7));
+        assert!(recent.get(hash_of(&last), &to("/other")).is_none(), "the same hash is not the same target");
+        assert_eq!(Arc::strong_count(&state), 1);
+        drop(state);
+        assert!(recent.get(hash_of(&last), &last).is_none());
+        // Those whose state is gone make room for the others.
+        let other = Arc::new(8);
+        let kept = (0..MOST / 8).map(|n| 5 * MOST + n);
+        kept.clone().for_each(|n| put(n, &other));
+        (6 * MOST..7 * MOST).for_each(|n| put(n, &Arc::new(9)));
+        let is_kept = |n: &usize| {
+            let request = to(&format!("/{n}"));
+            recent.get(hash_of(&request), &request).is_some()
+        };
+        assert_eq!(kept.clone().filter(is_kept).count(), kept.len());
+    }
+}
