@@ -7,7 +7,8 @@
 //!
 //! # What it bounds
 //!
-//! With nothing that succeeds, all retries together are at most [`cap`](Budget::cap). Where a server answers with a
+//! With nothing that succeeds, all retries together are at most [`cap`](Budget::cap) and, by default, 30 a minute
+//! ([`least_per_minute`](Budget::least_per_minute)). Where a server answers with a
 //! steady goodput however much is asked, the attempts of requests that fail in the end are, beyond their first ones, at
 //! most `d` for each answer. A retry after a timeout takes two tokens, since nobody knows whether the server is
 //! still at work on what was given up: of those there are at most `d / 2`.
@@ -18,6 +19,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::ConfigError;
 use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, lock};
@@ -25,6 +29,9 @@ use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, lock};
 /// Thousandths of a token, so that shares of one add up exactly.
 pub(super) type Milli = u32;
 const TOKEN: Milli = 1000;
+/// Retries a minute for which nobody has to pay, by default.
+const LEAST_PER_MINUTE: u32 = 30;
+const MINUTE: Duration = Duration::from_secs(60);
 /// Keys that are short of tokens at the same time. Beyond that the fuller half of them counts as full.
 const MAX_KEYS: usize = 1024;
 
@@ -55,7 +62,8 @@ impl Charge {
 /// while the bucket is at least half full.
 ///
 /// With the default of 3 a success, the bucket does not run dry while up to 80 % of all calls fail independently, or
-/// 70 % time out; when nothing succeeds, all retries together are at most the bucket. In between, wasted retries are at most
+/// 70 % time out; when nothing succeeds, all retries together are at most the bucket, and 30 a minute beyond it
+/// ([`least_per_minute`](Self::least_per_minute)). In between, wasted retries are at most
 /// `per_success` for each answer.
 ///
 /// Kept apart by host and [`TargetKey`](crate::request::TargetKey), so that an outage of one model does not use up the
@@ -78,6 +86,8 @@ pub struct Budget {
 struct Shared {
     cap: Milli,
     per_success: Milli,
+    /// How long after the last one that nothing paid for there is another. `None` where there are none.
+    unpaid_every: Option<Duration>,
     /// Buckets that are not full: what they lack, from 1 to `cap`. A missing key has a full bucket.
     lacking: Mutex<Buckets>,
     /// `lacking.len()`, written under the lock and read without it, so that a success costs one load while all
@@ -96,10 +106,12 @@ struct Bucket {
     /// The share of the last calls that succeeded, about eight of them: failures that a retry is paid for, or would have
     /// been, and successes. Forgotten when the bucket is full.
     well: f32,
+    /// When a retry was last let go for which there were no tokens.
+    unpaid: Option<Instant>,
 }
 
 impl Bucket {
-    const FULL: Self = Self { lack: 0, well: 1.0 };
+    const FULL: Self = Self { lack: 0, well: 1.0, unpaid: None };
     /// What one outcome weighs.
     const RECENT: f32 = 1.0 / 8.0;
 }
@@ -144,8 +156,35 @@ impl Budget {
     }
 
     fn of(cap: Milli, per_success: Milli) -> Self {
-        let shared = Shared { cap, per_success, lacking: Mutex::default(), open: AtomicUsize::new(0) };
+        let unpaid_every = None;
+        let shared =
+            Shared { cap, per_success, unpaid_every, lacking: Mutex::default(), open: AtomicUsize::new(0) };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// The same settings with a full bucket for every key, and so many retries a minute for each key although its bucket
+    /// does not hold what they cost: one every `60 s / retries`. From 0 (none, as made by [`new`](Self::new)) to 6,000;
+    /// [`Budget::default`] has 30.
+    ///
+    /// A process that makes a few calls a minute to a server that is up for a few seconds at a time would else have no
+    /// retries left, while the load that they are to be kept from is none. What they add to an outage is this much for
+    /// each process and key. Not for timeouts, after which a server may still be at work.
+    ///
+    /// # Errors
+    ///
+    /// When `retries` is above 6,000.
+    pub fn least_per_minute(&self, retries: u32) -> Result<Self, ConfigError> {
+        if retries > 6_000 {
+            return Err(ConfigError::new("budget.least_per_minute", "must be from 0 to 6,000"));
+        }
+        Ok(Self::of(self.shared.cap, self.shared.per_success).with_unpaid(retries))
+    }
+
+    /// Before it is shared.
+    fn with_unpaid(mut self, retries: u32) -> Self {
+        let shared = Arc::get_mut(&mut self.shared).expect("it was just made");
+        shared.unpaid_every = (retries > 0).then(|| MINUTE / retries);
+        self
     }
 
     /// The most tokens that can be saved up.
@@ -190,9 +229,9 @@ impl Budget {
         self.shared.open.load(Ordering::Relaxed) == 0
     }
 
-    /// Whether no retry can be had, of whatever charge.
+    /// Whether no retry can be had, of whatever charge and however late.
     pub(super) fn is_empty(&self, key: u64) -> bool {
-        if self.is_full() {
+        if self.is_full() || self.shared.unpaid_every.is_some() {
             return false;
         }
         self.lock().get(&key).is_some_and(|bucket| self.shared.cap - bucket.lack < TOKEN)
@@ -213,23 +252,30 @@ impl Budget {
     }
 
     /// Takes what a retry costs, or says that there is not enough.
-    pub(super) fn withdraw(&self, key: u64, charge: Charge) -> Option<Withdrawal> {
+    pub(super) fn withdraw(&self, key: u64, charge: Charge, now: Instant) -> Option<Withdrawal> {
         let Shared { cap, .. } = *self.shared;
         // A bucket that is smaller than the cost is emptied by it.
         let cost = charge.cost.min(cap);
         let mut lacking = self.lock();
-        let Bucket { lack, well } = lacking.get(&key).copied().unwrap_or(Bucket::FULL);
+        let Bucket { lack, well, unpaid } = lacking.get(&key).copied().unwrap_or(Bucket::FULL);
         let well = well - well * Bucket::RECENT;
         if let Some(bucket) = lacking.get_mut(&key) {
             bucket.well = well;
         }
         if cap - lack < cost || (charge.is_late && lack > cap / 2) {
-            return None;
+            let every = self.shared.unpaid_every.filter(|_| charge.cost == TOKEN)?;
+            let bucket = lacking.get_mut(&key)?;
+            if unpaid.is_some_and(|last| now.saturating_duration_since(last) < every) {
+                return None;
+            }
+            bucket.unpaid = Some(now);
+            drop(lacking);
+            return Some(Withdrawal { budget: self.clone(), key, taken: 0, left: cap - lack });
         }
         if lack == 0 && lacking.len() >= MAX_KEYS {
             drop_fuller_half(&mut lacking);
         }
-        lacking.insert(key, Bucket { lack: lack + cost, well });
+        lacking.insert(key, Bucket { lack: lack + cost, well, unpaid });
         self.shared.open.store(lacking.len(), Ordering::Relaxed);
         drop(lacking);
         Some(Withdrawal { budget: self.clone(), key, taken: cost, left: cap - lack - cost })
@@ -237,7 +283,7 @@ impl Budget {
 
     fn give(&self, key: u64, amount: Milli, has_succeeded: bool) {
         let mut lacking = self.lock();
-        if let Some(Bucket { lack, well }) = lacking.get_mut(&key) {
+        if let Some(Bucket { lack, well, .. }) = lacking.get_mut(&key) {
             *lack = lack.saturating_sub(amount);
             if has_succeeded {
                 *well += (1.0 - *well) * Bucket::RECENT;
@@ -262,9 +308,9 @@ fn drop_fuller_half(lacking: &mut Buckets) {
 }
 
 impl Default for Budget {
-    /// 100 tokens, 3 for each success: see the type.
+    /// 100 tokens, 3 for each success, and 30 retries a minute in any case: see the type.
     fn default() -> Self {
-        Self::of(100 * TOKEN, 3 * TOKEN)
+        Self::of(100 * TOKEN, 3 * TOKEN).with_unpaid(LEAST_PER_MINUTE)
     }
 }
 
@@ -273,6 +319,7 @@ impl fmt::Debug for Budget {
         f.debug_struct("Budget")
             .field("cap", &self.cap())
             .field("per_success", &self.per_success())
+            .field("unpaid_every", &self.shared.unpaid_every)
             .field("keys_short", &self.keys_short())
             .finish()
     }
@@ -329,29 +376,68 @@ mod tests {
 
     const ONE: Charge = Charge::FAILURE;
 
+    fn now() -> Instant {
+        crate::time::now()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_retry_every_two_seconds_needs_no_tokens() {
+        let budget = Budget::default();
+        let spent = |charge| budget.withdraw(7, charge, now()).map(Withdrawal::spend);
+        assert_eq!((0..100).filter_map(|_| spent(ONE)).sum::<Milli>(), 100 * TOKEN);
+        // An hour in which nothing succeeds, asked ten times a second.
+        let mut unpaid = 0;
+        for _ in 0..36_000 {
+            unpaid += u32::from(spent(ONE).is_some());
+            assert_eq!(spent(Charge::TIMEOUT), None, "a server may still be at work on those");
+            tokio::time::advance(Duration::from_millis(100)).await;
+        }
+        assert_eq!(unpaid, 1800);
+        assert_eq!(
+            budget.withdraw(7, Charge::TIMEOUT, now()).map(Withdrawal::spend),
+            None,
+            "they fill nothing"
+        );
+        // It is for each key, late attempts included, and off where it was not asked for.
+        let strict = Budget::new(100, 3.0).expect("valid");
+        assert!((0..100).all(|_| strict.withdraw(7, ONE, now()).map(Withdrawal::spend).is_some()));
+        assert!(strict.withdraw(7, ONE, now()).is_none());
+        let twice = strict.least_per_minute(2).expect("valid");
+        assert!((0..101).all(|_| twice.withdraw(7, ONE, now()).map(Withdrawal::spend).is_some()));
+        tokio::time::advance(Duration::from_secs(29)).await;
+        assert!(twice.withdraw(7, ONE.late(true), now()).is_none());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(twice.withdraw(7, ONE.late(true), now()).is_some());
+        assert_eq!(
+            strict.least_per_minute(6_001).expect_err("out of range").field(),
+            "budget.least_per_minute"
+        );
+    }
+
     #[test]
     fn two_successes_pay_for_one_retry() {
         let budget = Budget::new(2, 0.5).expect("valid");
         for _ in 0..2 {
-            budget.withdraw(1, ONE).expect("full at the start").spend();
+            budget.withdraw(1, ONE, now()).expect("full at the start").spend();
         }
-        assert!(budget.withdraw(1, ONE).is_none());
-        assert!(budget.withdraw(2, ONE).is_some(), "another key has its own");
+        assert!(budget.withdraw(1, ONE, now()).is_none());
+        assert!(budget.withdraw(2, ONE, now()).is_some(), "another key has its own");
         budget.deposit(1, 0);
         assert!(budget.is_empty(1), "half a token is not one");
         budget.deposit(1, 0);
-        budget.withdraw(1, ONE).expect("one token").spend();
+        budget.withdraw(1, ONE, now()).expect("one token").spend();
     }
 
     #[test]
     fn a_success_gives_back_what_its_retries_took() {
         let budget = Budget::new(9, 0.5).expect("valid");
-        let taken = [ONE, Charge::TIMEOUT].map(|charge| budget.withdraw(1, charge).expect("full").spend());
+        let taken =
+            [ONE, Charge::TIMEOUT].map(|charge| budget.withdraw(1, charge, now()).expect("full").spend());
         assert_eq!(taken, [1000, 2000]);
-        budget.withdraw(1, ONE).expect("six are left").spend();
+        budget.withdraw(1, ONE, now()).expect("six are left").spend();
         budget.deposit(1, taken.iter().sum());
         assert_eq!(
-            budget.withdraw(1, ONE).map(|token| token.left()),
+            budget.withdraw(1, ONE, now()).map(|token| token.left()),
             Some(7.5),
             "one is lost, half is paid in"
         );
@@ -360,7 +446,7 @@ mod tests {
     #[test]
     fn late_retries_are_for_a_bucket_that_is_half_full() {
         let budget = Budget::new(4, 0.5).expect("valid");
-        let take = |late| budget.withdraw(1, ONE.late(late)).map(|token| token.spend()).is_some();
+        let take = |late| budget.withdraw(1, ONE.late(late), now()).map(|token| token.spend()).is_some();
         let taken = [true, true, true, true, false, false].map(take);
         assert_eq!(taken, [true, true, true, false, true, false]);
     }
@@ -368,7 +454,7 @@ mod tests {
     #[test]
     fn a_bucket_smaller_than_the_charge_is_emptied_by_it() {
         let budget = Budget::new(1, 0.5).expect("valid");
-        let token = budget.withdraw(1, Charge::TIMEOUT).expect("full");
+        let token = budget.withdraw(1, Charge::TIMEOUT, now()).expect("full");
         assert_eq!((token.cost(), token.left()), (1.0, 0.0));
     }
 
@@ -376,11 +462,14 @@ mod tests {
     fn it_says_what_it_was_given_and_what_is_left() {
         let budget = Budget::new(7, 0.25).expect("valid");
         assert_eq!((budget.cap(), budget.per_success()), (7, 0.25));
-        let first = budget.withdraw(1, ONE).expect("full at the start");
+        let first = budget.withdraw(1, ONE, now()).expect("full at the start");
         assert_eq!(first.left(), 6.0);
-        let second = budget.withdraw(1, ONE).expect("six are left");
+        let second = budget.withdraw(1, ONE, now()).expect("six are left");
         assert_eq!(second.left(), 5.0);
-        assert_eq!(format!("{budget:?}"), "Budget { cap: 7, per_success: 0.25, keys_short: 1 }");
+        assert_eq!(
+            format!("{budget:?}"),
+            "Budget { cap: 7, per_success: 0.25, unpaid_every: None, keys_short: 1 }"
+        );
         let default = Budget::default();
         assert_eq!((default.cap(), default.per_success()), (100, 3.0));
     }
@@ -398,17 +487,17 @@ mod tests {
     #[test]
     fn a_dropped_withdrawal_goes_back() {
         let budget = Budget::new(1, 0.5).expect("valid");
-        drop(budget.withdraw(7, ONE).expect("full"));
+        drop(budget.withdraw(7, ONE, now()).expect("full"));
         assert_eq!(budget.keys_short(), 0, "a full bucket takes no memory");
-        budget.withdraw(7, ONE).expect("it came back").spend();
-        assert!(budget.withdraw(7, ONE).is_none());
+        budget.withdraw(7, ONE, now()).expect("it came back").spend();
+        assert!(budget.withdraw(7, ONE, now()).is_none());
     }
 
     #[test]
     fn whether_others_succeed_is_learnt_over_some_eight_calls() {
         let budget = Budget::new(100, 0.001).expect("valid");
         let fail = || {
-            let _ = budget.withdraw(1, ONE).map(Withdrawal::spend);
+            let _ = budget.withdraw(1, ONE, now()).map(Withdrawal::spend);
         };
         let until = |is_well: bool, step: &dyn Fn()| {
             let steps = (1..=100).inspect(|_| step()).find(|_| budget.is_well(1) == is_well);
@@ -432,9 +521,9 @@ mod tests {
     #[test]
     fn a_withdrawal_that_is_dropped_is_no_success() {
         let budget = Budget::new(100, 0.001).expect("valid");
-        budget.withdraw(1, ONE).expect("full").spend();
+        budget.withdraw(1, ONE, now()).expect("full").spend();
         for _ in 0..6 {
-            drop(budget.withdraw(1, ONE).expect("one is lacking"));
+            drop(budget.withdraw(1, ONE, now()).expect("one is lacking"));
         }
         assert!(!budget.is_well(1), "each was asked for after a failure");
         budget.deposit(1, TOKEN);
@@ -444,10 +533,10 @@ mod tests {
     #[test]
     fn a_refused_withdrawal_is_a_failure_too() {
         let budget = Budget::new(1, 0.001).expect("valid");
-        budget.withdraw(1, ONE).expect("full").spend();
-        (0..5).for_each(|_| assert!(budget.withdraw(1, ONE).is_none()));
+        budget.withdraw(1, ONE, now()).expect("full").spend();
+        (0..5).for_each(|_| assert!(budget.withdraw(1, ONE, now()).is_none()));
         assert!(budget.is_well(1));
-        assert!(budget.withdraw(1, ONE).is_none());
+        assert!(budget.withdraw(1, ONE, now()).is_none());
         assert!(!budget.is_well(1));
     }
 
@@ -458,20 +547,20 @@ mod tests {
         // Every other one is empty, the rest lack one token of two.
         for key in 0..keys {
             for _ in 0..=key % 2 {
-                budget.withdraw(key, ONE).expect("its own").spend();
+                budget.withdraw(key, ONE, now()).expect("its own").spend();
             }
         }
         assert_eq!(budget.keys_short(), MAX_KEYS);
-        assert!(budget.withdraw(1, ONE).is_none(), "what is known already makes no room");
+        assert!(budget.withdraw(1, ONE, now()).is_none(), "what is known already makes no room");
         // A newcomer is bound by nobody, and so are all who come after it.
         for key in keys..10 * keys {
             assert!(!budget.is_empty(key));
-            budget.withdraw(key, ONE).expect("full").spend();
+            budget.withdraw(key, ONE, now()).expect("full").spend();
             assert!(budget.keys_short() <= MAX_KEYS);
         }
         let empty = (0..keys).filter(|key| budget.is_empty(*key)).count();
         assert_eq!(empty, MAX_KEYS / 2, "the empty ones stay empty, whoever comes");
-        budget.withdraw(0, ONE).expect("dropped, and full again").spend();
+        budget.withdraw(0, ONE, now()).expect("dropped, and full again").spend();
     }
 
     #[test]
@@ -498,7 +587,7 @@ mod tests {
                     scope.spawn(move || {
                         let mut granted = 0;
                         for i in 0..rounds {
-                            match budget.withdraw(3, ONE) {
+                            match budget.withdraw(3, ONE, now()) {
                                 Some(w) if (i + worker) % 2 == 0 => {
                                     w.spend();
                                     granted += 1;
@@ -536,14 +625,14 @@ mod tests {
                         *well += (1.0 - *well) / 8.0;
                     }
                     1 => {
-                        let granted = budget.withdraw(key, ONE).map(Withdrawal::spend).is_some();
+                        let granted = budget.withdraw(key, ONE, now()).map(Withdrawal::spend).is_some();
                         prop_assert_eq!(granted, *tokens >= 1000);
                         *tokens -= if granted { 1000 } else { 0 };
                         *well = failed;
                     }
                     // Taken and given back: no success, and where it was full before, nothing.
                     _ => {
-                        drop(budget.withdraw(key, ONE));
+                        drop(budget.withdraw(key, ONE, now()));
                         *well = failed;
                     }
                 }

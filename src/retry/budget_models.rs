@@ -34,8 +34,10 @@ fn take(budget: &Budget, step: Step) -> bool {
             budget.deposit(key, 0);
             false
         }
-        Spend(key) => budget.withdraw(key, Charge::FAILURE).map(Withdrawal::spend).is_some(),
-        Step::Drop(key) => budget.withdraw(key, Charge::FAILURE).is_some(),
+        Spend(key) => {
+            budget.withdraw(key, Charge::FAILURE, crate::time::now()).map(Withdrawal::spend).is_some()
+        }
+        Step::Drop(key) => budget.withdraw(key, Charge::FAILURE, crate::time::now()).is_some(),
     }
 }
 

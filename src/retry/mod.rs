@@ -67,7 +67,8 @@
 //!
 //! - Up to 80 % of calls that fail independently, or 60 % that time out, nobody is worse off than with five attempts
 //!   and no budget. (The calculation is on [`Budget::per_success`]; tests check it with random spells.)
-//! - While nothing succeeds, all retries together are at most the bucket, 100, and 50 after timeouts.
+//! - While nothing succeeds, all retries together are at most the bucket, 100, and 50 after timeouts; and one every two
+//!   seconds that is not after a timeout ([`Budget::least_per_minute`]), so that a quiet process, whose retries are no load, goes on.
 //! - In between, retries that did not help are at most three for each success, and one and a half after timeouts.
 //!
 //! Where the server names a delay, that is waited out: never less than declared, one second more where the

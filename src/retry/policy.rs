@@ -678,7 +678,7 @@ impl Settings {
                         if verdict.retryability() != Retryability::AfterServerDelay
                             && !progress.quota.first =>
                     {
-                        Some(budget.withdraw(key(), charge(progress, verdict)).ok_or(GaveUp::Budget)?)
+                        Some(budget.withdraw(key(), charge(progress, verdict), now).ok_or(GaveUp::Budget)?)
                     }
                     _ => None,
                 };
@@ -1051,7 +1051,7 @@ mod tests {
         let policy = RetryPolicy::builder().seed(3).build().unwrap();
         let budget = policy.settings.budget.clone().unwrap();
         for _ in 0..failures {
-            let _ = budget.withdraw(0, Charge::FAILURE).map(Withdrawal::spend);
+            let _ = budget.withdraw(0, Charge::FAILURE, crate::time::now()).map(Withdrawal::spend);
         }
         let timeout = failed(504, "");
         let start = crate::time::now();

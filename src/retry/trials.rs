@@ -162,8 +162,14 @@ fn in_a_total_outage_all_retries_together_are_at_most_the_bucket() {
     for (timeouts, most) in [(0.0, 100), (1.0, 50)] {
         for rate in [0.2, 5.0, 200.0] {
             let spell = Spell { failing: 1.0, timeouts, rate, ..Spell::default() };
-            let told = live_through(spell, RetryPolicy::builder(), 1);
+            let strict = Budget::new(100, 3.0).expect("valid");
+            let told = live_through(spell, RetryPolicy::builder().budget(strict), 1);
             assert!(told.attempts - told.requests <= most, "{spell:?}: {told:?}");
+            // By default, and 30 a minute that are told of failures, until the last request's deadline.
+            let told = live_through(spell, RetryPolicy::builder(), 1);
+            let unpaid =
+                if timeouts == 0.0 { (told.requests as f64 / rate + 120.0) / 2.0 + 1.0 } else { 0.0 };
+            assert!((told.attempts - told.requests) as f64 <= most as f64 + unpaid, "{spell:?}: {told:?}");
         }
     }
 }
