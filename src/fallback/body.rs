@@ -44,6 +44,11 @@ use crate::tail::passes_on;
 ///     }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "the request body `{Self}` is not `Clone + From<Bytes>` with `http_body::Body<Data = Bytes>`",
+    label = "this request body cannot be looked at and replaced",
+    note = "send a `Full<Bytes>`, put a `ReplayLayer` around the stack, or implement `RewriteBody` for it"
+)]
 pub trait RewriteBody: Clone {
     /// All of its bytes, if they are at hand now. Asked before the request is sent, and again after it has failed.
     /// Must not use the body up.
@@ -59,6 +64,7 @@ pub trait RewriteBody: Clone {
     fn replace(request: &mut Request<Self>, bytes: Bytes);
 }
 
+#[diagnostic::do_not_recommend]
 impl<B> RewriteBody for B
 where
     B: Body<Data = Bytes> + Clone + From<Bytes>,

@@ -91,18 +91,20 @@
 //! # let _ = stack;
 //! ```
 
+mod client;
 mod preset;
 
 use std::fmt;
 
 use tower_layer::{Identity, Layer};
 
+pub use self::client::{BytesBody, ClientError, CloneBody, HttpClient, HttpService, check};
 pub use self::preset::Preset;
 use crate::circuit_breaker::CircuitBreakerLayer;
 use crate::classify::ClassifyLayer;
 use crate::concurrency::AdaptiveConcurrencyLayer;
 use crate::error::ConfigError;
-use crate::fallback::{ModelFallbackBuilder, ModelFallbackLayer};
+use crate::fallback::{ModelFallbackBuilder, ModelFallbackLayer, RewriteBody};
 use crate::rate_limit::RateLimitLayer;
 use crate::retry::RetryLayer;
 use crate::tier::TierLayer;
@@ -202,6 +204,59 @@ place!(Q, preflight, without_preflight, get_preflight, "the preflight",
     [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify], [G tier]);
 place!(G, tier, without_tier, get_tier, "the service tier",
     [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight], []);
+
+/// What [`GeminiStack::service`] makes of the default stack: the type to name in a struct.
+///
+/// `S` is the client, `B` the request's body:
+///
+/// ```
+/// use bytes::Bytes;
+/// use http_body_util::Full;
+/// use hyper_util::client::legacy::{Client, connect::HttpConnector};
+/// use tower_gemini::stack::{GeminiService, GeminiStack};
+///
+/// type Hyper = Client<HttpConnector, Full<Bytes>>;
+///
+/// struct App {
+///     gemini: GeminiService<Hyper, Full<Bytes>>,
+/// }
+///
+/// fn app(client: Hyper) -> App {
+///     App { gemini: GeminiStack::new().service(client) }
+/// }
+/// ```
+///
+/// A stack with other layers has another type; [`tower::util::BoxCloneSyncService`] hides it.
+pub type GeminiService<S, B> = <GeminiStack as Layer<HttpClient<S, B>>>::Service;
+
+impl<D, P, F, R, L, C, K, T, J, Q, G> GeminiStack<D, P, F, R, L, C, K, T, J, Q, G> {
+    /// The stack around `client`: as [`layer`](Layer::layer), but what is wrong with a client is told by the compiler here, by its name,
+    /// and not where the first request is sent.
+    ///
+    /// `B` is the body that the client takes, inferred from the client or from the first request. It is the stack's own, but under a
+    /// replay (`ReplayBody<_>`) and a preflight (`PreflightBody<_>`).
+    ///
+    /// Where a body is not `Clone` and nothing of the stack sends it twice (no retries, no fallback), use `layer`.
+    ///
+    /// ```
+    /// use tower_gemini::stack::GeminiStack;
+    ///
+    /// # let client = tower::service_fn(async |_: http::Request<http_body_util::Full<bytes::Bytes>>|
+    /// #     Ok::<_, std::io::Error>(http::Response::new(http_body_util::Full::<bytes::Bytes>::default())));
+    /// let gemini = GeminiStack::new().service(client);
+    /// # let _: &dyn std::any::Any = &gemini as &dyn std::any::Any;
+    /// ```
+    pub fn service<S, B>(&self, client: S) -> <Self as Layer<HttpClient<S, B>>>::Service
+    where
+        Self: Layer<HttpClient<S, B>>,
+        S: HttpService<B> + Clone,
+        <S as HttpService<B>>::Error: ClientError,
+        <S as HttpService<B>>::ResponseBody: BytesBody,
+        B: CloneBody + RewriteBody,
+    {
+        self.layer(HttpClient::new(client))
+    }
+}
 
 /// A stack with a fallback that knows its circuits and its quotas.
 type FallingBack<D, P, R, E, C, T, J, Q, G> =
