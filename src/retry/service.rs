@@ -10,7 +10,7 @@ use super::carry::Carry;
 use super::future::{Failed, Kept, Refused, State, Task};
 use super::policy::Settings;
 use super::{GaveUp, ResponseFuture, RetryPolicy, budget_key, replayable};
-use crate::context::{self, View};
+use crate::context::View;
 use crate::error::BoxError;
 use crate::keyed::lock;
 
@@ -114,15 +114,13 @@ impl<S> Retry<S> {
     #[inline]
     fn keep<B: Clone>(
         &self,
-        request: &mut Request<B>,
-        is_plain: bool,
+        request: &Request<B>,
         carry: Option<&Carry>,
         failed: Option<&Failed>,
     ) -> Option<Request<B>> {
         let made = failed.map_or(0, Failed::attempts);
         let reserved = carry.map_or(0, Carry::reserved);
-        (made + 1 < self.shared.settings.most(reserved))
-            .then(|| if is_plain { context::copy_without(request) } else { request.clone() })
+        (made + 1 < self.shared.settings.most(reserved)).then(|| request.clone())
     }
 }
 
@@ -150,8 +148,7 @@ where
             };
         }
         let view = View::of(&request);
-        let (mut context, is_plain) = (view.effective(), view.is_plain());
-        let left_out = is_plain && view.context.is_some();
+        let (mut context, left_out) = (view.effective(), view.is_plain() && view.context.is_some());
         let mut failed = None;
         if let Some(carry) = context.carry().cloned() {
             failed = Failed::resume(&carry, &mut request);
@@ -165,9 +162,11 @@ where
             return ResponseFuture { task, state: State::Called { future: self.inner.call(request) } };
         }
         self.shared.spare.get_or_init(|| Mutex::new(self.inner.clone()));
+        // The copy shares the context: the three allocations of an extension are not made for it.
+        let extensions = left_out.then(|| std::mem::take(request.extensions_mut()));
         ResponseFuture {
             task: Task::Kept(Kept {
-                request: self.keep(&mut request, is_plain, context.carry(), failed.as_deref()),
+                request: self.keep(&request, context.carry(), failed.as_deref()),
                 context,
                 left_out,
                 shared: Arc::clone(&self.shared),
@@ -176,7 +175,14 @@ where
                 key,
                 failed,
             }),
-            state: State::Called { future: self.inner.call(request) },
+            state: State::Called {
+                future: {
+                    if let Some(extensions) = extensions {
+                        *request.extensions_mut() = extensions;
+                    }
+                    self.inner.call(request)
+                },
+            },
         }
     }
 }
