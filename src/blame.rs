@@ -4,18 +4,8 @@
 //! evidence that comes from one caller binds that caller, and everybody else only when another one has seen the same.
 //! Callers are told apart by the [`KeyLabel`] of their requests; all requests without one are one caller.
 
-use http::Request;
-
-use crate::request::KeyLabel;
-
 /// A caller: a number made of its label, 0 without one.
 pub(crate) type Caller = u64;
-
-/// Who sends this request.
-#[inline]
-pub(crate) fn caller<B>(request: &Request<B>) -> Caller {
-    request.extensions().get::<KeyLabel>().map_or(0, KeyLabel::caller)
-}
 
 /// Whose outcomes the evidence is made of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +50,9 @@ mod tests {
 
     #[test]
     fn a_label_is_a_caller_and_no_label_is_another() {
+        use crate::request::KeyLabel;
+        use http::Request;
+        let caller = |request: &Request<()>| crate::context::View::of(request).caller();
         let mut request = Request::new(());
         assert_eq!(caller(&request), 0);
         request.extensions_mut().insert(KeyLabel::new("team-a"));

@@ -17,7 +17,6 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::Request;
 use tokio::time::Instant;
 
 use crate::circuit_breaker::Transition;
@@ -356,8 +355,8 @@ impl Observer for Vec<Arc<dyn Observer>> {
 // The trait is used as an object.
 const _: Option<&dyn Observer> = None;
 
-/// How far a request has come, where no response will tell: an extension that whoever watches the whole of it puts
-/// in, and that the retry layer writes to when it sends the request again.
+/// How far a request has come, where no response will tell: whoever watches the whole of it puts it into the request's
+/// context, and the retry layer writes to it when it sends the request again.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trail(Arc<Marks>);
 
@@ -384,8 +383,8 @@ impl Trail {
 
     /// What somebody around this request [expects](Self::expect); 0 for nothing.
     #[inline]
-    pub(crate) fn model_of<B>(request: &Request<B>) -> u16 {
-        request.extensions().get::<Self>().map_or(0, |trail| trail.0.model.load(Relaxed))
+    pub(crate) fn model(&self) -> u16 {
+        self.0.model.load(Relaxed)
     }
 
     /// Attempts begun, and how long was waited between them.

@@ -22,6 +22,7 @@ use std::time::Duration;
 use http::Request;
 use tokio::time::Instant;
 
+use crate::context::View;
 use crate::event::{Event, Observed};
 use crate::order::Part;
 use crate::request::Target;
@@ -177,12 +178,13 @@ impl<K: Eq + Hash + Clone, T: State> Keyed<K, T> {
         &self,
         memo: &mut Memo<T>,
         request: &Request<B>,
+        view: View<'_>,
         find: impl FnOnce(&Target<'_>) -> Arc<T>,
     ) -> Arc<T> {
-        if let Some(state) = memo.seen.as_ref().and_then(|seen| seen.state_of(request)) {
+        if let Some(state) = memo.seen.as_ref().and_then(|seen| seen.state_of(request, view)) {
             return state;
         }
-        self.recall(memo, request, find)
+        self.recall(memo, request, view, find)
     }
 
     #[inline(never)]
@@ -190,17 +192,18 @@ impl<K: Eq + Hash + Clone, T: State> Keyed<K, T> {
         &self,
         memo: &mut Memo<T>,
         request: &Request<B>,
+        view: View<'_>,
         find: impl FnOnce(&Target<'_>) -> Arc<T>,
     ) -> Arc<T> {
-        let hash = seen::hash_of(request);
-        let Found { state, seen } = match self.recent.get(hash, request) {
+        let hash = seen::hash_of(request, view);
+        let Found { state, seen } = match self.recent.get(hash, request, view) {
             Some(found) => found,
             None => {
                 let state = find(&Target::of(request));
                 if !is_kept(&state) {
                     return state;
                 }
-                let seen = self.recent.put(hash, request, &state);
+                let seen = self.recent.put(hash, request, view, &state);
                 Found { state, seen }
             }
         };

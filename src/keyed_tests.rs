@@ -187,7 +187,7 @@ fn a_memo_answers_for_the_same_target_only() {
     let found = AtomicU32::new(0);
     let mut ask = |request: &Request<()>| {
         let before = found.load(Relaxed);
-        keyed.of_request(&mut memo, request, |_| {
+        keyed.of_request(&mut memo, request, View::of(request), |_| {
             let nth = found.fetch_add(1, Relaxed);
             keyed.get(nth, |_| Busy::default())
         });
@@ -209,11 +209,11 @@ fn a_memo_answers_for_the_same_target_only() {
     assert!(!ask(&hinted));
     // A service that was made for one call finds what another one has met.
     memo = Memo::new();
-    keyed.of_request(&mut memo, &hinted, |_| panic!("the layer remembers it"));
+    keyed.of_request(&mut memo, &hinted, View::of(&hinted), |_| panic!("the layer remembers it"));
     keyed.evict_idle();
     for memo in [&mut memo, &mut Memo::new()] {
         let found = std::cell::Cell::new(false);
-        keyed.of_request(memo, &hinted, |_| {
+        keyed.of_request(memo, &hinted, View::of(&hinted), |_| {
             found.set(true);
             Arc::new(Busy::default())
         });
@@ -227,7 +227,7 @@ fn a_memory_keeps_no_state_and_no_state_of_a_call_is_remembered() {
     let (known, other) = (request("/v1beta/models/known:generateContent", None), request("/v1", None));
     let mut memo = Memo::new();
     for _ in 0..3 {
-        keyed.of_request(&mut memo, &known, |_| keyed.get(0, |_| Busy::default()));
+        keyed.of_request(&mut memo, &known, View::of(&known), |_| keyed.get(0, |_| Busy::default()));
     }
     // The memory of a service that lives on is no reason to leave another key without a state.
     let second = keyed.get(1, |_| Busy::new(Need::All));
@@ -235,7 +235,7 @@ fn a_memory_keeps_no_state_and_no_state_of_a_call_is_remembered() {
     drop(second);
     let made = AtomicU32::new(0);
     for round in 1..4 {
-        keyed.of_request(&mut memo, &other, |_| {
+        keyed.of_request(&mut memo, &other, View::of(&other), |_| {
             made.fetch_add(1, Relaxed);
             keyed.get(2, |_| Busy::default())
         });
@@ -362,7 +362,9 @@ fn no_lesson_is_lost_between_threads_that_come_and_make_room() {
                     drop(keyed.get(name, |_| make(&lost)));
                     // Through a memory and through the map.
                     let state = match round % 4 {
-                        0 => keyed.of_request(&mut memo, &taught, |_| keyed.get(0, |_| make(&lost))),
+                        0 => keyed.of_request(&mut memo, &taught, View::of(&taught), |_| {
+                            keyed.get(0, |_| make(&lost))
+                        }),
                         key => keyed.get(key, |_| make(&lost)),
                     };
                     // It is taught after a while, when others have looked at it already.

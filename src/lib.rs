@@ -104,6 +104,7 @@ pub mod catalogue;
 pub mod circuit_breaker;
 pub mod classify;
 pub mod concurrency;
+mod context;
 mod either;
 pub mod error;
 pub mod event;

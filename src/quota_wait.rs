@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::Response;
 
-/// An extension of a failed response, from the rate limit to the retry layer, and of the request that is sent again, the
-/// other way. A request that does not fail carries none.
+/// An extension of a failed response, from the rate limit to the retry layer; the other way it goes in the context of the
+/// request that is sent again. A request that does not fail has none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct QuotaWait {
     /// How long the request may still wait for quota; `None` where nothing bounds it.
@@ -15,10 +15,6 @@ pub(crate) struct QuotaWait {
 }
 
 impl QuotaWait {
-    pub(crate) fn of<B>(request: &Request<B>) -> Self {
-        request.extensions().get().copied().unwrap_or_default()
-    }
-
     /// What a rate limit inside has said of this failure.
     pub(crate) fn said<B>(response: &Response<B>) -> Option<Self> {
         response.extensions().get().copied()

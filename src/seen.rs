@@ -10,9 +10,10 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, Weak};
 
+use http::Request;
 use http::uri::PathAndQuery;
-use http::{Extensions, Request};
 
+use crate::context::View;
 use crate::keyed::lock;
 use crate::request::{KeyLabel, ModelHint};
 use crate::tier::ServiceTier;
@@ -52,15 +53,21 @@ impl<T> Recent<T> {
 
     /// What is remembered of a request's target.
     #[inline]
-    pub(crate) fn get<B>(&self, hash: u64, request: &Request<B>) -> Option<Found<T>> {
+    pub(crate) fn get<B>(&self, hash: u64, request: &Request<B>, view: View<'_>) -> Option<Found<T>> {
         let shard = lock(self.shard(hash));
         let seen = shard.get(&hash)?;
-        seen.state_of(request).map(|state| Found { state, seen: Arc::clone(seen) })
+        seen.state_of(request, view).map(|state| Found { state, seen: Arc::clone(seen) })
     }
 
     /// Remembers a request's target, instead of one of the same hash.
-    pub(crate) fn put<B>(&self, hash: u64, request: &Request<B>, state: &Arc<T>) -> Arc<Seen<T>> {
-        let seen = Arc::new(Seen::new(request, state));
+    pub(crate) fn put<B>(
+        &self,
+        hash: u64,
+        request: &Request<B>,
+        view: View<'_>,
+        state: &Arc<T>,
+    ) -> Arc<Seen<T>> {
+        let seen = Arc::new(Seen::new(request, view, state));
         let mut shard = lock(self.shard(hash));
         // What is dropped is so without the lock.
         let forgotten = if shard.len() >= MOST / SHARDS { forget(&mut shard) } else { Vec::new() };
@@ -137,17 +144,17 @@ pub(crate) struct Seen<T> {
     label: Option<KeyLabel>,
     hint: Option<ModelHint>,
     tier: Option<ServiceTier>,
-    /// There is neither label nor hint nor tier, as there is not in a request without extensions.
+    /// There is neither label nor hint nor tier, as there is not in a request that has nothing but its context.
     is_plain: bool,
     state: Weak<T>,
 }
 
 impl<T> Seen<T> {
-    fn new<B>(request: &Request<B>, state: &Arc<T>) -> Self {
+    fn new<B>(request: &Request<B>, view: View<'_>, state: &Arc<T>) -> Self {
         let path = request.uri().path_and_query().cloned();
-        let label: Option<KeyLabel> = request.extensions().get().cloned();
-        let hint: Option<ModelHint> = request.extensions().get().cloned();
-        let tier = ServiceTier::of(request);
+        let label: Option<KeyLabel> = view.get().cloned();
+        let hint: Option<ModelHint> = view.get().cloned();
+        let tier = view.tier();
         Self {
             method: request.method().clone(),
             path: path.unwrap_or_else(|| PathAndQuery::from_static("/")),
@@ -161,31 +168,30 @@ impl<T> Seen<T> {
 
     /// The state, if it is that of this request's target and was not dropped.
     #[inline(always)]
-    pub(crate) fn state_of<B>(&self, request: &Request<B>) -> Option<Arc<T>> {
-        if self.is_of(request) { self.state.upgrade() } else { None }
+    pub(crate) fn state_of<B>(&self, request: &Request<B>, view: View<'_>) -> Option<Arc<T>> {
+        if self.is_of(request, view) { self.state.upgrade() } else { None }
     }
 
     #[inline(always)]
-    fn is_of<B>(&self, request: &Request<B>) -> bool {
-        let extensions = request.extensions();
+    fn is_of<B>(&self, request: &Request<B>, view: View<'_>) -> bool {
         request.uri().path_and_query().is_some_and(|path| path.as_str() == self.path.as_str())
             && *request.method() == self.method
-            && if extensions.is_empty() { self.is_plain } else { self.has(extensions) }
+            && if view.is_plain() { self.is_plain } else { self.has(view) }
     }
 
     #[inline]
-    fn has(&self, extensions: &Extensions) -> bool {
-        extensions.get::<KeyLabel>() == self.label.as_ref()
-            && extensions.get::<ModelHint>() == self.hint.as_ref()
-            && extensions.get::<ServiceTier>() == self.tier.as_ref()
+    fn has(&self, view: View<'_>) -> bool {
+        view.get::<KeyLabel>() == self.label.as_ref()
+            && view.get::<ModelHint>() == self.hint.as_ref()
+            && view.get::<ServiceTier>() == self.tier.as_ref()
     }
 }
 
 /// The hash of a request's target: of what tells most targets apart. Those that share one take turns in being remembered.
 #[inline]
-pub(crate) fn hash_of<B>(request: &Request<B>) -> u64 {
+pub(crate) fn hash_of<B>(request: &Request<B>, view: View<'_>) -> u64 {
     let hash = mix(0, request.uri().path().as_bytes());
-    match request.extensions().get::<KeyLabel>() {
+    match view.get::<KeyLabel>() {
         None => hash,
         Some(label) => mix(hash, label.as_str().as_bytes()),
     }
@@ -224,6 +230,14 @@ mod tests {
         Request::post(uri).body(()).expect("valid")
     }
 
+    fn hash_of(request: &Request<()>) -> u64 {
+        super::hash_of(request, View::of(request))
+    }
+
+    fn get(recent: &Recent<u8>, hash: u64, request: &Request<()>) -> Option<u8> {
+        recent.get(hash, request, View::of(request)).map(|found| *found.state)
+    }
+
     #[test]
     fn targets_have_hashes_of_their_own() {
         let models = (0..10_000).map(|n| format!("/v1beta/models/gemini-{n}:generateContent"));
@@ -251,18 +265,18 @@ mod tests {
         let (recent, state) = (Recent::new(), Arc::new(7));
         let put = |n: usize, state: &Arc<u8>| {
             let request = to(&format!("/{n}"));
-            recent.put(hash_of(&request), &request, state);
+            recent.put(hash_of(&request), &request, View::of(&request), state);
         };
         (0..4 * MOST).for_each(|n| put(n, &state));
         let sizes = || recent.shards.iter().map(|shard| lock(shard).len()).collect::<Vec<_>>();
         assert!(sizes().iter().all(|n| *n <= MOST / SHARDS), "{:?}", sizes());
         assert!(sizes().iter().sum::<usize>() >= MOST / 4);
         let last = to(&format!("/{}", 4 * MOST - 1));
-        assert!(recent.get(hash_of(&last), &last).is_some_and(|found| *found.state == 7));
-        assert!(recent.get(hash_of(&last), &to("/other")).is_none(), "the same hash is not the same target");
+        assert_eq!(get(&recent, hash_of(&last), &last), Some(7));
+        assert_eq!(get(&recent, hash_of(&last), &to("/other")), None, "the same hash is not the same target");
         assert_eq!(Arc::strong_count(&state), 1);
         drop(state);
-        assert!(recent.get(hash_of(&last), &last).is_none());
+        assert_eq!(get(&recent, hash_of(&last), &last), None);
         // Those whose state is gone make room for the others.
         let other = Arc::new(8);
         let kept = (0..MOST / 8).map(|n| 5 * MOST + n);
@@ -270,7 +284,7 @@ mod tests {
         (6 * MOST..7 * MOST).for_each(|n| put(n, &Arc::new(9)));
         let is_kept = |n: &usize| {
             let request = to(&format!("/{n}"));
-            recent.get(hash_of(&request), &request).is_some()
+            get(&recent, hash_of(&request), &request).is_some()
         };
         assert_eq!(kept.clone().filter(is_kept).count(), kept.len());
     }

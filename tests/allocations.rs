@@ -97,9 +97,14 @@ fn the_classifier_allocates_nothing_for_a_success() {
     assert_eq!(of_one_call(ClassifyLayer::new().layer(Bare(200))), 0);
 }
 
-/// The copy of the request, the box of the work, the shared attempts, and what they need in the extensions of a
-/// request that had none: three.
-const CHAINED: u64 = 5;
+/// The context in the extensions of a request that had none: the map, its table, and a box.
+const CONTEXT: u64 = 3;
+
+/// What only some calls carry in it.
+const MORE: u64 = 1;
+
+/// Beside the copy of the request: the box of the work, the shared attempts, and the context.
+const CHAINED: u64 = 2 + CONTEXT + MORE;
 
 #[test]
 fn a_fallback_costs_nothing_where_there_is_no_chain() {
@@ -353,18 +358,23 @@ fn observing_calls_costs_the_call_and_the_trail_of_its_retries() {
     use std::sync::Arc;
     assert_eq!(of_one_whole_call(Bare(200)), 0, "the yardstick");
     let observe = ObserveLayer::new(Arc::new(Deaf));
-    // The call, the trail, and its place in the request's extensions; then the scanner that reads the tokens.
-    assert_eq!(of_one_call(observe.layer(Bare(200))), 5);
-    assert_eq!(of_one_whole_call(observe.layer(Bare(200))), 6);
+    // The call, the trail, and the context; then the scanner that reads the tokens.
+    assert_eq!(of_one_call(observe.layer(Bare(200))), 2 + CONTEXT + MORE);
+    assert_eq!(of_one_whole_call(observe.layer(Bare(200))), 3 + CONTEXT + MORE);
     let watched = ClassifyLayer::new().watch().layer(Bare(200));
     assert_eq!(of_one_whole_call(watched.clone()), 4);
-    assert_eq!(of_one_whole_call(observe.layer(watched)), 9, "the classifier reads, and nobody else");
-    // A copy of the request copies the trail's place.
+    let read = of_one_whole_call(observe.layer(watched));
+    assert_eq!(read, 2 + CONTEXT + MORE + 4, "the classifier reads, and nobody else");
+    // A copy of the request shares the context.
     let retry = RetryLayer::new(policy().build().unwrap());
     assert_eq!(of_one_whole_call(retry.layer(Bare(200))), 4);
-    assert_eq!(of_one_whole_call(observe.layer(retry.layer(Bare(200)))), 6 + 4 + 3);
+    assert_eq!(of_one_whole_call(observe.layer(retry.layer(Bare(200)))), 3 + CONTEXT + MORE + 4);
     let log = ObserveLayer::new(Arc::new(JsonLines::new(std::io::sink())));
-    assert_eq!(of_one_whole_call(log.layer(Bare(200))), 6 + 2, "the time as text, and the line");
+    assert_eq!(
+        of_one_whole_call(log.layer(Bare(200))),
+        3 + CONTEXT + MORE + 2,
+        "the time as text, and the line"
+    );
 }
 
 #[test]
@@ -429,21 +439,25 @@ async fn a_call_that_waits_has_one_timer_in_one_box_and_its_body_has_no_other() 
 }
 
 #[test]
-fn a_deadline_is_carried_without_allocating() {
-    assert_eq!(of_one_call(DeadlineLayer::default().layer(Bare(200))), 0);
-    // The header for what it leaves costs nothing.
-    assert_eq!(of_one_call(DeadlineLayer::default().layer(TimeoutLayer::new().layer(Bare(200)))), 0);
+fn a_deadline_costs_the_context_that_it_goes_in() {
+    assert_eq!(of_one_call(DeadlineLayer::default().layer(Bare(200))), CONTEXT);
+    // The header for what it leaves costs nothing, and the copy for a retry shares the context.
+    let timed = DeadlineLayer::default().layer(TimeoutLayer::new().layer(Bare(200)));
+    assert_eq!(of_one_call(timed), CONTEXT);
+    let retried = DeadlineLayer::default().layer(RetryLayer::default().layer(Bare(200)));
+    assert_eq!(of_one_call(retried), CONTEXT + copy_of_a_request());
 }
 
-/// Four of the request's copy, and four of the cell that carries the end of the body: itself, and its place in the
-/// response's extensions.
+/// Four of the request's copy, three of its context, and four of the cell that carries the end of the body: itself, and its
+/// place in the response's extensions.
 #[test]
 fn the_whole_stack_allocates_the_copy_and_the_cell() {
     let stack = tower_gemini::stack::GeminiStack::new();
-    assert_eq!(of_one_call(stack.layer(Bare(200))), 8);
-    // Nothing of it is the deadline's, the timeouts' or the limits'.
+    assert_eq!(of_one_call(stack.layer(Bare(200))), 8 + CONTEXT);
+    // Nothing of it is the timeouts' or the limits'.
     let bare = stack.without_retry().without_tier();
-    assert_eq!(of_one_call(bare.layer(Bare(200))), 4);
+    assert_eq!(of_one_call(bare.clone().layer(Bare(200))), 4 + CONTEXT);
+    assert_eq!(of_one_call(bare.without_deadline().layer(Bare(200))), 4);
 }
 
 /// A buffer that nobody shares yet is made one that can be shared, once: by the tier's look, or by the copy for a retry.

@@ -9,7 +9,8 @@ use tower_service::Service;
 use super::body::CircuitBody;
 use super::future::{Asking, ResponseFuture, State};
 use super::key::{Guard, Key, Shared};
-use crate::blame::{Caller, caller};
+use crate::blame::Caller;
+use crate::context::View;
 use crate::error::BoxError;
 use crate::keyed::Memo;
 
@@ -113,8 +114,9 @@ where
     #[inline(always)]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let shared = &*self.shared;
-        let key = shared.keyed.of_request(&mut self.memo, &request, |target| shared.of_target(target));
-        let caller = caller(&request);
+        let view = View::of(&request);
+        let key = shared.keyed.of_request(&mut self.memo, &request, view, |target| shared.of_target(target));
+        let caller = view.caller();
         if self.ready {
             if let Some(pass) = key.gate.admit_free() {
                 self.ready = false;

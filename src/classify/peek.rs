@@ -4,7 +4,7 @@ use http::{Request, Response};
 
 use super::layer::Settings;
 use super::reader::{is_event_stream, is_readable};
-use crate::event::Trail;
+use crate::context::View;
 use crate::request::{Method, Target, may_stream};
 use crate::tier::ServiceTier;
 
@@ -70,7 +70,8 @@ pub(super) struct Asked {
 
 impl Asked {
     pub(super) fn of<B>(request: &Request<B>, peek: Peek) -> Self {
-        let (tier, model) = (ServiceTier::of(request), Trail::model_of(request));
+        let view = View::of(request);
+        let (tier, model) = (view.tier(), view.expected_model());
         match peek {
             Peek::Off => return Self { tier, model, ..Self::default() },
             Peek::FirstEvent if !may_stream(request) => return Self { tier, model, ..Self::default() },

@@ -9,11 +9,10 @@ use super::future::{State, Waiting};
 use super::gate::{Entry, Gate, Visitor};
 use super::layer::Shared;
 use super::{ConcurrencyLimited, Refusal, ResponseFuture};
-use crate::blame::caller;
+use crate::context::View;
 use crate::error::BoxError;
 use crate::keyed::Memo;
 use crate::time;
-use crate::timeout::Deadline;
 
 /// Lets as many calls out at once as the server answers in time. Made by
 /// [`AdaptiveConcurrencyLayer`](super::AdaptiveConcurrencyLayer); see the [module documentation](super).
@@ -75,8 +74,9 @@ where
     #[inline(always)]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let shared = &self.shared;
-        let gate = shared.gates.of_request(&mut self.memo, &request, |target| shared.gate(target));
-        match gate.try_enter(caller(&request)) {
+        let view = View::of(&request);
+        let gate = shared.gates.of_request(&mut self.memo, &request, view, |target| shared.gate(target));
+        match gate.try_enter(view.caller()) {
             Ok(slot) => {
                 ResponseFuture { state: State::Called { future: self.inner.call(request), slot: Some(slot) } }
             }
@@ -96,11 +96,12 @@ impl<S: Clone> AdaptiveConcurrency<S> {
         S: Service<Request<B>, Response = Response<RB>>,
     {
         let now = time::now();
-        let (until, late) = match Deadline::of(&request) {
+        let view = View::of(&request);
+        let (until, late) = match view.deadline() {
             Some(deadline) => (deadline.instant(), Refusal::Deadline),
             None => (time::saturating_add(now, self.shared.settings.max_wait), Refusal::MaxWait),
         };
-        let visitor = Visitor { caller: caller(&request), until, is_deadline: late == Refusal::Deadline };
+        let visitor = Visitor { caller: view.caller(), until, is_deadline: late == Refusal::Deadline };
         let refused = |why, earliest| State::Refused { error: Some(ConcurrencyLimited::new(why, earliest)) };
         let state = match gate.enter(visitor, now) {
             Entry::Admitted(slot) => State::Called { future: self.inner.call(request), slot: Some(slot) },

@@ -12,6 +12,7 @@ use super::decide::{Help, help, tier_helps};
 use super::layer::{Settings, TurnedAway};
 use super::report::{AnsweredBy, Refusal};
 use super::{json, path};
+use crate::context;
 use crate::error::{BoxError, Rejected, find};
 use crate::event::{Event, GaveUp};
 use crate::order::{self, Part};
@@ -60,7 +61,8 @@ impl<S, B: RewriteBody> Work<S, B> {
         if self.plan.is_over() {
             // NOTE: as long as nobody knows whether there is a chain, no attempts are kept back for it.
             let mut request = self.original().clone();
-            request.extensions_mut().insert(self.carry.reserving_nothing());
+            let carry = self.carry.reserving_nothing();
+            context::Context::write_more(&mut request, |more| more.carry = Some(carry));
             return request;
         }
         let asked = self.prepare(0).expect("nothing is rewritten for what was asked");
@@ -226,7 +228,8 @@ impl<S, B: RewriteBody> Work<S, B> {
                 extensions.insert(model.hint.clone());
             }
         }
-        request.extensions_mut().insert(self.carry.reserving(plan.len() - 1 - at));
+        let carry = self.carry.reserving(plan.len() - 1 - at);
+        context::Context::write_more(&mut request, |more| more.carry = Some(carry));
         Ok(request)
     }
 

@@ -8,6 +8,7 @@ use super::layer::Settings;
 use super::report::Report;
 use super::span::CallSpan;
 use super::{Call, ObserveBody, ResponseFuture};
+use crate::context;
 use crate::error::BoxError;
 use crate::event::Trail;
 
@@ -59,8 +60,8 @@ where
         let trail = Trail::default();
         let call = Box::new(Call::begin(&request, trail.clone()));
         // One that is there belongs to a layer outside, and to the retries between: it stays.
-        if request.extensions().get::<Trail>().is_none() {
-            request.extensions_mut().insert(trail);
+        if context::Context::more(&request).is_none_or(|more| more.trail.is_none()) {
+            context::Context::write_more(&mut request, |more| more.trail = Some(trail));
         }
         let span = CallSpan::open(&self.settings, &call);
         let inner = span.in_scope(|| self.inner.call(request));

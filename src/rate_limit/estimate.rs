@@ -147,8 +147,12 @@ impl Cost {
     pub(super) const FREE: Self = Self { tokens: 0, trust: Trust::Exact };
 
     #[inline]
-    pub(super) fn of<B: Body>(request: &Request<B>, estimate: &impl Estimate<B>) -> Self {
-        let (tokens, trust) = match request.extensions().get::<InputTokens>() {
+    pub(super) fn of<B: Body>(
+        request: &Request<B>,
+        stated: Option<&InputTokens>,
+        estimate: &impl Estimate<B>,
+    ) -> Self {
+        let (tokens, trust) = match stated {
             Some(tokens) => (tokens.0, Trust::Exact),
             None => match estimate.input_tokens(request) {
                 Some(tokens) => (tokens, Trust::Estimate),
@@ -267,21 +271,24 @@ mod tests {
         let mut ratio = Ratio::default();
         (0..20).for_each(|_| ratio.learn(100, 200));
         let mut said = request("0123456789abcdef");
-        assert_eq!(Cost::of(&said, &BySize), Cost { tokens: 4, trust: Trust::Guess });
-        assert_eq!(Cost::of(&said, &BySize).corrected(&ratio), 8);
+        assert_eq!(
+            Cost::of(&said, said.extensions().get(), &BySize),
+            Cost { tokens: 4, trust: Trust::Guess }
+        );
+        assert_eq!(Cost::of(&said, said.extensions().get(), &BySize).corrected(&ratio), 8);
         said.extensions_mut().insert(InputTokens(77));
-        assert_eq!(Cost::of(&said, &BySize).corrected(&ratio), 77);
+        assert_eq!(Cost::of(&said, said.extensions().get(), &BySize).corrected(&ratio), 77);
         said.extensions_mut().insert(InputTokens(u64::MAX));
-        assert_eq!(Cost::of(&said, &BySize).tokens, u32::MAX);
+        assert_eq!(Cost::of(&said, said.extensions().get(), &BySize).tokens, u32::MAX);
     }
 
     #[test]
     fn a_closure_is_an_estimate() {
         let count =
             |request: &Request<Full<Bytes>>| request.uri().path().len().checked_sub(2).map(|n| n as u64);
-        assert_eq!(Cost::of(&request("0123"), &count), Cost { tokens: 1, trust: Trust::Guess });
+        assert_eq!(Cost::of(&request("0123"), None, &count), Cost { tokens: 1, trust: Trust::Guess });
         let long = Request::builder().uri("/12345").body(Full::default()).expect("a valid request");
-        assert_eq!(Cost::of(&long, &count), Cost { tokens: 4, trust: Trust::Estimate });
+        assert_eq!(Cost::of(&long, None, &count), Cost { tokens: 4, trust: Trust::Estimate });
     }
 
     #[test]

@@ -12,9 +12,9 @@ use super::future::{ResponseFuture, State, Ticket};
 use super::permit::Permit;
 use super::shared::{Key, Shared};
 use super::{BySize, RateLimitBody, RateLimits};
+use crate::context::View;
 use crate::error::BoxError;
 use crate::keyed::Memo;
-use crate::quota_wait::QuotaWait;
 use crate::request::quota_key::Pool;
 use crate::tier::ServiceTier;
 use crate::timeout::Deadline;
@@ -95,20 +95,22 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let core = &self.core;
         let keys = &core.shared.keys;
-        let key = keys.of_request(&mut self.memo, &request, |target| core.shared.key_of(target));
+        let view = View::of(&request);
+        let key = keys.of_request(&mut self.memo, &request, view, |target| core.shared.key_of(target));
         let cost = match key.id().pool() {
             Pool::Unlimited => {
                 let state = State::Called { future: self.inner.call(request) };
                 return ResponseFuture { state, permit: None };
             }
-            pool if pool.is_model_work() => Cost::of(&request, &core.estimate),
+            pool if pool.is_model_work() => Cost::of(&request, view.get(), &core.estimate),
             _ => Cost::FREE,
         };
-        let deadline = Deadline::of(&request).map(Deadline::instant);
-        let (arrival, patience) = key.enter(cost, deadline, || QuotaWait::of(&request));
+        let deadline = view.deadline().map(Deadline::instant);
+        let quota = || view.more().map(|more| more.quota).unwrap_or_default();
+        let (arrival, patience) = key.enter(cost, deadline, quota);
         match arrival {
             Arrival::Granted(receipt) => {
-                let permit = Permit::new(key, receipt, ServiceTier::of(&request) != Some(ServiceTier::Flex));
+                let permit = Permit::new(key, receipt, view.tier() != Some(ServiceTier::Flex));
                 ResponseFuture {
                     state: State::Called { future: self.inner.call(request) },
                     permit: Some(permit),

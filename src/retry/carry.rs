@@ -2,8 +2,6 @@
 
 use std::sync::{Arc, Mutex};
 
-use http::Request;
-
 use super::policy::Progress;
 use super::report::Attempts;
 use crate::keyed::lock;
@@ -12,8 +10,8 @@ use crate::keyed::lock;
 /// those of ten attempts to two minutes.
 const ATTEMPTS_BEFORE_ANOTHER: u32 = 3;
 
-/// Makes several calls of this layer count as one: an extension that a model fallback outside puts into a request
-/// before each of them.
+/// Makes several calls of this layer count as one: a model fallback outside puts it into the context of a request before
+/// each of them.
 ///
 /// Attempts, waits, kinds, the number for events and the instant of the first attempt go on where the call before
 /// ended, so that another model is no way round the policy. Clones share them.
@@ -44,10 +42,6 @@ impl Carry {
     /// Whether another call may follow, which needs the body again.
     pub(super) const fn goes_on(&self) -> bool {
         self.goes_on
-    }
-
-    pub(super) fn of<B>(request: &Request<B>) -> Option<&Self> {
-        request.extensions().get()
     }
 
     /// The attempts that are left to others.

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{self, Poll, ready};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -13,14 +13,15 @@ use tower_service::Service;
 use super::budget::{Budget, Milli, Withdrawal};
 use super::carry::Carry;
 use super::policy::{Failure, Progress, Settings};
-use super::report::{Attempt, Attempts};
+use super::report::Attempts;
 use super::service::Shared;
 use super::{GaveUp, Replay, budget_key};
+use crate::context::Context;
 use crate::error::{BoxError, FailedProbe, ProbeFailed};
 use crate::event::Event;
 use crate::order::{self, Part};
 use crate::time;
-use crate::timeout::EarlierTimeouts;
+use crate::timeout::Deadline;
 use crate::verdict::{Kind, Verdict};
 
 pin_project! {
@@ -75,18 +76,18 @@ pub(super) struct Kept<S, B> {
     /// For further attempts: the readiness that the caller obtained is used up by the first. `None` before there is
     /// one.
     pub(super) service: Option<Box<S>>,
-    /// `None` while the last attempt runs.
+    /// `None` while the last attempt runs. Without extensions where there is a context.
     pub(super) request: Option<Request<B>>,
-    /// The request's own deadline.
-    pub(super) deadline: Option<Instant>,
+    /// The request's context, with its deadline wherever that was found.
+    pub(super) context: Context,
+    /// The copy has no extensions, and is given the context when it is sent.
+    pub(super) left_out: bool,
     /// When the first attempt began.
     pub(super) started: Option<Instant>,
     /// The budget's bucket, once it had to be worked out.
     pub(super) key: Option<u64>,
     /// Made at the first failure, so that a success does not carry the room for it.
     pub(super) failed: Option<Box<Failed>>,
-    /// Where another call of the same request may follow, or went before.
-    pub(super) carry: Option<Carry>,
 }
 
 /// What there is to remember once an attempt has failed.
@@ -179,7 +180,7 @@ where
 {
     type Output = Result<Response<RB>, BoxError>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
             match this.state.as_mut().project() {
@@ -295,7 +296,7 @@ impl<S, B: Body + Clone> Kept<S, B> {
             return Next::Return(result);
         };
         let failure = Failure::of(&result, &verdict);
-        let mut failed = self.failed.take().unwrap_or_else(|| Failed::begin(self.carry.as_ref()));
+        let mut failed = self.failed.take().unwrap_or_else(|| Failed::begin(self.context.carry()));
         failed.progress.hear(Progress::said(&result));
         failed.is_called = false;
         // One that was turned away, or was a circuit's probe, keeps the token for when it goes again.
@@ -316,7 +317,7 @@ impl<S, B: Body + Clone> Kept<S, B> {
                 self.shared.settings.tell_gave_up(&failed.progress, &failure, why);
                 self.shared.settings.note_order(&mut result);
                 failed.progress.started = self.started;
-                failed.end(&mut result, Some(why), self.carry.as_ref());
+                failed.end(&mut result, Some(why), self.context.carry());
                 Next::Return(bare(result))
             }
         }
@@ -325,7 +326,7 @@ impl<S, B: Body + Clone> Kept<S, B> {
     fn decide(&mut self, failed: &mut Failed, failure: &Failure<'_>) -> Result<Duration, GaveUp> {
         let now = time::now();
         let settings = &*self.shared.settings;
-        let deadline = self.deadline.or_else(|| {
+        let deadline = self.context.deadline.map(Deadline::instant).or_else(|| {
             let started = *self.started.get_or_insert(now);
             settings.deadline.map(|total| time::saturating_add(started, total))
         });
@@ -372,7 +373,7 @@ impl<S, B: Body + Clone> Kept<S, B> {
         // A layer of this process may turn the last one away, too, where such layers have shown themselves.
         let last = attempt >= self.shared.settings.most_here(&failed.progress)
             && !self.shared.settings.has_free_waits();
-        let release = last && !self.carry.as_ref().is_some_and(Carry::goes_on);
+        let release = last && !self.context.carry().is_some_and(Carry::goes_on);
         let replay = self.request.as_ref().and_then(|request| request.extensions().get::<Replay>());
         let mut request = match replay {
             None if last => self.request.take(),
@@ -385,6 +386,9 @@ impl<S, B: Body + Clone> Kept<S, B> {
             _ => self.request.clone(),
         }
         .expect("a wait is begun only with a copy at hand");
+        if self.left_out {
+            request.extensions_mut().insert(self.context.clone());
+        }
         failed.progress.mark(&mut request);
         failed.is_called = true;
         request
@@ -463,15 +467,15 @@ impl Settings {
 impl Progress {
     /// Tells the layers inside which attempt this request is, and how many before it took too long.
     pub(super) fn mark<B>(&self, request: &mut Request<B>) {
-        Attempt::mark(request, self.attempts + 1, &self.waits);
-        if !self.quota.is_empty() {
-            request.extensions_mut().insert(self.quota);
-        }
         let late = self.kinds.iter().filter(|kind| **kind == Kind::DeadlineExceeded).count();
-        if late > 0 {
-            let earlier = EarlierTimeouts(u32::try_from(late).unwrap_or(u32::MAX));
-            request.extensions_mut().insert(earlier);
-        }
+        Context::write_more(request, |more| {
+            more.attempt = self.attempts + 1;
+            more.timeouts = u32::try_from(late).unwrap_or(u32::MAX);
+            more.quota = self.quota;
+            if let Some(trail) = &more.trail {
+                trail.note(more.attempt, self.waits.iter().sum());
+            }
+        });
     }
 
     /// Puts the report into the final response, where there is one.

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use http::{Request, Response};
 
-use crate::event::{GaveUp, Trail};
+use crate::context::Context;
+use crate::event::GaveUp;
 use crate::verdict::Kind;
 
-/// Which attempt a request is: an extension of every request that the retry layer sends again.
+/// Which attempt a request is, as the retry layer notes it in the context of each request that it sends again.
 ///
 /// ```
 /// use tower_gemini::retry::Attempt;
@@ -18,18 +19,10 @@ use crate::verdict::Kind;
 pub struct Attempt(u32);
 
 impl Attempt {
-    /// Numbers a request that is sent again, and tells whoever watches the whole of it.
-    pub(super) fn mark<B>(request: &mut Request<B>, attempt: u32, waits: &[Duration]) {
-        request.extensions_mut().insert(Self(attempt));
-        if let Some(trail) = request.extensions().get::<Trail>() {
-            trail.note(attempt, waits.iter().sum());
-        }
-    }
-
-    /// The number of this attempt. The first is 1 and carries no extension, so that it costs nothing.
+    /// The number of this attempt. The first is 1.
     #[must_use]
     pub fn of<B>(request: &Request<B>) -> u32 {
-        request.extensions().get::<Self>().map_or(1, |attempt| attempt.0)
+        Context::more(request).map_or(1, |more| more.attempt.max(1))
     }
 }
 

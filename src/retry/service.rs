@@ -10,9 +10,9 @@ use super::carry::Carry;
 use super::future::{Failed, Kept, Refused, State, Task};
 use super::policy::Settings;
 use super::{GaveUp, ResponseFuture, RetryPolicy, budget_key, replayable};
+use crate::context::View;
 use crate::error::BoxError;
 use crate::keyed::lock;
-use crate::timeout::Deadline;
 
 /// Sends failed requests again. Made by [`RetryLayer`](super::RetryLayer); see the [module
 /// documentation](super).
@@ -20,23 +20,34 @@ use crate::timeout::Deadline;
 /// `poll_ready` is the inner service's own. The first attempt of a call goes through the instance that was polled
 /// ready, the further ones through a clone, which is polled ready before each. That is cloned from a spare which this
 /// service and its clones share: made at the first call, never polled, dropped with the last of them and of their calls.
-#[derive(Clone)]
 pub struct Retry<S> {
     inner: S,
     shared: Arc<Shared<S>>,
 }
 
-/// What the calls of a service and of its clones share.
+/// What the calls of one service share, and what it shares with its clones.
+///
+/// One for each clone, and on a cache line of its own, because each call counts a reference to it: of one for all clones, two
+/// threads with a clone each would fight for the count at every call.
+#[repr(align(64))]
 pub(super) struct Shared<S> {
     pub(super) settings: Arc<Settings>,
     /// What further attempts are cloned from. Here and not in each call, because nearly all calls need no further
     /// attempt, and a clone of a stack is a dozen atomic operations and half a kilobyte.
-    spare: OnceLock<Mutex<S>>,
+    spare: Arc<OnceLock<Mutex<S>>>,
 }
 
 impl<S> Shared<S> {
     fn new(settings: Arc<Settings>) -> Arc<Self> {
-        Arc::new(Self { settings, spare: OnceLock::new() })
+        Arc::new(Self { settings, spare: Arc::default() })
+    }
+}
+
+impl<S: Clone> Clone for Retry<S> {
+    fn clone(&self) -> Self {
+        let Shared { settings, spare } = &*self.shared;
+        let shared = Shared { settings: Arc::clone(settings), spare: Arc::clone(spare) };
+        Self { inner: self.inner.clone(), shared: Arc::new(shared) }
     }
 }
 
@@ -136,27 +147,42 @@ where
                 state: State::Called { future: self.inner.call(request) },
             };
         }
-        let carry = Carry::of(&request).cloned();
-        let failed = carry.as_ref().and_then(|carry| Failed::resume(carry, &mut request));
+        let view = View::of(&request);
+        let (mut context, left_out) = (view.effective(), view.is_plain() && view.context.is_some());
+        let mut failed = None;
+        if let Some(carry) = context.carry().cloned() {
+            failed = Failed::resume(&carry, &mut request);
+            context = View::of(&request).effective();
+        }
         let (refused, key) = self.refuse(&request);
         if let Some(why) = refused {
             let settings = Arc::clone(&self.shared.settings);
+            let carry = context.carry().cloned();
             let task = Task::Refused(Refused { settings, why, key, carry, failed });
             return ResponseFuture { task, state: State::Called { future: self.inner.call(request) } };
         }
         self.shared.spare.get_or_init(|| Mutex::new(self.inner.clone()));
+        // The copy shares the context: the three allocations of an extension are not made for it.
+        let extensions = left_out.then(|| std::mem::take(request.extensions_mut()));
         ResponseFuture {
             task: Task::Kept(Kept {
-                request: self.keep(&request, carry.as_ref(), failed.as_deref()),
+                request: self.keep(&request, context.carry(), failed.as_deref()),
+                context,
+                left_out,
                 shared: Arc::clone(&self.shared),
                 service: None,
-                deadline: Deadline::of(&request).map(Deadline::instant),
                 started: failed.as_ref().and_then(|failed| failed.started()),
                 key,
                 failed,
-                carry,
             }),
-            state: State::Called { future: self.inner.call(request) },
+            state: State::Called {
+                future: {
+                    if let Some(extensions) = extensions {
+                        *request.extensions_mut() = extensions;
+                    }
+                    self.inner.call(request)
+                },
+            },
         }
     }
 }

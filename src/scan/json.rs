@@ -101,6 +101,7 @@ impl Json {
                         if bytes.get(at) == Some(&b':') {
                             self.at = At::Value;
                             at += 1 + usize::from(bytes.get(at + 1) == Some(&b' '));
+                            at = self.quick_value(bytes, at, found);
                         }
                     }
                     None => break,
@@ -244,6 +245,45 @@ impl Json {
     fn begin_key(&mut self) {
         self.scratch.clear();
         self.at = At::Key;
+    }
+
+    /// Passes a string without escapes or a whole number that is here as a whole, behind a name: as far as the next name where
+    /// that is near. Anything else is left as it is, for the states that spell it out.
+    #[inline(always)]
+    fn quick_value(&mut self, bytes: &[u8], at: usize, found: &mut Found) -> usize {
+        let (slot, rest) = (self.slot, &bytes[at..]);
+        let len = match rest {
+            _ if slot.is_kept() => return at,
+            [b'"', text @ ..] => match find2(b'"', b'\\', text) {
+                Some(n) if text[n] == b'"' => {
+                    if slot.is_scalar() {
+                        if n >= scratch::MAX {
+                            return at;
+                        }
+                        found.scalar(object(&self.stack, self.depth), slot, &text[..n], true);
+                    } else if n > 0 && matches!(slot, Slot::Text | Slot::Refusal) {
+                        found.text(object(&self.stack, self.depth), slot);
+                    }
+                    n + 2
+                }
+                _ => return at,
+            },
+            [b'1'..=b'9', ..] => {
+                let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+                // What else is in a literal is left to its own state.
+                if digits >= scratch::MAX || !matches!(rest.get(digits), Some(b',' | b'}' | b'\n' | b' ')) {
+                    return at;
+                }
+                if slot != Slot::Skip {
+                    found.scalar(object(&self.stack, self.depth), slot, &rest[..digits], false);
+                }
+                digits
+            }
+            _ => return at,
+        };
+        // A name stands in an object: there is one around it, and no list's element is over.
+        self.at = At::Comma;
+        self.hurry(bytes, at + len)
     }
 
     /// From a value to the next name, where they are written in the usual way: how far that is.

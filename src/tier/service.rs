@@ -1,12 +1,12 @@
-use std::task::{Context, Poll};
+use std::task::{self, Poll};
 
 use http::Request;
 use tower_service::Service;
 
 use super::{ServiceTier, of_body};
+use crate::context::{Context, View};
 use crate::fallback::RewriteBody;
 use crate::retry::Replay;
-use crate::timeout::Deadline;
 
 /// Reads the tier of requests. Made by [`TierLayer`](super::TierLayer).
 ///
@@ -46,7 +46,7 @@ where
     type Error = S::Error;
     type Future = S::Future;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)
     }
 
@@ -63,11 +63,12 @@ where
 
 #[inline]
 fn find<B: RewriteBody>(request: &Request<B>) -> Option<ServiceTier> {
-    ServiceTier::of(request).or_else(|| ServiceTier::of_headers(request.headers())).or_else(|| {
+    let view = View::of(request);
+    view.tier().or_else(|| ServiceTier::of_headers(request.headers())).or_else(|| {
         // NOTE: a copy of a `ReplayBody` inside of another body would end the one that is to be sent; alone it knows better.
         let of_replay =
             std::any::type_name::<B>().starts_with("tower_gemini::retry::replay::body::ReplayBody<");
-        if !of_replay && request.extensions().get::<Replay>().is_some() {
+        if !of_replay && view.get::<Replay>().is_some() {
             return None;
         }
         let (front, is_whole) = request.body().front()?;
@@ -77,7 +78,8 @@ fn find<B: RewriteBody>(request: &Request<B>) -> Option<ServiceTier> {
 
 #[cold]
 fn tell<B>(request: &mut Request<B>, tier: ServiceTier) {
-    let deadline = Deadline::carried_for(tier);
+    let given = Context::of(request).filter(|_| tier == ServiceTier::Flex);
+    let deadline = given.and_then(Context::flex_deadline);
     let extensions = request.extensions_mut();
     extensions.insert(tier);
     if let Some(deadline) = deadline {

@@ -4,12 +4,12 @@ use std::time::Duration;
 use http::Request;
 use tokio::time::Instant;
 
-use crate::tier::ServiceTier;
+use crate::context::View;
 
 /// The instant by which a request must be answered, all attempts and waits together.
 ///
-/// A request extension that the caller puts in, or what a [`DeadlineLayer`](super::DeadlineLayer) carries beside the
-/// request; every layer reads it, and none starts a wait that would end after it. A call that is under way is cut by a
+/// A request extension that the caller puts in, or what a [`DeadlineLayer`](super::DeadlineLayer) writes into the
+/// request's context; every layer reads it, and none starts a wait that would end after it. A call that is under way is cut by a
 /// [`TimeoutLayer`](super::TimeoutLayer), and by it only. An absolute instant, so that layers and attempts cannot add
 /// up to more than was meant.
 ///
@@ -45,15 +45,17 @@ impl Deadline {
         self.0
     }
 
-    /// The deadline of this request: the one in its extensions, else that of the [`DeadlineLayer`](super::DeadlineLayer)
-    /// inside of whose call this is asked.
+    /// The deadline of this request: the one in its extensions, else what a [`DeadlineLayer`](super::DeadlineLayer) gave it,
+    /// wherever the request has gone since; of another request, that of the `DeadlineLayer` inside of whose call this is
+    /// asked.
     #[must_use]
     pub fn of<B>(request: &Request<B>) -> Option<Self> {
-        request.extensions().get().copied().or_else(Self::carried)
+        View::of(request).deadline()
     }
 
     /// What a [`DeadlineLayer`](super::DeadlineLayer) around the work under way carries.
-    pub(super) fn carried() -> Option<Self> {
+    #[inline]
+    pub(crate) fn carried() -> Option<Self> {
         CARRIED.get().deadline
     }
 
@@ -62,20 +64,6 @@ impl Deadline {
     #[inline]
     pub(super) fn called_at() -> Option<Instant> {
         CARRIED.get().called_at
-    }
-
-    /// The deadline for a request of this tier, where it differs from the one that is carried: in the course of a
-    /// [`DeadlineLayer`](super::DeadlineLayer)'s `call`, and where that has given the request its deadline.
-    pub(crate) fn carried_for(tier: ServiceTier) -> Option<Self> {
-        let called_at = CARRIED.get().called_at.filter(|_| tier == ServiceTier::Flex)?;
-        Some(Self(crate::time::saturating_add(called_at, Duration::from_millis(FLEX_MILLIS.get().into()))))
-    }
-
-    /// Of the call that a [`DeadlineLayer`](super::DeadlineLayer) is about to make: how long after it the deadline is of a
-    /// request that turns out to be of the flex tier.
-    #[inline]
-    pub(super) fn note_flex(millis: u32) {
-        FLEX_MILLIS.set(millis);
     }
 
     /// Carries this deadline until the guard is dropped.
@@ -96,13 +84,8 @@ thread_local! {
     /// The deadline of the call that this thread is at work on. Set while a [`DeadlineLayer`](super::DeadlineLayer)
     /// calls or polls what is inside of it, and at no other time.
     ///
-    /// Not in the request's extensions, because the first entry there costs three allocations, and each copy of the
-    /// request as many again.
+    /// Beside the request's context, for the calls that are made in the course of this one with requests of their own.
     static CARRIED: Cell<Carried> = const { Cell::new(Carried { deadline: None, called_at: None }) };
-
-    /// Counts only where `called_at` is carried, and was set right before that. Apart from it, because what is carried is
-    /// written with every poll.
-    static FLEX_MILLIS: Cell<u32> = const { Cell::new(0) };
 }
 
 /// While it lives, its deadline is carried. It goes back to what was carried before, also when what is inside panics.

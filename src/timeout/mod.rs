@@ -156,8 +156,6 @@ mod set_deadline;
 mod settings;
 mod timer;
 
-use http::Request;
-
 pub use self::body::TimeoutBody;
 pub use self::deadline::Deadline;
 pub use self::error::{Phase, TimedOut, UploadIncomplete};
@@ -166,14 +164,3 @@ pub use self::layer::TimeoutLayer;
 pub use self::service::Timeout;
 pub use self::set_deadline::{DeadlineFuture, DeadlineLayer, SetDeadline};
 pub use self::settings::TimeoutBuilder;
-
-/// How many attempts before this one ended in `deadline_exceeded`: an extension that the retry layer puts into a
-/// request that it sends again.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct EarlierTimeouts(pub(crate) u32);
-
-impl EarlierTimeouts {
-    fn of<B>(request: &Request<B>) -> u32 {
-        request.extensions().get::<Self>().map_or(0, |earlier| earlier.0)
-    }
-}

@@ -7,7 +7,8 @@ use super::future::ResponseFuture;
 use super::header::tell_server;
 use super::plan::Plan;
 use super::settings::Settings;
-use super::{Deadline, EarlierTimeouts, TimedOut, TimeoutBody};
+use super::{Deadline, TimedOut, TimeoutBody};
+use crate::context::View;
 use crate::error::BoxError;
 use crate::retry::Replay;
 use crate::tier::ServiceTier;
@@ -60,14 +61,16 @@ where
     #[inline(always)]
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let own;
-        let settings = match ServiceTier::of(&request) {
+        let view = View::of(&request);
+        let settings = match view.tier() {
             None | Some(ServiceTier::Standard) => &self.settings,
             Some(tier) => {
                 own = self.settings.of_tier(tier);
                 &own
             }
         };
-        let deadline = Deadline::of(&request).map(Deadline::instant);
+        let deadline = view.deadline().map(Deadline::instant);
+        let replay = view.get::<Replay>().cloned();
         let mut plan = Plan::pauses_only(settings);
         if settings.count_from_the_call() || deadline.is_some() {
             // From here on and not from the first `Pending`: a future may be polled long after the call, and an inner
@@ -76,12 +79,11 @@ where
             if deadline.is_some_and(|deadline| deadline <= now) {
                 return ResponseFuture::over(TimedOut::not_sent());
             }
-            plan = Plan::new(settings, now, deadline, EarlierTimeouts::of(&request));
+            plan = Plan::new(settings, now, deadline, view.more().map_or(0, |more| more.timeouts));
         }
         if settings.server_timeout {
             tell_server(&mut request, &plan);
         }
-        let replay = request.extensions().get::<Replay>().cloned();
         ResponseFuture::called(self.inner.call(request), plan, replay)
     }
 }

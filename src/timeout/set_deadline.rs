@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{self, Poll};
 use std::time::Duration;
 
 use http::Request;
@@ -12,19 +12,19 @@ use tower_service::Service;
 
 use super::Deadline;
 use super::settings::{FLEX_DEADLINE, MAX};
+use crate::context::{Context, View};
 use crate::error::ConfigError;
 use crate::tier::ServiceTier;
 use crate::time;
 
 /// Gives each request that carries no [`Deadline`] one. See the [module documentation](super).
 ///
-/// It counts from `call`, so it belongs outermost: then it spans all attempts and waits. It adds no failure of its own,
-/// changes no body, and allocates nothing: it carries the deadline beside the request while what is inside is called and
-/// polled, where [`Deadline::of`] finds it. A layer inside that hands requests to another task, as tower's `Buffer`
-/// does, leaves it behind; before such a one put it into the extensions yourself.
+/// It counts from `call`, so it belongs outermost: then it spans all attempts and waits. It adds no failure of its own and
+/// changes no body. The deadline is written into the request's context, an extension, which costs four allocations;
+/// [`Deadline::of`] finds it there, also behind tower's `Buffer` and in a spawned task.
 ///
-/// A call that is made in the course of another one, inside of its `DeadlineLayer` (fetching a token, say), has that
-/// one's deadline, as if it had been given.
+/// A call that is made in the course of another one, with a request of its own (fetching a token, say), has that
+/// one's deadline, as if it had been given, as long as it is made by the task that polls the other one.
 ///
 /// ```
 /// use std::time::Duration;
@@ -91,12 +91,24 @@ impl DeadlineLayer {
 
 impl Settings {
     #[inline]
-    fn within<B>(&self, request: &Request<B>, flex_millis: u32) -> Duration {
-        match ServiceTier::of(request) {
-            Some(ServiceTier::Flex) => Duration::from_millis(flex_millis.into()),
-            _ => self.within,
-        }
+    const fn within(&self, is_flex: bool) -> Duration {
+        if is_flex { Duration::from_millis(self.flex_millis as u64) } else { self.within }
     }
+
+    /// By how many milliseconds the flex tier's deadline is later than the others'. May be below zero.
+    #[inline]
+    fn flex_later(&self) -> i32 {
+        // Both are at most a day.
+        self.flex_millis as i32 - (self.within.as_secs() as i32 * 1000 + self.within.subsec_millis() as i32)
+    }
+}
+
+/// A later one is so many milliseconds later, rounded up.
+#[cold]
+fn millis_between(deadline: Deadline, later: Deadline) -> i32 {
+    let (deadline, later) = (deadline.instant(), later.instant());
+    let millis = |duration: Duration| i32::try_from(whole_millis(duration)).unwrap_or(i32::MAX);
+    millis(later.saturating_duration_since(deadline)) - millis(deadline.saturating_duration_since(later))
 }
 
 /// A day fits fifty times.
@@ -152,35 +164,46 @@ where
     type Error = S::Error;
     type Future = DeadlineFuture<S::Future>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)
     }
 
     #[inline(always)]
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let written = request.extensions().get::<Deadline>().copied();
-        let given = written.or_else(Deadline::carried);
-        let settings = &self.settings;
-        let mut called_at = None;
+        let view = View::of(&request);
+        let written = view.get::<Deadline>().copied();
+        let (before, flex_before) =
+            view.context.map_or((None, 0), |context| (context.deadline, context.flex_later));
+        let given = written.or(before).or_else(Deadline::carried);
+        let (settings, is_flex) = (&self.settings, view.tier() == Some(ServiceTier::Flex));
+        let (mut called_at, mut flex_later) = (None, 0);
         let deadline = match given {
-            None => {
-                let at = *called_at.insert(time::now());
-                Deadline::note_flex(settings.flex_millis);
-                Deadline::at(time::saturating_add(at, settings.within(&request, settings.flex_millis)))
-            }
             Some(given) if !settings.cap_given => given,
-            Some(given) => {
+            given => {
                 let at = *called_at.insert(time::now());
-                // The caller's own is in what is noted, since it may be written over below.
-                let left = given.instant().saturating_duration_since(at).as_millis();
-                let flex_millis = settings.flex_millis.min(u32::try_from(left).unwrap_or(u32::MAX));
-                Deadline::note_flex(flex_millis);
-                given.min(Deadline::at(time::saturating_add(at, settings.within(&request, flex_millis))))
+                let own = Deadline::at(time::saturating_add(at, settings.within(is_flex)));
+                flex_later = if is_flex { 0 } else { settings.flex_later() };
+                match given {
+                    None => own,
+                    // The caller's own is in what is noted, since it may be written over below.
+                    Some(given) => {
+                        let deadline = given.min(own);
+                        let flex = given.min(Deadline::at(time::saturating_add(at, settings.within(true))));
+                        flex_later = millis_between(deadline, flex);
+                        deadline
+                    }
+                }
             }
         };
         // What is written in the request counts first, so there it is corrected.
         if written.is_some_and(|written| written != deadline) {
             request.extensions_mut().insert(deadline);
+        }
+        if flex_later != flex_before || (written.is_none() && before != Some(deadline)) {
+            Context::write(&mut request, |context| {
+                context.deadline = Some(deadline);
+                context.flex_later = flex_later;
+            });
         }
         let carrying = deadline.carry(called_at);
         let inner = self.inner.call(request);
@@ -205,7 +228,7 @@ impl<F: Future> Future for DeadlineFuture<F> {
     type Output = F::Output;
 
     #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let _carrying = this.deadline.carry(None);
         this.inner.poll(cx)
