@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, Weak};
 use http::uri::PathAndQuery;
 use http::{Extensions, Request};
 
-use crate::keyed::lock;
+use crate::lock::lock;
 use crate::request::{KeyLabel, ModelHint};
 use crate::tier::ServiceTier;
 

@@ -117,7 +117,6 @@ pub use self::future::ResponseFuture;
 pub(crate) use self::judge::{judge, judge_scanned};
 pub use self::layer::ClassifyLayer;
 pub use self::peek::Peek;
-pub(crate) use self::prose::{holds_key, redact};
 pub use self::service::Classify;
 pub use self::strict::{StrictBodies, StrictBodyLayer, StrictFuture};
 pub use self::strict_body::{AnswerFailed, StrictBody};

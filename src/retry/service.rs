@@ -11,7 +11,7 @@ use super::future::{Failed, Kept, Refused, State, Task};
 use super::policy::Settings;
 use super::{GaveUp, ResponseFuture, RetryPolicy, budget_key, replayable};
 use crate::error::BoxError;
-use crate::keyed::lock;
+use crate::lock::lock;
 use crate::timeout::Deadline;
 
 /// Sends failed requests again. Made by [`RetryLayer`](super::RetryLayer); see the [module

@@ -41,8 +41,8 @@ pub use self::signal::Signal;
 pub(crate) use self::signal::Signals;
 pub use self::usage::Usage;
 use crate::catalogue::Catalogue;
-use crate::classify::redact;
 use crate::google_rpc::{Code, Status};
+use crate::redact::redact;
 use crate::tier::ServiceTier;
 
 /// Whether another attempt at the same request makes sense.
