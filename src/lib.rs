@@ -114,6 +114,7 @@ pub mod fleet;
 pub mod google_rpc;
 pub mod guide;
 mod held;
+mod judge;
 mod keyed;
 mod latency;
 mod lock;

@@ -146,7 +146,6 @@
 
 mod body;
 mod deadline;
-mod error;
 mod future;
 mod header;
 mod layer;
@@ -160,12 +159,12 @@ use http::Request;
 
 pub use self::body::TimeoutBody;
 pub use self::deadline::Deadline;
-pub use self::error::{Phase, TimedOut, UploadIncomplete};
 pub use self::future::ResponseFuture;
 pub use self::layer::TimeoutLayer;
 pub use self::service::Timeout;
 pub use self::set_deadline::{DeadlineFuture, DeadlineLayer, SetDeadline};
 pub use self::settings::TimeoutBuilder;
+pub use crate::error::timed_out::{Phase, TimedOut, UploadIncomplete};
 
 /// How many attempts before this one ended in `deadline_exceeded`: an extension that the retry layer puts into a
 /// request that it sends again.
