@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use crate::circuit_breaker::Transition;
 use crate::fallback::Refusal;
-use crate::keyed::lock;
+use crate::lock::lock;
 use crate::observe::Call;
 pub use crate::order::Part;
 use crate::preflight::Finding;

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::classify::redact;
+use crate::redact::redact;
 
 /// The canonical error codes of `google.rpc.Code`. Prints as the canonical name (`RESOURCE_EXHAUSTED`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

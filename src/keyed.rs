@@ -16,7 +16,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::Request;
@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use crate::context::View;
 use crate::event::{Event, Observed};
+use crate::lock::lock;
 use crate::order::Part;
 use crate::request::Target;
 pub(crate) use crate::seen::Memo;
@@ -40,15 +41,6 @@ const MOST_LOOKS: usize = 4096;
 
 /// How far apart the events are told that all keys are needed.
 const TOLD_AGAIN: Duration = Duration::from_secs(60);
-
-/// Locks, also where another thread panicked while it held the lock.
-///
-/// NOTE: what is kept under a lock in this crate is whole between any two statements that could panic, and of a
-/// user's code nothing runs under one but `clone` (of a waker; of the service that retries are cloned from), so a
-/// poisoned lock is no reason to give up the counts behind it.
-pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// A bounded map from keys to shared states.
 pub(crate) struct Keyed<K, T> {

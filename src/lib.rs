@@ -115,13 +115,16 @@ pub mod fleet;
 pub mod google_rpc;
 pub mod guide;
 mod held;
+mod judge;
 mod keyed;
 mod latency;
+mod lock;
 pub mod observe;
 mod order;
 pub mod preflight;
 mod quota_wait;
 pub mod rate_limit;
+mod redact;
 pub mod request;
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]

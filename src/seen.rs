@@ -14,7 +14,7 @@ use http::Request;
 use http::uri::PathAndQuery;
 
 use crate::context::View;
-use crate::keyed::lock;
+use crate::lock::lock;
 use crate::request::{KeyLabel, ModelHint};
 use crate::tier::ServiceTier;
 

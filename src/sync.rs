@@ -12,7 +12,7 @@ pub(crate) use std::sync::{
 };
 
 #[cfg(not(tower_gemini_loom))]
-pub(crate) use crate::keyed::lock;
+pub(crate) use crate::lock::lock;
 
 #[cfg(tower_gemini_loom)]
 pub(crate) use loom::sync::{

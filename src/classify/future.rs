@@ -11,11 +11,11 @@ use tokio::time::Sleep;
 
 use super::body::{ClassifyBody, Read};
 use super::held::Held;
-use super::judge;
 use super::layer::Settings;
 use super::peek::Asked;
 use super::reader::Reader;
 use super::watch::Watch;
+use crate::judge::response::judge;
 use crate::tier::ServiceTier;
 
 pin_project! {

@@ -11,10 +11,10 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::body::{ClassifyBody, behind};
-use super::judge::Seen;
 use super::peek::Until;
 use super::reader::Reader;
 use super::watch::Watch;
+use crate::judge::response::Seen;
 use crate::tier::ServiceTier;
 
 /// Frames held at most, however small: each of them takes room beside its bytes.

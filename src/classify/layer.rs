@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use tower_layer::Layer;
 
-use super::{Classify, DEFAULT_LIMIT, Peek};
+use super::{Classify, Peek};
+use crate::judge::DEFAULT_LIMIT;
 
 /// Puts [`Classify`] around a service. See the [module documentation](super).
 #[derive(Clone, Copy, Debug)]

@@ -81,50 +81,28 @@
 //! # let _ = layer;
 //! ```
 
-mod answer;
 mod body;
-mod close;
-mod facts;
-mod fold;
 mod future;
-#[cfg(feature = "gzip")]
-mod gunzip;
 mod held;
-mod judge;
 mod layer;
-mod literal;
-mod names;
-mod nest;
 mod peek;
-mod prose;
-mod quota;
 mod reader;
-mod rules;
-mod scalar;
 mod service;
 mod strict;
 mod strict_body;
-mod text;
 #[cfg(any(feature = "tower-http-06", feature = "tower-http-07"))]
 mod trace;
-mod transport;
-mod usual;
 mod watch;
 
 pub use self::body::ClassifyBody;
-pub use self::close::close;
 pub use self::future::ResponseFuture;
-pub(crate) use self::judge::{judge, judge_scanned};
 pub use self::layer::ClassifyLayer;
 pub use self::peek::Peek;
-pub(crate) use self::prose::{holds_key, redact};
 pub use self::service::Classify;
 pub use self::strict::{StrictBodies, StrictBodyLayer, StrictFuture};
-pub use self::strict_body::{AnswerFailed, StrictBody};
+pub use self::strict_body::StrictBody;
 #[cfg(any(feature = "tower-http-06", feature = "tower-http-07"))]
 #[cfg_attr(docsrs, doc(cfg(any(feature = "tower-http-06", feature = "tower-http-07"))))]
 pub use self::trace::{GeminiClassifier, GeminiEos, GeminiFailure};
-pub(crate) use self::transport::judge_error;
-
-/// Error bodies are a few KiB; a page of a front end is below 64 KiB.
-pub(crate) const DEFAULT_LIMIT: usize = 256 * 1024;
+pub use crate::judge::close::close;
+pub use crate::verdict::AnswerFailed;

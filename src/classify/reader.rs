@@ -4,11 +4,10 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::response::Parts;
 use http::{HeaderMap, StatusCode};
 
-#[cfg(feature = "gzip")]
-use super::gunzip::Gunzip;
-use super::judge::{Seen, judge_held};
-use super::judge_scanned;
 use super::peek::Until;
+#[cfg(feature = "gzip")]
+use crate::judge::gunzip::Gunzip;
+use crate::judge::response::{Seen, judge_held, judge_scanned};
 use crate::scan::Scanner;
 use crate::tier::ServiceTier;
 use crate::verdict::{Kind, Tiers, Usage, Verdict};

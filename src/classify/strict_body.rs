@@ -1,6 +1,5 @@
 //! Bodies that do not end well where their answer failed.
 
-use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -10,7 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use crate::error::BoxError;
-use crate::verdict::{EndCell, Inner, Kind, Outcome, Verdict};
+use crate::verdict::{AnswerFailed, EndCell, Inner, Kind, Outcome, Verdict};
 
 pin_project! {
     /// A body that ends with an [`AnswerFailed`] where the answer has failed. Made by [`StrictBodies`](super::StrictBodies).
@@ -113,7 +112,7 @@ where
             None => {
                 let failure = this.end.failure();
                 *this.end = End::Own;
-                failure.map(|verdict| Err(AnswerFailed(verdict).into()))
+                failure.map(|verdict| Err(AnswerFailed::new(verdict).into()))
             }
         })
     }
@@ -141,33 +140,3 @@ impl<B> fmt::Debug for StrictBody<B> {
         f.debug_struct("StrictBody").finish_non_exhaustive()
     }
 }
-
-/// The answer failed, after its status had promised a good one: with this a [`StrictBody`] ends.
-///
-/// [`error::find`](crate::error::find) finds it at any depth, and [`Verdict::from_error`] gives its verdict.
-#[derive(Clone, Debug)]
-pub struct AnswerFailed(Verdict);
-
-impl AnswerFailed {
-    /// What went wrong.
-    #[must_use]
-    pub fn kind(&self) -> Kind {
-        self.0.kind().unwrap_or(Kind::Unknown)
-    }
-
-    /// What is known of it: everything where it was known before the answer was handed on, else the kind. Then it is
-    /// [after output](Verdict::after_output), too, as the caller has had what came before.
-    #[must_use]
-    pub const fn verdict(&self) -> &Verdict {
-        &self.0
-    }
-}
-
-impl fmt::Display for AnswerFailed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let remedy = self.0.remedy().trim_end_matches('.');
-        write!(f, "the answer failed: {}: {remedy}", self.kind())
-    }
-}
-
-impl Error for AnswerFailed {}

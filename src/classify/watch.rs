@@ -7,7 +7,7 @@ use http::response::Parts;
 use http_body::Frame;
 
 use super::reader::Reader;
-use crate::keyed::lock;
+use crate::lock::lock;
 use crate::tier::ServiceTier;
 use crate::verdict::{Cell, End, Kind, Outcome, Says, Tiers, Verdict};
 

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::book::Book;
 use super::message::{Close, Micros, Notice, Reply, StoreKey, Take};
 use super::store::{Notices, Store, StoreError, StoreFuture};
-use crate::keyed::lock;
+use crate::lock::lock;
 use crate::time;
 
 /// Notices that one who does not look may lag behind.

@@ -11,10 +11,10 @@ use tokio::time::Instant;
 
 use super::Attachment;
 use crate::catalogue::Catalogue;
-use crate::classify::{holds_key, redact};
 use crate::error::{BoxError, Rejected, chain, find};
 use crate::event::{GaveUp, Trail};
 use crate::fallback::AnsweredBy;
+use crate::redact::{holds_key, redact};
 use crate::request::{Method, Surface, Target, TargetKey};
 use crate::respond::Cause;
 use crate::retry::{Attempt, Attempts};

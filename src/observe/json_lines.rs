@@ -13,7 +13,7 @@ use super::Call;
 use super::line::Line;
 use super::names;
 use crate::event::{Event, Observer};
-use crate::keyed::lock;
+use crate::lock::lock;
 use crate::rate_limit::Dimension;
 use crate::tier::ServiceTier;
 use crate::time;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::body::PreflightBody;
 use crate::error::ConfigError;
-use crate::keyed::lock;
+use crate::lock::lock;
 use crate::time;
 
 /// The longest answer that is read.

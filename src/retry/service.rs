@@ -12,7 +12,7 @@ use super::policy::Settings;
 use super::{GaveUp, ResponseFuture, RetryPolicy, budget_key, replayable};
 use crate::context::View;
 use crate::error::BoxError;
-use crate::keyed::lock;
+use crate::lock::lock;
 
 /// Sends failed requests again. Made by [`RetryLayer`](super::RetryLayer); see the [module
 /// documentation](super).

@@ -38,7 +38,7 @@ fn findings(scanner: &Scanner) -> impl PartialEq + std::fmt::Debug + use<> {
 }
 
 fn outcome(scanner: &Scanner) -> Option<Kind> {
-    crate::classify::judge_scanned(StatusCode::OK, scanner)
+    crate::judge::response::judge_scanned(StatusCode::OK, scanner)
 }
 
 /// What the classifier says of the whole body, read by `serde_json`.

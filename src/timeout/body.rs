@@ -8,11 +8,11 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
-use super::error::Fault;
 use super::plan::{Cut, Rest};
 use super::timer::{Pause, Timer};
 use super::{Phase, TimedOut};
 use crate::error::BoxError;
+use crate::error::timed_out::Fault;
 use crate::time;
 use crate::verdict::{EndCell, Kind, Verdict};
 
@@ -147,7 +147,7 @@ where
         }
         this.inner.set(None);
         this.limits.timer = None;
-        Poll::Ready(Some(Err(TimedOut::new(cut, fault).into())))
+        Poll::Ready(Some(Err(TimedOut::new(cut.what, cut.after, fault).into())))
     }
 
     fn is_end_stream(&self) -> bool {

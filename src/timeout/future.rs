@@ -94,7 +94,7 @@ where
                         None => (Upload::Whole, None),
                     };
                     let fault = plan.fault(cut, upload, whole_since);
-                    state.set(State::Over { error: Some(TimedOut::new(cut, fault)) });
+                    state.set(State::Over { error: Some(TimedOut::new(cut.what, cut.after, fault)) });
                 }
                 StateProj::Over { error } => {
                     return Poll::Ready(Err(error.take().expect("polled after it was ready").into()));

@@ -146,7 +146,6 @@
 
 mod body;
 mod deadline;
-mod error;
 mod future;
 mod header;
 mod layer;
@@ -158,9 +157,9 @@ mod timer;
 
 pub use self::body::TimeoutBody;
 pub use self::deadline::Deadline;
-pub use self::error::{Phase, TimedOut, UploadIncomplete};
 pub use self::future::ResponseFuture;
 pub use self::layer::TimeoutLayer;
 pub use self::service::Timeout;
 pub use self::set_deadline::{DeadlineFuture, DeadlineLayer, SetDeadline};
 pub use self::settings::TimeoutBuilder;
+pub use crate::error::timed_out::{Phase, TimedOut, UploadIncomplete};

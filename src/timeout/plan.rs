@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Phase;
-use super::error::Fault;
 use super::settings::Settings;
+use crate::error::timed_out::Fault;
 use crate::retry::Upload;
 use crate::time::saturating_add;
 

@@ -18,6 +18,7 @@
 //! [`message`](Verdict::message), [`details`](Verdict::details)) has everything that looks like a key or a
 //! bearer token replaced; the response body itself is left as it came.
 
+mod answer_failed;
 mod delay;
 mod kind;
 mod quota;
@@ -25,14 +26,14 @@ mod signal;
 mod usage;
 
 use std::borrow::Cow;
-use std::error::Error;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode};
+use http::{Response, StatusCode};
 
+pub use self::answer_failed::AnswerFailed;
 pub use self::delay::{DelaySource, ServerDelay};
 pub use self::kind::Kind;
 pub(crate) use self::quota::Piece;
@@ -41,8 +42,8 @@ pub use self::signal::Signal;
 pub(crate) use self::signal::Signals;
 pub use self::usage::Usage;
 use crate::catalogue::Catalogue;
-use crate::classify::redact;
 use crate::google_rpc::{Code, Status};
+use crate::redact::redact;
 use crate::tier::ServiceTier;
 
 /// Whether another attempt at the same request makes sense.
@@ -333,27 +334,6 @@ impl Verdict {
         }
     }
 
-    /// Judges a whole response: status, headers and body.
-    ///
-    /// Pure: no clock is read but for an HTTP date in `Retry-After`, nothing is kept but `body`. Never
-    /// panics, whatever the bytes. Bodies of 4xx and 5xx are read as errors whatever their content type
-    /// says; bodies of 2xx are read as answers, in which an error, a block or an empty answer may hide.
-    #[must_use]
-    pub fn from_parts(status: StatusCode, headers: &HeaderMap, body: Bytes) -> Self {
-        crate::classify::judge(status, headers, body)
-    }
-
-    /// What is known of this response: the verdict that the classifier left in its extensions, else what
-    /// its status and headers say.
-    #[must_use]
-    pub fn of<B>(response: &Response<B>) -> Self {
-        match response.extensions().get::<Self>() {
-            Some(verdict) => verdict.clone(),
-            None if response.status().as_u16() < 400 => Self::default(),
-            None => crate::classify::judge(response.status(), response.headers(), Bytes::new()),
-        }
-    }
-
     /// Whether [`Verdict::of`] would be a success; without making it.
     #[inline]
     pub(crate) fn is_good<B>(response: &Response<B>) -> bool {
@@ -371,18 +351,6 @@ impl Verdict {
             None => Some(None),
             Some(verdict) => verdict.is_success().then(|| verdict.end_cell()),
         }
-    }
-
-    /// Judges a failure without a response, by walking along `source()`.
-    ///
-    /// Tells "not sent" (refused connections, unresolvable names, [`Rejected`](crate::Rejected)) from "maybe
-    /// sent" (resets, broken pipes, timeouts). Errors of hyper and hyper-util are known with the feature
-    /// `hyper` (on by default), reqwest's with `reqwest`, tower-http's timeouts with `tower-http-06` and
-    /// `tower-http-07`; `io::Error` and the timeouts of this crate, tower and tokio always. Anything unknown is a
-    /// transport failure that may have been sent.
-    #[must_use]
-    pub fn from_error(error: &(dyn Error + 'static)) -> Self {
-        crate::classify::judge_error(error)
     }
 
     /// The kind of failure; `None` for a success.

@@ -1,12 +1,10 @@
 //! What an outcome says of the server's health: the one table that every controller reads.
 
-use std::error::Error;
 use std::fmt;
 
 use http::StatusCode;
 
 use super::{End, Inner, Kind, Outcome, Retryability, Verdict};
-use crate::error::{Rejected, find};
 
 /// What one outcome says of the server's health.
 ///
@@ -115,13 +113,6 @@ impl Signals {
         }
     }
 
-    pub(crate) fn of_error(self, error: &(dyn Error + 'static)) -> Signal {
-        match find::<Rejected>(error) {
-            Some(_) => Signal::Neutral,
-            None => self.of_verdict(&Verdict::from_error(error)),
-        }
-    }
-
     /// Of the end of a body whose head was a success with this status.
     #[inline]
     pub(crate) fn of_end(self, end: End, status: StatusCode) -> Signal {
@@ -145,9 +136,6 @@ impl fmt::Debug for Signals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::BoxError;
-    use bytes::Bytes;
-    use http::HeaderMap;
 
     // The table of `Signal`, the other way round: every kind there is, each once.
     #[test]
@@ -188,23 +176,6 @@ mod tests {
     }
 
     #[test]
-    fn what_was_answered_decides_beyond_the_kind() {
-        let judge = |status, body: &'static str| {
-            let status = StatusCode::from_u16(status).unwrap();
-            Verdict::from_parts(status, &HeaderMap::new(), Bytes::from_static(body.as_bytes())).signal()
-        };
-        assert_eq!(judge(429, r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED"}}"#), Signal::Soft);
-        let named = r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","details":[
-            {"@type":"type.googleapis.com/google.rpc.QuotaFailure",
-             "violations":[{"quotaMetric":"m/requests","quotaId":"RequestsPerMinute","quotaValue":"5"}]}]}}"#;
-        assert_eq!(judge(429, named), Signal::Neutral);
-        assert_eq!(judge(503, "<html>busy</html>"), Signal::Failure);
-        assert_eq!(judge(418, ""), Signal::Neutral);
-        let server = Inner { http: Some(StatusCode::BAD_GATEWAY), ..Inner::new(Kind::Unknown) };
-        assert_eq!(Verdict::new(server).signal(), Signal::Failure);
-    }
-
-    #[test]
     fn a_signal_prints_its_name() {
         assert_eq!(format!("{:?}", Signals::default()), "Signals(_)");
         let all = [Signal::Success, Signal::Failure, Signal::Timeout, Signal::Soft, Signal::Neutral];
@@ -218,21 +189,6 @@ mod tests {
         });
         let end = End::new(Outcome::Failed(Kind::Truncated), None);
         assert_eq!(by_status.of_end(end, StatusCode::OK), Signal::Soft);
-    }
-
-    #[test]
-    fn an_error_is_read_along_its_sources() {
-        let signals = Signals::default();
-        let io = |kind: std::io::ErrorKind| signals.of_error(&std::io::Error::from(kind));
-        assert_eq!(io(std::io::ErrorKind::ConnectionRefused), Signal::Failure);
-        assert_eq!(io(std::io::ErrorKind::ConnectionReset), Signal::Failure);
-        assert_eq!(io(std::io::ErrorKind::TimedOut), Signal::Timeout);
-        let turned_away: BoxError = Box::new(std::io::Error::other(Rejected::new("closed")));
-        assert_eq!(signals.of_error(turned_away.as_ref()), Signal::Neutral);
-        let all = Signals::by(|_| Signal::Failure);
-        assert_eq!(all.of_error(turned_away.as_ref()), Signal::Neutral, "whatever the caller's table says");
-        let own = Verdict::new(Inner { by_caller: true, ..Inner::new(Kind::DeadlineExceeded) });
-        assert_eq!((own.signal(), all.of_verdict(&own)), (Signal::Neutral, Signal::Neutral));
     }
 
     #[test]

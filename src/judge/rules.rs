@@ -13,8 +13,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 
-use super::facts::Facts;
-use super::prose;
+use super::fields::Facts;
+use super::message;
 use super::quota::{Quotas, quota};
 use crate::google_rpc::Code;
 use crate::verdict::{
@@ -58,7 +58,7 @@ pub(super) fn error(http: StatusCode, header: Option<Duration>, facts: &Facts<'_
         | Kind::Unavailable
         | Kind::Internal
         | Kind::DeadlineExceeded => Alternative::Model,
-        Kind::NotFound if prose::model(&facts.message).is_some() => Alternative::Model,
+        Kind::NotFound if message::model(&facts.message).is_some() => Alternative::Model,
         Kind::ContextTooLong => Alternative::LargerContext,
         Kind::ApiKeyInvalid
         | Kind::Unauthenticated
@@ -76,7 +76,7 @@ pub(super) fn error(http: StatusCode, header: Option<Duration>, facts: &Facts<'_
         | Kind::Cancelled
         | Kind::Conflict => retry_with(delay),
         // The one precondition that comes true by itself, in seconds.
-        Kind::FailedPrecondition if prose::says(&facts.message, &["not in an ACTIVE state"]) => {
+        Kind::FailedPrecondition if message::says(&facts.message, &["not in an ACTIVE state"]) => {
             retry_with(delay)
         }
         _ => Retryability::Never,
@@ -123,7 +123,7 @@ const fn retry_with(delay: Option<ServerDelay>) -> Retryability {
 fn delay(facts: &Facts<'_>, header: Option<Duration>) -> Option<ServerDelay> {
     [
         (facts.retry_info, DelaySource::RetryInfo),
-        (prose::delay(&facts.message), DelaySource::Message),
+        (message::delay(&facts.message), DelaySource::Message),
         (facts.metadata.reset_delay, DelaySource::Metadata),
         (facts.reset, DelaySource::Metadata),
         (header, DelaySource::Header),
@@ -135,7 +135,7 @@ fn delay(facts: &Facts<'_>, header: Option<Duration>) -> Option<ServerDelay> {
 
 /// Money. The generic "check your plan and billing details" is *not* a sign of it: every quota error says so.
 fn billing(message: &str) -> bool {
-    prose::says(
+    message::says(
         message,
         &[
             "spending cap",
@@ -252,7 +252,7 @@ fn limit(message: &str, delay: Option<ServerDelay>, quota: &[QuotaViolation], ze
     if zero || quota.iter().any(|v| v.period >= Period::Day) {
         return Kind::QuotaExhausted;
     }
-    if quota.iter().all(|v| v.limit.is_none()) && prose::says_zero(message) {
+    if quota.iter().all(|v| v.limit.is_none()) && message::says_zero(message) {
         return Kind::QuotaExhausted;
     }
     // The structured forms name their quota, and then the message has no more to say. The delay counts only
@@ -267,7 +267,7 @@ fn limit(message: &str, delay: Option<ServerDelay>, quota: &[QuotaViolation], ze
     }
     let daily = ["daily quota", "daily limit", "equests per day", "okens per day", "quota for today"];
     let no_tier = ["have a free quota tier", "no free quota tier"];
-    if billing(message) || prose::says(message, &no_tier) || prose::says(message, &daily) {
+    if billing(message) || message::says(message, &no_tier) || message::says(message, &daily) {
         return Kind::QuotaExhausted;
     }
     if overloaded(message) { Kind::Overloaded } else { Kind::RateLimited }
@@ -279,29 +279,29 @@ fn widest(quota: &[QuotaViolation]) -> Period {
 
 /// Short of capacity, whoever asks. Not "exhausted your capacity", which is the caller's own.
 fn overloaded(message: &str) -> bool {
-    prose::says(
+    message::says(
         message,
         &["verloaded", "high demand", "o capacity available", "apacity exceeded", "out of capacity"],
     )
 }
 
 fn bad_request(message: &str) -> Kind {
-    let context = prose::says(message, &["oken count"])
-        && prose::says(message, &["exceeds the max", "only supports up to"])
-        || prose::says(
+    let context = message::says(message, &["oken count"])
+        && message::says(message, &["exceeds the max", "only supports up to"])
+        || message::says(
             message,
             &["exceeds the maximum number of tokens", "context length", "rompt is too long"],
         );
     if context {
         Kind::ContextTooLong
-    } else if prose::says(message, &["payload size exceeds", "payload is too large"]) {
+    } else if message::says(message, &["payload size exceeds", "payload is too large"]) {
         Kind::PayloadTooLarge
-    } else if prose::says(
+    } else if message::says(
         message,
         &["API key not valid", "API Key not found", "API key not found", "API key expired"],
     ) {
         Kind::ApiKeyInvalid
-    } else if prose::says(message, &["ser location is not supported", "not available in your country"]) {
+    } else if message::says(message, &["ser location is not supported", "not available in your country"]) {
         Kind::FailedPrecondition
     } else {
         Kind::InvalidArgument
@@ -309,9 +309,9 @@ fn bad_request(message: &str) -> Kind {
 }
 
 fn forbidden(message: &str) -> Kind {
-    if prose::says(message, &["reported as leaked"]) {
+    if message::says(message, &["reported as leaked"]) {
         Kind::KeyLeaked
-    } else if prose::says(message, &["or it is disabled. Enable it"]) {
+    } else if message::says(message, &["or it is disabled. Enable it"]) {
         Kind::ServiceDisabled
     } else {
         Kind::PermissionDenied
@@ -326,7 +326,7 @@ fn model<'f>(facts: &'f Facts<'_>, kind: Kind) -> Option<&'f str> {
     if let Some(model) = &facts.metadata.model {
         return Some(model);
     }
-    if let Some(model) = prose::quota_lines(&facts.message).find_map(|line| line.model) {
+    if let Some(model) = message::quota_lines(&facts.message).find_map(|line| line.model) {
         return Some(model);
     }
     // Not for every kind: "Please use models/… instead" names another one.
@@ -339,5 +339,5 @@ fn model<'f>(facts: &'f Facts<'_>, kind: Kind) -> Option<&'f str> {
             | Kind::Overloaded
     );
     // A page names the path that was asked for.
-    names_its_own.then(|| prose::model(&facts.message).filter(|_| !prose::is_page(&facts.message)))?
+    names_its_own.then(|| message::model(&facts.message).filter(|_| !message::is_page(&facts.message)))?
 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use serde::de::DeserializeSeed;
 
-use super::fold::Envelope;
+use super::json::Envelope;
+use super::message;
 use super::nest::{Context, Print};
-use super::prose;
 use super::scalar::Scalar;
 use crate::google_rpc::Code;
 use crate::scan::Answer;
@@ -130,9 +130,9 @@ impl<'a> Facts<'a> {
         }
         if self.message.starts_with('<') {
             match &self.message {
-                Cow::Borrowed(page) => self.message = Cow::Borrowed(prose::title(page).unwrap_or(page)),
+                Cow::Borrowed(page) => self.message = Cow::Borrowed(message::title(page).unwrap_or(page)),
                 Cow::Owned(page) => {
-                    if let Some(title) = prose::title(page).map(str::to_owned) {
+                    if let Some(title) = message::title(page).map(str::to_owned) {
                         self.message = Cow::Owned(title);
                     }
                 }

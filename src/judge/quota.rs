@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use super::facts::{Facts, Violation};
-use super::prose;
+use super::fields::{Facts, Violation};
+use super::message;
 use crate::verdict::{Dimension, Period, Piece, QuotaViolation};
 
 /// Which quotas an answer names, and whether any of them is zero.
@@ -24,13 +24,13 @@ pub(super) fn quota(facts: &Facts<'_>, body: &Bytes, clears: bool) -> Quotas {
         // Zero is written by leaving it out: proto3's JSON has no zeros. Where the message names limits, it
         // decides; where it does not, an id without a value is a zero.
         let named_zero = facts.violations.iter().any(|v| v.value.is_none())
-            && (prose::quota_lines(&facts.message).any(|line| line.limit == Some(0))
-                || prose::says_zero(&facts.message));
+            && (message::quota_lines(&facts.message).any(|line| line.limit == Some(0))
+                || message::says_zero(&facts.message));
         out.reserve_exact(facts.violations.len());
         for v in facts.violations.iter() {
             let named = || {
                 let metric = v.metric.as_deref()?;
-                prose::quota_lines(&facts.message).find(|line| line.metric == Some(metric))?.limit
+                message::quota_lines(&facts.message).find(|line| line.metric == Some(metric))?.limit
             };
             let limit = v.value.or(named_zero.then_some(0)).or_else(named);
             let (dimension, period) = meaning(words(v));
@@ -64,7 +64,7 @@ pub(super) fn quota(facts: &Facts<'_>, body: &Bytes, clears: bool) -> Quotas {
             model: m.model.as_deref().map(name),
         });
     } else {
-        for line in prose::quota_lines(&facts.message).take(32) {
+        for line in message::quota_lines(&facts.message).take(32) {
             let names = [line.limit_name, line.metric].into_iter().flatten();
             let (dimension, period) = meaning(names);
             let v = QuotaViolation {

@@ -1,9 +1,10 @@
+//! What the timeout layers fail with. Here and not in their room, because the reading of errors knows them.
+
 use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use super::plan::Cut;
-use crate::error::{BoxError, Rejected};
+use super::{BoxError, Rejected};
 use crate::verdict::Kind;
 
 /// An attempt, or the answer to it, took too long.
@@ -21,7 +22,7 @@ pub struct TimedOut {
 
 /// Whose doing it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     Server,
     /// The caller left the server too little time, or read the answer too slowly.
     Deadline,
@@ -33,13 +34,13 @@ pub(super) enum Fault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Phase {
-    /// No head of an answer within [`first_byte`](super::TimeoutBuilder::first_byte).
+    /// No head of an answer within [`first_byte`](crate::timeout::TimeoutBuilder::first_byte).
     FirstByte,
     /// No head of an answer before the request's [`Deadline`](crate::Deadline).
     Deadline,
-    /// No byte of the body for as long as [`idle`](super::TimeoutBuilder::idle), although somebody waited for it.
+    /// No byte of the body for as long as [`idle`](crate::timeout::TimeoutBuilder::idle), although somebody waited for it.
     Idle,
-    /// The answer was not over within [`total`](super::TimeoutBuilder::total).
+    /// The answer was not over within [`total`](crate::timeout::TimeoutBuilder::total).
     Total,
 }
 
@@ -63,12 +64,12 @@ impl fmt::Display for Phase {
 }
 
 impl TimedOut {
-    pub(super) const fn new(cut: Cut, fault: Fault) -> Self {
-        Self { what: cut.what, after: cut.after, fault, rejected: None }
+    pub(crate) const fn new(what: Phase, after: Duration, fault: Fault) -> Self {
+        Self { what, after, fault, rejected: None }
     }
 
     /// The deadline had passed when the request came.
-    pub(super) fn not_sent() -> Self {
+    pub(crate) fn not_sent() -> Self {
         let rejected = Rejected::new("too late to be answered in time").with_kind(Kind::DeadlineExceeded);
         Self {
             what: Phase::Deadline,
@@ -79,7 +80,7 @@ impl TimedOut {
     }
 
     /// Whether the caller brought it about, so that it says nothing of the server; the
-    /// [module documentation](super) has the rule.
+    /// [module documentation](crate::timeout) has the rule.
     #[must_use]
     pub const fn is_by_caller(&self) -> bool {
         !matches!(self.fault, Fault::Server)
@@ -151,7 +152,7 @@ pub struct UploadIncomplete {
 }
 
 impl UploadIncomplete {
-    pub(super) const fn new(source: BoxError, has_failed: bool) -> Self {
+    pub(crate) const fn new(source: BoxError, has_failed: bool) -> Self {
         Self { source, has_failed }
     }
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use serde::de::DeserializeSeed;
 
-use super::facts::Facts;
-use super::fold::Envelope;
+use super::fields::Facts;
+use super::json::Envelope;
 use super::literal::{self, Found, candidate, unescape};
 use super::scalar::Scalar;
 use super::text;
@@ -181,7 +181,7 @@ fn boundary(text: &str, mut at: usize) -> usize {
 }
 
 fn clip(text: &str) -> &str {
-    super::prose::clip(text, MAX_WORDS)
+    super::message::clip(text, MAX_WORDS)
 }
 
 /// A print without the escapes that were put around it as a whole.

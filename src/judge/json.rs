@@ -7,7 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_json::value::RawValue;
 
 use super::answer::AnswerFold;
-use super::facts::{Facts, Metadata, Violation, Violations};
+use super::fields::{Facts, Metadata, Violation, Violations};
 use super::nest::{Context, Unit};
 use super::scalar::{Key, Scalar, ScalarSeed, seed, skip_list, tolerant};
 

@@ -11,9 +11,12 @@ use http::header::RETRY_AFTER;
 use http::response::Parts;
 use http::{HeaderMap, StatusCode};
 
-use super::facts::{Facts, Read};
+use super::fields::{Facts, Read};
+use super::message;
 use super::nest::{self, Context};
-use super::{prose, rules, text, usual};
+use super::rules;
+use super::text;
+use super::usual;
 use crate::scan::{MAX_KEPT, Scanner};
 use crate::verdict::{Alternative, Inner, Kind, Piece, Retryability, Sent, Verdict};
 
@@ -55,7 +58,7 @@ fn error_of(status: StatusCode, header: Option<Duration>, scanner: &Scanner) -> 
 
 /// How far an answer has come that was looked at before it is handed on.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Seen {
+pub(crate) enum Seen {
     /// There is more to come.
     Part,
     /// All of it.
@@ -68,7 +71,7 @@ pub(super) enum Seen {
 /// came before it. `fault` is what is wrong with the answer as a whole, errors in it aside.
 ///
 /// Agrees with [`judge`] about the same bytes, as [`judge_scanned`] does.
-pub(super) fn judge_held(
+pub(crate) fn judge_held(
     parts: &Parts,
     scanner: &Scanner,
     seen: Seen,
@@ -182,7 +185,7 @@ fn read<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) -> Form {
             }
         }
         Some(b'<') if is_page(text) => {
-            facts.message = Cow::Borrowed(prose::title(text).unwrap_or_default());
+            facts.message = Cow::Borrowed(message::title(text).unwrap_or_default());
             Form::Text
         }
         Some(_) if is_event_stream(text) => {
@@ -234,8 +237,8 @@ fn print<'a>(facts: &mut Facts<'a>, text: &'a str, context: &Context) {
     facts.settle(context);
     if facts.message.is_empty() && context.http >= 400 {
         // A quota's sentence may go on after it.
-        let quota = prose::says(text, &["uota exceeded"]);
-        facts.message = Cow::Borrowed(if quota { prose::clip(text, 4096) } else { first_line(text) });
+        let quota = message::says(text, &["uota exceeded"]);
+        facts.message = Cow::Borrowed(if quota { message::clip(text, 4096) } else { first_line(text) });
     }
 }
 
@@ -289,7 +292,7 @@ fn events<'a>(facts: &mut Facts<'a>, text: &'a str) {
 }
 
 fn first_line(text: &str) -> &str {
-    prose::clip(text.lines().next().unwrap_or_default(), 1024)
+    message::clip(text.lines().next().unwrap_or_default(), 1024)
 }
 
 /// `retry-after-ms`, else `Retry-After` in seconds or as an HTTP date (RFC 9110, 10.2.3).
@@ -335,5 +338,5 @@ fn inflate(body: &[u8]) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
-#[path = "judge_tests.rs"]
+#[path = "response_tests.rs"]
 mod tests;

@@ -16,6 +16,8 @@
 //! failed is put into a [`ProbeFailed`]: the retry layer charges neither an attempt nor the budget for it, waits until
 //! [`ProbeFailed::until`], and takes it off again before it hands the error on.
 
+pub(crate) mod timed_out;
+
 use std::error::Error;
 use std::fmt;
 

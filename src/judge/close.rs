@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
-use super::judge::judge;
-use super::prose::says;
+use super::message::says;
+use super::response::judge;
 use crate::verdict::{Alternative, Inner, Kind, Retryability, Sent, Verdict};
 
 /// Judges the close of a WebSocket session by its code and reason ([RFC 6455, 7.4](https://www.rfc-editor.org/rfc/rfc6455#section-7.4);

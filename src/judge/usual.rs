@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use memchr::memchr;
 
-use super::facts::{Facts, Violation};
+use super::fields::{Facts, Violation};
 use super::scalar::Scalar;
 
 /// Objects and lists inside each other that are passed over.
@@ -302,7 +302,7 @@ mod tests {
         read(&mut short, text)?;
         let context = Context::new(429, text.len());
         short.settle(&context);
-        let whole = long.fold(text, &context) == super::super::facts::Read::Whole;
+        let whole = long.fold(text, &context) == super::super::fields::Read::Whole;
         assert!(whole, "{text}");
         long.answer = short.answer;
         Some((format!("{short:?}"), format!("{long:?}")))

@@ -3,10 +3,9 @@
 use std::error::Error;
 use std::io;
 
-use super::AnswerFailed;
 use crate::error::{Rejected, chain};
 use crate::timeout::{TimedOut, UploadIncomplete};
-use crate::verdict::{Alternative, Inner, Kind, Retryability, Sent, Verdict};
+use crate::verdict::{Alternative, AnswerFailed, Inner, Kind, Retryability, Sent, Verdict};
 
 /// What one link of the chain says.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::facts::{Facts, Violation};
+use super::fields::{Facts, Violation};
 use super::names;
 use super::scalar::Scalar;
 use crate::google_rpc::Code;
@@ -122,7 +122,7 @@ fn words(facts: &mut Facts<'_>, text: &str, http: u16) {
     if facts.status.is_some() && facts.code.is_some() {
         return;
     }
-    let named = names::status(super::prose::clip(text, MAX_WORDS));
+    let named = names::status(super::message::clip(text, MAX_WORDS));
     if let Some(code) = named.code.filter(|_| facts.status.is_none()) {
         facts.has_error = true;
         facts.status = Some(Cow::Borrowed(code.as_str()));

@@ -14,7 +14,7 @@ const FLAG_EXTRA: u8 = 1 << 2;
 const FLAG_NAME: u8 = 1 << 3;
 const FLAG_COMMENT: u8 = 1 << 4;
 
-pub(super) struct Gunzip {
+pub(crate) struct Gunzip {
     inflate: Decompress,
     at: At,
     /// The optional fields of the header that are still to come.
@@ -41,21 +41,21 @@ enum At {
 }
 
 impl Gunzip {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { inflate: Decompress::new(false), at: At::Head(0), flags: 0, decoded: 0 }
     }
 
     /// There was more than is decoded: how the answer ended is not known.
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         matches!(self.at, At::TooLong)
     }
 
     /// Nothing more will be decoded.
-    pub(super) fn has_stopped(&self) -> bool {
+    pub(crate) fn has_stopped(&self) -> bool {
         matches!(self.at, At::Broken | At::TooLong)
     }
 
-    pub(super) fn feed(&mut self, bytes: &[u8], scanner: &mut Scanner) {
+    pub(crate) fn feed(&mut self, bytes: &[u8], scanner: &mut Scanner) {
         let mut rest = bytes;
         while let Some((&byte, after)) = rest.split_first() {
             if let At::Deflate = self.at {
