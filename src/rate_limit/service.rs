@@ -7,15 +7,15 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::desk::Arrival;
-use super::estimate::{Cost, Estimate};
+use super::estimate::{Cost, Estimate, Units};
 use super::future::{ResponseFuture, State, Ticket};
 use super::permit::Permit;
-use super::shared::{Key, Shared};
+use super::shared::{Key, Shared, Work};
 use super::{BySize, RateLimitBody, RateLimits};
 use crate::error::BoxError;
+use crate::event::Trail;
 use crate::keyed::Memo;
 use crate::quota_wait::QuotaWait;
-use crate::request::quota_key::Pool;
 use crate::tier::ServiceTier;
 use crate::timeout::Deadline;
 
@@ -92,17 +92,18 @@ where
     }
 
     #[inline(always)]
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let core = &self.core;
         let keys = &core.shared.keys;
         let key = keys.of_request(&mut self.memo, &request, |target| core.shared.key_of(target));
-        let cost = match key.id().pool() {
-            Pool::Unlimited => {
+        let cost = match key.work() {
+            Work::Nothing => {
                 let state = State::Called { future: self.inner.call(request) };
                 return ResponseFuture { state, permit: None };
             }
-            pool if pool.is_model_work() => Cost::of(&request, &core.estimate),
-            _ => Cost::FREE,
+            Work::Tokens => Cost::of(&request, &core.estimate),
+            Work::Requests => Cost::FREE,
+            Work::Units => cost_of_units(&mut request, &core.estimate, &key),
         };
         let deadline = Deadline::of(&request).map(Deadline::instant);
         let (arrival, patience) = key.enter(cost, deadline, || QuotaWait::of(&request));
@@ -125,4 +126,22 @@ where
             Arrival::Refused(refusal) => ResponseFuture::refused(key.refuse(refusal, patience)),
         }
     }
+}
+
+/// What a request is counted for where there are limits over spans.
+#[cold]
+fn cost_of_units<B: Body>(request: &mut Request<B>, estimate: &impl Estimate<B>, key: &Key) -> Cost {
+    let units = Units::of(request, estimate);
+    if key.common().prices.is_some() {
+        // The answer is read for the model that gave it, by whose price it is settled.
+        let model = key.id().target().model();
+        if request.extensions().get::<Trail>().is_none() {
+            request.extensions_mut().insert(Trail::default());
+        }
+        if model.is_none() || Trail::model_of(request) == 0 {
+            let trail = request.extensions().get::<Trail>().expect("it was put there");
+            trail.expect(Some(model.unwrap_or("")));
+        }
+    }
+    Cost { units, ..Cost::of(request, estimate) }
 }
