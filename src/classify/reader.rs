@@ -119,6 +119,11 @@ impl Reader {
                 }
     }
 
+    /// Whether an error may follow at once all the same: an interaction's first word is that it was created.
+    pub(super) fn may_fail_yet(&self) -> bool {
+        self.reads_on() && self.scanner.has_only_begun() && !self.scanner.has_error()
+    }
+
     /// The failure that the answer is, where none of it was handed on.
     pub(super) fn verdict(&mut self, parts: &Parts, seen: Seen) -> Option<Verdict> {
         let fault = match seen {
