@@ -75,7 +75,11 @@ impl Reader {
     }
 
     pub(super) fn usage(&self) -> Option<Usage> {
-        self.scanner.usage()
+        match &self.coding {
+            #[cfg(feature = "gzip")]
+            Coding::Gzip(gunzip) if gunzip.is_damaged() => None,
+            _ => self.scanner.usage(),
+        }
     }
 
     /// Asks for the model that answers, if it is another one.
@@ -99,7 +103,7 @@ impl Reader {
             Coding::Other => None,
             // There was more than is decoded.
             #[cfg(feature = "gzip")]
-            Coding::Gzip(gunzip) if gunzip.is_over() => None,
+            Coding::Gzip(gunzip) if gunzip.is_over() || gunzip.is_damaged() => None,
             _ if self.streams && self.scanner.is_blank() && self.reads_on() => Some(Kind::EmptyResponse),
             _ => judge_scanned(self.status, &self.scanner),
         }
