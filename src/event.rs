@@ -241,7 +241,7 @@ pub enum Event<'a> {
         /// Whose quota.
         key: &'a QuotaKey,
         /// The limits in force.
-        limits: rate_limit::Limits,
+        limits: &'a rate_limit::Limits,
     },
     /// An answer came from another model than was asked, as Google answers for retired ones. Told by
     /// [`ObserveLayer`](crate::observe::ObserveLayer), once for each pair of models, up to 256 pairs.

@@ -23,6 +23,16 @@ use crate::verdict::{End, EndCell, Kind, Outcome, Verdict};
 pub(crate) trait OnEnd {
     fn on_end(self, end: End);
 
+    /// As [`on_end`](Self::on_end), with what the classifier has read.
+    #[inline(always)]
+    fn on_end_of(self, end: End, cell: Option<&EndCell>)
+    where
+        Self: Sized,
+    {
+        let _ = cell;
+        self.on_end(end);
+    }
+
     /// Whether the body is read along with for its usage where no classifier does so. That costs a scanner: one
     /// allocation, made with the first frame.
     fn wants_usage(&self) -> bool {
@@ -52,7 +62,7 @@ pin_project! {
             if let Some(told) = this.told.take() {
                 // The classifier's body publishes when it is dropped.
                 told.in_scope(|| this.inner.set(None));
-                told.on_end(end(this.cell, this.scanner, Outcome::Dropped));
+                told.on_end_of(end(this.cell, this.scanner, Outcome::Dropped), this.cell.as_ref());
             }
         }
     }
@@ -84,7 +94,7 @@ impl<H: OnEnd> Told<H> {
     pub(crate) fn of_good<B: Body>(response: &Response<B>, cell: Option<EndCell>, told: H) -> Self {
         // A body that is over from the start may never be polled.
         if response.body().is_end_stream() {
-            told.on_end(end(&cell, &None, Outcome::Complete));
+            told.on_end_of(end(&cell, &None, Outcome::Complete), cell.as_ref());
             return Self::nobody();
         }
         Self { told: Some(told), cell }
@@ -138,7 +148,7 @@ impl<B: Body, H: OnEnd> Body for Tail<B, H> {
         }
         if let Some(own) = over {
             if let Some(told) = this.told.take() {
-                told.on_end(end(this.cell, this.scanner, own));
+                told.on_end_of(end(this.cell, this.scanner, own), this.cell.as_ref());
             }
         }
         Poll::Ready(frame)

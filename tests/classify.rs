@@ -309,6 +309,23 @@ async fn a_watched_body_is_read_through_its_gzip_coding_and_handed_on_in_it() {
         response.into_body().collect().await.unwrap();
         assert_eq!(verdict.outcome(), Some(outcome));
     }
+    // Noise behind a whole member is passed over; damage in one leaves nothing, however the bytes are cut.
+    let noise = [&members[1], &b"noise"[..]].concat();
+    // A stored block, and one of a kind that there is not.
+    let text = event("word", "");
+    let length = u16::try_from(text.len()).unwrap().to_le_bytes();
+    let stored = [0, length[0], length[1], !length[0], !length[1]];
+    let damaged = [&b"\x1f\x8b\x08\0\0\0\0\0\0\0"[..], &stored, text.as_bytes(), &[7, 1, 2, 3]].concat();
+    for size in [1, 7, 100, 1_000_000] {
+        for (body, outcome, used) in
+            [(&noise, Outcome::Failed(Kind::ContentBlocked), true), (&damaged, Outcome::Complete, false)]
+        {
+            let response = classify_response(ClassifyLayer::new().watch(), response(body, size)).await;
+            let verdict = Verdict::of(&response);
+            response.into_body().collect().await.unwrap();
+            assert_eq!((verdict.outcome(), verdict.usage().is_some()), (Some(outcome), used), "{size}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

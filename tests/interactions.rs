@@ -5,8 +5,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use http::{Method, Request, Response};
-use http_body_util::{BodyExt, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
 use serde_json::{Value, json};
 use tower::{Layer, ServiceExt};
 use tower_gemini::classify::{ClassifyLayer, Peek, StrictBodyLayer};
@@ -122,14 +124,49 @@ async fn an_error_before_output_is_retried_and_one_after_output_is_told() {
     let response = GeminiStack::new().layer(sim).oneshot(create(json!({"stream": true}))).await.unwrap();
     assert_eq!(Attempts::of(&response).made(), 2);
     assert!(read(response).await.contains("interaction.completed"));
-    // Behind it, and before any output: told, and with the head waiting for output retried.
+    // Behind it, and before any output: retried where it comes soon, told by who only watches, and with the head waiting for
+    // output retried in any case.
     let late = || Rule::new(Fault::overloaded().in_stream_after(0)).on_call(1);
+    for (interval, attempts) in [(0, 2), (400, 2), (600, 1)] {
+        let sim = Simulator::builder().rule(late()).chunk_interval(Duration::from_millis(interval));
+        let sim = sim.build().unwrap();
+        let response = GeminiStack::new().layer(sim).oneshot(create(json!({"stream": true}))).await.unwrap();
+        assert_eq!(Attempts::of(&response).made(), attempts, "an error {interval} ms behind it");
+        let text = read(response).await;
+        assert_eq!(text.contains("interaction.completed"), attempts == 2, "{text}");
+    }
+    // The wait ends with the first output, and at the latest after 500 ms.
+    for (pause, waits) in [(100, 100), (3_000, 500)] {
+        let created = json!({"event_type": "interaction.created", "interaction": {"id": "v1_x", "status": "in_progress"}});
+        let delta = json!({"event_type": "step.delta", "index": 0, "delta": {"type": "text", "text": "a"}});
+        let silent = tower::service_fn(move |_: Request<Body>| {
+            let frame = |event: &Value| Ok(Frame::data(Bytes::from(format!("data: {event}\n\n"))));
+            let (first, second): (Result<_, std::io::Error>, _) = (frame(&created), frame(&delta));
+            let later = futures_util::stream::once(async move {
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+                second
+            });
+            let body = StreamBody::new(futures_util::stream::iter([first]).chain(later));
+            let head = Response::builder().header("content-type", "text/event-stream");
+            std::future::ready(Ok::<_, std::io::Error>(head.body(Box::pin(body)).unwrap()))
+        });
+        let begun = tokio::time::Instant::now();
+        let response =
+            ClassifyLayer::new().layer(silent).oneshot(create(json!({"stream": true}))).await.unwrap();
+        assert_eq!(tokio::time::Instant::now() - begun, Duration::from_millis(waits), "{pause}");
+        assert_eq!(kinds(&events(&read(response).await)), ["interaction.created", "step.delta"]);
+    }
     let sim = Simulator::builder().rule(late()).build().unwrap();
-    let (outcome, _, text) = watched(&sim, create(json!({"stream": true}))).await;
+    let seen =
+        ClassifyLayer::new().watch().layer(sim).oneshot(create(json!({"stream": true}))).await.unwrap();
+    let kind = Verdict::of(&seen).kind();
+    assert!(matches!(kind, Some(Kind::Unavailable | Kind::Overloaded)), "{kind:?}");
     assert_eq!(
-        kinds(&events(&text)),
+        kinds(&events(&read(seen).await)),
         ["interaction.created", "interaction.status_update", "step.start", "error"]
     );
+    let sim = Simulator::builder().rule(late()).chunk_interval(Duration::from_secs(1)).build().unwrap();
+    let (outcome, _, _) = watched(&sim, create(json!({"stream": true}))).await;
     assert!(matches!(outcome, Some(Outcome::Failed(Kind::Unavailable | Kind::Overloaded))), "{outcome:?}");
     let sim = Simulator::builder().rule(late()).build().unwrap();
     let peeking = GeminiStack::new().classify(ClassifyLayer::new().watch().peek(Peek::Output));

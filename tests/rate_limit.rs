@@ -22,5 +22,7 @@ mod reserved;
 mod scenarios;
 #[path = "rate_limit/settle.rs"]
 mod settle;
+#[path = "rate_limit/spans.rs"]
+mod spans;
 #[path = "rate_limit/world.rs"]
 mod world;

@@ -3,12 +3,14 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
 use http::response::Parts;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use tokio::time::Sleep;
 
 use super::body::{ClassifyBody, behind};
 use super::peek::Until;
@@ -16,6 +18,10 @@ use super::reader::Reader;
 use super::watch::Watch;
 use crate::judge::response::Seen;
 use crate::tier::ServiceTier;
+
+/// How long the word that an interaction was created is held in case an error follows. One in the background may say nothing
+/// more for minutes; output ends the wait at once.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// Frames held at most, however small: each of them takes room beside its bytes.
 const MAX_FRAMES: usize = 1024;
@@ -35,6 +41,8 @@ pin_project! {
         bytes: usize,
         // The transport's error, which comes after the frames.
         lost: Option<B::Error>,
+        // While an interaction that has only begun is waited for.
+        grace: Option<Pin<Box<Sleep>>>,
         // Trailers were seen, after which no data comes.
         trailed: bool,
         // `rest` has said that it is over.
@@ -62,6 +70,7 @@ impl<B: Body<Data = Bytes>> Held<B> {
             more: VecDeque::new(),
             bytes: 0,
             lost: None,
+            grace: None,
             trailed: false,
             done: false,
             along,
@@ -79,10 +88,19 @@ impl<B: Body<Data = Bytes>> Held<B> {
         loop {
             let over = *this.done || *this.trailed || this.lost.is_some() || this.rest.is_end_stream();
             let full = *this.bytes >= limit || this.more.len() + 1 >= MAX_FRAMES;
-            if over || full || reader.has_enough(*this.until) {
+            let enough = reader.has_enough(*this.until);
+            if over || full || enough && !reader.may_fail_yet() {
                 return Poll::Ready(());
             }
-            match ready!(this.rest.as_mut().poll_frame(cx)) {
+            let frame = match this.rest.as_mut().poll_frame(cx) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending if enough => {
+                    let grace = this.grace.get_or_insert_with(|| Box::pin(tokio::time::sleep(GRACE)));
+                    return grace.as_mut().poll(cx);
+                }
+                Poll::Pending => return Poll::Pending,
+            };
+            match frame {
                 Some(Ok(frame)) => {
                     match frame.data_ref() {
                         Some(data) => {

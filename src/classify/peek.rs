@@ -32,8 +32,8 @@ pub enum Peek {
     /// Nothing is held. Errors are seen at the end of the body, with [`watch`](super::ClassifyLayer::watch).
     Off,
     /// A stream's head waits for its first event, which a reader of events would wait for as well: none gets later. A
-    /// comment is no event. Of an interaction that is the word that it was created, so an error behind it is told and not
-    /// retried.
+    /// comment is no event. Of an interaction that is the word that it was created: it is held for up to 500 ms, or until
+    /// something was said, so that an error behind it is retried. A later one is told and not retried.
     ///
     /// A stream is what says so (`content-type: text/event-stream`) or was asked for as one
     /// (`streamGenerateContent`, also without `alt=sse`). Other answers pass at once.

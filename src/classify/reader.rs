@@ -74,7 +74,11 @@ impl Reader {
     }
 
     pub(super) fn usage(&self) -> Option<Usage> {
-        self.scanner.usage()
+        match &self.coding {
+            #[cfg(feature = "gzip")]
+            Coding::Gzip(gunzip) if gunzip.is_damaged() => None,
+            _ => self.scanner.usage(),
+        }
     }
 
     /// Asks for the model that answers, if it is another one.
@@ -98,7 +102,7 @@ impl Reader {
             Coding::Other => None,
             // There was more than is decoded.
             #[cfg(feature = "gzip")]
-            Coding::Gzip(gunzip) if gunzip.is_over() => None,
+            Coding::Gzip(gunzip) if gunzip.is_over() || gunzip.is_damaged() => None,
             _ if self.streams && self.scanner.is_blank() && self.reads_on() => Some(Kind::EmptyResponse),
             _ => judge_scanned(self.status, &self.scanner),
         }
@@ -116,6 +120,11 @@ impl Reader {
                     Until::Event => true,
                     Until::Output => !scanner.tells_output(),
                 }
+    }
+
+    /// Whether an error may follow at once all the same: an interaction's first word is that it was created.
+    pub(super) fn may_fail_yet(&self) -> bool {
+        self.reads_on() && self.scanner.has_only_begun() && !self.scanner.has_error()
     }
 
     /// The failure that the answer is, where none of it was handed on.

@@ -37,6 +37,8 @@ enum At {
     Trailer(u8),
     /// Not gzip, or no longer.
     Broken,
+    /// Content that cannot be decoded.
+    Damaged,
     TooLong,
 }
 
@@ -50,9 +52,14 @@ impl Gunzip {
         matches!(self.at, At::TooLong)
     }
 
+    /// It is damaged. How much was decoded before depends on how the bytes were cut, so nothing is made of it.
+    pub(crate) fn is_damaged(&self) -> bool {
+        matches!(self.at, At::Damaged)
+    }
+
     /// Nothing more will be decoded.
     pub(crate) fn has_stopped(&self) -> bool {
-        matches!(self.at, At::Broken | At::TooLong)
+        matches!(self.at, At::Broken | At::Damaged | At::TooLong)
     }
 
     pub(crate) fn feed(&mut self, bytes: &[u8], scanner: &mut Scanner) {
@@ -85,7 +92,7 @@ impl Gunzip {
                 At::Trailer(n) if n < 7 => At::Trailer(n + 1),
                 // Another member may follow.
                 At::Trailer(_) => At::Head(0),
-                At::Deflate | At::Broken | At::TooLong => return,
+                At::Deflate | At::Broken | At::Damaged | At::TooLong => return,
             };
         }
     }
@@ -124,12 +131,12 @@ impl Gunzip {
                     self.at = At::Trailer(0);
                     return rest;
                 }
-                Err(_) => self.at = At::Broken,
+                Err(_) => self.at = At::Damaged,
                 Ok(_) if self.decoded > MAX_DECODED => self.at = At::TooLong,
                 // A full scratch may mean that there is more, without another byte.
                 Ok(_) if written == SCRATCH || (read > 0 && !rest.is_empty()) => continue,
                 Ok(_) if rest.is_empty() => {}
-                Ok(_) => self.at = At::Broken,
+                Ok(_) => self.at = At::Damaged,
             }
             return &[];
         }

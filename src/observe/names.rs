@@ -41,6 +41,11 @@ pub(super) const fn dimension(dimension: Dimension) -> &'static str {
         Dimension::InputTokensPerMinute => "input_tokens_per_minute",
         Dimension::RequestsPerDay => "requests_per_day",
         Dimension::Other => "other",
+        Dimension::Spend => "spend",
+        Dimension::Requests => "requests",
+        Dimension::InputTokens => "input_tokens",
+        Dimension::Images => "images",
+        Dimension::Texts => "texts",
     }
 }
 

@@ -82,6 +82,8 @@ pub(super) struct Facts {
     pub(super) bytes: u64,
     /// Bytes of text in the prompt, at the least: an escape of six bytes may stand for one.
     pub(super) text_bytes: u64,
+    /// The requests of a batch.
+    pub(super) texts: u32,
     /// A key stands in it.
     pub(super) key: bool,
 }

@@ -115,7 +115,11 @@ impl<S, B, F, RB> Slow<S, B, F, RB> {
             self.begin_count();
             return Ok(());
         }
+        let texts = if whole { Settings::texts(&target, &self.head, self.scan.facts()) } else { None };
         drop(target);
+        if let Some(texts) = texts {
+            self.head.extensions_mut().insert(texts);
+        }
         if let (false, Some(body)) = (whole, &mut self.body) {
             watch(body, self.scan.clone(), &self.settings, &self.head, &found);
         }

@@ -12,6 +12,10 @@ use crate::request::{Method, Surface, Target};
 /// entries, whose tokenizer python-genai uses for Gemini, has 48 bytes (read 2026-11); a third is put on top.
 pub(super) const BYTES_PER_TOKEN: u64 = 64;
 
+/// The most texts of one `:batchEmbedContents`
+/// ([embeddings](https://ai.google.dev/gemini-api/docs/embeddings), read 2026-11).
+const MOST_TEXTS: u32 = 100;
+
 /// What of a request is looked at, beside its body.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked<'a> {
@@ -88,6 +92,13 @@ impl Law<'_> {
         if self.modes.is_on(Rule::KeyInBody) && facts.key {
             let message = "A key stands in the body, which models, logs and caches may repeat; take it out.";
             out.push(Finding::new(Rule::KeyInBody, "contents", message));
+        }
+        let batch = asked.method == Method::BatchEmbedContents && facts.texts > MOST_TEXTS;
+        if batch && self.modes.is_on(Rule::BatchSize) {
+            let texts = facts.texts;
+            let message =
+                format!("The batch has {texts} texts and at most {MOST_TEXTS} are taken; split it.");
+            out.push(Finding::new(Rule::BatchSize, "requests", message));
         }
         if self.modes.is_on(Rule::ApiVersion) && is_v1(asked) {
             let features = Flag::ALL.into_iter().filter(|flag| facts.has(*flag));

@@ -15,7 +15,7 @@ use super::service::Preflight;
 use crate::catalogue::Catalogue;
 use crate::error::ConfigError;
 use crate::event::{Event, Observed, Observer};
-use crate::rate_limit::InputTokens;
+use crate::rate_limit::{InputTokens, Texts};
 use crate::request::{Method, Surface, Target};
 use crate::time;
 
@@ -274,6 +274,14 @@ impl Settings {
         for finding in &out {
             self.observer.tell(&Event::Preflight { key: &key, finding, refused: false });
         }
+    }
+
+    /// The texts of a batch that was read as a whole, for a rate limit that counts them.
+    #[inline]
+    pub(super) fn texts(target: &Target<'_>, head: &Request<()>, facts: &Facts) -> Option<Texts> {
+        let counts =
+            target.method() == Method::BatchEmbedContents && head.extensions().get::<Texts>().is_none();
+        counts.then(|| Texts(u8::try_from(facts.texts).unwrap_or(u8::MAX)))
     }
 
     /// Whether the tokens of this request are to be asked for.

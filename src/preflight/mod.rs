@@ -30,6 +30,7 @@
 //! | [`ApiVersion`](Rule::ApiVersion) | what `v1` has not: context caching, service tiers, audio output, computer use, MCP servers | told |
 //! | [`ContextSize`](Rule::ContextSize) | a prompt that must be over the model's context, or was counted to be | refused |
 //! | [`InlineSize`](Rule::InlineSize) | a body above 100 MiB, with the Files API as the remedy | refused |
+//! | [`BatchSize`](Rule::BatchSize) | a `:batchEmbedContents` of more than 100 texts | refused |
 //! | [`KeyInUrl`](Rule::KeyInUrl) | `?key=`, `?access_token=`: URLs are logged on the way | told |
 //! | [`KeyInBody`](Rule::KeyInBody) | a key of the form `AIza…` by itself in the body | told |
 //!
@@ -58,6 +59,8 @@
 //! Whether a body is too large for inline data says its `content-length`, or its size hint; of one that says nothing it is told
 //! afterwards. Bodies under `content-encoding` are not read, nor those of uploads and of requests that put no model to work.
 //! What is no JSON is handed on.
+//!
+//! The texts of a `:batchEmbedContents` that was read as a whole go to the rate limit as [`Texts`](crate::rate_limit::Texts).
 //!
 //! # Counting first
 //!

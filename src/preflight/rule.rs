@@ -31,6 +31,8 @@ pub enum Rule {
     ContextSize,
     /// The body is not larger than what Google takes inline.
     InlineSize,
+    /// A `:batchEmbedContents` has at most 100 texts.
+    BatchSize,
     /// No key stands in the URL.
     KeyInUrl,
     /// No key stands in the body.
@@ -52,6 +54,7 @@ impl Rule {
         Self::ApiVersion,
         Self::ContextSize,
         Self::InlineSize,
+        Self::BatchSize,
         Self::KeyInUrl,
         Self::KeyInBody,
     ];
@@ -72,6 +75,7 @@ impl Rule {
             Self::ApiVersion => "api_version",
             Self::ContextSize => "context_size",
             Self::InlineSize => "inline_size",
+            Self::BatchSize => "batch_size",
             Self::KeyInUrl => "key_in_url",
             Self::KeyInBody => "key_in_body",
         }
@@ -88,7 +92,8 @@ impl Rule {
             | Self::OutputTokens
             | Self::Thinking
             | Self::ContextSize
-            | Self::InlineSize => Mode::Reject,
+            | Self::InlineSize
+            | Self::BatchSize => Mode::Reject,
             Self::LowTemperature
             | Self::UnknownModel
             | Self::RetiredModel

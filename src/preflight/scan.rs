@@ -23,6 +23,8 @@ enum Slot {
     Thinking,
     /// A list of tools, and a tool in it.
     Tools,
+    /// `requests` of a `:batchEmbedContents`: they are counted.
+    Batch,
     /// `contents`, `systemInstruction`, and what stands in a list of them.
     Content,
     /// `parts`, and a part.
@@ -43,6 +45,7 @@ impl Slot {
     const fn is_followed(self, list: bool) -> bool {
         match self {
             Self::Top | Self::Config | Self::Thinking => !list,
+            Self::Batch => list,
             Self::Tools | Self::Content | Self::Parts => true,
             _ => false,
         }
@@ -60,6 +63,7 @@ fn member(of: Slot, key: &[u8]) -> Slot {
             b"generationConfig" | b"generation_config" => Slot::Config,
             b"contents" | b"systemInstruction" | b"system_instruction" => Slot::Content,
             b"tools" => Slot::Tools,
+            b"requests" => Slot::Batch,
             b"model" => Slot::Field(Field::Model),
             b"cachedContent" | b"cached_content" => Slot::Flag(Flag::CachedContent),
             b"serviceTier" | b"service_tier" => Slot::Flag(Flag::ServiceTier),
@@ -297,6 +301,10 @@ impl Scan {
                     Slot::Config => self.facts.clear_config(),
                     Slot::Thinking => self.facts.clear_thinking(),
                     Slot::Parts => self.part = Part::default(),
+                    Slot::Batch if self.top() == Slot::Batch => {
+                        self.facts.texts = self.facts.texts.saturating_add(1)
+                    }
+                    Slot::Batch => self.facts.texts = 0,
                     _ => {}
                 }
                 if self.slot.is_followed(list) && usize::from(self.depth) < MAX_DEPTH {

@@ -72,7 +72,7 @@ where
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (parts, body) = request.into_parts();
-        let head = Request::from_parts(parts, ());
+        let mut head = Request::from_parts(parts, ());
         let target = Target::of(&head);
         if target.surface() == Surface::Unknown {
             drop(target);
@@ -115,7 +115,11 @@ where
             return self
                 .slowly(|inner, settings| Slow::counting(inner, settings, head, body, scan, deadline));
         }
+        let texts = if whole { Settings::texts(&target, &head, scan.facts()) } else { None };
         drop(target);
+        if let Some(texts) = texts {
+            head.extensions_mut().insert(texts);
+        }
         if !whole {
             watch(&mut body, scan, &self.settings, &head, &found);
         }

@@ -11,9 +11,11 @@ pub(super) struct Receipt {
     pub(super) entry: EntryId,
     pub(super) charged: u32,
     pub(super) raw: u32,
-    pub(super) day: u32,
+    pub(super) day: u16,
     /// The number of the probe that it is; 0 for any other call.
-    pub(super) probe: u32,
+    pub(super) probe: u16,
+    /// Under which the windows of other spans know it; 0 where there are none.
+    pub(super) spans: u32,
     pub(super) counted: bool,
     /// What its request has waited for quota so far, over all its attempts, in milliseconds. Kept where the wait is bounded.
     pub(super) waited: u32,
@@ -43,13 +45,15 @@ impl Receipt {
     }
 }
 
-/// The learnt limits that a call goes over, to see whether they still hold: a bit for each dimension.
+/// The learnt limits that a call goes over, to see whether they still hold: a bit for each dimension. One more says that
+/// there are windows of other spans, so that nothing else need be looked at where there are none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Trial(u8);
 
 impl Trial {
     const PRESSED: u8 = 1 << 7;
     const FOREIGN: u8 = 1 << 6;
+    const SPANS: u8 = 1 << 5;
 
     pub(super) const fn of(dimension: Dimension) -> Self {
         Self(1 << dimension as u8)
@@ -61,7 +65,7 @@ impl Trial {
 
     /// The same, of a request that would be refused otherwise.
     pub(super) const fn of_pressed(self, is_pressed: bool) -> Self {
-        if is_pressed && self.0 != 0 { Self(self.0 | Self::PRESSED) } else { self }
+        if is_pressed && self.is_any() { Self(self.0 | Self::PRESSED) } else { self }
     }
 
     pub(super) const fn is_pressed(self) -> bool {
@@ -77,8 +81,28 @@ impl Trial {
         self.0 & Self::FOREIGN != 0
     }
 
+    /// The same, of a call that windows of other spans count.
+    pub(super) const fn in_spans(self) -> Self {
+        Self(self.0 | Self::SPANS)
+    }
+
+    pub(super) const fn is_in_spans(self) -> bool {
+        self.0 & Self::SPANS != 0
+    }
+
+    /// No limit is tried any longer.
+    pub(super) const fn over(self) -> Self {
+        Self(self.0 & Self::SPANS)
+    }
+
     #[inline]
     pub(super) const fn is_any(self) -> bool {
+        self.0 & !(Self::PRESSED | Self::FOREIGN | Self::SPANS) != 0
+    }
+
+    /// Whether there is more to do about a call than about any other.
+    #[inline]
+    pub(super) const fn is_special(self) -> bool {
         self.0 & !(Self::PRESSED | Self::FOREIGN) != 0
     }
 
@@ -124,7 +148,7 @@ pub(super) enum Admission {
         spent: Option<Spent>,
     },
     /// Larger than the limit itself.
-    TooLarge,
+    TooLarge(Dimension),
 }
 
 /// When a request that has to queue will be admitted.
@@ -161,8 +185,9 @@ pub(super) struct Spent {
     pub(super) reset: Option<Nanos>,
 }
 
-pub(super) const TOO_LARGE: Refusal =
-    Refusal { why: Why::TooLarge, dimension: Dimension::InputTokensPerMinute, until: None, is_final: false };
+pub(super) const fn too_large(dimension: Dimension) -> Refusal {
+    Refusal { why: Why::TooLarge, dimension, until: None, is_final: false }
+}
 
 #[cfg(test)]
 mod tests {

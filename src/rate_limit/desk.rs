@@ -18,7 +18,7 @@
 
 use std::time::Duration;
 
-use super::admission::{Admission, Receipt, Settlement, Spent, TOO_LARGE};
+use super::admission::{Admission, Receipt, Settlement, Spent, too_large};
 use super::estimate::Cost;
 use super::ledger::Ledger;
 use super::limits::Dimension;
@@ -394,7 +394,7 @@ impl<W> Desk<W> {
                 }
                 match self.ledger.admit(now, self.queue.cost(head)) {
                     Admission::Granted(receipt) => self.answer(now, head, Ok(receipt)),
-                    Admission::TooLarge => self.answer(now, head, Err(TOO_LARGE)),
+                    Admission::TooLarge(of) => self.answer(now, head, Err(too_large(of))),
                     Admission::Wait { .. } => break,
                 }
                 if head == place {
@@ -537,7 +537,7 @@ impl<W> Desk<W> {
             }
             match self.ledger.admit(now, self.queue.cost(head)) {
                 Admission::Granted(receipt) => self.answer(now, head, Ok(receipt)),
-                Admission::TooLarge => self.answer(now, head, Err(TOO_LARGE)),
+                Admission::TooLarge(of) => self.answer(now, head, Err(too_large(of))),
                 Admission::Wait { until, dimension, spent } => {
                     self.next = until;
                     if dimension == Dimension::InputTokensPerMinute {
@@ -663,7 +663,7 @@ impl<W> Desk<W> {
                         went = true;
                     }
                     // Something else than tokens is in the way: the requests of the minute, a ramp.
-                    Admission::Wait { .. } | Admission::TooLarge => break,
+                    Admission::Wait { .. } | Admission::TooLarge(_) => break,
                 }
             }
             if !went {
@@ -807,7 +807,6 @@ pub(super) fn pick(sizes: &[u64], room: u64) -> u64 {
 mod tests {
     use super::*;
     use crate::rate_limit::day::Day;
-    use crate::rate_limit::estimate::Trust;
     use crate::rate_limit::ledger::Rules;
     use crate::rate_limit::lesson::Lesson;
     use crate::rate_limit::limits::Limits;
@@ -825,7 +824,7 @@ mod tests {
     }
 
     fn of(tokens: u32) -> Cost {
-        Cost { tokens, trust: Trust::Exact }
+        Cost::exact(tokens)
     }
 
     fn queued(desk: &mut Desk<u32>, now: Nanos, tokens: u32, deadline: Nanos) -> Place {

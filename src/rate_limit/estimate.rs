@@ -3,6 +3,10 @@
 use http::Request;
 use http_body::Body;
 
+use crate::request::quota_key::Pool;
+use crate::request::{Method, Target};
+use crate::tier::ServiceTier;
+
 /// Bytes of a request's body that make one token, before answers have taught better. Google counts about four
 /// characters to a token ([tokens](https://ai.google.dev/gemini-api/docs/tokens), read 2026-11).
 const BYTES_PER_TOKEN: u64 = 4;
@@ -20,6 +24,16 @@ const BYTES_PER_TOKEN: u64 = 4;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InputTokens(pub u64);
+
+/// How many texts a request embeds: an extension that the **caller** puts into the request, or the
+/// [preflight](crate::preflight), which reads a `:batchEmbedContents`. 255 stands for more, too. Counted by a limit of [texts](super::Unit::Texts).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Texts(pub u8);
+
+/// How many images a request makes: an extension that the **caller** puts into the request. Counted by a limit of
+/// [images](super::Unit::Images).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Images(pub u8);
 
 /// Counts the input tokens of a request before it is sent.
 ///
@@ -46,6 +60,13 @@ pub struct InputTokens(pub u64);
 pub trait Estimate<B> {
     /// The tokens of this request; `None` falls back to its size.
     fn input_tokens(&self, request: &Request<B>) -> Option<u64>;
+
+    /// The texts of a request that embeds several (`:batchEmbedContents`, `embeddings`); `None`, which is the default, where nobody
+    /// can tell. Asked only where a limit of [texts](super::Unit::Texts) is set.
+    fn texts(&self, request: &Request<B>) -> Option<u8> {
+        let _ = request;
+        None
+    }
 }
 
 impl<B, F: Fn(&Request<B>) -> Option<u64>> Estimate<B> for F {
@@ -77,7 +98,8 @@ const MEDIUM_TOKENS: u64 = 258;
 /// tokens for each `data` member.
 ///
 /// For bodies that can be cloned and are ready at once (`Full<Bytes>`); of others the size is taken. Costs one pass
-/// over the body at memory speed and no allocation.
+/// over the body at memory speed and no allocation. Where texts are limited, it counts those of an embedding, too, with one
+/// more pass and a copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ByContent;
 
@@ -86,24 +108,60 @@ where
     B: Body + Clone,
 {
     fn input_tokens(&self, request: &Request<B>) -> Option<u64> {
-        use bytes::Buf;
-        use std::pin::pin;
-        use std::task::{Context, Poll, Waker};
-
-        let mut body = pin!(request.body().clone());
-        let mut cx = Context::from_waker(Waker::noop());
         let mut tokens = 0;
-        while !body.is_end_stream() {
-            let Poll::Ready(Some(Ok(frame))) = body.as_mut().poll_frame(&mut cx) else { return None };
-            let Ok(mut data) = frame.into_data() else { continue };
-            while data.has_remaining() {
-                let chunk = data.chunk();
-                tokens += tokens_of(chunk);
-                data.advance(chunk.len());
-            }
-        }
+        chunks(request.body(), |chunk| tokens += tokens_of(chunk))?;
         Some(tokens)
     }
+
+    fn texts(&self, request: &Request<B>) -> Option<u8> {
+        let mut whole = Vec::new();
+        chunks(request.body(), |chunk| whole.extend_from_slice(chunk))?;
+        let listed: Listed = serde_json::from_slice(&whole).ok()?;
+        let count = match (listed.requests, listed.input) {
+            (Some(list), _) | (None, Some(Input::Many(list))) => list.len(),
+            (None, Some(Input::Text(_) | Input::Tokens(_))) => 1,
+            (None, None) => return None,
+        };
+        Some(u8::try_from(count).unwrap_or(u8::MAX))
+    }
+}
+
+/// What is counted in a body that embeds texts.
+#[derive(serde::Deserialize)]
+struct Listed {
+    requests: Option<Vec<serde::de::IgnoredAny>>,
+    input: Option<Input>,
+}
+
+/// The input of the OpenAI-compatible surface.
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "they are told apart by what they hold")]
+enum Input {
+    Text(String),
+    Tokens(Vec<u64>),
+    Many(Vec<serde::de::IgnoredAny>),
+}
+
+/// The bytes of a body that is there as a whole; `None` for another.
+fn chunks<B: Body + Clone>(body: &B, mut each: impl FnMut(&[u8])) -> Option<()> {
+    use bytes::Buf;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    let mut body = pin!(body.clone());
+    let mut cx = Context::from_waker(Waker::noop());
+    while !body.is_end_stream() {
+        let Poll::Ready(Some(Ok(frame))) = body.as_mut().poll_frame(&mut cx) else { return None };
+        let Ok(mut data) = frame.into_data() else { continue };
+        while data.has_remaining() {
+            let chunk = data.chunk();
+            each(chunk);
+            let length = chunk.len();
+            data.advance(length);
+        }
+    }
+    Some(())
 }
 
 /// The tokens of one piece of a request.
@@ -140,11 +198,93 @@ pub(super) enum Trust {
 pub(super) struct Cost {
     pub(super) tokens: u32,
     pub(super) trust: Trust,
+    pub(super) units: Units,
+}
+
+/// What a request will be counted for beside tokens. Worked out only where a limit counts it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Units {
+    pub(super) texts: u8,
+    pub(super) images: u8,
+    /// The tier, and whether the counts may be too high: in one byte, so that a place in the queue stays small.
+    pub(super) tier: u8,
+}
+
+/// The most texts of one `:batchEmbedContents`.
+const MOST_TEXTS: u64 = 100;
+/// The shortest that one of them can be: `{"model":"m","content":{"parts":[{"text":""}]}},`, of which the model may be left out.
+const LEAST_BYTES: u64 = 36;
+/// The most images of one `:predict`.
+const MOST_IMAGES: u8 = 4;
+
+impl Units {
+    const GUESS: u8 = 1 << 7;
+    const TIERS: [ServiceTier; 4] =
+        [ServiceTier::Standard, ServiceTier::Flex, ServiceTier::Priority, ServiceTier::Other];
+
+    pub(super) fn new(texts: u8, images: u8, tier: ServiceTier, is_guess: bool) -> Self {
+        let tier = Self::TIERS.iter().position(|other| *other == tier).unwrap_or(0) as u8;
+        Self { texts, images, tier: if is_guess { tier | Self::GUESS } else { tier } }
+    }
+
+    pub(super) fn tier(&self) -> ServiceTier {
+        Self::TIERS[usize::from(self.tier & 3)]
+    }
+
+    /// Whether the counts may be too high.
+    pub(super) const fn is_guess(&self) -> bool {
+        self.tier & Self::GUESS != 0
+    }
+
+    #[cold]
+    pub(super) fn of<B: Body>(request: &Request<B>, estimate: &impl Estimate<B>) -> Self {
+        let target = Target::of(request);
+        let (method, mut is_guess) = (target.method(), false);
+        let told = request.extensions().get::<Texts>().map(|texts| texts.0);
+        let texts = match method {
+            _ if Pool::of(method) != Pool::Embed => told.unwrap_or(0),
+            Method::BatchEmbedContents | Method::Embeddings => {
+                told.or_else(|| estimate.texts(request)).unwrap_or_else(|| {
+                    is_guess = true;
+                    let size = request.body().size_hint();
+                    let most = size.upper().unwrap_or(u64::MAX) / LEAST_BYTES;
+                    if method == Method::Embeddings {
+                        MOST_TEXTS as u8
+                    } else {
+                        most.clamp(1, MOST_TEXTS) as u8
+                    }
+                })
+            }
+            _ => told.unwrap_or(1),
+        };
+        let images = match request.extensions().get::<Images>() {
+            Some(images) => images.0,
+            None if method == Method::Predict => {
+                is_guess = true;
+                MOST_IMAGES
+            }
+            None => u8::from(target.model().is_some_and(|model| model.contains("image"))),
+        };
+        Self::new(texts, images, ServiceTier::of(request).unwrap_or_default(), is_guess)
+    }
+
+    pub(super) const fn embeds(&self) -> bool {
+        self.texts > 0
+    }
 }
 
 impl Cost {
     /// A request that uses no input tokens.
-    pub(super) const FREE: Self = Self { tokens: 0, trust: Trust::Exact };
+    pub(super) const FREE: Self = Self::exact(0);
+
+    pub(super) const fn exact(tokens: u32) -> Self {
+        let units = Units { texts: 0, images: 0, tier: 0 };
+        Self { tokens, trust: Trust::Exact, units }
+    }
+
+    pub(super) const fn is_exact(&self) -> bool {
+        matches!(self.trust, Trust::Exact)
+    }
 
     #[inline]
     pub(super) fn of<B: Body>(
@@ -162,7 +302,7 @@ impl Cost {
                 }
             },
         };
-        Self { tokens: u32::try_from(tokens).unwrap_or(u32::MAX), trust }
+        Self { tokens: u32::try_from(tokens).unwrap_or(u32::MAX), trust, ..Self::FREE }
     }
 
     #[inline]
@@ -267,14 +407,49 @@ mod tests {
     }
 
     #[test]
+    fn units_are_counted_where_somebody_can_tell() {
+        let units = |path: &str, body: &str, by_content: bool| {
+            let mut request = request(body);
+            *request.uri_mut() = path.parse().expect("a valid path");
+            let units =
+                if by_content { Units::of(&request, &ByContent) } else { Units::of(&request, &BySize) };
+            (units.texts, units.images, units.is_guess())
+        };
+        let batch = "/v1beta/models/gemini-embedding-001:batchEmbedContents";
+        let one = r#"{"content":{"parts":[{"text":""}]}}"#;
+        let three = format!(r#"{{"requests":[{one},{one},{one}]}}"#);
+        assert_eq!(units(batch, &three, true), (3, 0, false));
+        assert_eq!(units(batch, &three, false), (3, 0, true), "no more than its size can hold");
+        assert_eq!(units(batch, &"x".repeat(10_000), true), (100, 0, true));
+        let open = "/v1beta/openai/embeddings";
+        for (input, texts) in [(r#""a""#, 1), (r#"["a","b"]"#, 2), ("[1,2,3]", 1), ("[[1],[2],[3]]", 3)] {
+            assert_eq!(units(open, &format!(r#"{{"input":{input}}}"#), true), (texts, 0, false), "{input}");
+        }
+        assert_eq!(units(open, "{}", false), (100, 0, true));
+        assert_eq!(units("/v1beta/models/gemini-embedding-001:embedContent", one, false), (1, 0, false));
+        assert_eq!(units("/v1beta/models/gemini-9-flash:generateContent", one, false), (0, 0, false));
+        assert_eq!(units("/v1beta/models/gemini-9-flash-image:generateContent", one, false), (0, 1, false));
+        assert_eq!(units("/v1beta/models/imagen-9:predict", one, false), (0, 4, true));
+        let mut said = request(one);
+        *said.uri_mut() = batch.parse().expect("a valid path");
+        said.extensions_mut().insert(Texts(7));
+        said.extensions_mut().insert(Images(2));
+        said.extensions_mut().insert(ServiceTier::Flex);
+        assert_eq!(Units::of(&said, &BySize), Units::new(7, 2, ServiceTier::Flex, false));
+        let tiers = [ServiceTier::Standard, ServiceTier::Flex, ServiceTier::Priority, ServiceTier::Other];
+        for tier in tiers {
+            let units = Units::new(1, 2, tier, true);
+            assert_eq!((units.tier(), units.is_guess(), size_of::<Cost>()), (tier, true, 8));
+        }
+    }
+
+    #[test]
     fn the_callers_word_is_taken_as_it_is() {
         let mut ratio = Ratio::default();
         (0..20).for_each(|_| ratio.learn(100, 200));
         let mut said = request("0123456789abcdef");
-        assert_eq!(
-            Cost::of(&said, said.extensions().get(), &BySize),
-            Cost { tokens: 4, trust: Trust::Guess }
-        );
+        let guessed = Cost { tokens: 4, trust: Trust::Guess, ..Cost::FREE };
+        assert_eq!(Cost::of(&said, said.extensions().get(), &BySize), guessed);
         assert_eq!(Cost::of(&said, said.extensions().get(), &BySize).corrected(&ratio), 8);
         said.extensions_mut().insert(InputTokens(77));
         assert_eq!(Cost::of(&said, said.extensions().get(), &BySize).corrected(&ratio), 77);
@@ -286,9 +461,10 @@ mod tests {
     fn a_closure_is_an_estimate() {
         let count =
             |request: &Request<Full<Bytes>>| request.uri().path().len().checked_sub(2).map(|n| n as u64);
-        assert_eq!(Cost::of(&request("0123"), None, &count), Cost { tokens: 1, trust: Trust::Guess });
+        let cost = |tokens, trust| Cost { tokens, trust, ..Cost::FREE };
+        assert_eq!(Cost::of(&request("0123"), None, &count), cost(1, Trust::Guess));
         let long = Request::builder().uri("/12345").body(Full::default()).expect("a valid request");
-        assert_eq!(Cost::of(&long, None, &count), Cost { tokens: 4, trust: Trust::Estimate });
+        assert_eq!(Cost::of(&long, None, &count), cost(4, Trust::Estimate));
     }
 
     #[test]

@@ -394,8 +394,13 @@ impl Wire {
                         differs
                     });
                     if let Some(quota) = differs {
-                        let limits = Limits { rpm: quota.requests, tpm: quota.tokens, rpd: quota.daily };
-                        common.observer.tell(&Event::LimitsDiffer { key: key.id(), limits });
+                        let limits = Limits {
+                            rpm: quota.requests,
+                            tpm: quota.tokens,
+                            rpd: quota.daily,
+                            ..Limits::new()
+                        };
+                        common.observer.tell(&Event::LimitsDiffer { key: key.id(), limits: &limits });
                     }
                 }
                 Err(error) => {

@@ -2,14 +2,17 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::admission::Spent;
-use super::limits::{Dimension, Limits};
+use super::limits::{Dimension, Limits, Unit};
 use super::refusal::{RateLimited, Why};
 use super::shared::{Key, Shared};
 use super::snapshot::{Restored, Snapshot, SnapshotError};
+use super::spans::SpanState;
+use super::window::Nanos;
 use crate::error::ConfigError;
 use crate::request::Target;
 use crate::request::quota_key::QuotaKey;
@@ -75,7 +78,7 @@ impl RateLimits {
     ///
     /// When a limit is out of its range; then nothing is changed.
     pub fn set_limits(&self, limits: Limits) -> Result<(), ConfigError> {
-        limits.check()?;
+        self.shared.check(&limits)?;
         lock(&self.shared.config).limits = limits;
         self.apply(|key| {
             let model = key.target().model();
@@ -90,7 +93,7 @@ impl RateLimits {
     ///
     /// When a limit is out of its range; then nothing is changed.
     pub fn set_model_limits(&self, model: impl Into<Box<str>>, limits: Limits) -> Result<(), ConfigError> {
-        limits.check()?;
+        self.shared.check(&limits)?;
         let model = model.into();
         lock(&self.shared.config).by_model.insert(model.clone(), limits);
         self.apply(|key| key.target().model() == Some(&*model));
@@ -101,11 +104,7 @@ impl RateLimits {
         for (id, key) in self.shared.keys.all() {
             if id.pool().is_model_work() && concerns(&id) {
                 let limits = lock(&self.shared.config).limits_of(&id);
-                let now = key.common().now();
-                key.at_desk(now, |desk| {
-                    desk.ledger.configure(limits);
-                    desk.advance(now);
-                });
+                key.configure(limits);
             }
         }
     }
@@ -153,6 +152,27 @@ impl fmt::Debug for RateLimits {
     }
 }
 
+/// The window of a limit over a span, at one instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SpanStatus {
+    /// What it counts.
+    pub unit: Unit,
+    /// The span, without the guard.
+    pub span: Duration,
+    /// What is in it: what answers said, and estimates for calls that are still under way.
+    pub used: u64,
+    /// The limit, after the margin.
+    pub limit: u64,
+}
+
+impl SpanStatus {
+    fn of(state: SpanState, guard: Nanos) -> Self {
+        let span = Duration::from_nanos(state.length.saturating_sub(guard));
+        Self { unit: state.unit, span, used: state.used, limit: state.limit }
+    }
+}
+
 /// One key at one instant. `Display` is one line for a person.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -167,6 +187,8 @@ pub struct QuotaStatus {
     pub tokens: u64,
     /// Requests of the Pacific day, as far as this layer knows.
     pub requests_today: u64,
+    /// What the windows of the limits [over a span](Limits::per) hold.
+    pub spans: Vec<SpanStatus>,
     /// Calls that were admitted and whose answers have not ended: what is reserved.
     pub in_flight: u64,
     /// Requests that wait.
@@ -206,6 +228,11 @@ impl QuotaStatus {
                 limits: ledger.limits(),
                 requests: ledger.window().requests(),
                 tokens: ledger.window().tokens(),
+                spans: ledger
+                    .spans()
+                    .into_iter()
+                    .map(|one| SpanStatus::of(one, common.rules.guard))
+                    .collect(),
                 requests_today: ledger.today().map_or(0, |(_, count)| count),
                 in_flight: counts.admitted - counts.settled - counts.not_sent - counts.too_many,
                 queued: desk.queued(),
@@ -233,6 +260,9 @@ impl fmt::Display for QuotaStatus {
         of(f, self.requests, self.limits.rpm, "requests a minute")?;
         of(f, self.tokens, self.limits.tpm, "input tokens a minute")?;
         of(f, self.requests_today, self.limits.rpd, "requests today")?;
+        for one in &self.spans {
+            write!(f, ", {} of {} {} in {:?}", one.used, one.limit, one.unit, one.span)?;
+        }
         write!(f, ", {} in flight, {} queued", self.in_flight, self.queued)?;
         for (dimension, _) in &self.closed {
             write!(f, ", {dimension} closed")?;

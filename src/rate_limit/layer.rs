@@ -8,7 +8,7 @@ use super::ledger::Rules;
 use super::limits::Limits;
 use super::service::Core;
 use super::shared::{Common, Config, KeyBy, Shared, WallClock};
-use super::{BySize, ConfigError, RateLimit, RateLimits};
+use super::{BySize, ConfigError, Prices, RateLimit, RateLimits};
 use crate::event::{Observed, Observer};
 use crate::keyed::{Keyed, MAX_KEYS};
 use crate::order::Part;
@@ -68,6 +68,7 @@ impl RateLimitLayer {
             wall_clock: None,
             observer: Observed::default(),
             window: WINDOW,
+            prices: None,
             #[cfg(feature = "fleet")]
             fleet: None,
         };
@@ -134,6 +135,7 @@ struct Settings {
     wall_clock: Option<WallClock>,
     observer: Observed,
     window: Duration,
+    prices: Option<Prices>,
     #[cfg(feature = "fleet")]
     fleet: Option<crate::fleet::Fleet>,
 }
@@ -281,6 +283,12 @@ impl<E> RateLimitBuilder<E> {
         self
     }
 
+    /// What calls cost, for limits that count [money](super::Unit::Money). Default: nothing is known, and such a limit is refused.
+    pub fn prices(mut self, prices: Prices) -> Self {
+        self.settings.prices = Some(prices);
+        self
+    }
+
     /// Shares all quotas with other processes, through a store: together they keep the limits that each of them is given
     /// here. See [`fleet`](crate::fleet). Default: none, and each layer has all of the limits for itself.
     #[cfg(feature = "fleet")]
@@ -328,10 +336,20 @@ impl<E> RateLimitBuilder<E> {
         if let Some(fleet) = &settings.fleet {
             fleet.check()?;
         }
+        if let Some(prices) = &settings.prices {
+            prices.check()?;
+        }
         let keys = Keyed::new(settings.max_keys, Part::RateLimit, settings.observer.clone());
-        let common = Common::new(rules, queue, wall_clock, settings.observer);
+        let mut common = Common::new(rules, queue, wall_clock, settings.observer);
+        common.prices = settings.prices.map(Arc::new);
+        common.check(&settings.limits)?;
+        settings.by_model.iter().try_for_each(|(_, limits)| common.check(limits))?;
         #[cfg(feature = "fleet")]
-        let mut common = common;
+        if settings.fleet.is_some() {
+            // It has not joined yet.
+            Common::check_shared(&settings.limits)?;
+            settings.by_model.iter().try_for_each(|(_, limits)| Common::check_shared(limits))?;
+        }
         let config = Config {
             limits: settings.limits,
             by_model: settings.by_model.into_iter().collect(),

@@ -6,15 +6,19 @@
 
 use std::time::Duration;
 
-use super::admission::{Admission, Forecast, Receipt, Settlement, Spent, TOO_LARGE, Trial};
+use super::admission::{Admission, Forecast, Receipt, Settlement, Spent, Trial, too_large};
 use super::day::Day;
 use super::estimate::{Cost, Ratio, Trust};
 use super::learnt::Learnt;
 use super::lesson::Lesson;
 use super::limits::{Dimension, Limits};
+use super::prices::Purse;
 use super::refusal::Refusal;
+use super::spans::{Full, Spans};
 use super::tally::Tally;
 use super::window::{EntryId, Freed, Nanos, Window};
+use crate::tier::ServiceTier;
+use crate::verdict::Usage;
 
 /// No limit.
 const NONE: u64 = u64::MAX;
@@ -47,11 +51,18 @@ pub(super) struct Rules {
 pub(super) struct Ledger {
     rules: Rules,
     window: Window,
+    /// Limits over other spans.
+    spans: Option<Box<Spans>>,
+    purse: Option<Purse>,
     configured: Limits,
     /// What 429s taught, by dimension.
     learnt: [Option<Learnt>; Dimension::COUNT],
-    /// When the first of them may be raised: trials of it have passed, or it has stood for an hour under a margin.
+    /// When the first of them may be raised: trials of it have passed, or it has stood for an hour under a margin. Always, where
+    /// there are windows of other spans to be looked after.
     next_raise: Nanos,
+    /// From when on a request that fits the limits need not be looked at closely: nothing is closed any longer. Never, where there
+    /// are windows of other spans.
+    plain_from: Nanos,
     limits: InForce,
     day: Tally,
     closed: [Option<Closed>; Dimension::COUNT],
@@ -69,7 +80,7 @@ pub(super) struct Ledger {
     in_flight: u64,
     counts: Counts,
     /// Probes that were let out.
-    probes: u32,
+    probes: u16,
     /// The latest instant that this key has seen. Threads read the clock before they take the lock, so one of
     /// them may come with an older reading.
     seen: Nanos,
@@ -115,7 +126,7 @@ pub(super) struct Closed {
     /// From here on one call may try.
     pub(super) probe_at: Nanos,
     /// Which call tried last, by its probe's number. It gives the turn back if it was not sent after all.
-    pub(super) asked: u32,
+    pub(super) asked: u16,
     /// Nobody waits for it who has no deadline behind it: a spent day, a quota of zero.
     pub(super) spent: bool,
     /// Nobody knows when it ends.
@@ -172,14 +183,23 @@ pub(super) struct Counts {
 }
 
 impl Ledger {
+    #[cfg(test)]
     pub(super) fn new(rules: Rules, configured: Limits, now: Nanos) -> Self {
+        Self::with_prices(rules, configured, None, now)
+    }
+
+    /// With what tells the money that calls cost.
+    pub(super) fn with_prices(rules: Rules, configured: Limits, purse: Option<Purse>, now: Nanos) -> Self {
         let day = Tally::new(now);
         let mut ledger = Self {
             rules,
             window: Window::new(rules.span),
+            spans: Spans::new(&configured.share(rules.margin), rules.guard, purse.clone()),
+            purse,
             configured,
             learnt: [None; Dimension::COUNT],
             next_raise: NONE,
+            plain_from: 0,
             limits: InForce { rpm: NONE, tpm: NONE, rpd: NONE },
             day,
             closed: [None; Dimension::COUNT],
@@ -198,6 +218,7 @@ impl Ledger {
             #[cfg(feature = "fleet")]
             day_spent_until: 0,
         };
+        ledger.refresh_plain();
         ledger.refresh();
         ledger
     }
@@ -209,7 +230,7 @@ impl Ledger {
     pub(super) fn admit(&mut self, now: Nanos, cost: Cost) -> Admission {
         let now = self.tick(now);
         match self.check(now, cost, Tries::InTurn) {
-            Ok((tokens, pass)) => self.charge_fleet(now, cost.tokens, tokens, pass),
+            Ok((tokens, pass)) => self.charge_fleet(now, cost, tokens, pass),
             Err(refused) => refused,
         }
     }
@@ -218,7 +239,7 @@ impl Ledger {
     pub(super) fn admit_within(&mut self, now: Nanos, cost: Cost) -> Admission {
         let now = self.tick(now);
         match self.check(now, cost, Tries::Never) {
-            Ok((tokens, pass)) => self.charge_fleet(now, cost.tokens, tokens, pass),
+            Ok((tokens, pass)) => self.charge_fleet(now, cost, tokens, pass),
             Err(refused) => refused,
         }
     }
@@ -227,19 +248,17 @@ impl Ledger {
     pub(super) fn try_over(&mut self, now: Nanos, cost: Cost) -> Option<Receipt> {
         let now = self.tick(now);
         match self.check(now, cost, Tries::Pressed) {
-            Ok((tokens, pass)) if pass.trial.is_any() => {
-                match self.charge_fleet(now, cost.tokens, tokens, pass) {
-                    Admission::Granted(receipt) => Some(receipt),
-                    _ => None,
-                }
-            }
+            Ok((tokens, pass)) if pass.trial.is_any() => match self.charge_fleet(now, cost, tokens, pass) {
+                Admission::Granted(receipt) => Some(receipt),
+                _ => None,
+            },
             _ => None,
         }
     }
 
     /// Charges a request that fits here; where a fleet shares the quota it needs a permit of that, too.
     #[inline]
-    fn charge_fleet(&mut self, now: Nanos, raw: u32, tokens: u32, pass: Pass) -> Admission {
+    fn charge_fleet(&mut self, now: Nanos, cost: Cost, tokens: u32, pass: Pass) -> Admission {
         #[cfg(feature = "fleet")]
         if let Some(supply) = &mut self.supply {
             let Some(permit) = supply.admit(now, tokens, pass.probe) else {
@@ -252,11 +271,11 @@ impl Ledger {
                     None => Admission::Wait { until, dimension: Dimension::RequestsPerMinute, spent: None },
                 };
             };
-            let mut receipt = self.charge(now, raw, tokens, pass);
+            let mut receipt = self.charge(now, cost, tokens, pass);
             receipt.permit = permit;
             return Admission::Granted(receipt);
         }
-        Admission::Granted(self.charge(now, raw, tokens, pass))
+        Admission::Granted(self.charge(now, cost, tokens, pass))
     }
 
     /// Corrects what was charged, now that the call is over. Returns whether somebody who waits may go because of it.
@@ -274,8 +293,9 @@ impl Ledger {
             // What was over the limit was not counted, or the limit would be overstepped for a minute to come.
             Settlement::TooMany => (0, !receipt.was_over && !receipt.trial.is_foreign(), false),
         };
-        if receipt.trial.is_any() {
-            self.end_trial(&receipt, how);
+        let mut has_room = false;
+        if receipt.trial.is_special() {
+            has_room = self.end_special(&receipt, how);
         }
         match how {
             Settlement::NotSent => {
@@ -297,13 +317,13 @@ impl Ledger {
         if tokens != charged || !keep_request {
             self.window.correct(receipt.entry, charged, tokens, keep_request);
         }
-        if !keep_day && receipt.day == self.day.number {
+        if !keep_day && receipt.day == self.day.number as u16 {
             self.day.count = self.day.count.saturating_sub(1);
         }
         if receipt.counted {
             self.in_flight -= 1;
         }
-        tokens != charged || !keep_request || !keep_day || self.ramp.is_some()
+        has_room || tokens != charged || !keep_request || !keep_day || self.ramp.is_some()
     }
 
     /// A 429: closes `dimension`, and learns its limit where the answer named one. `receipt` is that of the refused
@@ -340,7 +360,7 @@ impl Ledger {
             Dimension::RequestsPerMinute => self.window.requests() >= self.limits.rpm,
             Dimension::InputTokensPerMinute => self.ratio.at_most(self.window.tokens()) >= self.limits.tpm,
             Dimension::RequestsPerDay => true,
-            Dimension::Other => spent,
+            _ => spent,
         };
         if misled && explained && dimension != Dimension::RequestsPerDay {
             return true;
@@ -372,6 +392,11 @@ impl Ledger {
         let probe_at = until.min(now.saturating_add(every));
         *slot = Some(Closed { until, probe_at, asked: 0, spent, zero });
         self.closed_until = self.closed_until.max(until);
+        self.refresh_plain();
+    }
+
+    fn refresh_plain(&mut self) {
+        self.plain_from = if self.spans.is_some() { NONE } else { self.closed_until };
     }
 
     // ===== what the three are made of =====
@@ -382,12 +407,22 @@ impl Ledger {
         self.seen = self.seen.max(now);
         self.window.expire(self.seen);
         if self.seen >= self.next_raise {
-            self.raise();
+            self.tick_rare();
         }
         if self.ramp.is_some_and(|ramp| ramp.over_at <= self.seen) {
             self.ramp = None;
         }
         self.seen
+    }
+
+    #[cold]
+    fn tick_rare(&mut self) {
+        if let Some(spans) = &mut self.spans {
+            spans.expire(self.seen);
+        }
+        if self.seen >= self.raise_at() {
+            self.raise();
+        }
     }
 
     /// Whether this request fits now; if so, what it is charged and whether it is a probe.
@@ -400,10 +435,22 @@ impl Ledger {
         let fits = self.window.requests() < self.limits.rpm
             && self.window.tokens() + u64::from(tokens) <= self.limits.tpm
             && self.day.count < self.limits.rpd;
-        if fits && now >= self.closed_until && self.ramp.is_none() {
+        if fits && now >= self.plain_from && self.ramp.is_none() {
             return Ok((tokens, Pass::default()));
         }
-        self.check_closely(now, tokens, tries).map(|pass| (tokens, pass))
+        let pass = self.check_closely(now, tokens, tries)?;
+        self.check_spans(cost, tokens, pass).map(|pass| (tokens, pass))
+    }
+
+    /// What fits all else must fit the windows of other spans, too.
+    #[cold]
+    fn check_spans(&self, cost: Cost, tokens: u32, pass: Pass) -> Result<Pass, Admission> {
+        let Some(spans) = &self.spans else { return Ok(pass) };
+        match spans.check(cost, tokens) {
+            Ok(()) => Ok(Pass { trial: pass.trial.in_spans(), ..pass }),
+            Err(Full::TooLarge(dimension)) => Err(Admission::TooLarge(dimension)),
+            Err(Full::Until { at, dimension, spent }) => Err(Admission::Wait { until: at, dimension, spent }),
+        }
     }
 
     /// Of a request that is larger than the limit by itself: whether a learnt limit may be tried with it.
@@ -415,7 +462,8 @@ impl Ledger {
         let dimension = Dimension::InputTokensPerMinute;
         let may_try = fits && self.may_try(now, dimension, u64::from(tokens), true, tries);
         let trial = Trial::of(dimension).of_pressed(tries == Tries::Pressed);
-        may_try.then_some((tokens, Pass { probe: false, trial }))
+        let pass = may_try.then_some(Pass { probe: false, trial })?;
+        self.check_spans(cost, tokens, pass).ok().map(|pass| (tokens, pass))
     }
 
     /// Whether this is the moment to try a learnt limit: a success says something, and the caller of a call that is
@@ -437,7 +485,7 @@ impl Ledger {
             Dimension::RequestsPerMinute => self.configured.rpm,
             Dimension::InputTokensPerMinute => self.configured.tpm,
             Dimension::RequestsPerDay => self.configured.rpd,
-            Dimension::Other => None,
+            _ => None,
         };
         // Under a margin a success says nothing: the call is below the limit.
         tries != Tries::Never
@@ -462,7 +510,7 @@ impl Ledger {
         if !hopeless {
             return Ok(u32::try_from(self.limits.tpm).unwrap_or(u32::MAX));
         }
-        Err(Admission::TooLarge)
+        Err(Admission::TooLarge(Dimension::InputTokensPerMinute))
     }
 
     #[cold]
@@ -521,7 +569,13 @@ impl Ledger {
     pub(super) fn spent(&mut self, now: Nanos) -> Option<(Dimension, Spent)> {
         let now = self.tick(now);
         match self.check_closely(now, 0, Tries::InTurn) {
-            Err(Admission::Wait { dimension, spent: Some(spent), .. }) => Some((dimension, spent)),
+            Err(Admission::Wait { dimension, spent: Some(spent), .. }) => return Some((dimension, spent)),
+            Err(_) => return None,
+            Ok(pass) if pass.probe => return None,
+            Ok(_) => {}
+        }
+        match self.spans.as_ref()?.check(Cost::FREE, 0) {
+            Err(Full::Until { dimension, spent: Some(spent), .. }) => Some((dimension, spent)),
             _ => None,
         }
     }
@@ -529,7 +583,8 @@ impl Ledger {
     /// When a request can be admitted that comes after so many requests and tokens, if all of them go before it and
     /// nothing else changes.
     pub(super) fn forecast(&self, now: Nanos, ahead: (u64, u64), cost: Cost) -> Result<Forecast, Refusal> {
-        let Ok(tokens) = self.fitted(cost) else { return Err(TOO_LARGE) };
+        let of_tokens = Dimension::InputTokensPerMinute;
+        let Ok(tokens) = self.fitted(cost) else { return Err(too_large(of_tokens)) };
         let mut forecast = Forecast { at: now, dimension: Dimension::Other, tokens, spent: None };
         for (dimension, closed) in self.closed(now) {
             forecast.not_before(closed.probe_at, dimension);
@@ -555,7 +610,10 @@ impl Ledger {
         let needed = ahead.1.saturating_add(u64::from(tokens));
         let (used, limit) = (self.window.tokens(), self.limits.tpm);
         let at = self.turn(now, used, limit, needed, |over| self.window.freed(0, over));
-        forecast.not_before(at, Dimension::InputTokensPerMinute);
+        forecast.not_before(at, of_tokens);
+        if let Some(spans) = &self.spans {
+            spans.forecast(now, ahead, (cost, tokens), &mut forecast).map_err(too_large)?;
+        }
         Ok(forecast)
     }
 
@@ -578,6 +636,10 @@ impl Ledger {
     /// The most tokens that one other request may take now without making `head`, which waits for tokens, wait any
     /// longer. `None` where nobody may go before it.
     pub(super) fn room_before(&self, head: Cost) -> Option<u64> {
+        if self.spans.is_some() {
+            // What others are counted for there might make it wait.
+            return None;
+        }
         let head = u64::from(self.fitted(head).ok()?);
         let (window, limits) = (&self.window, &self.limits);
         let over = (window.tokens() + head).saturating_sub(limits.tpm);
@@ -603,7 +665,7 @@ impl Ledger {
     }
 
     #[inline]
-    fn charge(&mut self, now: Nanos, raw: u32, charged: u32, pass: Pass) -> Receipt {
+    fn charge(&mut self, now: Nanos, cost: Cost, charged: u32, pass: Pass) -> Receipt {
         let entry = self.window.charge(now, charged);
         self.day.count += 1;
         self.in_flight += 1;
@@ -612,18 +674,21 @@ impl Ledger {
             ramp.send(now);
         }
         let probe = if pass.probe { self.number_probe(now) } else { 0 };
-        if pass.trial.is_any() {
-            self.begin_trial(now, pass.trial, charged);
+        let mut wants_usage = self.limits.tpm != NONE;
+        let mut spans = 0;
+        if pass.trial.is_special() {
+            spans = self.begin_special(now, pass.trial, cost, charged);
+            wants_usage |= self.spans.as_ref().is_some_and(|spans| spans.wants_usage());
         }
-        let wants_usage = self.limits.tpm != NONE;
-        let day = self.day.number;
+        let day = self.day.number as u16;
         let trial = pass.trial;
         Receipt {
             entry,
             charged,
-            raw,
+            raw: cost.tokens,
             day,
             probe,
+            spans,
             waited: 0,
             counted: true,
             wants_usage,
@@ -631,6 +696,37 @@ impl Ledger {
             permit: 0,
             was_over: false,
             trial,
+        }
+    }
+
+    #[cold]
+    fn begin_special(&mut self, now: Nanos, trial: Trial, cost: Cost, charged: u32) -> u32 {
+        if trial.is_any() {
+            self.begin_trial(now, trial, charged);
+        }
+        self.spans.as_mut().map_or(0, |spans| spans.charge(now, cost, charged))
+    }
+
+    /// Returns whether there is room in the windows of other spans.
+    #[cold]
+    fn end_special(&mut self, receipt: &Receipt, how: Settlement) -> bool {
+        if receipt.trial.is_any() {
+            self.end_trial(receipt, how);
+        }
+        self.spans.as_mut().is_some_and(|spans| spans.settle(receipt.spans, how))
+    }
+
+    /// What a call has used, before it is settled, by the model and the tier that answered. Matters only where
+    /// [`is_in_spans`](Trial::is_in_spans).
+    pub(super) fn bill(
+        &mut self,
+        receipt: &Receipt,
+        usage: &Usage,
+        model: Option<&str>,
+        tier: Option<ServiceTier>,
+    ) {
+        if let Some(spans) = &mut self.spans {
+            spans.bill(receipt.spans, usage, model, tier);
         }
     }
 
@@ -658,7 +754,7 @@ impl Ledger {
     }
 
     #[cold]
-    fn number_probe(&mut self, now: Nanos) -> u32 {
+    fn number_probe(&mut self, now: Nanos) -> u16 {
         // Zero is no probe.
         self.probes = self.probes.checked_add(1).unwrap_or(1);
         for closed in self.closed.iter_mut().flatten() {
@@ -671,7 +767,7 @@ impl Ledger {
     /// A probe that was not sent gives its turn back, unless somebody else has had one, or the door was closed anew,
     /// since then.
     #[cold]
-    fn return_probe(&mut self, probe: u32) {
+    fn return_probe(&mut self, probe: u16) {
         let seen = self.seen;
         for closed in self.closed.iter_mut().flatten().filter(|closed| closed.asked == probe) {
             closed.probe_at = closed.probe_at.min(seen);
@@ -683,9 +779,19 @@ impl Ledger {
         let now = self.tick(now);
         self.window.correct(receipt.entry, receipt.charged, 0, false);
         receipt.entry = self.window.charge(now, receipt.charged);
+        if receipt.trial.is_in_spans() {
+            self.restamp_spans(now, receipt.spans);
+        }
         #[cfg(feature = "fleet")]
         if let Some(supply) = &mut self.supply {
             receipt.permit = supply.restamp(now, receipt.permit, receipt.charged);
+        }
+    }
+
+    #[cold]
+    fn restamp_spans(&mut self, now: Nanos, number: u32) {
+        if let Some(spans) = &mut self.spans {
+            spans.restamp(now, number);
         }
     }
 
@@ -701,7 +807,8 @@ impl Ledger {
             self.reopen();
             self.raise_day();
         }
-        let trial = std::mem::take(&mut receipt.trial);
+        let trial = receipt.trial;
+        receipt.trial = trial.over();
         if trial.is_any() {
             self.each_tried(trial, receipt.charged, Learnt::passed);
             self.refresh();
@@ -806,6 +913,7 @@ impl Ledger {
             rpm: known(self.configured.rpm, learnt(Dimension::RequestsPerMinute)),
             tpm: known(self.configured.tpm, learnt(Dimension::InputTokensPerMinute)),
             rpd: known(self.configured.rpd, learnt(Dimension::RequestsPerDay)),
+            ..Limits::new()
         };
         let share = known.share(self.rules.margin);
         self.limits = InForce {
@@ -817,9 +925,14 @@ impl Ledger {
     }
 
     fn refresh_times(&mut self) {
+        self.next_raise = if self.spans.is_some() { 0 } else { self.raise_at() };
+    }
+
+    /// When the first of the learnt limits may be raised.
+    fn raise_at(&self) -> Nanos {
         let tries = self.rules.margin == 1.0;
         let at = |learnt: &Learnt| if tries { learnt.credit_at() } else { Some(learnt.raise_at) };
-        self.next_raise = self.learnt.iter().flatten().filter_map(at).min().unwrap_or(NONE);
+        self.learnt.iter().flatten().filter_map(at).min().unwrap_or(NONE)
     }
 
     // ===== the day =====
@@ -860,6 +973,12 @@ impl Ledger {
         #[cfg(feature = "fleet")]
         self.configure_fleet(limits);
         self.configured = limits;
+        let share = limits.share(self.rules.margin);
+        match &mut self.spans {
+            Some(spans) => spans.configure(&share, self.rules.guard),
+            None => self.spans = Spans::new(&share, self.rules.guard, self.purse.clone()),
+        }
+        self.refresh_plain();
         self.learnt = [None; Dimension::COUNT];
         self.oversize = None;
         self.refresh();
@@ -875,6 +994,7 @@ impl Ledger {
     fn open(&mut self) {
         self.closed = [None; Dimension::COUNT];
         self.closed_until = 0;
+        self.refresh_plain();
     }
 
     /// The doors that are closed at this instant.
@@ -888,7 +1008,18 @@ impl Ledger {
     /// The limits in force.
     pub(super) fn limits(&self) -> Limits {
         let limit = |n: u64| Some(n).filter(|n| *n != NONE);
-        Limits { rpm: limit(self.limits.rpm), tpm: limit(self.limits.tpm), rpd: limit(self.limits.rpd) }
+        let spans = self.configured.share(self.rules.margin);
+        Limits {
+            rpm: limit(self.limits.rpm),
+            tpm: limit(self.limits.tpm),
+            rpd: limit(self.limits.rpd),
+            ..spans
+        }
+    }
+
+    /// The windows of other spans.
+    pub(super) fn spans(&self) -> Vec<super::spans::SpanState> {
+        self.spans.as_ref().map_or_else(Vec::new, |spans| spans.states().collect())
     }
 
     pub(super) const fn window(&self) -> &Window {
@@ -918,7 +1049,8 @@ impl Ledger {
         let day_counts = self.day.count > 0 && self.limits.rpd != NONE && now < self.day.ends_at;
         #[cfg(feature = "fleet")]
         let day_counts = day_counts || self.supply.as_ref().is_some_and(|supply| !supply.is_idle(now));
-        now >= self.window.empty_at() && now >= self.closed_until && self.in_flight == 0 && !day_counts
+        let empty_at = self.spans.as_ref().map_or(0, |spans| spans.empty_at()).max(self.window.empty_at());
+        now >= empty_at && now >= self.closed_until && self.in_flight == 0 && !day_counts
     }
 }
 
@@ -928,6 +1060,7 @@ const TRIED: [Dimension; 3] =
 
 const DIMENSIONS: [Dimension; Dimension::COUNT] = [
     Dimension::RequestsPerDay,
+    Dimension::Spend,
     Dimension::Other,
     Dimension::InputTokensPerMinute,
     Dimension::RequestsPerMinute,

@@ -1,6 +1,6 @@
 //! What the ledger tells a fleet, and what it is told. Pure.
 
-use super::{DIMENSIONS, Ledger, Lesson, Limits, Nanos};
+use super::{DIMENSIONS, Dimension, Ledger, Lesson, Limits, Nanos};
 use crate::fleet::{Close, Quota, Supply};
 use crate::rate_limit::admission::Spent;
 use crate::rate_limit::queue::NEVER;
@@ -35,7 +35,9 @@ impl Ledger {
         let share = |limit: u64| Limits::new().requests_per_day(limit).share(self.rules.margin).rpd;
         let limit = limit.filter(|_| self.rules.learn && !zero).and_then(share);
         let probe = self.rules.probe_every / 1_000;
-        supply.close(Close { limit, spent, zero, ramp, probe, ..Close::new(dimension as u8, lasts) });
+        // A store knows no more than this.
+        let dimension = (dimension as u8).min(Dimension::Other as u8);
+        supply.close(Close { limit, spent, zero, ramp, probe, ..Close::new(dimension, lasts) });
     }
 
     pub(super) fn tell_opened(&mut self) {

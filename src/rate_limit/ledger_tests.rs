@@ -11,7 +11,7 @@ fn ledger(limits: Limits) -> Ledger {
 }
 
 fn exact(tokens: u32) -> Cost {
-    Cost { tokens, trust: Trust::Exact }
+    Cost::exact(tokens)
 }
 
 fn grant(ledger: &mut Ledger, now: Nanos, cost: Cost) -> Receipt {
@@ -154,14 +154,19 @@ fn it_is_idle_when_forgetting_it_loses_nothing() {
 
 #[test]
 fn an_estimate_is_refused_only_if_it_is_too_large_at_the_least() {
-    let admit =
-        |tokens, trust| ledger(Limits::new().input_tokens_per_minute(200)).admit(0, Cost { tokens, trust });
+    let admit = |tokens, trust| {
+        ledger(Limits::new().input_tokens_per_minute(200)).admit(0, Cost { tokens, trust, ..Cost::FREE })
+    };
     for (tokens, trust) in [(300, Trust::Estimate), (301, Trust::Guess), (4_000_000, Trust::Guess)] {
         let Admission::Granted(receipt) = admit(tokens, trust) else { panic!("{tokens} {trust:?}") };
         assert_eq!((receipt.charged, receipt.raw), (200, tokens));
     }
     for (tokens, trust) in [(302, Trust::Estimate), (201, Trust::Exact)] {
-        assert_eq!(admit(tokens, trust), Admission::TooLarge, "{tokens} {trust:?}");
+        assert_eq!(
+            admit(tokens, trust),
+            Admission::TooLarge(Dimension::InputTokensPerMinute),
+            "{tokens} {trust:?}"
+        );
     }
 }
 

@@ -34,6 +34,7 @@ pub(super) fn lessons(verdict: &Verdict, now: Nanos, day_ends: Nanos) -> Vec<Les
         verdict.server_delay().map(|delay| u64::try_from(delay.at_least().as_nanos()).unwrap_or(NEVER));
     let heard = Heard { exhausted: kind == Kind::QuotaExhausted, delay, now, day_ends };
     match verdict.quota() {
+        [] if speaks_of_spend(verdict) => vec![heard.money(Period::Unknown)],
         [] if heard.exhausted => vec![heard.spent(Dimension::Other, None, None)],
         // A spell of 429s that name nothing and no time is left to the retry layer's backoff and the circuit breaker.
         [] if heard.delay.is_none() => Vec::new(),
@@ -49,6 +50,19 @@ struct Heard {
     day_ends: Nanos,
 }
 
+/// Whether it is about money that is counted over a while, and not about a month's cap or credits.
+fn speaks_of_spend(verdict: &Verdict) -> bool {
+    let message = verdict.message().to_ascii_lowercase();
+    let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
+    says(&["spend", "spent"]) && !says(&["month", "credit"])
+}
+
+/// Whether a quota counts money, by its name.
+fn counts_money(violation: &QuotaViolation) -> bool {
+    let names = [violation.id(), violation.metric()];
+    names.into_iter().flatten().any(|name| name.to_ascii_lowercase().contains("spend"))
+}
+
 impl Heard {
     fn lesson(&self, violation: &QuotaViolation) -> Lesson {
         let dimension = match (violation.dimension(), violation.period()) {
@@ -60,6 +74,7 @@ impl Heard {
         // A limit whose dimension is not counted here cannot be kept.
         let limit = violation.limit().filter(|_| dimension != Dimension::Other);
         match violation.period() {
+            period if counts_money(violation) && !violation.is_zero() => self.money(period),
             _ if violation.is_zero() => self.spent(dimension, None, None),
             Period::Day => self.spent(dimension, limit, Some(self.day_ends)),
             Period::Month => self.spent(dimension, None, None),
@@ -72,6 +87,18 @@ impl Heard {
     fn passing(&self, dimension: Dimension, limit: Option<u64>) -> Lesson {
         let until = self.delay.map(|delay| self.now.saturating_add(delay));
         Lesson { dimension, limit, until, spent: false, zero: false }
+    }
+
+    /// Money was spent too fast: it clears when the server says, and a month's in no time that anybody waits for.
+    fn money(&self, period: Period) -> Lesson {
+        let window = !matches!(period, Period::Day | Period::Month);
+        match self.delay.filter(|_| window) {
+            Some(delay) => {
+                let until = Some(self.now.saturating_add(delay));
+                Lesson { dimension: Dimension::Spend, limit: None, until, spent: true, zero: false }
+            }
+            None => self.spent(Dimension::Spend, None, Some(self.day_ends).filter(|_| period == Period::Day)),
+        }
     }
 
     /// Clears at `reset`, at a time that the server names credibly, or nobody knows when.
@@ -163,6 +190,31 @@ mod tests {
             r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"Your project has exceeded its monthly spending cap."}}"#,
         );
         assert!(cap[0].zero && cap[0].spent && cap[0].dimension == Dimension::Other);
+    }
+
+    #[test]
+    fn a_spend_limit_closes_until_the_server_says() {
+        let spend = |until: Option<Nanos>| Lesson {
+            dimension: Dimension::Spend,
+            limit: None,
+            until: Some(until.unwrap_or(NEVER)),
+            spent: true,
+            zero: until.is_none(),
+        };
+        let soon = Some(NOW + 313 * SECOND);
+        assert_eq!(taught(&[("SpendPerTenMinutesPerProject", Some("10"))], Some("312s")), [spend(soon)]);
+        assert_eq!(taught(&[("SpendPerTenMinutesPerProject", Some("10"))], None), [spend(None)]);
+        assert_eq!(taught(&[("SpendPerMonth", Some("10"))], Some("312s")), [spend(None)]);
+        assert_eq!(taught(&[("SpendPerDay", Some("10"))], Some("312s")), [spend(Some(MIDNIGHT))]);
+        let said = |message: &str| {
+            judge(&format!(
+                r#"{{"error":{{"code":429,"status":"RESOURCE_EXHAUSTED","message":"{message}"}}}}"#
+            ))
+        };
+        let rolling = "You exceeded your spending limit for the last 10 minutes. Please retry in 312.5s.";
+        assert_eq!(said(rolling), [spend(Some(NOW + 312 * SECOND + SECOND / 2))]);
+        let capped = said("Your project has exceeded its monthly spending cap. Please retry in 24s.");
+        assert_eq!((capped[0].dimension, capped[0].zero), (Dimension::Other, true));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! How much a model may be asked: what the user sets, what Google publishes.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::error::ConfigError;
 
@@ -14,14 +15,26 @@ pub enum Dimension {
     InputTokensPerMinute,
     /// Requests per Pacific calendar day (RPD).
     RequestsPerDay,
-    /// What a 429 did not attribute to one of them: spend, images, a shared capacity.
+    /// What a 429 did not attribute to one of them: images, a shared capacity.
     Other,
+    /// Money: of a limit that was [set](Limits::per), or that a 429 speaks of.
+    Spend,
+    /// Requests of another span than a minute or a day; see [`Limits::per`].
+    Requests,
+    /// Input tokens of another span than a minute.
+    InputTokens,
+    /// Images.
+    Images,
+    /// Texts to be embedded.
+    Texts,
 }
 
 impl Dimension {
-    pub(super) const COUNT: usize = 4;
+    /// How many of them, from the first on, a 429 can close.
+    pub(super) const COUNT: usize = 5;
 
-    /// A name: `requests per minute`, `input tokens per minute`, `requests per day`, `other`.
+    /// A name: `requests per minute`, `input tokens per minute`, `requests per day`, `other`, `spend`, `requests`, `input tokens`,
+    /// `images`, `texts`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -29,6 +42,11 @@ impl Dimension {
             Self::InputTokensPerMinute => "input tokens per minute",
             Self::RequestsPerDay => "requests per day",
             Self::Other => "other",
+            Self::Spend => "spend",
+            Self::Requests => "requests",
+            Self::InputTokens => "input tokens",
+            Self::Images => "images",
+            Self::Texts => "texts",
         }
     }
 }
@@ -37,6 +55,64 @@ impl fmt::Display for Dimension {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
+}
+
+/// What a limit over a span counts. See [`Limits::per`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Unit {
+    /// Requests.
+    Requests,
+    /// Input tokens: estimated, and corrected by what the answer says.
+    InputTokens,
+    /// Images that a request makes, by [`Images`](super::Images) in its extensions. Without that: 4 for `:predict`, 1 for a request to
+    /// a model with `image` in its name, 0 for others.
+    Images,
+    /// Texts to be embedded: each of a `:batchEmbedContents`, by [`Texts`](super::Texts) in the request's extensions, which
+    /// [preflight](crate::preflight) and [`ByContent`](super::ByContent) find out. Without that as many as its size can hold, up to
+    /// 100. 1 for `:embedContent`, 0 for what embeds nothing.
+    Texts,
+    /// Money, in millionths of the currency of the [`Prices`](super::Prices). It is reserved by the estimated input and by the output
+    /// that answers have shown, and corrected by what the answer says it used.
+    Money,
+}
+
+impl Unit {
+    pub(super) const fn dimension(self) -> Dimension {
+        match self {
+            Self::Requests => Dimension::Requests,
+            Self::InputTokens => Dimension::InputTokens,
+            Self::Images => Dimension::Images,
+            Self::Texts => Dimension::Texts,
+            Self::Money => Dimension::Spend,
+        }
+    }
+
+    /// A name: `requests`, `input tokens`, `images`, `texts`, `money`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Money => "money",
+            other => other.dimension().as_str(),
+        }
+    }
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The most limits over spans that one model may have.
+pub(super) const MAX_SPANS: usize = 6;
+
+/// A limit over a span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct PerSpan {
+    pub(super) unit: Unit,
+    pub(super) limit: u64,
+    pub(super) span: Duration,
 }
 
 /// The limits of one model in one project. What is not set is unlimited, until a 429 tells otherwise.
@@ -50,18 +126,21 @@ impl fmt::Display for Dimension {
 ///     .requests_per_day(250);
 /// # let _ = limits;
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[must_use]
 pub struct Limits {
     pub(super) rpm: Option<u64>,
     pub(super) tpm: Option<u64>,
     pub(super) rpd: Option<u64>,
+    pub(super) spans: [Option<PerSpan>; MAX_SPANS],
+    /// More were set than there is room for.
+    pub(super) too_many: bool,
 }
 
 impl Limits {
     /// No limit at all.
     pub const fn new() -> Self {
-        Self { rpm: None, tpm: None, rpd: None }
+        Self { rpm: None, tpm: None, rpd: None, spans: [None; MAX_SPANS], too_many: false }
     }
 
     /// At most so many requests in any 60 seconds, from 1 to a billion.
@@ -82,14 +161,63 @@ impl Limits {
         self
     }
 
-    /// The limit of this dimension, if there is one.
+    /// At most so many of these in any window of `span`, beside the other limits; again for another unit or span, up to six in
+    /// all, and in place of the one of the same unit and span. `limit` is from 1 to a trillion, `span` from 100 ms to 31 days.
+    ///
+    /// The window slides and is exact, as the minute's is, [guard](super::RateLimitBuilder::guard) and
+    /// [margin](super::RateLimitBuilder::margin) included. A request that does not fit waits, and nobody passes it. 429s neither
+    /// lower such a limit nor raise it. The counts are those of this process, from its start: a restart begins them anew, and
+    /// they are not shared through a [store](super::RateLimitBuilder::store), which refuses such limits.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_gemini::rate_limit::{Limits, Unit};
+    ///
+    /// // 3,000 texts a minute, and ten dollars in any ten minutes.
+    /// let limits = Limits::new()
+    ///     .per(Unit::Texts, 3_000, Duration::from_secs(60))
+    ///     .per(Unit::Money, 10_000_000, Duration::from_secs(600));
+    /// # let _ = limits;
+    /// ```
+    pub const fn per(mut self, unit: Unit, limit: u64, span: Duration) -> Self {
+        let mut at = 0;
+        while at < MAX_SPANS {
+            let is_place = match &self.spans[at] {
+                None => true,
+                Some(other) => other.unit as u8 == unit as u8 && other.span.as_nanos() == span.as_nanos(),
+            };
+            if is_place {
+                self.spans[at] = Some(PerSpan { unit, limit, span });
+                return self;
+            }
+            at += 1;
+        }
+        self.too_many = true;
+        self
+    }
+
+    /// The limit over this span that was set with [`per`](Self::per), if there is one.
+    #[must_use]
+    pub fn of_span(&self, unit: Unit, span: Duration) -> Option<u64> {
+        self.spans().find(|one| one.unit == unit && one.span == span).map(|one| one.limit)
+    }
+
+    pub(super) fn spans(&self) -> impl Iterator<Item = PerSpan> {
+        self.spans.into_iter().flatten()
+    }
+
+    pub(super) fn counts_money(&self) -> bool {
+        self.spans().any(|one| one.unit == Unit::Money)
+    }
+
+    /// The limit of this dimension, if there is one; [`of_span`](Self::of_span) has those over a span.
     #[must_use]
     pub const fn of(&self, dimension: Dimension) -> Option<u64> {
         match dimension {
             Dimension::RequestsPerMinute => self.rpm,
             Dimension::InputTokensPerMinute => self.tpm,
             Dimension::RequestsPerDay => self.rpd,
-            Dimension::Other => None,
+            _ => None,
         }
     }
 
@@ -105,6 +233,18 @@ impl Limits {
         if outside(self.rpd, BILLION) {
             return Err(ConfigError::new("requests_per_day", "must be from 1 to 1,000,000,000"));
         }
+        if self.too_many {
+            return Err(ConfigError::new("per", "takes at most six units and spans"));
+        }
+        let days = Duration::from_millis(100)..=Duration::from_secs(31 * 24 * 3600);
+        for one in self.spans() {
+            if outside(Some(one.limit), 1000 * BILLION) {
+                return Err(ConfigError::new("per", "the limit must be from 1 to 1,000,000,000,000"));
+            }
+            if !days.contains(&one.span) {
+                return Err(ConfigError::new("per", "the span must be from 100 ms to 31 days"));
+            }
+        }
         Ok(())
     }
 
@@ -112,7 +252,14 @@ impl Limits {
     pub(super) fn share(&self, margin: f64) -> Self {
         // The addend keeps 0.29 of 100 from becoming 28.
         let share = |limit: u64| ((limit as f64 * margin + 1e-6).floor() as u64).clamp(1, limit);
-        Self { rpm: self.rpm.map(share), tpm: self.tpm.map(share), rpd: self.rpd.map(share) }
+        let of_span = |one: PerSpan| PerSpan { limit: share(one.limit), ..one };
+        Self {
+            rpm: self.rpm.map(share),
+            tpm: self.tpm.map(share),
+            rpd: self.rpd.map(share),
+            spans: self.spans.map(|one| one.map(of_span)),
+            ..*self
+        }
     }
 
     /// The limits that Google published for this model and tier, as read on [`Published::READ`]; `None` for a model
@@ -131,7 +278,18 @@ impl Limits {
     pub fn published(tier: Tier, model: &str) -> Option<Self> {
         let found = TABLE.iter().find(|row| row.0 == tier && row.1 == model)?;
         let limit = |n: u64| Some(n).filter(|n| *n > 0);
-        Some(Self { rpm: limit(found.2), tpm: limit(found.3), rpd: limit(found.4) })
+        Some(Self { rpm: limit(found.2), tpm: limit(found.3), rpd: limit(found.4), ..Self::new() })
+    }
+}
+
+impl fmt::Debug for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Limits");
+        out.field("rpm", &self.rpm).field("tpm", &self.tpm).field("rpd", &self.rpd);
+        if self.spans[0].is_some() {
+            out.field("per", &self.spans().map(|one| (one.unit, one.limit, one.span)).collect::<Vec<_>>());
+        }
+        out.finish()
     }
 }
 
@@ -175,10 +333,10 @@ mod tests {
     #[test]
     fn a_margin_rounds_down_but_never_to_nothing() {
         let limits = Limits::new().requests_per_minute(10).input_tokens_per_minute(100).requests_per_day(1);
-        assert_eq!(limits.share(0.8), Limits { rpm: Some(8), tpm: Some(80), rpd: Some(1) });
+        assert_eq!(limits.share(0.8), Limits { rpm: Some(8), tpm: Some(80), rpd: Some(1), ..Limits::new() });
         assert_eq!(limits.share(0.29).tpm, Some(29));
         assert_eq!(limits.share(1.0), limits);
-        assert_eq!(limits.share(0.001), Limits { rpm: Some(1), tpm: Some(1), rpd: Some(1) });
+        assert_eq!(limits.share(0.001), Limits { rpm: Some(1), tpm: Some(1), rpd: Some(1), ..Limits::new() });
         assert_eq!(Limits::new().share(0.5), Limits::new());
     }
 
@@ -193,6 +351,30 @@ mod tests {
             let is_valid = |limit| set(Limits::new(), limit).check().is_ok();
             assert_eq!([0, 1, most, most + 1].map(is_valid), [false, true, true, false], "{most}");
         }
+    }
+
+    #[test]
+    fn a_limit_over_a_span_has_its_range_and_takes_its_equals_place() {
+        let second = Duration::from_secs(1);
+        let limits = Limits::new().per(Unit::Texts, 5, second).per(Unit::Images, 6, second);
+        let limits = limits.per(Unit::Texts, 7, second).per(Unit::Texts, 9, 2 * second);
+        assert_eq!(limits.spans().map(|one| one.limit).collect::<Vec<_>>(), [7, 6, 9]);
+        assert_eq!(
+            (limits.of_span(Unit::Texts, second), limits.of_span(Unit::Money, second)),
+            (Some(7), None)
+        );
+        assert_eq!(limits.share(0.5).spans().map(|one| one.limit).collect::<Vec<_>>(), [3, 3, 4]);
+        let named =
+            |limit, span| Limits::new().per(Unit::Money, limit, span).check().map_err(|error| error.field());
+        assert_eq!(named(1, second), Ok(()));
+        assert_eq!(named(1_000_000_000_000, 31 * 24 * 3600 * second), Ok(()));
+        for (limit, span) in
+            [(0, second), (1_000_000_000_001, second), (1, second / 11), (1, 32 * 24 * 3600 * second)]
+        {
+            assert_eq!(named(limit, span), Err("per"), "{limit} {span:?}");
+        }
+        let many = |count| (1..=count).fold(Limits::new(), |all, n| all.per(Unit::Requests, 1, n * second));
+        assert!(many(6).check().is_ok() && many(7).check().is_err());
     }
 
     #[test]

@@ -93,6 +93,28 @@
 //! nine of ten answers would have come, counts as an answer of twice that time. Answers of more than a minute count as one
 //! of a minute. Those of the [flex tier](crate::tier) are no samples.
 //!
+//! # Windows of other spans
+//!
+//! [`Limits::per`] sets a limit of [requests, input tokens, images, texts or money](Unit) over any span, beside the others: a request
+//! needs room in all of them at once. At the end of the call:
+//!
+//! | what became of it | requests | input tokens, money | images | texts |
+//! |---|---|---|---|---|
+//! | an answer that says what it used | 1 | as it says | as charged | as charged |
+//! | a good answer that does not say; no answer; 5xx; dropped | 1 | as charged | as charged | as charged |
+//! | 4xx other than 429 | 1 | 0 | 0 | 0 |
+//! | 429 | 1 | 0 | 0 | as charged |
+//! | never sent | 0 | 0 | 0 | 0 |
+//!
+//! Money is counted by [`Prices`] of your own, with the day on which you read them. What a call will cost is not known before it:
+//! reserved are its input as estimated and the output that the model's answers have had (a mean and a deviation); settled is what
+//! its answer says, by the model and the tier that it names. So money may go over a limit by as much as a call costs more than
+//! was reserved for it, and the next ones wait the longer.
+//!
+//! Before a window of more than an hour nobody waits who has no deadline behind its end, as before a spent day. Where there is
+//! such a limit, small prompts do not pass large ones. A 429 that names a spend limit closes [`Dimension::Spend`] until it says; no
+//! limit of money is learnt from it.
+//!
 //! # Keys
 //!
 //! One state per [`QuotaKey`]: the kind of call ([`Pool`]), the project's [label](crate::KeyLabel), the model, and the
@@ -117,6 +139,7 @@
 //! | [`max_keys`](RateLimitBuilder::max_keys) | 1,024; beyond it the one that is needed least is dropped |
 //! | [`learn`](RateLimitBuilder::learn) | on; see [learnt limits](#learnt-limits) |
 //! | [`probe_every`](RateLimitBuilder::probe_every) | 5 minutes |
+//! | [`prices`](RateLimitBuilder::prices) | none; needed by limits of money |
 //! | [`estimate`](RateLimitBuilder::estimate) | [`BySize`]: four bytes of body a token, until answers tell better |
 //!
 //! # Errors
@@ -195,23 +218,26 @@ mod limits;
 #[cfg(test)]
 mod model;
 mod permit;
+mod prices;
 mod queue;
 mod refusal;
 mod service;
 mod shared;
 mod snapshot;
+mod spans;
 mod tally;
 mod window;
 
 pub use self::body::RateLimitBody;
-pub use self::estimate::{ByContent, BySize, Estimate, InputTokens};
+pub use self::estimate::{ByContent, BySize, Estimate, Images, InputTokens, Texts};
 #[cfg(feature = "fleet")]
 #[cfg_attr(docsrs, doc(cfg(feature = "fleet")))]
 pub use self::fleet::{FleetStatus, StoreHealth};
 pub use self::future::ResponseFuture;
-pub use self::handle::{QuotaStatus, RateLimits};
+pub use self::handle::{QuotaStatus, RateLimits, SpanStatus};
 pub use self::layer::{Mode, RateLimitBuilder, RateLimitLayer};
-pub use self::limits::{Dimension, Limits, Published, Tier};
+pub use self::limits::{Dimension, Limits, Published, Tier, Unit};
+pub use self::prices::{Price, Prices};
 pub use self::refusal::{RateLimited, Why};
 pub use self::service::RateLimit;
 pub use self::snapshot::{Restored, Snapshot, SnapshotError};

@@ -1,14 +1,16 @@
 //! The desk against a model that is too simple to be wrong: it keeps every charge it ever made, sums them up anew
 //! for each question, and tries every instant at which anything could change.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::admission::{Receipt, Settlement};
 use super::desk::{Arrival, Desk, Look, Patience};
-use super::estimate::{Cost, Trust};
+use super::estimate::Cost;
 use super::ledger::{Ledger, Rules};
 use super::lesson::Lesson;
-use super::limits::{Dimension, Limits};
+use super::limits::{Dimension, Limits, Unit};
 use super::queue::{NEVER, Place};
 use super::refusal::Why;
 use super::window::Nanos;
@@ -25,6 +27,8 @@ struct Charge {
     at: Nanos,
     tokens: u64,
     requests: u64,
+    /// What the longer windows count it for.
+    long: (u64, u64),
     in_flight: bool,
 }
 
@@ -46,6 +50,8 @@ struct Model {
     now: Nanos,
     rpm: u64,
     tpm: u64,
+    /// Requests and tokens of longer windows, and how long those are.
+    long: Option<[(u64, Nanos); 2]>,
     configured: (u64, u64),
     learnt: (Option<u64>, Option<u64>),
     charges: Vec<Charge>,
@@ -71,10 +77,22 @@ impl Model {
         self.closed.iter().all(|(until, probe, _)| at >= *until || at >= *probe)
     }
 
+    /// What the longer windows hold.
+    fn used_long(&self, at: Nanos, [(_, requests), (_, tokens)]: [(u64, Nanos); 2]) -> (u64, u64) {
+        self.charges.iter().fold((0, 0), |sum, c| {
+            let held = |length: Nanos, amount: u64| if c.at + length > at { amount } else { 0 };
+            (sum.0 + held(requests, c.long.0), sum.1 + held(tokens, c.long.1))
+        })
+    }
+
     /// By limits alone, at an instant of the future if nothing more is charged.
     fn fits_limits(&self, at: Nanos, tokens: u64) -> bool {
         let (requests, used) = self.used(at);
-        requests < self.rpm && used + tokens <= self.tpm
+        let fits_long = self.long.is_none_or(|long| {
+            let (requests, used) = self.used_long(at, long);
+            requests < long[0].0 && used + tokens <= long[1].0
+        });
+        requests < self.rpm && used + tokens <= self.tpm && fits_long
     }
 
     fn fits(&self, tokens: u64) -> bool {
@@ -98,7 +116,8 @@ impl Model {
             }
             (ramp.sent, ramp.sent_at) = (ramp.sent + 1, self.now);
         }
-        self.charges.push(Charge { id, at: self.now, tokens, requests: 1, in_flight: true });
+        let long = (1, tokens);
+        self.charges.push(Charge { id, at: self.now, tokens, requests: 1, long, in_flight: true });
         self.granted.push((self.now, id));
     }
 
@@ -106,6 +125,8 @@ impl Model {
     fn changes(&self) -> Vec<Nanos> {
         let mut all: Vec<Nanos> =
             self.charges.iter().map(|c| c.at + SPAN).filter(|at| *at > self.now).collect();
+        let lengths = self.long.iter().flatten().map(|one| one.1);
+        all.extend(lengths.flat_map(|length| self.charges.iter().map(move |c| c.at + length)));
         all.extend(self.closed.iter().flat_map(|(until, probe, _)| [*until, *probe]));
         all.extend(self.ramp.iter().flat_map(|ramp| [ramp.over, ramp.sent_at + ramp.decided_after]));
         all.retain(|at| *at > self.now);
@@ -123,7 +144,8 @@ impl Model {
     fn would_delay(&mut self, tokens: u64, other: u64) -> bool {
         let before = self.start(tokens);
         let at = self.now;
-        self.charges.push(Charge { id: usize::MAX, at, tokens: other, requests: 1, in_flight: true });
+        let long = (1, other);
+        self.charges.push(Charge { id: usize::MAX, at, tokens: other, requests: 1, long, in_flight: true });
         let after = self.start(tokens);
         self.charges.pop();
         before != after
@@ -164,8 +186,8 @@ impl Model {
                 self.charge(id, tokens);
                 continue;
             }
-            // Only a head that waits for tokens, and for nothing else, is passed.
-            if self.doors_open(self.now) && self.used(self.now).1 + tokens > self.tpm {
+            // Only a head that waits for tokens, and for nothing else, is passed, and none where there are longer windows.
+            if self.long.is_none() && self.doors_open(self.now) && self.used(self.now).1 + tokens > self.tpm {
                 while self.backfill(tokens) {}
             }
             break;
@@ -185,9 +207,10 @@ impl Model {
 
     /// Puts aside what can no longer matter, for speed alone.
     fn tidy(&mut self) {
+        let longest = self.long.iter().flatten().map(|one| one.1).fold(SPAN, Nanos::max);
         let (now, left) = (self.now, &mut self.left);
         self.charges.retain(|charge| {
-            let matters = charge.in_flight || charge.at + SPAN > now;
+            let matters = charge.in_flight || charge.at + longest > now;
             if !matters {
                 left.push(charge.clone());
             }
@@ -225,6 +248,15 @@ fn ops(count: usize) -> impl Strategy<Value = Vec<Op>> {
     prop::collection::vec(op, count)
 }
 
+fn with_long(limits: Limits, long: Option<[(u64, Nanos); 2]>) -> Limits {
+    let Some([requests, tokens]) = long else { return limits };
+    limits.per(Unit::Requests, requests.0, Duration::from_nanos(requests.1)).per(
+        Unit::InputTokens,
+        tokens.0,
+        Duration::from_nanos(tokens.1),
+    )
+}
+
 /// Both of them side by side.
 struct Pair {
     desk: Desk<usize>,
@@ -243,14 +275,15 @@ struct Pair {
 }
 
 impl Pair {
-    fn new() -> Self {
-        let limits = Limits::new().requests_per_minute(8).input_tokens_per_minute(100);
+    fn new(long: Option<[(u64, Nanos); 2]>) -> Self {
+        let limits = with_long(Limits::new().requests_per_minute(8).input_tokens_per_minute(100), long);
         let mut ledger = Ledger::new(RULES, limits, 0);
         ledger.set_day(0, super::day::Day { date: jiff::civil::date(2026, 11, 21), left: NEVER / 2 });
         let model = Model {
             now: 0,
             rpm: 8,
             tpm: 100,
+            long,
             configured: (8, 100),
             learnt: (None, None),
             charges: Vec::new(),
@@ -313,7 +346,7 @@ impl Pair {
             Op::Arrive { tokens } => {
                 let id = self.arrived;
                 self.arrived += 1;
-                let cost = Cost { tokens: *tokens as u32, trust: Trust::Exact };
+                let cost = Cost::exact(*tokens as u32);
                 match self.desk.arrive(self.now, cost, NEVER) {
                     Arrival::Granted(receipt) => {
                         self.granted.push((self.now, id));
@@ -326,7 +359,8 @@ impl Pair {
                     }
                     Arrival::Refused(refusal) => {
                         assert_eq!(refusal.why, Why::TooLarge);
-                        assert!(*tokens > self.model.tpm);
+                        let long = self.model.long.map_or(u64::MAX, |long| long[1].0);
+                        assert!(*tokens > self.model.tpm || *tokens > long);
                         self.refused += 1;
                     }
                 }
@@ -351,6 +385,13 @@ impl Pair {
                     for (_, probe, _) in self.model.closed.iter_mut().filter(|door| door.2 == id) {
                         *probe = (*probe).min(self.now);
                     }
+                }
+                // A correction of what has left is of no account.
+                match how {
+                    Settlement::NotSent => charge.long = (0, 0),
+                    Settlement::Refused | Settlement::TooMany => charge.long.1 = 0,
+                    Settlement::Used { input_tokens } => charge.long.1 = input_tokens,
+                    Settlement::Unknown => {}
                 }
                 if !gone {
                     match how {
@@ -379,7 +420,7 @@ impl Pair {
                 self.model.learnt = (None, None);
                 self.model.refresh();
                 let limits = Limits::new().requests_per_minute(*rpm).input_tokens_per_minute(*tpm);
-                self.desk.ledger.configure(limits);
+                self.desk.ledger.configure(with_long(limits, self.model.long));
                 self.desk.advance(self.now);
             }
             Op::Pass { time } => self.pass(*time),
@@ -446,6 +487,7 @@ impl Pair {
         }
         let charge = model.charges.iter_mut().find(|c| c.id == id).expect("it was admitted");
         charge.in_flight = false;
+        charge.long.1 = 0;
         if charge.at + SPAN > self.now {
             charge.tokens = 0;
         }
@@ -492,8 +534,8 @@ impl Pair {
     }
 }
 
-fn run(ops: &[Op]) {
-    let mut pair = Pair::new();
+fn run(ops: &[Op], long: Option<[(u64, Nanos); 2]>) {
+    let mut pair = Pair::new(long);
     for op in ops {
         pair.step(op);
     }
@@ -519,14 +561,24 @@ proptest! {
     /// 1,100 runs of 200 operations: 220,000.
     #[test]
     fn the_desk_does_what_the_model_does(ops in ops(200)) {
-        run(&ops);
+        run(&ops, None);
+    }
+
+    /// The same with limits over longer windows beside those of the minute.
+    #[test]
+    fn the_desk_does_what_the_model_does_with_longer_windows(
+        ops in ops(120),
+        requests in (2..14_u64, 1..300_u64),
+        tokens in (60..300_u64, 1..300_u64),
+    ) {
+        run(&ops, Some([requests, tokens]));
     }
 }
 
 /// What the window promises, without the model: no position of it ever holds more than the limit.
 #[test]
 fn no_position_of_the_window_holds_more_than_the_limit() {
-    let mut pair = Pair::new();
+    let mut pair = Pair::new(None);
     let mut unit = 0x9E37_79B9_7F4A_7C15_u64;
     let mut draw = |below: u64| {
         unit = unit.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

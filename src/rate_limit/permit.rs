@@ -10,7 +10,7 @@ use crate::error::BoxError;
 use crate::order::{self, Part};
 use crate::quota_wait::QuotaWait;
 use crate::tail::OnEnd;
-use crate::verdict::{End, Verdict};
+use crate::verdict::{End, EndCell, Verdict};
 
 /// What was charged for a call that is under way. It is settled exactly once: by the answer's end, by a failure, or
 /// by its drop.
@@ -116,6 +116,15 @@ impl Permit {
         let _ = self.failed(&Verdict::from_error(error.as_ref()));
     }
 
+    /// Works out what the call has cost.
+    #[cold]
+    fn bill(&self, receipt: &Receipt, end: &End, cell: Option<&EndCell>) {
+        if let Some(usage) = &end.usage {
+            let model = cell.and_then(EndCell::model_version);
+            self.key.bill(receipt, usage, model.as_deref(), cell.and_then(EndCell::tier_served));
+        }
+    }
+
     #[cold]
     fn failed(mut self, verdict: &Verdict) -> Option<QuotaWait> {
         self.receipt.take().and_then(|receipt| self.key.failed(receipt, verdict, self.is_sample))
@@ -125,6 +134,13 @@ impl Permit {
 impl OnEnd for Permit {
     fn wants_usage(&self) -> bool {
         self.receipt.as_ref().is_some_and(Receipt::wants_usage)
+    }
+
+    fn on_end_of(self, end: End, cell: Option<&EndCell>) {
+        if let Some(receipt) = self.receipt.as_ref().filter(|receipt| receipt.trial.is_in_spans()) {
+            self.bill(receipt, &end, cell);
+        }
+        self.on_end(end);
     }
 
     fn on_end(mut self, end: End) {

@@ -426,13 +426,12 @@ fn unlink<W>(places: &mut [Waiter<W>], ends: &mut Ends, place: Place) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rate_limit::estimate::Trust;
 
     #[test]
     fn a_place_is_small_and_memory_goes_back() {
         assert!(size_of::<Waiter<std::task::Waker>>() <= 96, "{}", size_of::<Waiter<std::task::Waker>>());
         let mut queue: Queue<()> = Queue::new();
-        let cost = Cost { tokens: 1, trust: Trust::Exact };
+        let cost = Cost::exact(1);
         let places: Vec<_> = (0..1_000).map(|n| queue.join(cost, 1, NEVER - n % 2, NEVER)).collect();
         assert_eq!((queue.len(), queue.tokens(), queue.deadlines.len()), (1_000, 1_000, 500));
         for place in places {
@@ -447,7 +446,7 @@ mod tests {
 
     #[test]
     fn a_few_places_are_kept() {
-        let cost = Cost { tokens: 1, trust: Trust::Exact };
+        let cost = Cost::exact(1);
         for (count, kept) in [(KEPT, KEPT), (KEPT + 1, 0)] {
             let mut queue: Queue<()> = Queue::new();
             let places: Vec<_> = (0..count).map(|_| queue.join(cost, 1, NEVER, NEVER)).collect();
@@ -461,7 +460,7 @@ mod tests {
     #[test]
     fn those_without_a_deadline_are_found() {
         let mut queue: Queue<()> = Queue::new();
-        let cost = Cost { tokens: 1, trust: Trust::Exact };
+        let cost = Cost::exact(1);
         let places = [NEVER, 7, NEVER, 9].map(|deadline| queue.join(cost, 1, deadline, NEVER));
         assert_eq!(queue.undated(), [places[0], places[2]]);
         queue.leave(places[0]);
@@ -472,7 +471,7 @@ mod tests {
     #[test]
     fn who_was_parked_comes_back_to_its_old_place() {
         let mut queue: Queue<()> = Queue::new();
-        let cost = Cost { tokens: 2, trust: Trust::Exact };
+        let cost = Cost::exact(2);
         // The numbers wrap between them.
         queue.joined = u32::MAX - 1;
         let places = [NEVER, 7, NEVER, 9].map(|deadline| queue.join(cost, 2, deadline, NEVER));
@@ -497,7 +496,7 @@ mod tests {
     #[test]
     fn who_joins_first_is_before_all_who_are_queued() {
         let mut queue: Queue<()> = Queue::new();
-        let cost = Cost { tokens: 2, trust: Trust::Exact };
+        let cost = Cost::exact(2);
         let order = |queue: &Queue<()>| queue.iter().collect::<Vec<_>>();
         // The numbers wrap before the first.
         let alone = queue.join_first(cost, 2, NEVER, NEVER);

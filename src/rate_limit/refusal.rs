@@ -22,7 +22,7 @@ pub enum Why {
     Deadline,
     /// So many wait already that the queue takes no more.
     Queue,
-    /// It needs more input tokens than the limit of a whole minute: it can never be admitted. Make it smaller, or ask
+    /// It needs more input tokens, texts or images than a whole limit: it can never be admitted. Make it smaller, or ask
     /// for a higher limit.
     TooLarge,
     /// The quota of the day, or another long one, is spent.
@@ -41,7 +41,7 @@ impl Why {
             Self::Full => "the limit is reached",
             Self::Deadline => "it cannot be admitted before its deadline",
             Self::Queue => "too many requests wait already",
-            Self::TooLarge => "it is larger than the limit of a whole minute",
+            Self::TooLarge => "it is larger than the limit itself",
             Self::Spent => "the quota is spent",
             Self::Zero => "there is no quota for this model",
             Self::Store => "the store of the fleet's quota does not answer",

@@ -1,21 +1,20 @@
 use std::fmt;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{self, Poll};
 
 use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
 use super::desk::Arrival;
-use super::estimate::{Cost, Estimate};
+use super::estimate::{Cost, Estimate, Units};
 use super::future::{ResponseFuture, State, Ticket};
 use super::permit::Permit;
-use super::shared::{Key, Shared};
+use super::shared::{Key, Shared, Work};
 use super::{BySize, RateLimitBody, RateLimits};
-use crate::context::View;
+use crate::context::{Context, View};
 use crate::error::BoxError;
 use crate::keyed::Memo;
-use crate::request::quota_key::Pool;
 use crate::tier::ServiceTier;
 use crate::timeout::Deadline;
 
@@ -87,23 +86,28 @@ where
     type Error = BoxError;
     type Future = ResponseFuture<S, B, S::Future>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
     #[inline(always)]
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let core = &self.core;
         let keys = &core.shared.keys;
-        let view = View::of(&request);
+        let mut view = View::of(&request);
         let key = keys.of_request(&mut self.memo, &request, view, |target| core.shared.key_of(target));
-        let cost = match key.id().pool() {
-            Pool::Unlimited => {
+        let cost = match key.work() {
+            Work::Nothing => {
                 let state = State::Called { future: self.inner.call(request) };
                 return ResponseFuture { state, permit: None };
             }
-            pool if pool.is_model_work() => Cost::of(&request, view.get(), &core.estimate),
-            _ => Cost::FREE,
+            Work::Tokens => Cost::of(&request, view.get(), &core.estimate),
+            Work::Requests => Cost::FREE,
+            Work::Units => {
+                let cost = cost_of_units(&mut request, &core.estimate, &key);
+                view = View::of(&request);
+                cost
+            }
         };
         let deadline = view.deadline().map(Deadline::instant);
         let quota = || view.more().map(|more| more.quota).unwrap_or_default();
@@ -127,4 +131,22 @@ where
             Arrival::Refused(refusal) => ResponseFuture::refused(key.refuse(refusal, patience)),
         }
     }
+}
+
+/// What a request is counted for where there are limits over spans.
+#[cold]
+fn cost_of_units<B: Body>(request: &mut Request<B>, estimate: &impl Estimate<B>, key: &Key) -> Cost {
+    let units = Units::of(request, estimate);
+    if key.common().prices.is_some() {
+        // The answer is read for the model that gave it, by whose price it is settled.
+        let model = key.id().target().model();
+        let expected = View::of(request).expected_model();
+        if model.is_none() || expected == 0 {
+            Context::write_more(request, |more| {
+                more.trail.get_or_insert_default().expect(Some(model.unwrap_or("")));
+            });
+        }
+    }
+    let stated = request.extensions().get();
+    Cost { units, ..Cost::of(request, stated, estimate) }
 }

@@ -15,17 +15,20 @@ use super::estimate::Cost;
 use super::ledger::{Ledger, Rules};
 use super::lesson::lessons;
 use super::limits::Limits;
+use super::prices::{Prices, Purse};
 use super::queue::{NEVER, Place};
 use super::refusal::{RateLimited, Refusal};
 use super::window::Nanos;
+use crate::error::ConfigError;
 use crate::event::{Event, Observed};
 use crate::keyed::{Keyed, Need, State};
 use crate::quota_wait::QuotaWait;
 use crate::request::quota_key::{Pool, QuotaKey};
 use crate::request::{Target, TargetKey};
-use crate::sync::{AtomicBool, Mutex, Ordering, lock};
+use crate::sync::{AtomicBool, AtomicU8, Mutex, Ordering, lock};
+use crate::tier::ServiceTier;
 use crate::time;
-use crate::verdict::{Kind, Verdict};
+use crate::verdict::{Kind, Usage, Verdict};
 
 pub(super) type KeyBy = Arc<dyn Fn(&Target<'_>) -> TargetKey + Send + Sync>;
 pub(super) type WallClock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
@@ -72,6 +75,8 @@ pub(super) struct Common {
     pub(super) max_wait: Option<Duration>,
     pub(super) waits: bool,
     pub(super) observer: Observed,
+    /// What calls cost, where a limit counts money.
+    pub(super) prices: Option<Arc<Prices>>,
     #[cfg(feature = "fleet")]
     pub(super) fleet: Option<super::fleet::Joined>,
 }
@@ -93,9 +98,33 @@ impl Common {
             max_wait,
             waits,
             observer,
+            prices: None,
             #[cfg(feature = "fleet")]
             fleet: None,
         }
+    }
+
+    /// Whether a fleet can share these limits.
+    #[cfg(feature = "fleet")]
+    pub(super) fn check_shared(limits: &Limits) -> Result<(), ConfigError> {
+        match limits.spans().next() {
+            None => Ok(()),
+            Some(_) => {
+                Err(ConfigError::new("per", "must not be set with a store, which does not share such limits"))
+            }
+        }
+    }
+
+    /// Whether there is what these limits need.
+    pub(super) fn check(&self, limits: &Limits) -> Result<(), ConfigError> {
+        if limits.counts_money() && self.prices.is_none() {
+            return Err(ConfigError::new("prices", "must be set where a limit counts money"));
+        }
+        #[cfg(feature = "fleet")]
+        if self.fleet.is_some() {
+            Self::check_shared(limits)?;
+        }
+        Ok(())
     }
 
     /// What the calendar says, uncorrected.
@@ -140,6 +169,12 @@ impl Common {
 }
 
 impl Shared {
+    /// Whether these limits can be kept.
+    pub(super) fn check(&self, limits: &Limits) -> Result<(), ConfigError> {
+        limits.check()?;
+        self.common.check(limits)
+    }
+
     /// The state of a target's key.
     pub(super) fn key_of(&self, target: &Target<'_>) -> Arc<Key> {
         let key = self.keys.get(self.id_of(target), |key| {
@@ -200,6 +235,30 @@ impl fmt::Debug for Shared {
     }
 }
 
+/// What the calls of a key are counted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Work {
+    /// Nothing: they pass.
+    Nothing,
+    /// Requests.
+    Requests,
+    /// Requests and input tokens.
+    Tokens,
+    /// All that there is to be counted, because of a limit over a span.
+    Units,
+}
+
+impl Work {
+    fn of(pool: Pool, limits: &Limits) -> Self {
+        match pool {
+            Pool::Unlimited => Self::Nothing,
+            pool if !pool.is_model_work() => Self::Requests,
+            _ if limits.spans().next().is_some() => Self::Units,
+            _ => Self::Tokens,
+        }
+    }
+}
+
 /// The state of one key.
 pub(super) struct Key {
     id: QuotaKey,
@@ -208,6 +267,8 @@ pub(super) struct Key {
     /// Whether the heads of answers are of interest. Relaxed: a head that misses the moment in which this was set
     /// belongs to a call from before it.
     attentive: AtomicBool,
+    /// What its calls are counted for: a [`Work`]. Relaxed: a call beside a change of the limits is counted by one or the other.
+    work: AtomicU8,
     /// Whether it has been given its part in a fleet, if there is one. Relaxed: what is given is under the lock.
     #[cfg(feature = "fleet")]
     is_met: AtomicBool,
@@ -221,7 +282,10 @@ impl Key {
         restored: Option<(jiff::civil::Date, u64)>,
     ) -> Self {
         let now = common.now();
-        let mut ledger = Ledger::new(common.rules, limits, now);
+        let work = AtomicU8::new(Work::of(id.pool(), &limits) as u8);
+        let model = || id.target().model().map(Into::into);
+        let purse = common.prices.as_ref().map(|prices| Purse::new(Arc::clone(prices), model()));
+        let mut ledger = Ledger::with_prices(common.rules, limits, purse, now);
         let day = common.day(now);
         ledger.set_day(now, day);
         if let Some((_, count)) = restored.filter(|(date, _)| *date == day.date) {
@@ -233,6 +297,7 @@ impl Key {
             common,
             desk,
             attentive: AtomicBool::new(false),
+            work,
             #[cfg(feature = "fleet")]
             is_met: AtomicBool::new(false),
         }
@@ -240,6 +305,35 @@ impl Key {
 
     pub(super) const fn id(&self) -> &QuotaKey {
         &self.id
+    }
+
+    /// What its calls are counted for.
+    #[inline]
+    pub(super) fn work(&self) -> Work {
+        [Work::Nothing, Work::Requests, Work::Tokens, Work::Units]
+            [usize::from(self.work.load(Ordering::Relaxed) & 3)]
+    }
+
+    /// Other limits from now on.
+    pub(super) fn configure(&self, limits: Limits) {
+        let now = self.common.now();
+        self.work.store(Work::of(self.id.pool(), &limits) as u8, Ordering::Relaxed);
+        self.at_desk(now, |desk| {
+            desk.ledger.configure(limits);
+            desk.advance(now);
+        });
+    }
+
+    /// What a call has used, by the model and the tier that answered, where a limit over a span counts it.
+    #[cold]
+    pub(super) fn bill(
+        &self,
+        receipt: &Receipt,
+        usage: &Usage,
+        model: Option<&str>,
+        tier: Option<ServiceTier>,
+    ) {
+        lock(&self.desk).ledger.bill(receipt, usage, model, tier);
     }
 
     pub(super) fn common(&self) -> &Common {
@@ -413,6 +507,11 @@ impl Key {
         let (charged, how) = (receipt.wants_usage().then_some(receipt.charged), settlement(verdict));
         let waited = Duration::from_millis(u64::from(receipt.waited));
         let left = self.common.max_wait.map(|most| most.saturating_sub(waited));
+        if receipt.trial.is_in_spans() {
+            if let Some(usage) = verdict.usage() {
+                self.bill(&receipt, &usage, None, None);
+            }
+        }
         let late = is_sample && verdict.kind() == Some(Kind::DeadlineExceeded);
         let is_pressed = receipt.trial.is_pressed();
         let first = self.at_desk(now, |desk| {
@@ -507,14 +606,13 @@ mod models;
 mod tests {
     use super::*;
     use crate::rate_limit::RateLimitLayer;
-    use crate::rate_limit::estimate::Trust;
 
     #[tokio::test(start_paused = true)]
     async fn a_poisoned_lock_loses_no_count() {
         let handle = RateLimitLayer::new(Limits::new().requests_per_minute(2)).expect("in range").handle();
         let request = http::Request::post("/v1beta/models/m:generateContent").body(()).expect("valid");
         let key = handle.shared().key_of(&Target::of(&request));
-        let cost = Cost { tokens: 7, trust: Trust::Exact };
+        let cost = Cost::exact(7);
         let Arrival::Granted(first) = key.arrive(cost, None) else { panic!("the first is granted") };
         let poisoned = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let _desk = key.desk.lock();

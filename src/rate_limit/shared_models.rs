@@ -18,7 +18,7 @@ use crate::rate_limit::estimate::Trust;
 
 const SECOND: Nanos = 1_000_000_000;
 const SPAN: Nanos = 60 * SECOND + SECOND / 2;
-const COST: Cost = Cost { tokens: 1, trust: Trust::Exact };
+const COST: Cost = Cost::exact(1);
 
 /// A key and the clock it goes by.
 #[derive(Clone)]
@@ -295,7 +295,7 @@ fn loom_wakers_are_used_and_dropped_without_the_lock() {
 #[test]
 fn loom_tokens_that_were_not_used_reach_who_waits_for_them() {
     model(None, Limits::new().input_tokens_per_minute(10), |door| {
-        let cost = Cost { tokens: 6, trust: Trust::Exact };
+        let cost = Cost::exact(6);
         let arrive = move |door: &Door| door.key.arrive(cost, None);
         let Arrival::Granted(first) = arrive(&door) else { panic!("there is room") };
         let enter = |door: &Door| {

@@ -299,6 +299,11 @@ impl Answer {
         self.generated || self.interaction
     }
 
+    /// Whether it is an interaction that has begun and neither said anything nor ended.
+    pub(crate) fn has_only_begun(&self) -> bool {
+        self.interaction && !self.generated && self.status == Finish::None && !self.delivered()
+    }
+
     /// Whether the same request would end the same way: its thoughts have used up its tokens.
     pub(crate) fn is_spent(&self) -> bool {
         let spent = self.interaction && self.status == Finish::Length && !self.delivered();

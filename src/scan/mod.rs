@@ -286,6 +286,11 @@ impl Scanner {
         self.found.answer.is_generated()
     }
 
+    /// Whether it is an interaction that has begun and neither said anything nor ended.
+    pub(crate) fn has_only_begun(&self) -> bool {
+        self.found.answer.has_only_begun()
+    }
+
     /// Whether the same request would end the same way: its thoughts have used up its tokens.
     pub(crate) fn is_spent(&self) -> bool {
         self.found.answer.is_spent()

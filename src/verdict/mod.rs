@@ -193,6 +193,16 @@ impl EndCell {
         self.0.get()
     }
 
+    /// The model that the answer names, where that is not the expected one.
+    pub(crate) fn model_version(&self) -> Option<String> {
+        self.0.with.model_version()
+    }
+
+    /// The tier that has served, by the answer's usage or else by its head.
+    pub(crate) fn tier_served(&self) -> Option<ServiceTier> {
+        self.0.with.tier().or_else(|| self.0.with.tiers().served)
+    }
+
     /// Says of a body that is dropped right after this why it is: it failed in this way, and whether its reader
     /// brought that about.
     pub(crate) fn cut(&self, kind: Kind, by_caller: bool) {

@@ -1,15 +1,19 @@
 //! Every rule, with requests that break it and requests that do not.
 
+use std::sync::{Arc, Mutex};
+
 use bytes::Bytes;
+use http::{Request, Response};
 use http_body_util::Full;
 use serde_json::{Value, json};
 use tower::{Layer, ServiceExt};
 use tower_gemini::error::find;
 use tower_gemini::preflight::{Mode, PreflightBody, PreflightRefused, Rule};
+use tower_gemini::rate_limit::Texts;
 use tower_gemini::respond::RespondLayer;
-use tower_gemini::{Kind, Rejected, Verdict};
+use tower_gemini::{BoxError, Kind, Rejected, Verdict};
 
-use crate::world::{KEY, URI, builder, outcome, post};
+use crate::world::{Frames, KEY, URI, builder, outcome, post};
 
 const BASE: &str = "https://generativelanguage.googleapis.com";
 
@@ -310,7 +314,35 @@ async fn a_rule_can_be_off_told_or_refused() {
     names.dedup();
     assert_eq!(names.len(), Rule::ALL.len());
     let rejects = Rule::ALL.iter().filter(|rule| rule.default_mode() == Mode::Reject).count();
-    assert_eq!(rejects, 8, "what the server is sure to refuse");
+    assert_eq!(rejects, 9, "what the server is sure to refuse");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_of_more_than_a_hundred_texts_is_refused_and_others_are_counted() {
+    let uri = format!("{BASE}/v1beta/models/gemini-embedding-001:batchEmbedContents");
+    let body = |texts: usize| {
+        let one =
+            json!({"model": "models/gemini-embedding-001", "content": {"parts": [{"text": "a [b] {c}"}]}});
+        json!({"requests": vec![one; texts], "other": [{"requests": [{}, {}]}]}).to_string()
+    };
+    let refused = outcome(builder(), &uri, &body(101)).await.refused.expect("one too many");
+    let finding = &refused.findings()[0];
+    assert_eq!((finding.rule(), finding.field()), (Rule::BatchSize, "requests"));
+    assert_eq!(finding.message(), "The batch has 101 texts and at most 100 are taken; split it.");
+    assert!(outcome(builder(), &uri, &body(100)).await.refused.is_none());
+    // The same members mean nothing elsewhere.
+    assert!(outcome(builder(), URI, &body(101)).await.refused.is_none());
+    for (pieces, texts) in [(usize::MAX, 0), (usize::MAX, 7), (5, 7), (usize::MAX, 100)] {
+        let counted = Arc::new(Mutex::new(None));
+        let seen = Arc::clone(&counted);
+        let server = tower::service_fn(move |request: Request<PreflightBody<Frames>>| {
+            *seen.lock().unwrap() = request.extensions().get::<Texts>().copied();
+            std::future::ready(Ok::<_, BoxError>(Response::new(Full::<Bytes>::default())))
+        });
+        let request = Request::post(&uri).body(Frames::of(&body(texts), pieces)).unwrap();
+        builder().build().unwrap().layer(server).oneshot(request).await.unwrap();
+        assert_eq!(*counted.lock().unwrap(), Some(Texts(texts as u8)), "{texts} in pieces of {pieces}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,6 @@
 -- KEYS: the state. ARGV: channel, now or '', digest, window, dimension, lasts or -1, limit or -1, spent, zero, ramp, probe.
-local version = load('v')
-if version then return redis.error_reply('TGVERSION ' .. version) end
+local refused = load('v')
+if refused then return refused end
 local window, dimension = tonumber(ARGV[4]), tonumber(ARGV[5])
 local lasts, limit = tonumber(ARGV[6]), tonumber(ARGV[7])
 s.cs = s.cs + 1

@@ -18,7 +18,7 @@ fn kind(error: &RedisError, text: &str) -> StoreFault {
     if says("TGVERSION") {
         return StoreFault::Newer;
     }
-    if says("WRONGTYPE") {
+    if says("WRONGTYPE") || says("TGFOREIGN") {
         return StoreFault::Foreign;
     }
     if says("READONLY") || says("NOREPLICAS") {

@@ -33,7 +33,7 @@ const CLOSE: &str = concat!(include_str!("state.lua"), include_str!("close.lua")
 /// whole. No module and no administrator's right is needed. With an ACL, this is enough:
 ///
 /// ```text
-/// +evalsha +eval +hello +info +time +hmget +hset +hdel +pexpire +publish +subscribe ~tg:1:* &tg:1:*
+/// +evalsha +eval +hello +info +time +hmget +hlen +hset +hdel +pexpire +publish +subscribe ~tg:1:* &tg:1:*
 /// ```
 ///
 /// State that nobody asks for is forgotten after a day. A server that evicts keys (`maxmemory-policy allkeys-*`) may evict

@@ -16,7 +16,9 @@ local function text(n) return string.format('%.0f', n) end
 local s
 local function load(more)
   local got = redis.call('HMGET', key, 'v', 'state', 'ids', 'ring', more)
-  if got[1] and got[1] ~= '1' then return got[1] end
+  if got[1] and got[1] ~= '1' then return redis.error_reply('TGVERSION ' .. got[1]) end
+  -- A hash of somebody else's: nothing is to be written to it.
+  if not got[1] and redis.call('HLEN', key) > 0 then return redis.error_reply('TGFOREIGN a hash without a version') end
   if got[2] then s = cmsgpack.unpack(got[2])
   else
     s = {run = '', epoch = 0, born = 0, seq = 0, opens = 0, lost = 0, cr = 0, ct = 0, ur = 0, ut = 0, us = 0, sweep = 0,

@@ -1,7 +1,7 @@
 -- KEYS: the state. ARGV: channel, now or '', run or '', digest, name, then the numbers of a take.
 local member = ARGV[6]
-local version, ids, ring, known = load('r:' .. member)
-if version then return redis.error_reply('TGVERSION ' .. version) end
+local refused, ids, ring, known = load('r:' .. member)
+if refused then return refused end
 local run = ARGV[3]
 if run == '' then
   local info = redis.call('INFO', 'server')

@@ -129,6 +129,10 @@ async fn a_server_that_is_not_there_or_not_ours_is_named() {
     server.say(&["HSET", &state, "v", "2"]);
     assert_eq!(fault(&store).await, StoreFault::Newer);
     server.say(&["DEL", &state]);
+    server.say(&["HSET", &state, "name", "value"]);
+    assert_eq!(fault(&store).await, StoreFault::Foreign);
+    assert_eq!(server.say(&["HGETALL", &state]), "name\nvalue");
+    server.say(&["DEL", &state]);
     server.say(&["SET", &state, "x"]);
     assert_eq!(fault(&store).await, StoreFault::Foreign);
     assert_eq!(server.say(&["GET", &state]), "x");
@@ -167,8 +171,7 @@ async fn a_wrong_password_is_denied_and_never_printed() {
 #[tokio::test]
 async fn the_rights_in_the_documentation_are_enough() {
     let Some((server, _)) = started().await else { return };
-    let rights =
-        "+evalsha +eval +hello +info +time +hmget +hset +hdel +pexpire +publish +subscribe ~tg:1:* &tg:1:*";
+    let rights = "+evalsha +eval +hello +info +time +hmget +hlen +hset +hdel +pexpire +publish +subscribe ~tg:1:* &tg:1:*";
     let mut words = vec!["ACL", "SETUSER", "fleet", "on", ">secret", "resetkeys", "resetchannels", "-@all"];
     words.extend(rights.split(' '));
     assert_eq!(server.say(&words), "OK");
