@@ -152,6 +152,7 @@ pub use tier::ServiceTier;
 pub use timeout::Deadline;
 pub use verdict::{Kind, Verdict};
 
-#[cfg(doctest)]
+// Its program needs the adapter.
+#[cfg(all(doctest, feature = "reqwest"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
