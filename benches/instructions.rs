@@ -25,14 +25,17 @@ mod rows;
 use floors::{Body, one};
 
 /// The rows, each with the one that it is compared with.
-const MAIN: [(&str, &str); 37] = [
+const MAIN: &[(&str, &str)] = &[
     (BARE, BARE),
     (BARE_READ, BARE),
     ("a copy of each request", BARE),
     ("classify, 2xx", BARE),
     ("classify, 2xx, watching", BARE),
     ("retry", BARE),
+    ("rate limit, requests", BARE),
     ("rate limit, requests and tokens", BARE),
+    #[cfg(feature = "fleet")]
+    ("rate limit, requests, with a fleet's stock", BARE),
     ("adaptive concurrency, no limit", BARE),
     ("adaptive concurrency, limited", BARE),
     ("breaker, closed", BARE),
@@ -101,7 +104,7 @@ fn main() -> ExitCode {
     let once = arguments.iter().any(|argument| argument == "--once");
     let words: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with("--")).collect();
     let is_wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
-    for (name, base) in MAIN {
+    for &(name, base) in MAIN {
         if !is_wanted(name) && !MAIN.iter().any(|row| row.1 == name && is_wanted(row.0)) {
             continue;
         }

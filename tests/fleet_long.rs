@@ -5,7 +5,7 @@
 //! cargo test --all-features --test fleet_long -- --ignored --nocapture
 //! ```
 //!
-//! LiteLLM's script is read from an installed package, whose limiter's file `LITELLM_LIMITER` names
+//! LiteLLM's script is read from an installed package (1.80.0; later ones have it in a library), whose limiter's file `LITELLM_LIMITER` names
 //! (`litellm/proxy/hooks/parallel_request_limiter_v3.py`); without it that row is left out.
 #![cfg(all(feature = "redis", feature = "sim"))]
 #![allow(
@@ -47,6 +47,8 @@ struct Outcome {
     most: usize,
     /// Messages to the store.
     asked: u64,
+    /// How many were sent in each cycle.
+    cycles: Vec<usize>,
 }
 
 impl Outcome {
@@ -60,7 +62,13 @@ impl Outcome {
             .map(|at| log[at..].iter().take_while(|one| **one < log[at] + MINUTE).count())
             .max()
             .unwrap_or(0);
-        Self { sent: log.len(), took: *log.last().unwrap() - log[0], most, asked }
+        let mut cycles = Vec::new();
+        for one in &log {
+            let at = ((*one - log[0]).as_millis() / CYCLE.as_millis()) as usize;
+            cycles.resize(cycles.len().max(at + 1), 0);
+            cycles[at] += 1;
+        }
+        Self { cycles, sent: log.len(), took: *log.last().unwrap() - log[0], most, asked }
     }
 }
 
@@ -85,8 +93,8 @@ async fn at_once(what: &str, rpm: u64, counts: [usize; MEMBERS], (time, trips): 
     let over = outcome.took.as_secs_f64() / best.as_secs_f64();
     let asked = outcome.asked as f64 / outcome.sent as f64;
     println!(
-        "{what}: {} sent in {:.1?}, {over:.4} x the best, {asked:.3} messages a permit, at most {} of {rpm} in any 60 s",
-        outcome.sent, outcome.took, outcome.most
+        "{what}: {} sent in {:.1?}, {over:.4} x the best, {asked:.3} messages a permit, at most {} of {rpm} in any 60 s, by cycles {:?}",
+        outcome.sent, outcome.took, outcome.most, outcome.cycles
     );
     assert_eq!(outcome.sent, all, "{what}");
     assert!(outcome.most <= rpm as usize, "{what}: {} in 60 s", outcome.most);

@@ -69,6 +69,10 @@ pub(crate) fn all(rows: &mut impl Rows) {
     rows.row("rate limit, requests, tokens and days", || {
         limit(limits().requests_per_day(1_000_000_000)).layer(Bare)
     });
+    #[cfg(feature = "fleet")]
+    rows.row("rate limit, requests, with a fleet's stock", || {
+        services::stocked(Limits::new().requests_per_minute(1_000_000_000))
+    });
     rows.row("rate limit, cloned per call", || Cloning(limit(limits()).layer(Bare)));
     rows.row("rate limit + classify, body read", || {
         Reading(limit(limits()).layer(ClassifyLayer::new().watch().layer(Bare)))

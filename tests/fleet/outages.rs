@@ -210,3 +210,84 @@ async fn a_store_that_flaps_never_lets_more_through() {
     assert!(world.server.log().len() >= 300, "{}", world.server.log().len());
     assert!(world.told("found") <= world.told("lost"));
 }
+
+/// What happens to the store, in order: it dies or comes back, or becomes slow, and for how long that lasts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Case {
+    DeadFromTheStart,
+    DeadInTheMiddle,
+    Slow,
+    BackAgain,
+}
+
+/// The most that may be sent in any minute, of a limit of 60 among 4 members.
+fn bound(outage: Outage, case: Case) -> usize {
+    match (outage, case) {
+        (Outage::Strict | Outage::Closed, _) | (_, Case::Slow) => LIMIT,
+        // Half of the limit while all are cut off, beside what was sent before.
+        (Outage::Share { .. }, Case::DeadFromTheStart) => LIMIT / 2,
+        (Outage::Share { .. }, _) => LIMIT * 3 / 2,
+        _ => LIMIT * MEMBERS,
+    }
+}
+
+/// Each mode in each outage: its bound is kept, each member says once that the store is lost and once that it is back, and
+/// nobody waits beyond his deadline.
+#[tokio::test(start_paused = true)]
+async fn every_mode_keeps_its_bound_in_every_outage() {
+    println!("mode, outage: the most in any minute by its end, and its bound; sent while it lasts");
+    for outage in [Outage::Strict, Outage::share(0.5, MEMBERS as u32), Outage::Closed, Outage::Local] {
+        for case in [Case::DeadFromTheStart, Case::DeadInTheMiddle, Case::Slow, Case::BackAgain] {
+            let world = world(outage);
+            world.store.die(case == Case::DeadFromTheStart);
+            // Each asks twice a second, by deadlines of 50 ms to 30 s.
+            let ask = |seconds: u64| {
+                let members = world.members.clone();
+                async move {
+                    let mut all = tokio::task::JoinSet::new();
+                    for step in 0..seconds * 2 {
+                        for member in &members {
+                            let (member, within) =
+                                (member.clone(), millis([50, 400, 2_000, 30_000][step as usize % 4]));
+                            all.spawn(async move {
+                                let begun = Instant::now();
+                                let sent = member.send(0, Some(within)).await.is_ok();
+                                (sent, Instant::now() - begun, within)
+                            });
+                        }
+                        tokio::time::sleep(millis(500)).await;
+                    }
+                    for (_, took, within) in all.join_all().await {
+                        assert!(took <= within + millis(5), "{took:?} of {within:?}");
+                    }
+                }
+            };
+            ask(70).await;
+            let from = Instant::now();
+            match case {
+                Case::DeadFromTheStart => {}
+                Case::DeadInTheMiddle | Case::BackAgain => world.store.die(true),
+                Case::Slow => world.store.delay(millis(100)),
+            }
+            ask(130).await;
+            let sent = world.sent(from, Instant::now());
+            let (most, bound) = (world.server.most_in_a_minute().0, bound(outage, case));
+            println!("{outage:?}, {case:?}: {most} of {bound}, {sent}");
+            assert!(most <= bound, "{outage:?}, {case:?}: {most} of {bound}");
+            if matches!(case, Case::BackAgain | Case::DeadFromTheStart) {
+                world.store.die(false);
+                ask(100).await;
+                // What was sent without the store is in the window of what it grants.
+                let after = if matches!(outage, Outage::Share { .. }) { LIMIT * 3 / 2 } else { bound };
+                let most = world.server.most_in_a_minute().0;
+                assert!(most <= after, "{outage:?}, {case:?}: {most} of {after} afterwards");
+            }
+            let is_back = matches!(case, Case::BackAgain | Case::DeadFromTheStart);
+            let (lost, found) = (usize::from(case != Case::Slow) * MEMBERS, usize::from(is_back) * MEMBERS);
+            assert_eq!((world.told("lost"), world.told("found")), (lost, found), "{outage:?}, {case:?}");
+            if case == Case::Slow {
+                assert!(sent >= LIMIT * 2 - 10, "{outage:?}: {sent} with a slow store");
+            }
+        }
+    }
+}

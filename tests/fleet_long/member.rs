@@ -149,9 +149,10 @@ async fn ours(
     }
     let status = layer.handle().status();
     let asked = status.first().and_then(|status| status.fleet.as_ref()).map_or(0, |fleet| fleet.asked);
-    // The others have what this one does not use any more.
+    // The others have what this one does not use any more, once the store has been told: a layer that ends tries for two
+    // seconds.
     drop((all, layer));
-    sleep(Duration::from_millis(300)).await;
+    sleep(Duration::from_millis(2_500)).await;
     asked
 }
 
