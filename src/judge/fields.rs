@@ -1,19 +1,13 @@
-//! What a body says, folded out of it in one pass: the pure part below the rules.
+//! What a body says, folded out of it in one pass: the data that all readers fill in and the rules read.
 //!
-//! The fold is a `serde_json` visitor that keeps borrowed pieces of the body and nothing else. It never
+//! The fold ([`json`](super::json)) is a `serde_json` visitor that keeps borrowed pieces of the body and nothing else. It never
 //! rejects: members of the wrong type are passed over, and when the text ends early or turns out not to be
 //! JSON, whatever was folded so far stays.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
-use serde::de::DeserializeSeed;
-
-use super::json::Envelope;
-use super::message;
-use super::nest::{Context, Print};
 use super::scalar::Scalar;
-use crate::google_rpc::Code;
 use crate::scan::Answer;
 
 /// Violations kept. Google sends four at most; the bound keeps a hostile body from growing a list.
@@ -59,6 +53,12 @@ pub(super) struct Facts<'a> {
     /// What a 200 holds.
     pub(super) answer: Answer,
     pub(super) model_version: Option<Cow<'a, str>>,
+}
+
+/// What a client's print of an error says in words.
+#[derive(Debug)]
+pub(super) struct Print {
+    pub(super) facts: Facts<'static>,
 }
 
 /// At most [`MAX_VIOLATIONS`]. One is the usual number, and it needs no list.
@@ -109,91 +109,6 @@ pub(super) struct Metadata<'a> {
 }
 
 impl<'a> Facts<'a> {
-    /// Folds one JSON text. What was read of one that is not whole stays.
-    pub(super) fn fold(&mut self, json: &'a str, context: &Context) -> Read {
-        let deep = context.http >= 400;
-        let mut de = serde_json::Deserializer::from_str(json);
-        let read = match (Envelope { facts: self, context, level: 0, deep }).deserialize(&mut de) {
-            Ok(()) => Read::Whole,
-            Err(error) if error.is_eof() => Read::Cut,
-            Err(_) => Read::Broken,
-        };
-        self.settle(context);
-        read
-    }
-
-    /// Once all is read: members come in any order, and the message outranks what stands in for it.
-    pub(super) fn settle(&mut self, context: &Context) {
-        if self.message.is_empty() {
-            let spare = || self.localized.take().or(self.spare.take());
-            self.message = self.legacy.take().or_else(spare).unwrap_or_default();
-        }
-        if self.message.starts_with('<') {
-            match &self.message {
-                Cow::Borrowed(page) => self.message = Cow::Borrowed(message::title(page).unwrap_or(page)),
-                Cow::Owned(page) => {
-                    if let Some(title) = message::title(page).map(str::to_owned) {
-                        self.message = Cow::Owned(title);
-                    }
-                }
-            }
-        }
-        self.believe_prints(context);
-    }
-
-    /// Takes from a client's print in the message, or in a member without a name of ours, what the members themselves do
-    /// not say.
-    fn believe_prints(&mut self, context: &Context) {
-        let complete = self.violations.len() > 0 && self.retry_info.is_some();
-        if self.unwrapped || self.reason.is_some() || complete {
-            return;
-        }
-        let canonical = self.status.as_deref().and_then(Code::from_name);
-        let number = self.code.unwrap_or(context.http);
-        let weak = match canonical {
-            None | Some(Code::Unknown) => true,
-            Some(_) => number >= 500,
-        };
-        let marked = memchr::memchr2(b'{', b'[', self.message.as_bytes()).is_some();
-        let readable = !self.message.is_empty() && (weak || marked) && context.spend(self.message.len());
-        let own = readable.then(|| {
-            let plain = self.escaped.then(|| super::literal::unescape(&self.message));
-            Print::read(plain.as_deref().unwrap_or(&self.message))
-        });
-        let (own, other) = (own.flatten(), self.print.take());
-        // What says which quota it is says more than what says that there is one.
-        let says_more = |other: &Print| {
-            self.message.is_empty()
-                || own.as_ref().is_none_or(|own| !own.facts.has_details() && other.facts.has_details())
-        };
-        let (print, is_other) = match (other.filter(|other| says_more(other)), own) {
-            (Some(other), _) => (*other, true),
-            (None, Some(own)) => (own, false),
-            (None, None) => return,
-        };
-        // A number without a name beside it may be anything where the answer has one of its own.
-        let named = print.facts.status.is_some() || !(400..500).contains(&number);
-        let mut facts = print.facts;
-        let (code, status) = (facts.code.take(), facts.status.take());
-        if weak && named && (code.is_some() || status.is_some()) {
-            self.has_error = true;
-            (self.code, self.status, self.code_name) = (code, status, None);
-        }
-        let longer = facts.message.len() > self.message.len();
-        if is_other && (self.message.is_empty() || weak && named && (longer || facts.has_details())) {
-            (self.message, self.escaped) = (facts.message, false);
-        }
-        if self.violations.len() == 0 {
-            self.violations = facts.violations;
-        }
-        self.retry_info = self.retry_info.or(facts.retry_info);
-        self.reason = facts.reason;
-        self.domain = self.domain.take().or(facts.domain);
-        if self.metadata.is_empty() {
-            self.metadata = facts.metadata;
-        }
-    }
-
     /// Takes the facts of a body that was found inside this one. It is Google's own, or closer to it, and outranks what is
     /// around it. Its pieces borrow from a text that goes away, so they are copied; this is not the common path.
     pub(super) fn take_over(&mut self, inner: Facts<'_>) {
@@ -277,7 +192,7 @@ fn own<'a>(piece: Option<Cow<'_, str>>) -> Option<Cow<'a, str>> {
 }
 
 impl<'a> Metadata<'a> {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         let Self { quota_metric, quota_limit, quota_limit_value, quota_unit, reset_delay, model } = self;
         let texts = [quota_metric, quota_limit, quota_unit, model];
         texts.iter().all(|text| text.is_none()) && quota_limit_value.is_none() && reset_delay.is_none()

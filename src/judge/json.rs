@@ -7,12 +7,101 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_json::value::RawValue;
 
 use super::answer::AnswerFold;
-use super::fields::{Facts, Metadata, Violation, Violations};
+use super::fields::{Facts, Metadata, Print, Read, Violation, Violations};
+use super::message;
 use super::nest::{Context, Unit};
 use super::scalar::{Key, Scalar, ScalarSeed, seed, skip_list, tolerant};
+use crate::google_rpc::Code;
 
 /// Objects and lists inside each other in which a body is looked for.
 const MAX_DEPTH: u8 = 12;
+
+impl<'a> Facts<'a> {
+    /// Folds one JSON text. What was read of one that is not whole stays.
+    pub(super) fn fold(&mut self, json: &'a str, context: &Context) -> Read {
+        let deep = context.http >= 400;
+        let mut de = serde_json::Deserializer::from_str(json);
+        let read = match (Envelope { facts: self, context, level: 0, deep }).deserialize(&mut de) {
+            Ok(()) => Read::Whole,
+            Err(error) if error.is_eof() => Read::Cut,
+            Err(_) => Read::Broken,
+        };
+        self.settle(context);
+        read
+    }
+
+    /// Once all is read: members come in any order, and the message outranks what stands in for it.
+    pub(super) fn settle(&mut self, context: &Context) {
+        if self.message.is_empty() {
+            let spare = || self.localized.take().or(self.spare.take());
+            self.message = self.legacy.take().or_else(spare).unwrap_or_default();
+        }
+        if self.message.starts_with('<') {
+            match &self.message {
+                Cow::Borrowed(page) => self.message = Cow::Borrowed(message::title(page).unwrap_or(page)),
+                Cow::Owned(page) => {
+                    if let Some(title) = message::title(page).map(str::to_owned) {
+                        self.message = Cow::Owned(title);
+                    }
+                }
+            }
+        }
+        self.believe_prints(context);
+    }
+
+    /// Takes from a client's print in the message, or in a member without a name of ours, what the members themselves do
+    /// not say.
+    fn believe_prints(&mut self, context: &Context) {
+        let complete = self.violations.len() > 0 && self.retry_info.is_some();
+        if self.unwrapped || self.reason.is_some() || complete {
+            return;
+        }
+        let canonical = self.status.as_deref().and_then(Code::from_name);
+        let number = self.code.unwrap_or(context.http);
+        let weak = match canonical {
+            None | Some(Code::Unknown) => true,
+            Some(_) => number >= 500,
+        };
+        let marked = memchr::memchr2(b'{', b'[', self.message.as_bytes()).is_some();
+        let readable = !self.message.is_empty() && (weak || marked) && context.spend(self.message.len());
+        let own = readable.then(|| {
+            let plain = self.escaped.then(|| super::literal::unescape(&self.message));
+            Print::read(plain.as_deref().unwrap_or(&self.message))
+        });
+        let (own, other) = (own.flatten(), self.print.take());
+        // What says which quota it is says more than what says that there is one.
+        let says_more = |other: &Print| {
+            self.message.is_empty()
+                || own.as_ref().is_none_or(|own| !own.facts.has_details() && other.facts.has_details())
+        };
+        let (print, is_other) = match (other.filter(|other| says_more(other)), own) {
+            (Some(other), _) => (*other, true),
+            (None, Some(own)) => (own, false),
+            (None, None) => return,
+        };
+        // A number without a name beside it may be anything where the answer has one of its own.
+        let named = print.facts.status.is_some() || !(400..500).contains(&number);
+        let mut facts = print.facts;
+        let (code, status) = (facts.code.take(), facts.status.take());
+        if weak && named && (code.is_some() || status.is_some()) {
+            self.has_error = true;
+            (self.code, self.status, self.code_name) = (code, status, None);
+        }
+        let longer = facts.message.len() > self.message.len();
+        if is_other && (self.message.is_empty() || weak && named && (longer || facts.has_details())) {
+            (self.message, self.escaped) = (facts.message, false);
+        }
+        if self.violations.len() == 0 {
+            self.violations = facts.violations;
+        }
+        self.retry_info = self.retry_info.or(facts.retry_info);
+        self.reason = facts.reason;
+        self.domain = self.domain.take().or(facts.domain);
+        if self.metadata.is_empty() {
+            self.metadata = facts.metadata;
+        }
+    }
+}
 
 /// The outermost value: an object, or a list of objects.
 pub(super) struct Envelope<'f, 'c, 'de> {

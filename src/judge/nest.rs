@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeSeed;
 
-use super::fields::Facts;
+use super::fields::{Facts, Print};
 use super::json::Envelope;
 use super::literal::{self, Found, candidate, unescape};
 use super::scalar::Scalar;
@@ -231,12 +231,6 @@ fn without_false_ends(text: &str) -> Cow<'_, str> {
     }
     out.push_str(&text[from..]);
     Cow::Owned(out)
-}
-
-/// What a client's print of an error says in words.
-#[derive(Debug)]
-pub(super) struct Print {
-    pub(super) facts: Facts<'static>,
 }
 
 impl Print {
