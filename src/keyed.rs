@@ -304,6 +304,12 @@ impl<K: Eq + Hash, T: State> States<K, T> {
     }
 }
 
+impl<K, T> Keyed<K, T> {
+    pub(crate) const fn max_keys(&self) -> usize {
+        self.max_keys
+    }
+}
+
 impl<K, T> fmt::Debug for Keyed<K, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keyed").field("keys", &lock(&self.states).by_key.len()).finish_non_exhaustive()

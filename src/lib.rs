@@ -52,6 +52,7 @@
 //! | [`preflight`] | the layer that looks at a request before it is sent |
 //! | [`respond`] | the layer that turns errors into Google's own form, for gateways |
 //! | [`stack`] | all of them in the recommended order, in one line |
+//! | [`config`] | the settings of all of them as data: files, environment variables |
 //! | [`guide`] | choosing the order, recipes |
 //! | [`request`] | what a request asks for, without the key |
 //! | [`tier`] | service tiers: standard, flex, priority |
@@ -104,6 +105,7 @@ pub mod catalogue;
 pub mod circuit_breaker;
 pub mod classify;
 pub mod concurrency;
+pub mod config;
 mod context;
 mod either;
 pub mod error;

@@ -27,6 +27,10 @@ impl Chance {
         Self { seeded: Some(Arc::new(Seeded { seed, streams: AtomicU64::new(0) })) }
     }
 
+    pub(crate) fn seed(&self) -> Option<u64> {
+        self.seeded.as_ref().map(|seeded| seeded.seed)
+    }
+
     /// A stream of its own for one request. With a seed, the n-th request to ask gets the n-th stream.
     #[allow(clippy::disallowed_methods, reason = "this is the door")]
     pub(crate) fn stream(&self) -> Stream {

@@ -94,7 +94,9 @@ async fn a_package_of_the_readmes_lines_compiles_and_asks_the_simulator() {
         .unwrap();
     let server = sim.serve().await.unwrap();
     let mut run = package.cargo(&["run", "--quiet"]);
-    run.env("GEMINI_API_KEY", "a key for tests").env("GEMINI_HOST", server.base_url()).env("NO_PROXY", "127.0.0.1");
+    run.env("GEMINI_API_KEY", "a key for tests")
+        .env("GEMINI_HOST", server.base_url())
+        .env("NO_PROXY", "127.0.0.1");
     let ran = tokio::task::spawn_blocking(move || run.output().unwrap()).await.unwrap();
     assert!(ran.status.success(), "{}", text(&ran));
     assert!(text(&ran).contains("Rayleigh scattering"), "{}", text(&ran));
@@ -175,7 +177,8 @@ fn the_commonest_compile_errors_name_their_cause_in_the_first_five_lines() {
     }
     let fits = "stack::check::<_, Full<Bytes>>(&Any); let _ = GeminiStack::new().service(Client::<Full<Bytes>>::new());";
     let good = format!("{PRELUDE}fn main() {{ {fits} }}");
-    let programs = CASES.map(|(name, lines, _)| (format!("bin/{name}.rs"), format!("{PRELUDE}fn main() {{\n{lines}\n}}\n")));
+    let programs = CASES
+        .map(|(name, lines, _)| (format!("bin/{name}.rs"), format!("{PRELUDE}fn main() {{\n{lines}\n}}\n")));
     let mut sources: Vec<(&str, &str)> = programs.iter().map(|(name, text)| (&**name, &**text)).collect();
     sources.push(("main.rs", &good));
     let package = Package::new("misfits", &dependencies, &sources);

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use tower_layer::Layer;
 
@@ -6,6 +7,9 @@ use super::config::CircuitBreakerBuilder;
 use super::handle::Circuits;
 use super::key::Shared;
 use super::service::CircuitBreaker;
+use super::state::Rules;
+use super::transition::Mode;
+use crate::config::{CircuitBreakerConfig, OpenTimeConfig, SlowCallsConfig};
 
 /// Puts a [`CircuitBreaker`] around a service. See the [module documentation](super).
 ///
@@ -20,6 +24,34 @@ impl CircuitBreakerLayer {
     /// A builder that starts with the defaults.
     pub fn builder() -> CircuitBreakerBuilder {
         CircuitBreakerBuilder::new()
+    }
+
+    pub(crate) fn config(&self) -> CircuitBreakerConfig {
+        let Shared { common, keyed, .. } = &*self.shared;
+        let Rules { mode, window, min_calls, failure_share, consecutive, slow_share, .. } = common.rules;
+        let Rules { open, open_factor, open_max, max_server_delay, probes, successes, lease, ramp, .. } =
+            common.rules;
+        let nanos = |nanos| Some(Duration::from_nanos(nanos).into());
+        let mut config = CircuitBreakerConfig::default();
+        config.failure_share = Some(failure_share);
+        config.min_calls = Some(min_calls);
+        config.window = nanos(window);
+        config.consecutive_failures = Some(consecutive);
+        let slow = |threshold: Duration| SlowCallsConfig::of(threshold, slow_share);
+        config.slow_calls = Some(common.slow.map(slow).into());
+        config.open_time =
+            Some(OpenTimeConfig::of(Duration::from_nanos(open), Duration::from_nanos(open_max)));
+        config.open_time_factor = Some(open_factor);
+        config.max_server_delay = nanos(max_server_delay);
+        config.probes = Some(probes);
+        config.probe_successes = Some(successes);
+        config.probe_lease = nanos(lease);
+        config.ramp = nanos(ramp);
+        config.fail_fast = Some(common.fail_fast);
+        config.observe_only = Some(mode == Mode::ObserveOnly);
+        config.max_keys = Some(keyed.max_keys());
+        config.seed = common.chance.seed();
+        config
     }
 
     /// A handle to look at the circuits and to act on them.

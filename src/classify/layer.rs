@@ -3,6 +3,7 @@ use std::time::Duration;
 use tower_layer::Layer;
 
 use super::{Classify, Peek};
+use crate::config::ClassifyConfig;
 use crate::judge::DEFAULT_LIMIT;
 
 /// Puts [`Classify`] around a service. See the [module documentation](super).
@@ -69,6 +70,16 @@ impl ClassifyLayer {
     pub const fn watch(mut self) -> Self {
         self.settings.watch = true;
         self
+    }
+
+    pub(crate) fn config(&self) -> ClassifyConfig {
+        let Settings { max_error_bytes, read_timeout, watch, peek } = self.settings;
+        let mut config = ClassifyConfig::default();
+        config.max_error_bytes = Some(max_error_bytes);
+        config.read_timeout = Some(read_timeout.into());
+        config.peek = Some(peek);
+        config.watch = Some(watch);
+        config
     }
 }
 

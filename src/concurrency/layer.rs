@@ -5,6 +5,7 @@ use tower_layer::Layer;
 use super::gate::Gate;
 use super::settings::Settings;
 use super::{AdaptiveConcurrency, AdaptiveConcurrencyBuilder, ConcurrencyHandle};
+use crate::config::ConcurrencyConfig;
 use crate::keyed::Keyed;
 use crate::order::Part;
 use crate::request::{Target, TargetKey};
@@ -45,6 +46,10 @@ impl AdaptiveConcurrencyLayer {
     /// A builder that starts with the defaults.
     pub fn builder() -> AdaptiveConcurrencyBuilder {
         AdaptiveConcurrencyBuilder::default()
+    }
+
+    pub(crate) fn config(&self) -> ConcurrencyConfig {
+        self.shared.settings.config()
     }
 
     /// The way to read the limits, and to reset them.

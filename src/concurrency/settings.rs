@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::AdaptiveConcurrencyLayer;
+use crate::config::ConcurrencyConfig;
 use crate::error::ConfigError;
 use crate::event::{Observed, Observer};
 use crate::keyed::MAX_KEYS;
@@ -72,6 +73,25 @@ impl Default for Settings {
 }
 
 impl Settings {
+    pub(super) fn config(&self) -> ConcurrencyConfig {
+        let Tuning { decrease, paced_decrease, growth, increase, floor, pace, cut_interval, lift_after } =
+            self.tuning;
+        let mut config = ConcurrencyConfig::default();
+        config.decrease = Some(decrease);
+        config.paced_decrease = Some(paced_decrease);
+        config.growth = Some(growth);
+        config.increase = Some(increase);
+        config.floor = Some(floor);
+        config.pace = Some(pace.into());
+        config.cut_interval = Some(cut_interval.into());
+        config.lift_after = Some(lift_after.into());
+        config.max_wait = Some(self.max_wait.into());
+        config.max_queued = Some(self.max_queued);
+        config.max_keys = Some(self.max_keys);
+        config.seed = self.chance.seed();
+        config
+    }
+
     pub(super) fn key(&self, target: &Target<'_>) -> TargetKey {
         match &self.key_by {
             Some(key_by) => key_by(target),

@@ -266,13 +266,26 @@ impl FailedProbe {
 /// A setting outside its range. Names the field and the rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConfigError {
+    section: Option<&'static str>,
     field: &'static str,
     rule: &'static str,
 }
 
 impl ConfigError {
     pub(crate) const fn new(field: &'static str, rule: &'static str) -> Self {
-        Self { field, rule }
+        Self { section: None, field, rule }
+    }
+
+    pub(crate) const fn within(mut self, section: &'static str) -> Self {
+        self.section = Some(section);
+        self
+    }
+
+    /// The section of a [configuration](crate::config) that the setting is in, such as `retry`; `None` where it was set with a
+    /// builder.
+    #[must_use]
+    pub const fn section(&self) -> Option<&'static str> {
+        self.section
     }
 
     /// The setting, by the name of its method.
@@ -290,7 +303,8 @@ impl ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "invalid setting `{}`: {}", self.field, self.rule)
+        let (section, dot) = self.section.map_or(("", ""), |section| (section, "."));
+        write!(f, "invalid setting `{section}{dot}{}`: {}", self.field, self.rule)
     }
 }
 

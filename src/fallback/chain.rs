@@ -1,6 +1,6 @@
 //! Which models stand in for which, and which call asks for one of them. Pure.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use http::{HeaderValue, Request};
@@ -100,6 +100,11 @@ impl Ladders {
         Ok(Self(all.iter().map(|tiers| tiers[..].into()).collect()))
     }
 
+    /// The tiers that stand in, by the tier that is asked.
+    pub(super) fn tiers(&self) -> BTreeMap<ServiceTier, Vec<ServiceTier>> {
+        self.0.iter().map(|tiers| (tiers[0], tiers[1..].to_vec())).collect()
+    }
+
     fn of<B>(&self, request: &Request<B>) -> Option<Ladder> {
         if self.0.is_empty() {
             return None;
@@ -127,6 +132,19 @@ impl Chains {
             return Err(ConfigError::new("larger_context", "must be a model of a chain"));
         }
         Ok(Self(chains))
+    }
+
+    /// The models that stand in, by the model that is asked.
+    pub(super) fn names(&self) -> BTreeMap<String, Vec<String>> {
+        let others = |chain: &Chain| chain.0[1..].iter().map(|model| model.name.to_string()).collect();
+        self.0.iter().map(|(model, chain)| (model.to_string(), others(chain))).collect()
+    }
+
+    /// Those that take longer inputs, by name.
+    pub(super) fn larger(&self) -> Vec<String> {
+        let larger = self.0.values().flat_map(|chain| chain.0.iter()).filter(|model| model.larger);
+        let names: BTreeSet<&str> = larger.map(|model| &*model.name).collect();
+        names.into_iter().map(str::to_owned).collect()
     }
 
     /// What there is for this request; `None` where it goes to no model of a chain, and has no ladder.

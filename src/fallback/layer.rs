@@ -10,6 +10,7 @@ use tower_layer::Layer;
 use super::chain::{Chains, Ladders};
 use super::service::ModelFallback;
 use crate::circuit_breaker::Circuits;
+use crate::config::FallbackConfig;
 use crate::error::ConfigError;
 use crate::event::{Observed, Observer};
 use crate::rate_limit::RateLimits;
@@ -31,6 +32,16 @@ impl ModelFallbackLayer {
     /// A builder that starts without a chain.
     pub fn builder() -> ModelFallbackBuilder {
         ModelFallbackBuilder::default()
+    }
+
+    pub(crate) fn config(&self) -> FallbackConfig {
+        let Settings { chains, ladders, header, .. } = &*self.settings;
+        let mut config = FallbackConfig::default();
+        config.chain = Some(chains.names());
+        config.larger_context = Some(chains.larger());
+        config.tier_ladder = Some(ladders.tiers());
+        config.header = header.clone().map(crate::config::HeaderName);
+        config
     }
 }
 

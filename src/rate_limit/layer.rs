@@ -9,12 +9,13 @@ use super::limits::Limits;
 use super::service::Core;
 use super::shared::{Common, Config, KeyBy, Shared, WallClock};
 use super::{BySize, ConfigError, Prices, RateLimit, RateLimits};
+use crate::config::{LimitsConfig, RateLimitConfig};
 use crate::event::{Observed, Observer};
 use crate::keyed::{Keyed, MAX_KEYS};
 use crate::order::Part;
 use crate::request::{Target, TargetKey};
 use crate::rng::Chance;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, lock};
 use crate::time;
 
 /// Google's minute.
@@ -81,6 +82,30 @@ impl<E> RateLimitLayer<E> {
     #[must_use]
     pub fn handle(&self) -> RateLimits {
         RateLimits::new(Arc::clone(&self.core.shared))
+    }
+
+    pub(crate) fn config(&self) -> RateLimitConfig {
+        let Shared { common, keys, by_tier, .. } = &*self.core.shared;
+        let Config { limits, by_model, .. } = &*lock(&self.core.shared.config);
+        let Rules { span, margin, learn, probe_every, guard, .. } = common.rules;
+        let mut config = RateLimitConfig::default();
+        config.requests_per_minute = limits.rpm;
+        config.input_tokens_per_minute = limits.tpm;
+        config.requests_per_day = limits.rpd;
+        let of = |limits: &Limits| LimitsConfig::of(limits.rpm, limits.tpm, limits.rpd);
+        config.model_limits =
+            Some(by_model.iter().map(|(model, limits)| (model.to_string(), of(limits))).collect());
+        config.margin = Some(margin);
+        config.guard = Some(Duration::from_nanos(guard).into());
+        config.mode = Some(if common.waits { Mode::Wait } else { Mode::Reject });
+        config.max_wait = Some(common.max_wait.map(Into::into).into());
+        config.max_queue = Some(common.max_queue);
+        config.max_keys = Some(keys.max_keys());
+        config.learn = Some(learn);
+        config.probe_every = Some(Duration::from_nanos(probe_every).into());
+        config.by_tier = Some(*by_tier);
+        config.window = Some(Duration::from_nanos(span - guard).into());
+        config
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::ConfigError;
 
 /// How the wait is spread, so that callers who failed together do not return together.
@@ -10,7 +12,8 @@ use super::ConfigError;
 /// every draw. What each is worth was measured with the contention experiment of the [AWS architecture
 /// blog](https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/) (read 2026-11): full jitter
 /// needs within 2 % of the fewest calls everywhere.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Jitter {
     /// Uniform in `[0, x)`. The default.
@@ -57,6 +60,11 @@ impl Backoff {
     pub const fn jitter(mut self, jitter: Jitter) -> Self {
         self.jitter = jitter;
         self
+    }
+
+    /// Base, cap and jitter.
+    pub(crate) const fn parts(&self) -> (Duration, Duration, Jitter) {
+        (self.base, self.cap, self.jitter)
     }
 
     pub(super) fn check(&self, field: &'static str) -> Result<(), ConfigError> {

@@ -24,6 +24,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::ConfigError;
+use crate::config::BudgetConfig;
 use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, lock};
 
 /// Thousandths of a token, so that shares of one add up exactly.
@@ -185,6 +186,12 @@ impl Budget {
         let shared = Arc::get_mut(&mut self.shared).expect("it was just made");
         shared.unpaid_every = (retries > 0).then(|| MINUTE / retries);
         self
+    }
+
+    pub(crate) fn config(&self) -> BudgetConfig {
+        // Exact, for so few: the rest of the division is below one in a million.
+        let least = self.shared.unpaid_every.map_or(0, |every| (MINUTE.as_nanos() / every.as_nanos()) as u32);
+        BudgetConfig::of(self.cap(), self.per_success(), least)
     }
 
     /// The most tokens that can be saved up.

@@ -1,6 +1,7 @@
 use tower_layer::Layer;
 
 use super::{Retry, RetryPolicy};
+use crate::config::RetryConfig;
 
 /// Puts [`Retry`] around a service. See the [module documentation](super).
 ///
@@ -21,6 +22,10 @@ impl RetryLayer {
     #[must_use]
     pub const fn policy(&self) -> &RetryPolicy {
         &self.policy
+    }
+
+    pub(crate) fn config(&self) -> RetryConfig {
+        self.policy.config()
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::backoff::{Backoff, next_draw};
 use super::budget::{Budget, Charge, Milli, Withdrawal};
 use super::{ConfigError, GaveUp};
+use crate::config::{BackoffConfig, RetryConfig, ScheduleConfig};
 use crate::error::{BoxError, FailedProbe, ProbeFailed, Rejected, find};
 use crate::event::{Observed, Observer};
 use crate::quota_wait::QuotaWait;
@@ -167,6 +168,29 @@ impl RetryPolicy {
     /// ```
     pub fn to_builder(&self) -> RetryPolicyBuilder {
         RetryPolicyBuilder { settings: Settings::clone(&self.settings), never_retried: None }
+    }
+
+    pub(crate) fn config(&self) -> RetryConfig {
+        let settings = &*self.settings;
+        let mut config = RetryConfig::default();
+        config.attempts = Some(settings.attempts);
+        config.quick_retries = Some(settings.quick_retries);
+        config.backoff = Some(BackoffConfig::of(settings.empty_backoff.parts()));
+        let schedules =
+            Kind::ALL.iter().filter_map(|kind| Some((*kind, settings.schedules[*kind as usize]?)));
+        let of = |schedule: Schedule| {
+            ScheduleConfig::of(schedule.attempts, BackoffConfig::of(schedule.backoff.parts()))
+        };
+        config.schedule = Some(schedules.map(|(kind, schedule)| (kind, of(schedule))).collect());
+        config.max_server_delay = Some(settings.max_server_delay.into());
+        config.server_delay_jitter = Some(settings.server_delay_jitter);
+        config.deadline = Some(settings.deadline.map(Into::into).into());
+        config.maybe_processed_retries = Some(settings.maybe_processed_retries);
+        config.empty_answers = Some(settings.empty_answers);
+        config.budget = Some(settings.budget.as_ref().map(Budget::config).into());
+        config.max_body_bytes = Some(settings.max_body_bytes);
+        config.seed = settings.chance.seed();
+        config
     }
 
     /// Whether, and after which wait at least, this policy would send a request again whose first attempt just

@@ -2,6 +2,7 @@ use tower_layer::Layer;
 
 use super::settings::Settings;
 use super::{Timeout, TimeoutBuilder};
+use crate::config::TimeoutConfig;
 
 /// Puts [`Timeout`] around a service. See the [module documentation](super).
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,6 +20,10 @@ impl TimeoutLayer {
     /// A builder that starts with the defaults.
     pub fn builder() -> TimeoutBuilder {
         TimeoutBuilder::default()
+    }
+
+    pub(crate) fn config(&self) -> TimeoutConfig {
+        self.settings.config()
     }
 }
 

@@ -12,6 +12,7 @@ use tower_service::Service;
 
 use super::Deadline;
 use super::settings::{FLEX_DEADLINE, MAX};
+use crate::config::DeadlineConfig;
 use crate::context::{Context, View};
 use crate::error::ConfigError;
 use crate::tier::ServiceTier;
@@ -86,6 +87,12 @@ impl DeadlineLayer {
     pub const fn cap_given(mut self) -> Self {
         self.settings.cap_given = true;
         self
+    }
+
+    pub(crate) fn config(&self) -> DeadlineConfig {
+        let Settings { within, flex_millis, cap_given } = self.settings;
+        let flex = Duration::from_millis(flex_millis.into());
+        DeadlineConfig::of(within, flex, cap_given)
     }
 }
 

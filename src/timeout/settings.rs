@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::TimeoutLayer;
+use crate::config::TimeoutConfig;
 use crate::error::ConfigError;
 use crate::tier::ServiceTier;
 
@@ -50,6 +51,23 @@ impl Default for Settings {
 }
 
 impl Settings {
+    pub(super) fn config(&self) -> TimeoutConfig {
+        let or_off = |limit: Option<Duration>| Some(limit.map(Into::into).into());
+        let tiers = |of: fn(&Own) -> u32| {
+            let tiers = [(ServiceTier::Flex, self.flex), (ServiceTier::Priority, self.priority)];
+            Some(tiers.iter().filter_map(|(tier, own)| Some((*tier, millis(of(own))?.into()))).collect())
+        };
+        let mut config = TimeoutConfig::default();
+        config.first_byte = or_off(self.first_byte);
+        config.max_first_byte = Some(self.max_first_byte.into());
+        config.idle = or_off(self.idle);
+        config.total = or_off(self.total);
+        config.tier_first_byte = tiers(|own| own.first_byte);
+        config.tier_total = tiers(|own| own.total);
+        config.server_timeout = Some(self.server_timeout);
+        config
+    }
+
     /// Doubled for each earlier attempt that took too long, to at most half of the time that is left: where answers are
     /// late by chance and not by their length, the other half is for one more.
     #[inline]

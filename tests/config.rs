@@ -1,0 +1,442 @@
+//! Settings as data: what is written is what the stack is set to, and what is not understood is refused by name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tower_gemini::Kind;
+use tower_gemini::ServiceTier;
+use tower_gemini::classify::Peek;
+use tower_gemini::config::{
+    BackoffConfig, BudgetConfig, CircuitBreakerConfig, ClassifyConfig, ConcurrencyConfig, DeadlineConfig,
+    FallbackConfig, HumanDuration, LimitsConfig, OpenTimeConfig, OrOff, PresetName, RateLimitConfig,
+    RetryConfig, ScheduleConfig, SlowCallsConfig, StackConfig, TimeoutConfig,
+};
+use tower_gemini::rate_limit::Mode;
+use tower_gemini::retry::Jitter;
+use tower_gemini::stack::{GeminiStack, Preset};
+
+const API: &str = include_str!("api/public-api.txt");
+
+/// What is code, or a part of the program: it has no member.
+const CODE: &[&str] = &[
+    "build",
+    "observer",
+    "key_by",
+    "classify_with",
+    "signals",
+    "wall_clock",
+    "estimate",
+    "store",
+    "circuits",
+    "rate_limits",
+    "last_resort",
+    "catalogue",
+];
+
+fn methods(ty: &str) -> BTreeSet<String> {
+    let of_self = |line: &str| {
+        let (_, call) = line.split_once(&format!("::{ty}::"))?;
+        let (name, args) = call.split_once('(')?;
+        let is_setter = args.starts_with("self") && line.starts_with("pub ");
+        is_setter.then(|| name.split('<').next().unwrap_or(name).to_owned())
+    };
+    API.lines().filter_map(of_self).collect()
+}
+
+/// A builder's method without a member is one that a file cannot set.
+#[test]
+fn every_setting_of_a_builder_has_a_member() {
+    let limits = ["requests_per_minute", "input_tokens_per_minute", "requests_per_day"];
+    for (section, types, other_names) in [
+        ("deadline", &["timeout::DeadlineLayer"][..], &[][..]),
+        ("fallback", &["fallback::ModelFallbackBuilder"], &[]),
+        ("retry", &["retry::RetryPolicyBuilder"], &[]),
+        ("rate_limit", &["rate_limit::RateLimitBuilder<E>", "rate_limit::Limits"], &["limits"]),
+        ("concurrency", &["concurrency::AdaptiveConcurrencyBuilder"], &[]),
+        ("circuit_breaker", &["circuit_breaker::CircuitBreakerBuilder"], &[]),
+        ("timeout", &["timeout::TimeoutBuilder"], &[]),
+        ("classify", &["classify::ClassifyLayer"], &[]),
+    ] {
+        let (_, members) = StackConfig::members().find(|(name, _)| *name == section).expect(section);
+        for ty in types {
+            let methods = methods(ty);
+            assert!(!methods.is_empty(), "{ty} is not in the API");
+            for method in &methods {
+                let name = method.strip_prefix("without_").unwrap_or(method);
+                let is_there = members.contains(&name) || CODE.contains(&name) || other_names.contains(&name);
+                assert!(is_there, "{ty}::{method} has no member in [{section}]");
+            }
+        }
+    }
+    assert!(limits.iter().all(|limit| LimitsConfig::MEMBERS.contains(limit)));
+}
+
+fn duration(millis: std::ops::Range<u64>) -> impl Strategy<Value = HumanDuration> {
+    millis.prop_map(|millis| Duration::from_millis(millis).into())
+}
+
+/// In thousandths: JSON gives back each of these exactly.
+fn share(thousandths: std::ops::RangeInclusive<u32>) -> impl Strategy<Value = f64> {
+    thousandths.prop_map(|n| f64::from(n) / 1000.0)
+}
+
+fn or_off<T: std::fmt::Debug>(value: impl Strategy<Value = T>) -> impl Strategy<Value = OrOff<T>> {
+    prop::option::weighted(0.7, value).prop_map(OrOff::from)
+}
+
+/// Draws each member, or leaves it out.
+macro_rules! some_of {
+    ($ty:ident { $($field:ident: $strategy:expr),+ $(,)? }) => {{
+        let none = Just($ty::default()).boxed();
+        $(let none = (none, prop::option::of($strategy)).prop_map(|(mut all, value)| { all.$field = value; all }).boxed();)+
+        none
+    }};
+}
+
+fn backoff() -> BoxedStrategy<BackoffConfig> {
+    let jitter = prop_oneof![
+        Just(Jitter::Full),
+        Just(Jitter::Equal),
+        Just(Jitter::Decorrelated),
+        (share(0..=1000)).prop_map(Jitter::Proportional)
+    ];
+    some_of!(BackoffConfig { base: duration(1..500), cap: duration(60_000..86_400_000), jitter: jitter })
+}
+
+fn schedule() -> BoxedStrategy<ScheduleConfig> {
+    some_of!(ScheduleConfig { attempts: 1..=100_u32, base: duration(1..500), cap: duration(60_000..100_000) })
+}
+
+fn limits() -> BoxedStrategy<LimitsConfig> {
+    some_of!(LimitsConfig {
+        requests_per_minute: 1..1_000_000_u64,
+        input_tokens_per_minute: 1..1_000_000_u64,
+        requests_per_day: 1..1_000_000_u64,
+    })
+}
+
+fn any_config() -> impl Strategy<Value = StackConfig> {
+    let deadline = some_of!(DeadlineConfig {
+        within: duration(1..86_400_000),
+        flex: duration(1..86_400_000),
+        cap_given: any::<bool>(),
+    });
+    let retried =
+        prop::sample::select(vec![Kind::Overloaded, Kind::Conflict, Kind::RateLimited, Kind::Cancelled]);
+    let budget = some_of!(BudgetConfig {
+        cap: 1..1_000_000_u32,
+        per_success: prop::sample::select(vec![0.5, 3.0, 100.0]),
+        least_per_minute: 0..=6_000_u32,
+    });
+    let retry = some_of!(RetryConfig {
+        attempts: 1..=100_u32,
+        quick_retries: 0..=100_u32,
+        backoff: backoff(),
+        schedule: prop::collection::btree_map(retried, schedule(), 0..3),
+        max_server_delay: duration(0..86_400_000),
+        server_delay_jitter: share(0..=1000),
+        deadline: or_off(duration(1..86_400_000)),
+        maybe_processed_retries: 0..9_u32,
+        empty_answers: 0..=2_u32,
+        budget: or_off(budget),
+        max_body_bytes: 0..1_000_000_usize,
+        seed: 0..1_u64 << 60,
+    });
+    let rate_limit = some_of!(RateLimitConfig {
+        requests_per_minute: 1..1_000_000_u64,
+        input_tokens_per_minute: 1..1_000_000_u64,
+        requests_per_day: 1..1_000_000_u64,
+        model_limits: prop::collection::btree_map("[a-z.0-9-]{1,9}", limits(), 0..3),
+        margin: share(10..=1000),
+        guard: duration(0..60_000),
+        mode: prop::sample::select(vec![Mode::Wait, Mode::Reject]),
+        max_wait: or_off(duration(0..86_400_000)),
+        max_queue: 1..=10_000_000_usize,
+        max_keys: 1..=1_000_000_usize,
+        learn: any::<bool>(),
+        probe_every: duration(1_000..86_400_000),
+        by_tier: any::<bool>(),
+        window: duration(100..3_600_000),
+    });
+    let concurrency = some_of!(ConcurrencyConfig {
+        decrease: share(100..=900),
+        paced_decrease: share(10..=900),
+        growth: share(10..=1000),
+        increase: share(1..=1000),
+        floor: share(1..=1000000),
+        pace: duration(1..60_000),
+        cut_interval: duration(0..3_600_000),
+        lift_after: duration(1_000..86_400_000),
+        max_wait: duration(0..86_400_000),
+        max_queued: 0..1_000_000_usize,
+        max_keys: 1..=1_000_000_usize,
+        seed: 0..1_u64 << 60,
+    });
+    let slow = (duration(1..9_999), share(1..=1000)).prop_map(|(threshold, share)| {
+        let mut slow = SlowCallsConfig::default();
+        (slow.threshold, slow.share) = (Some(threshold), Some(share));
+        slow
+    });
+    let circuit_breaker = some_of!(CircuitBreakerConfig {
+        failure_share: share(1..=1000),
+        min_calls: 1..1_000_u32,
+        window: duration(100..86_400_000),
+        consecutive_failures: 1..1_000_u32,
+        slow_calls: or_off(slow),
+        open_time: some_of!(OpenTimeConfig { first: duration(1..9_000), most: duration(9_000..86_400_000) }),
+        open_time_factor: share(1000..=10000),
+        max_server_delay: duration(0..86_400_000),
+        probes: 1..=8_usize,
+        probe_successes: 1..=1_000_u32,
+        probe_lease: duration(1..86_400_000),
+        ramp: duration(0..3_600_000),
+        fail_fast: any::<bool>(),
+        observe_only: any::<bool>(),
+        max_keys: 1..=1_000_000_usize,
+        seed: 0..1_u64 << 60,
+    });
+    let tier = || prop::sample::select(vec![ServiceTier::Flex, ServiceTier::Priority]);
+    let tiers = move || prop::collection::btree_map(tier(), duration(1..86_400_000), 0..3);
+    let timeout = some_of!(TimeoutConfig {
+        first_byte: or_off(duration(1..86_400_000)),
+        max_first_byte: duration(1..86_400_000),
+        idle: or_off(duration(1..86_400_000)),
+        total: or_off(duration(1..86_400_000)),
+        tier_first_byte: tiers(),
+        tier_total: tiers(),
+        server_timeout: any::<bool>(),
+    });
+    let classify = some_of!(ClassifyConfig {
+        max_error_bytes: 0..1_000_000_usize,
+        read_timeout: duration(0..60_000),
+        peek: prop::sample::select(vec![Peek::Off, Peek::FirstEvent, Peek::Output]),
+        watch: any::<bool>(),
+    });
+    let others =
+        prop::collection::btree_set("[m-z]{1,5}", 1..4).prop_map(|names| names.into_iter().collect());
+    let ladder = Just(BTreeMap::from([(ServiceTier::Flex, vec![ServiceTier::Standard])]));
+    let fallback = some_of!(FallbackConfig {
+        chain: prop::collection::btree_map("[a-l]{1,5}", others, 0..3),
+        tier_ladder: ladder,
+    });
+    let preset = [PresetName::Default, PresetName::Interactive, PresetName::Batch, PresetName::Gateway]
+        .map(Some)
+        .to_vec();
+    let preset = prop::sample::select([preset, vec![None]].concat());
+    let first = (preset, deadline, fallback, retry, rate_limit);
+    (first, concurrency, circuit_breaker, timeout, classify).prop_map(
+        |(first, concurrency, breaker, timeout, classify)| {
+            let mut all = StackConfig::default();
+            (all.preset, all.deadline, all.fallback, all.retry, all.rate_limit) = first;
+            (all.concurrency, all.circuit_breaker, all.timeout, all.classify) =
+                (concurrency, breaker, timeout, classify);
+            all
+        },
+    )
+}
+
+/// Each value of `part` stands in `whole`, at the same place. A list is a value.
+fn holds(whole: &serde_json::Value, part: &serde_json::Value) -> Result<(), String> {
+    match (whole, part) {
+        (serde_json::Value::Object(whole), serde_json::Value::Object(part)) => {
+            part.iter().try_for_each(|(name, part)| {
+                let found = whole.get(name).ok_or_else(|| format!("{name} is missing"))?;
+                holds(found, part).map_err(|error| format!("{name}.{error}"))
+            })
+        }
+        _ if whole == part => Ok(()),
+        _ => Err(format!(": {part} became {whole}")),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(192))]
+
+    // Not every draw is a valid stack: a backoff's base may come above another one's cap, and the rule is told.
+    #[test]
+    fn what_is_given_is_what_the_stack_is_set_to(config in any_config()) {
+        let stack = match GeminiStack::from_config(&config) {
+            Ok(stack) => stack,
+            Err(error) => {
+                prop_assert!(error.section().is_some(), "{error}");
+                return Err(TestCaseError::reject("out of range"));
+            }
+        };
+        let all = StackConfig::of(&stack);
+        let json = |config: &StackConfig| serde_json::to_value(config).expect("plain data");
+        let mut given = json(&config);
+        let object = given.as_object_mut().expect("an object");
+        object.remove("preset");
+        if let Err(difference) = holds(&json(&all), &given) {
+            prop_assert!(false, "{difference}");
+        }
+        let again = StackConfig::of(&GeminiStack::from_config(&all).expect("it was one"));
+        prop_assert_eq!(&again, &all, "a whole configuration makes the same stack");
+
+        let text = toml::to_string(&config).expect("plain data");
+        prop_assert_eq!(&toml::from_str::<StackConfig>(&text).expect("what was written"), &config);
+        let text = serde_json::to_string(&config).expect("plain data");
+        prop_assert_eq!(&serde_json::from_str::<StackConfig>(&text).expect("what was written"), &config);
+    }
+
+    // By way of variables: the tables as JSON, the rest as text.
+    #[test]
+    fn variables_say_the_same(config in any_config()) {
+        let json = serde_json::to_value(&config).expect("plain data");
+        let mut vars = Vec::new();
+        let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        for (section, value) in json.as_object().expect("an object") {
+            match value.as_object() {
+                None => vars.push((format!("GEMINI_{}", section.to_uppercase()), text(value))),
+                Some(members) => vars.extend(members.iter().map(|(member, value)| {
+                    (format!("GEMINI_{}_{}", section.to_uppercase(), member.to_uppercase()), text(value))
+                })),
+            }
+        }
+        prop_assert_eq!(StackConfig::from_vars(vars), Ok(config));
+    }
+}
+
+#[test]
+fn nothing_given_is_the_preset() {
+    for (name, preset) in [
+        (None, Preset::new()),
+        (Some(PresetName::Default), Preset::new()),
+        (Some(PresetName::Interactive), Preset::interactive()),
+        (Some(PresetName::Batch), Preset::batch()),
+        (Some(PresetName::Gateway), Preset::gateway()),
+    ] {
+        let mut config = StackConfig::default();
+        config.preset = name;
+        let stack = GeminiStack::from_config(&config).expect("a preset");
+        let fallback = tower_gemini::fallback::ModelFallbackLayer::default();
+        assert_eq!(StackConfig::of(&stack), StackConfig::of(&preset.stack().fallback(fallback)), "{name:?}");
+    }
+}
+
+#[test]
+fn a_whole_configuration_has_every_member() {
+    let all = StackConfig::of(&GeminiStack::from_config(&StackConfig::default()).expect("the defaults"));
+    let json = serde_json::to_value(&all).expect("plain data");
+    let of_none = ["seed", "requests_per_minute", "input_tokens_per_minute", "requests_per_day", "header"];
+    for (section, members) in StackConfig::members() {
+        for member in members.iter().filter(|member| !of_none.contains(member)) {
+            assert!(json[section].get(member).is_some(), "{section}.{member}");
+        }
+    }
+}
+
+#[test]
+fn a_backoff_of_one_member_leaves_the_others_of_each_kind() {
+    let config: StackConfig =
+        toml::from_str("[retry]\nbackoff.cap = '7s'\nschedule.conflict.attempts = 9").expect("valid");
+    let all = config.complete();
+    let of = |kind| all.retry.schedule.as_ref().expect("whole")[&kind].clone();
+    let secs = |secs| Some(Duration::from_secs(secs).into());
+    assert_eq!((of(Kind::Overloaded).base, of(Kind::Overloaded).cap), (secs(2), secs(7)));
+    assert_eq!((of(Kind::Unavailable).base, of(Kind::Unavailable).cap), (secs(1), secs(7)));
+    assert_eq!((of(Kind::Conflict).attempts, of(Kind::Conflict).cap), (Some(9), secs(7)));
+    assert_eq!(of(Kind::Unavailable).attempts, None);
+}
+
+#[test]
+fn a_longer_deadline_lengthens_that_of_flex() {
+    for (text, flex) in
+        [("within = '2h'", 7_200), ("within = '1m'", 1_800), ("within = '2h'\nflex = '5m'", 300)]
+    {
+        let config: StackConfig = toml::from_str(&format!("[deadline]\n{text}")).expect("valid");
+        assert_eq!(config.complete().deadline.flex, Some(Duration::from_secs(flex).into()), "{text}");
+        let _stack = GeminiStack::from_config(&config).expect("valid");
+    }
+}
+
+#[test]
+fn what_is_not_known_is_refused_by_its_name() {
+    for (text, name) in [
+        ("retries = 3", "unknown field `retries`"),
+        ("[retry]\natempts = 3", "unknown field `atempts`, expected one of `attempts`"),
+        ("[retry.backoff]\nmin = '1s'", "unknown field `min`"),
+        ("[retry.schedule.overloadd]\nattempts = 1", "overloadd"),
+        ("[rate_limit.model_limits.m]\nrpm = 1", "unknown field `rpm`"),
+        ("[timeout.tier_total]\nother = '1s'", "other"),
+        ("[classify]\npeek = 'all'", "off, first_event, output"),
+        ("preset = 'fast'", "default, interactive, batch, gateway"),
+        ("[timeout]\nidle = 30", "a duration with a unit, such as \"1m30s\""),
+        ("[timeout]\nidle = '30'", "a duration with a unit, such as \"1m30s\""),
+        ("[fallback]\nheader = 'a b'", "must be the name of a header"),
+    ] {
+        let error = toml::from_str::<StackConfig>(text).expect_err(text).to_string();
+        assert!(error.contains(name), "{text}: {error}");
+    }
+}
+
+#[test]
+fn what_is_out_of_range_is_told_with_section_and_member() {
+    for (text, field) in [
+        ("[deadline]\nwithin = '0s'", "deadline.deadline"),
+        ("[deadline]\nflex = '25h'", "deadline.flex"),
+        ("[fallback.chain]\nm = []", "fallback.chain"),
+        ("[retry]\nattempts = 0", "retry.attempts"),
+        ("[retry]\nbudget = { cap = 0 }", "retry.budget.cap"),
+        ("[retry.schedule.not_found]\nattempts = 2", "retry.schedule"),
+        ("[rate_limit]\nmargin = 1.5", "rate_limit.margin"),
+        ("[rate_limit.model_limits.m]\nrequests_per_day = 0", "rate_limit.requests_per_day"),
+        ("[concurrency]\nfloor = nan", "concurrency.floor"),
+        ("[circuit_breaker]\nprobes = 9", "circuit_breaker.probes"),
+        ("[circuit_breaker]\nslow_calls = { share = 0.5 }", "circuit_breaker.slow_calls"),
+        ("[timeout.tier_first_byte]\nstandard = '1s'", "timeout.tier_first_byte"),
+    ] {
+        let config: StackConfig = toml::from_str(text).expect(text);
+        let error = GeminiStack::from_config(&config).map(|_| ()).expect_err(text);
+        let (section, member) = field.split_once('.').expect("two parts");
+        assert_eq!((error.section(), error.field()), (Some(section), member), "{text}");
+        assert_eq!(error.to_string(), format!("invalid setting `{field}`: {}", error.rule()));
+    }
+}
+
+#[test]
+fn a_wrong_variable_is_named_and_its_value_is_not_shown() {
+    for (name, value, rule) in [
+        ("GEMINI_RETRY_ATTEMPTS", "AIzaSecret", "must be a whole number"),
+        ("GEMINI_RETRY_ATTEMPTS", "-1", "must be a whole number"),
+        ("GEMINI_RATE_LIMIT_LEARN", "AIzaSecret", "must be true or false"),
+        ("GEMINI_RATE_LIMIT_MARGIN", "AIzaSecret", "must be a number"),
+        ("GEMINI_RATE_LIMIT_MODEL_LIMITS", "m=5", "must be a JSON object"),
+        ("GEMINI_TIMEOUT_IDLE", "30", "must be a duration with a unit"),
+        ("GEMINI_RETRY_BACKOFF", "{\"min\":\"1s\"}", "unknown field `min`"),
+        ("GEMINI_RETRY_BACKOFF", "{} {}", "trailing characters"),
+        ("GEMINI_RETRY_ATEMPTS", "3", "is no setting; the section has ATTEMPTS, "),
+    ] {
+        let error = StackConfig::from_vars([(name, value)]).expect_err(name);
+        assert_eq!(error.variable(), name);
+        assert!(error.rule().contains(rule), "{name}={value}: {error}");
+        assert!(!error.to_string().contains("AIza"), "{error}");
+    }
+    for (name, value) in [
+        ("GEMINI_API_KEY", "AIzaSecret"),
+        ("GEMINI_MODEL", "m"),
+        ("GEMINI_RETRY_ATTEMPTS", " "),
+        ("GEMINI_RETRY_SERVICE_HOST", "10.0.0.1"),
+        ("GEMINI_TIMEOUT_PORT_80_TCP", "tcp://10.0.0.1:80"),
+        ("RETRY_ATTEMPTS", "0"),
+    ] {
+        assert_eq!(StackConfig::from_vars([(name, value)]), Ok(StackConfig::default()), "{name}");
+    }
+}
+
+#[test]
+fn lists_in_variables_are_separated_by_commas() {
+    let config = StackConfig::from_vars([
+        ("GEMINI_FALLBACK_LARGER_CONTEXT", "b, c"),
+        ("GEMINI_FALLBACK_CHAIN", r#"{"a":["b","c"]}"#),
+        ("GEMINI_FALLBACK_HEADER", "x-gemini-model"),
+        ("GEMINI_RETRY_BUDGET", "off"),
+    ])
+    .expect("valid");
+    assert_eq!(config.fallback.larger_context, Some(vec!["b".to_owned(), "c".to_owned()]));
+    assert_eq!(config.retry.budget, Some(OrOff::Off));
+    let all = StackConfig::of(&GeminiStack::from_config(&config).expect("valid"));
+    assert_eq!(all.fallback, config.complete().fallback);
+    assert_eq!(all.fallback.header.expect("given").0, "x-gemini-model");
+}
