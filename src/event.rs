@@ -218,6 +218,22 @@ pub enum Event<'a> {
         /// The failure, which is handed on.
         verdict: &'a Verdict,
     },
+    /// A request waits for the call of an equal one instead of making its own. Told by the [`CoalesceLayer`](crate::coalesce::CoalesceLayer).
+    #[non_exhaustive]
+    Coalesced {
+        /// What it asks for.
+        key: &'a TargetKey,
+    },
+    /// Everything failed, and an answer that was good a while ago stands in. Told by the [`LastGoodLayer`](crate::last_good::LastGoodLayer).
+    #[non_exhaustive]
+    LastGoodUsed {
+        /// What the request asks for.
+        key: &'a TargetKey,
+        /// How long ago the answer came.
+        age: Duration,
+        /// The failure that it stands in for.
+        verdict: &'a Verdict,
+    },
     /// The store of a [fleet](crate::rate_limit::RateLimitBuilder) does not answer: members keep to what they hold. Told once
     /// until it is found again.
     #[non_exhaustive]

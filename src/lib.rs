@@ -49,6 +49,8 @@
 //! | [`circuit_breaker`] | the layer that stops asking a server that is down |
 //! | [`timeout`] | the layers that end what takes too long: attempts, pauses of a stream, whole requests |
 //! | [`fallback`] | the layer that asks another model |
+//! | [`last_good`] | the layer that answers with an older answer where everything failed |
+//! | [`coalesce`] | the layer that answers equal requests by one call |
 //! | [`preflight`] | the layer that looks at a request before it is sent |
 //! | [`respond`] | the layer that turns errors into Google's own form, for gateways |
 //! | [`stack`] | all of them in the recommended order, in one line |
@@ -72,6 +74,7 @@
 //! | `fleet` | | one quota for many processes, through a store |
 //! | `redis` | | that store in Redis or Valkey; brings `fleet` |
 //! | `metrics` | | [`observe`]: counters, histograms and gauges of the `metrics` facade |
+//! | `moka` | | [`last_good`]: a store in a cache of moka's |
 //! | `reqwest` | | the adapters for reqwest 0.13 |
 //! | `sim` | | the simulator |
 //! | `tower-http-06`, `tower-http-07` | | `GeminiClassifier` for the `TraceLayer` of tower-http 0.6 and 0.7 |
@@ -104,6 +107,7 @@ mod blame;
 pub mod catalogue;
 pub mod circuit_breaker;
 pub mod classify;
+pub mod coalesce;
 pub mod concurrency;
 pub mod config;
 mod context;
@@ -119,6 +123,7 @@ pub mod guide;
 mod held;
 mod judge;
 mod keyed;
+pub mod last_good;
 mod latency;
 mod lock;
 pub mod observe;

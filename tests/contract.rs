@@ -19,11 +19,15 @@ use tower_gemini::classify::{
     AnswerFailed, Classify, ClassifyBody, ClassifyLayer, Peek, StrictBodies, StrictBody, StrictBodyLayer,
     StrictFuture,
 };
+use tower_gemini::coalesce::{
+    CallLost, Coalesce, CoalesceBody, CoalesceLayer, FellBehind, SharedError, whole_body,
+};
 use tower_gemini::concurrency::{
     AdaptiveConcurrency, AdaptiveConcurrencyLayer, ConcurrencyHandle, ConcurrencyLimited,
 };
 use tower_gemini::error::find;
 use tower_gemini::fallback::{FallbackBody, ModelFallback, ModelFallbackLayer};
+use tower_gemini::last_good::{Answer as Kept, LastGoodBody, LastGoodLayer, MemoryStore, WithLastGood};
 use tower_gemini::observe::{Call, JsonLines, Observe, ObserveBody, ObserveLayer};
 use tower_gemini::preflight::{
     BodyFailed, Finding, Preflight, PreflightBody, PreflightLayer, PreflightRefused,
@@ -161,6 +165,13 @@ async fn every_layer_calls_only_what_was_polled_ready() {
     keeps_the_contract(chain(), request).await;
     keeps_the_contract(tower_layer::Stack::new(RetryLayer::default(), chain()), request).await;
     keeps_the_contract(RespondLayer::new(), request).await;
+    keeps_the_contract(CoalesceLayer::new(whole_body::<Body>), request).await;
+    keeps_the_contract(
+        tower_layer::Stack::new(RetryLayer::default(), CoalesceLayer::new(whole_body::<Body>)),
+        request,
+    )
+    .await;
+    keeps_the_contract(LastGoodLayer::new(whole_body::<Body>), request).await;
     keeps_the_contract(tower_layer::Stack::new(AnyBody, PreflightLayer::new()), request).await;
     keeps_the_contract(
         tower_layer::Stack::new(
@@ -301,6 +312,21 @@ fn services_futures_and_errors_have_the_auto_traits_their_parameters_allow() {
     shared::<RetryLayer>();
     shared::<ModelFallback<Plain>>();
     shared::<ModelFallbackLayer>();
+    shared::<Coalesce<Plain, Bytes, Plain>>();
+    shared::<CoalesceLayer<Bytes, Plain>>();
+    shared::<CoalesceBody<Body>>();
+    unpin::<CoalesceBody<Body>>();
+    shared::<SharedError>();
+    shared::<FellBehind>();
+    shared::<CallLost>();
+    sendable::<tower_gemini::coalesce::ResponseFuture<Plain, Body, Bytes, std::future::Ready<()>>>();
+    shared::<WithLastGood<Plain, Plain>>();
+    shared::<LastGoodLayer<Plain>>();
+    shared::<LastGoodBody<Body>>();
+    unpin::<LastGoodBody<Body>>();
+    shared::<MemoryStore>();
+    shared::<Kept>();
+    sendable::<tower_gemini::last_good::ResponseFuture<std::future::Ready<()>>>();
     shared::<Respond<Plain>>();
     shared::<RespondLayer>();
     shared::<Preflight<Plain>>();

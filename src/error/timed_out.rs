@@ -68,6 +68,11 @@ impl TimedOut {
         Self { what, after, fault, rejected: None }
     }
 
+    /// A request's own deadline was over this long after its call, while it waited for a call that another request made.
+    pub(crate) const fn waiting_for_another(after: Duration) -> Self {
+        Self::new(Phase::Deadline, after, Fault::Deadline)
+    }
+
     /// The deadline had passed when the request came.
     pub(crate) fn not_sent() -> Self {
         let rejected = Rejected::new("too late to be answered in time").with_kind(Kind::DeadlineExceeded);

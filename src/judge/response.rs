@@ -42,6 +42,23 @@ pub(crate) fn judge_scanned(status: StatusCode, scanner: &Scanner) -> Option<Kin
     error.or_else(|| scanner.fault())
 }
 
+/// Whether this is a good answer from its beginning to its end: nothing is wrong with it, and it did not end at a limit of its length.
+///
+/// Bodies under a coding that is not read here are not, as far as anybody knows.
+pub(crate) fn is_whole_answer(status: StatusCode, headers: &HeaderMap, body: &Bytes) -> bool {
+    let coding = headers.get(http::header::CONTENT_ENCODING).map(http::HeaderValue::as_bytes);
+    let inflated = inflate(body);
+    let is_read = match coding {
+        None | Some(b"identity") => true,
+        Some(_) => inflated.is_some(),
+    };
+    let mut scanner = Scanner::new();
+    scanner.feed(inflated.as_deref().unwrap_or(body));
+    scanner.finish();
+    let is_answer = !scanner.is_blank() && !scanner.is_text() && !scanner.is_cut_short();
+    is_read && is_answer && judge_scanned(status, &scanner).is_none()
+}
+
 /// The error that stands in an answer, judged as a failed response's body is.
 fn error_of(status: StatusCode, header: Option<Duration>, scanner: &Scanner) -> Option<Inner> {
     let body = scanner.error()?;

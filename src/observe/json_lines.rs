@@ -281,6 +281,13 @@ impl<W: Write> JsonLines<W> {
                 line.member("refused", &refused);
                 line
             }
+            Event::LastGoodUsed { key, age, verdict } => {
+                let mut line = self.of_key("last_good_used", key);
+                line.member("age_s", &age.as_secs_f64());
+                line.maybe("kind", verdict.kind().map(|kind| kind.as_str()));
+                line
+            }
+            Event::Coalesced { key } => self.of_key("coalesced", key),
             Event::FellBack { from, to, tier, verdict } => {
                 let mut line = self.begin("fell_back");
                 line.member("from", from);

@@ -45,6 +45,9 @@ use crate::verdict::{Outcome, Sent, Verdict};
 /// | `store_up` | gauge | | 0 while it does not, 1 once it does again |
 /// | `settled_tokens_total` | counter | `model`, `pool`, `what` | input tokens `charged` and `used`, where both are known |
 /// | `preflight_findings_total` | counter | `rule`, `refused` | rules that requests break, and whether they were refused for it |
+/// | `coalesced_total` | counter | `model` | requests that waited for the call of an equal one |
+/// | `last_good_used_total` | counter | `model`, `kind` | old answers that stood in for failures |
+/// | `last_good_age_seconds` | histogram, s | | how old they were |
 /// | `fell_back_total` | counter | `model`, `kind` | steps to another model, by the one that was left and why |
 /// | `redirects_total` | counter | `model`, `answered` | pairs of models, asked and answered, at their first such call |
 /// | `downgraded_total` | counter | `model`, `asked`, `served` | calls that another service tier served than was asked for |
@@ -219,6 +222,16 @@ impl Observer for Metrics {
                 counter!("tower_gemini_preflight_findings_total", "rule" => rule, "refused" => refused)
                     .increment(1);
             }
+            Event::LastGoodUsed { key, age, verdict } => {
+                let kind = Label::from_static_parts("kind", kind_of(verdict));
+                let labels = vec![self.model(key.model(), Known::Queued), kind];
+                counter!("tower_gemini_last_good_used_total", labels).increment(1);
+                histogram!("tower_gemini_last_good_age_seconds").record(age);
+            }
+            Event::Coalesced { key } => {
+                let labels = vec![self.model(key.model(), Known::Queued)];
+                counter!("tower_gemini_coalesced_total", labels).increment(1);
+            }
             Event::FellBack { from, verdict, .. } => {
                 let known = if is_invented(verdict.http_status()) { Known::Named } else { Known::Real };
                 let kind = Label::from_static_parts("kind", kind_of(verdict));
@@ -359,6 +372,8 @@ fn describe() {
         ("tower_gemini_redirects_total", Unit::Count, "Pairs of models, asked and answered, that differ"),
         ("tower_gemini_downgraded_total", Unit::Count, "Calls that another service tier served"),
         ("tower_gemini_tier_calls_total", Unit::Count, "Finished calls that named a service tier"),
+        ("tower_gemini_coalesced_total", Unit::Count, "Requests that waited for the call of an equal one"),
+        ("tower_gemini_last_good_used_total", Unit::Count, "Old answers that stood in for failures"),
         ("tower_gemini_keys_exhausted_total", Unit::Count, "Times that further keys were left without state"),
     ] {
         describe_counter!(name, unit, text);
@@ -366,6 +381,7 @@ fn describe() {
     for (name, text) in [
         ("tower_gemini_call_duration_seconds", "From the call to its end"),
         ("tower_gemini_time_to_head_seconds", "From the call to the head of the answer"),
+        ("tower_gemini_last_good_age_seconds", "Age of old answers that stood in"),
         ("tower_gemini_wait_seconds", "Waits before a further attempt"),
     ] {
         describe_histogram!(name, Unit::Seconds, text);

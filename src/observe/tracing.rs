@@ -143,6 +143,16 @@ impl Observer for Tracing {
                 "{}",
                 finding.message(),
             ),
+            Event::LastGoodUsed { key, age, verdict } => warn!(
+                target: "tower_gemini",
+                %key,
+                age_s = age.as_secs_f64(),
+                kind = verdict.kind().map(|kind| kind.as_str()),
+                "everything failed, an old answer stands in"
+            ),
+            Event::Coalesced { key } => {
+                debug!(target: "tower_gemini", %key, "waits for the call of an equal request");
+            }
             Event::FellBack { from, to, tier, verdict } => {
                 let tier = tier.map(ServiceTier::as_str);
                 warn!(target: "tower_gemini", from, to, tier, error.type = kind_of(verdict), "fell back to another model");

@@ -310,6 +310,12 @@ impl Answer {
         spent || self.candidates.iter().any(|c| c.finish == Some(Finish::Length) && !c.delivered)
     }
 
+    /// Whether any part of it ended at a limit of its length, or is to be continued.
+    pub(crate) fn is_cut_short(&self) -> bool {
+        let short = |finish| matches!(finish, Finish::Length | Finish::Continues);
+        short(self.status) || self.candidates.iter().filter_map(|c| c.finish).any(short)
+    }
+
     /// What is wrong with an answer whose JSON ends early.
     pub(crate) fn fault_of_cut(&self) -> Option<Kind> {
         Some(match () {

@@ -291,6 +291,11 @@ impl Scanner {
         self.found.answer.has_only_begun()
     }
 
+    /// Whether any part of it ended at a limit of its length, or is to be continued.
+    pub(crate) fn is_cut_short(&self) -> bool {
+        self.found.answer.is_cut_short()
+    }
+
     /// Whether the same request would end the same way: its thoughts have used up its tokens.
     pub(crate) fn is_spent(&self) -> bool {
         self.found.answer.is_spent()

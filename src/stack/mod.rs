@@ -15,6 +15,8 @@
 //! | place | layer | in [`GeminiStack::new`] |
 //! |---|---|---|
 //! | `deadline` | [`DeadlineLayer`] | 120 s for requests without one (flex: 30 min) |
+//! | `last_good` | [`LastGoodLayer`](crate::last_good::LastGoodLayer) | left out: only the caller knows which answers may stand in for others |
+//! | `coalesce` | [`CoalesceLayer`](crate::coalesce::CoalesceLayer) | left out: only the caller knows which requests are equal |
 //! | `preflight` | [`PreflightLayer`](crate::preflight::PreflightLayer) | left out: it changes the type of the request's body |
 //! | `replay` | [`ReplayLayer`](crate::retry::ReplayLayer) | left out: for bodies that are not `Clone` |
 //! | `tier` | [`TierLayer`] | reads the service tier from header and body |
@@ -112,7 +114,7 @@ use crate::timeout::{DeadlineLayer, TimeoutLayer};
 
 /// The layers of this crate around a service, in the recommended order. See the [module documentation](self).
 ///
-/// One type parameter for each place, from the outside in, those of the preflight and the tier last; an empty place is [`Identity`].
+/// One type parameter for each place, from the outside in, those of the preflight, the tier, the shared calls and the last good answers last; an empty place is [`Identity`].
 #[derive(Clone)]
 #[must_use = "a stack does nothing until it is put around a service"]
 pub struct GeminiStack<
@@ -127,6 +129,8 @@ pub struct GeminiStack<
     J = ClassifyLayer,
     Q = Identity,
     G = TierLayer,
+    W = Identity,
+    X = Identity,
 > {
     deadline: D,
     preflight: Q,
@@ -139,6 +143,8 @@ pub struct GeminiStack<
     timeout: T,
     classify: J,
     tier: G,
+    coalesce: W,
+    last_good: X,
 }
 
 impl GeminiStack {
@@ -158,7 +164,7 @@ impl Default for GeminiStack {
 macro_rules! place {
     ($param:ident, $field:ident, $without:ident, $get:ident, $what:literal,
      [$($before:ident $before_field:ident)*], [$($after:ident $after_field:ident)*]) => {
-        impl<D, P, F, R, L, C, K, T, J, Q, G> GeminiStack<D, P, F, R, L, C, K, T, J, Q, G> {
+        impl<D, P, F, R, L, C, K, T, J, Q, G, W, X> GeminiStack<D, P, F, R, L, C, K, T, J, Q, G, W, X> {
             #[doc = concat!("Puts `layer` in the place of ", $what, ".")]
             pub fn $field<New>(self, layer: New) -> GeminiStack<$($before,)* New, $($after,)*> {
                 GeminiStack {
@@ -182,28 +188,32 @@ macro_rules! place {
 }
 
 place!(D, deadline, without_deadline, get_deadline, "the deadline",
-    [], [P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight G tier]);
+    [], [P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight G tier W coalesce X last_good]);
 place!(P, replay, without_replay, get_replay, "the replay of request bodies",
-    [D deadline], [F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight G tier]);
+    [D deadline], [F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight G tier W coalesce X last_good]);
 place!(F, fallback, without_fallback, get_fallback, "the model fallback",
-    [D deadline P replay], [R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight G tier]);
+    [D deadline P replay], [R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight G tier W coalesce X last_good]);
 place!(R, retry, without_retry, get_retry, "the retries",
-    [D deadline P replay F fallback], [L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight G tier]);
+    [D deadline P replay F fallback], [L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight G tier W coalesce X last_good]);
 place!(L, rate_limit, without_rate_limit, get_rate_limit, "the rate limit",
-    [D deadline P replay F fallback R retry], [C concurrency K circuit_breaker T timeout J classify Q preflight G tier]);
+    [D deadline P replay F fallback R retry], [C concurrency K circuit_breaker T timeout J classify Q preflight G tier W coalesce X last_good]);
 place!(C, concurrency, without_concurrency, get_concurrency, "the adaptive concurrency limit",
-    [D deadline P replay F fallback R retry L rate_limit], [K circuit_breaker T timeout J classify Q preflight G tier]);
+    [D deadline P replay F fallback R retry L rate_limit], [K circuit_breaker T timeout J classify Q preflight G tier W coalesce X last_good]);
 place!(K, circuit_breaker, without_circuit_breaker, get_circuit_breaker, "the circuit breaker",
-    [D deadline P replay F fallback R retry L rate_limit C concurrency], [T timeout J classify Q preflight G tier]);
+    [D deadline P replay F fallback R retry L rate_limit C concurrency], [T timeout J classify Q preflight G tier W coalesce X last_good]);
 place!(T, timeout, without_timeout, get_timeout, "the attempt's timeouts",
-    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker], [J classify Q preflight G tier]);
+    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker], [J classify Q preflight G tier W coalesce X last_good]);
 place!(J, classify, without_classify, get_classify, "the classifier",
-    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout], [Q preflight G tier]);
+    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout], [Q preflight G tier W coalesce X last_good]);
 
 place!(Q, preflight, without_preflight, get_preflight, "the preflight",
-    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify], [G tier]);
+    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify], [G tier W coalesce X last_good]);
 place!(G, tier, without_tier, get_tier, "the service tier",
-    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight], []);
+    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight], [W coalesce X last_good]);
+place!(W, coalesce, without_coalesce, get_coalesce, "the sharing of calls by equal requests",
+    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight G tier], [X last_good]);
+place!(X, last_good, without_last_good, get_last_good, "the last good answers",
+    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight G tier W coalesce], []);
 
 /// What [`GeminiStack::service`] makes of the default stack: the type to name in a struct.
 ///
@@ -259,11 +269,11 @@ impl<D, P, F, R, L, C, K, T, J, Q, G> GeminiStack<D, P, F, R, L, C, K, T, J, Q, 
 }
 
 /// A stack with a fallback that knows its circuits and its quotas.
-type FallingBack<D, P, R, E, C, T, J, Q, G> =
-    GeminiStack<D, P, ModelFallbackLayer, R, RateLimitLayer<E>, C, CircuitBreakerLayer, T, J, Q, G>;
+type FallingBack<D, P, R, E, C, T, J, Q, G, W, X> =
+    GeminiStack<D, P, ModelFallbackLayer, R, RateLimitLayer<E>, C, CircuitBreakerLayer, T, J, Q, G, W, X>;
 
-impl<D, P, F, R, E, C, T, J, Q, G>
-    GeminiStack<D, P, F, R, RateLimitLayer<E>, C, CircuitBreakerLayer, T, J, Q, G>
+impl<D, P, F, R, E, C, T, J, Q, G, W, X>
+    GeminiStack<D, P, F, R, RateLimitLayer<E>, C, CircuitBreakerLayer, T, J, Q, G, W, X>
 {
     /// Falls back to other models, and asks this stack's own circuits and quotas before it calls one: a model whose
     /// circuit is open or whose day is spent is passed over at once.
@@ -277,14 +287,14 @@ impl<D, P, F, R, E, C, T, J, Q, G>
     pub fn falling_back(
         self,
         chains: ModelFallbackBuilder,
-    ) -> Result<FallingBack<D, P, R, E, C, T, J, Q, G>, ConfigError> {
+    ) -> Result<FallingBack<D, P, R, E, C, T, J, Q, G, W, X>, ConfigError> {
         let (circuits, quotas) = (self.circuit_breaker.handle(), self.rate_limit.handle());
         let layer = chains.circuits(circuits).rate_limits(quotas).build()?;
         Ok(self.fallback(layer))
     }
 }
 
-impl<S, D, P, F, R, L, C, K, T, J, Q, G> Layer<S> for GeminiStack<D, P, F, R, L, C, K, T, J, Q, G>
+impl<S, D, P, F, R, L, C, K, T, J, Q, G, W, X> Layer<S> for GeminiStack<D, P, F, R, L, C, K, T, J, Q, G, W, X>
 where
     J: Layer<S>,
     T: Layer<J::Service>,
@@ -296,7 +306,9 @@ where
     G: Layer<F::Service>,
     P: Layer<G::Service>,
     Q: Layer<P::Service>,
-    D: Layer<Q::Service>,
+    W: Layer<Q::Service>,
+    X: Layer<W::Service>,
+    D: Layer<X::Service>,
 {
     type Service = D::Service;
 
@@ -305,11 +317,14 @@ where
         let admitted = self.concurrency.layer(self.circuit_breaker.layer(attempt));
         let retried = self.retry.layer(self.rate_limit.layer(admitted));
         let repeatable = self.replay.layer(self.tier.layer(self.fallback.layer(retried)));
-        self.deadline.layer(self.preflight.layer(repeatable))
+        let shared = self.coalesce.layer(self.preflight.layer(repeatable));
+        self.deadline.layer(self.last_good.layer(shared))
     }
 }
 
-impl<D, P, F, R, L, C, K, T, J, Q, G> fmt::Debug for GeminiStack<D, P, F, R, L, C, K, T, J, Q, G> {
+impl<D, P, F, R, L, C, K, T, J, Q, G, W, X> fmt::Debug
+    for GeminiStack<D, P, F, R, L, C, K, T, J, Q, G, W, X>
+{
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The places may hold any layer.
         f.debug_struct("GeminiStack").finish_non_exhaustive()

@@ -163,6 +163,8 @@ impl Preset {
             timeout: timeout.build().expect(VALID),
             classify: ClassifyLayer::new().watch(),
             tier: TierLayer::new(),
+            coalesce: tower_layer::Identity::new(),
+            last_good: tower_layer::Identity::new(),
         }
     }
 }
