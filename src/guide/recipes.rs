@@ -1,29 +1,11 @@
-//! Recipes, each compiled with the tests.
+//! Recipes. Those that are whole programs stand in `examples/`, where they are run by CI.
 //!
-//! # hyper-util
+//! # hyper-util with rustls
 //!
 //! The client is a `Service` already. `Full<Bytes>` bodies are `Clone`, so retries need nothing else.
 //!
-//! ```no_run
-//! use bytes::Bytes;
-//! use http::Request;
-//! use http_body_util::{BodyExt, Full};
-//! use hyper_util::client::legacy::Client;
-//! use hyper_util::rt::TokioExecutor;
-//! use tower::{Layer, Service, ServiceExt};
-//! use tower_gemini::stack::GeminiStack;
-//!
-//! # async fn ask() -> Result<(), tower_gemini::BoxError> {
-//! // With TLS, take the connector of hyper-rustls or hyper-tls.
-//! let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
-//! let mut gemini = GeminiStack::new().layer(client);
-//!
-//! let request = Request::post("http://127.0.0.1:8080/v1beta/models/gemini-3.5-flash-lite:generateContent")
-//!     .header("content-type", "application/json")
-//!     .body(Full::from(r#"{"contents":[{"parts":[{"text":"Why is the sky blue?"}]}]}"#))?;
-//! let response = gemini.ready().await?.call(request).await?;
-//! println!("{} {:?}", response.status(), response.into_body().collect().await?.to_bytes());
-//! # Ok(()) }
+//! ```rust,ignore
+#![doc = include_str!("../../examples/hyper_rustls.rs")]
 //! ```
 //!
 //! # Service tiers
@@ -83,34 +65,62 @@
 //! assert_eq!(verdict.outcome(), Some(Outcome::Complete));
 //! # Ok(()) }
 //! ```
+//! The texts of such a stream, event by event:
+//!
+//! ```rust,ignore
+#![doc = include_str!("../../examples/sse.rs")]
+//! ```
+//!
+//! # A batch under a limit
+//!
+//! ```rust,ignore
+#![doc = include_str!("../../examples/batch.rs")]
+//! ```
+//!
+//! # Replicas that share one quota
+//!
+//! ```rust,ignore
+#![doc = include_str!("../../examples/replicas.rs")]
+//! ```
+//!
+//! # Another model, or an answer of before
+//!
+//! ```rust,ignore
+#![doc = include_str!("../../examples/cached_fallback.rs")]
+//! ```
+//!
+//! # A circuit in a dashboard
+//!
+//! ```rust,ignore
+#![doc = include_str!("../../examples/circuit_dashboard.rs")]
+//! ```
+//!
 #![cfg_attr(feature = "reqwest", doc = include_str!("reqwest.md"))]
 //!
-//! # axum: rejections as responses
+//! A chat whose answer is printed as it comes:
+//!
+//! ```rust,ignore
+#![doc = include_str!("../../examples/reqwest_chat.rs")]
+//! ```
+//!
+//!
+//! # axum: a handler with the stack in its state
+//!
+//! [`GeminiService`](crate::stack::GeminiService) is the type to name. The state is cloned for each request, and all clones share limits, circuits and
+//! the client's connections.
+//!
+//! ```rust,ignore
+#![doc = include_str!("../../examples/axum_state.rs")]
+//! ```
+//!
+//! # axum: a proxy, and rejections as responses
 //!
 //! Behind a server every failure must become a response. [`RespondLayer`](crate::respond::RespondLayer) makes Google's own
 //! form of it, with the code, the status, `RetryInfo` and `Retry-After`, which every SDK understands. The program in `gateway/`
 //! is this, grown up.
 //!
-//! ```no_run
-//! use axum::Router;
-//! use axum::body::Body;
-//! use hyper_util::client::legacy::Client;
-//! use hyper_util::rt::TokioExecutor;
-//! use tower::{Layer, ServiceBuilder};
-//! use tower_gemini::respond::RespondLayer;
-//! use tower_gemini::retry::ReplayLayer;
-//! use tower_gemini::stack::Preset;
-//!
-//! # fn app() -> Router {
-//! let client = Client::builder(TokioExecutor::new()).build_http();
-//! let gemini = ServiceBuilder::new()
-//!     .layer(RespondLayer::new())
-//!     // An incoming body is not `Clone`: the replay layer keeps what it streams through.
-//!     .layer(Preset::gateway().stack().replay(ReplayLayer::new()))
-//!     .service(client);
-//! // For `axum::serve`, as ever.
-//! Router::new().fallback_service(gemini)
-//! # }
+//! ```rust,ignore
+#![doc = include_str!("../../examples/axum_proxy.rs")]
 //! ```
 //!
 //! # Parameters of others
@@ -152,32 +162,10 @@
 //!
 //! The same API under another host and with an access token: paths of the form
 //! `/v1/projects/P/locations/L/publishers/google/models/M:generateContent` are read as such, and quotas and circuits are kept by
-//! project and location, too. Tokens expire, so the header is set for each attempt, inside of retry:
+//! project and location, too.
 //!
-//! ```
-//! use bytes::Bytes;
-//! use http::header::AUTHORIZATION;
-//! use http::{HeaderValue, Request};
-//! use http_body_util::Full;
-//! use tower::{Layer, ServiceBuilder};
-//! use tower_gemini::stack::GeminiStack;
-//! use tower_gemini::request::{Surface, Target};
-//!
-//! # fn token() -> HeaderValue { HeaderValue::from_static("Bearer x") }
-//! # let client = tower::service_fn(async |_: Request<http_body_util::Full<bytes::Bytes>>|
-//! #     Ok::<_, std::io::Error>(http::Response::new(http_body_util::Full::<bytes::Bytes>::default())));
-//! let signed = ServiceBuilder::new()
-//!     .map_request(|mut request: Request<Full<Bytes>>| {
-//!         request.headers_mut().insert(AUTHORIZATION, token());
-//!         request
-//!     })
-//!     .service(client);
-//! let gemini = GeminiStack::new().layer(signed);
-//! # let _: &dyn std::any::Any = &gemini as &dyn std::any::Any;
-//!
-//! let path = "/v1/projects/p/locations/us-central1/publishers/google/models/gemini-3.5-flash-lite:generateContent";
-//! let request = Request::post(format!("https://us-central1-aiplatform.googleapis.com{path}")).body(()).unwrap();
-//! assert_eq!(Target::of(&request).surface(), Surface::Vertex);
+//! ```rust,ignore
+#![doc = include_str!("../../examples/vertex.rs")]
 //! ```
 //!
 //! # A service of your own
@@ -220,4 +208,9 @@
 //! let gemini = GeminiStack::new().layer(Recorded(Bytes::from_static(b"{}")));
 //! # let _: &dyn std::any::Any = &gemini as &dyn std::any::Any;
 //! ```
-#![cfg_attr(feature = "sim", doc = include_str!("sim.md"))]
+//!
+//! # Tests in virtual time
+//!
+//! ```rust,ignore
+#![doc = include_str!("../../examples/virtual_time.rs")]
+//! ```
