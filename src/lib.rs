@@ -62,6 +62,10 @@
 //! | [`observe`] | the layer that looks at whole calls, and observers to log and to count with |
 //! | [`error`] | boxed errors, and how to find the inner one again |
 #![cfg_attr(feature = "fleet", doc = "| [`fleet`] | one quota for many processes |")]
+#![cfg_attr(
+    feature = "proxy",
+    doc = "| [`proxy`] | a stack behind a base URL, for SDKs that take nothing else |"
+)]
 #![cfg_attr(feature = "reqwest", doc = "| [`reqwest`] | reqwest's client as a service, and the way back |")]
 #![cfg_attr(feature = "sim", doc = "| [`sim`] | Gemini in a box, for tests |")]
 //!
@@ -75,6 +79,7 @@
 //! | `redis` | | that store in Redis or Valkey; brings `fleet` |
 //! | `metrics` | | [`observe`]: counters, histograms and gauges of the `metrics` facade |
 //! | `moka` | | [`last_good`]: a store in a cache of moka's |
+//! | `proxy` | | a stack behind a base URL on loopback |
 //! | `reqwest` | | the adapters for reqwest 0.13 |
 //! | `sim` | | the simulator |
 //! | `tower-http-06`, `tower-http-07` | | `GeminiClassifier` for the `TraceLayer` of tower-http 0.6 and 0.7 |
@@ -129,6 +134,9 @@ mod lock;
 pub mod observe;
 mod order;
 pub mod preflight;
+#[cfg(feature = "proxy")]
+#[cfg_attr(docsrs, doc(cfg(feature = "proxy")))]
+pub mod proxy;
 mod quota_wait;
 pub mod rate_limit;
 mod redact;

@@ -9,6 +9,9 @@ const MAX_ECHO: usize = 4_000;
 const DEFAULT_DIMENSIONS: u64 = 16;
 /// The largest `outputDimensionality` that is obeyed; it is that of Google's largest embedding.
 const MAX_DIMENSIONS: u64 = 3_072;
+/// When the first chat completion says that it was made, in seconds since 1970; each later one a second later. Not the time of day, so
+/// that a simulator repeats itself to the byte.
+const CREATED: u64 = 1_767_225_600;
 
 /// What a generated answer is made from.
 pub(super) struct Answer<'a> {
@@ -116,18 +119,45 @@ impl Answer<'_> {
     pub(super) fn chat(&self) -> Json {
         let message = object([("role", "assistant".into()), ("content", self.text.as_str().into())]);
         let choice = object([("index", 0.into()), ("message", message), ("finish_reason", "stop".into())]);
+        self.completion("chat.completion", choice).and("usage", self.usage())
+    }
+
+    /// The events of a streamed chat completion, without the `[DONE]` behind them. Never empty; the last has the `finish_reason` and
+    /// the usage.
+    pub(super) fn chat_parts(&self) -> Vec<Json> {
+        let chars: Vec<char> = self.text.chars().collect();
+        let count = self.chunks.max(1);
+        let event = |i: usize| {
+            let piece: String =
+                chars[i * chars.len() / count..(i + 1) * chars.len() / count].iter().collect();
+            let delta = object([("role", "assistant".into()), ("content", piece.into())]);
+            let mut choice = object([("index", 0.into()), ("delta", delta)]);
+            let is_last = i + 1 == count;
+            if is_last {
+                choice = choice.and("finish_reason", "stop");
+            }
+            let event = self.completion("chat.completion.chunk", choice);
+            if is_last { event.and("usage", self.usage()) } else { event }
+        };
+        (0..count).map(event).collect()
+    }
+
+    fn usage(&self) -> Json {
         let (prompt, completion) = (self.prompt.tokens, tokens_of(&self.text));
-        let usage = object([
+        object([
             ("prompt_tokens", prompt.into()),
             ("completion_tokens", completion.into()),
             ("total_tokens", prompt.saturating_add(completion).into()),
-        ]);
+        ])
+    }
+
+    fn completion(&self, what: &str, choice: Json) -> Json {
         object([
             ("id", format!("sim-{:06}", self.number).into()),
-            ("object", "chat.completion".into()),
+            ("object", what.into()),
+            ("created", CREATED.saturating_add(self.number).into()),
             ("model", self.model.into()),
             ("choices", vec![choice].into()),
-            ("usage", usage),
         ])
     }
 }

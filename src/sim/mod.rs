@@ -59,7 +59,7 @@
 //!
 //! Under `/v1` and `/v1beta`: `models/{m}:generateContent`, `:streamGenerateContent` (server-sent events with
 //! `alt=sse`, else one JSON array in pieces), `:countTokens`, `:embedContent`, `:batchEmbedContents`,
-//! `models`, `models/{m}`, a plain `openai/chat/completions`, and `interactions`: created at once, as a stream or in the background,
+//! `models`, `models/{m}`, `openai/chat/completions` (as a stream where the body says so), and `interactions`: created at once, as a stream or in the background,
 //! read, taken up again after an event, cancelled and deleted. Any other path is Google's 404 page, any
 //! other model its 404 in JSON. The scheme and the host of a request are not looked at.
 //!
@@ -104,7 +104,7 @@
 //! # What it does not do
 //!
 //! It does not validate requests (a wrong field is ignored), does not run tools or count images, has no
-//! HTTP/2, no TLS, no files, caches, batches or Live API, and streams no chat completions. Of interactions it keeps the last 1,000,
+//! HTTP/2, no TLS, no files, caches, batches or Live API. Of interactions it keeps the last 1,000,
 //! follows no `previous_interaction_id`, and has no agents. What the messages
 //! of its errors say is its own wording around the phrases and members that are Google's.
 

@@ -151,7 +151,15 @@ pub(super) fn reply<'a>(
         Action::BatchEmbed => whole(answer::embeddings(&request.prompt, true).pretty()),
         Action::ListModels => whole(answer::models(models).pretty()),
         Action::GetModel => whole(answer::model(asked.model).pretty()),
-        Action::Chat => whole(answer.chat().compact()),
+        Action::Chat { stream: false } => whole(answer.chat().compact()),
+        Action::Chat { stream: true } => {
+            let mut pieces = stream(answer.chat_parts(), true, fault, &asked, config.chunk_interval);
+            if fault.is_none_or(Fault::leaves_the_end) {
+                let done = Event::Data(Bytes::from_static(b"data: [DONE]\n\n"));
+                pieces.insert(pieces.len() - 1, Piece { gap: Duration::ZERO, event: done });
+            }
+            pieces
+        }
         Action::CreateInteraction { .. }
         | Action::GetInteraction { .. }
         | Action::CancelInteraction
@@ -161,7 +169,8 @@ pub(super) fn reply<'a>(
     if let Some(Kind::ResetAfterBytes(bytes)) = fault.map(|f| &f.kind) {
         reset_after(&mut pieces, *bytes);
     }
-    let content_type = if action == (Action::Stream { sse: true }) { EVENTS } else { JSON };
+    let is_events = matches!(action, Action::Stream { sse: true } | Action::Chat { stream: true });
+    let content_type = if is_events { EVENTS } else { JSON };
     let sized = !action.is_stream() && matches!(pieces.last(), Some(Piece { event: Event::End, .. }));
     let mut headers = headers(content_type);
     if let Some(tier) = request.prompt.tier {

@@ -16,8 +16,10 @@ pub(super) enum Action {
     BatchEmbed,
     ListModels,
     GetModel,
-    /// Chat completions in OpenAI's form.
-    Chat,
+    /// Chat completions in OpenAI's form, streamed where the body says so.
+    Chat {
+        stream: bool,
+    },
     /// Streamed where the body says so.
     CreateInteraction {
         stream: bool,
@@ -41,7 +43,7 @@ impl Action {
             Action::BatchEmbed => "batchEmbedContents",
             Action::ListModels => "models.list",
             Action::GetModel => "models.get",
-            Action::Chat => "chat.completions",
+            Action::Chat { .. } => "chat.completions",
             Action::CreateInteraction { .. } => "interactions.create",
             Action::GetInteraction { .. } => "interactions.get",
             Action::CancelInteraction => "interactions.cancel",
@@ -54,6 +56,7 @@ impl Action {
         matches!(
             self,
             Action::Stream { .. }
+                | Action::Chat { stream: true }
                 | Action::CreateInteraction { stream: true }
                 | Action::GetInteraction { stream: true }
         )
@@ -72,7 +75,7 @@ impl Action {
 
     /// Whether the body names the model, and whether a stream is asked for.
     pub(super) fn is_told_by_body(self) -> bool {
-        matches!(self, Action::Chat | Action::CreateInteraction { .. })
+        matches!(self, Action::Chat { .. } | Action::CreateInteraction { .. })
     }
 
     pub(super) fn is_generate(self) -> bool {
@@ -87,14 +90,14 @@ impl Action {
                 | Action::Stream { .. }
                 | Action::Embed
                 | Action::BatchEmbed
-                | Action::Chat
+                | Action::Chat { .. }
                 | Action::CreateInteraction { .. }
         )
     }
 
     /// Google wraps the errors of these in an array.
     pub(super) fn errors_as_array(self) -> bool {
-        matches!(self, Action::Stream { sse: false } | Action::Chat)
+        matches!(self, Action::Stream { sse: false } | Action::Chat { .. })
     }
 }
 
@@ -121,7 +124,7 @@ impl Route {
             return unknown;
         };
         if rest == "openai/chat/completions" && *method == Method::POST {
-            return Self { action: Action::Chat, version, ..unknown };
+            return Self { action: Action::Chat { stream: false }, version, ..unknown };
         }
         if rest == "models" && *method == Method::GET {
             return Self { action: Action::ListModels, version, ..unknown };
@@ -207,7 +210,7 @@ mod tests {
             ("GET", "/v1beta/models", Action::ListModels, None),
             ("GET", "/v1beta/models/m", Action::GetModel, Some("m")),
             ("GET", "/v1beta/models/m:generateContent", Action::Unknown, None),
-            ("POST", "/v1beta/openai/chat/completions", Action::Chat, None),
+            ("POST", "/v1beta/openai/chat/completions", Action::Chat { stream: false }, None),
             ("POST", "/v1beta/interactions", Action::CreateInteraction { stream: false }, None),
             ("GET", "/v1/interactions/i", Action::GetInteraction { stream: false }, None),
             ("GET", "/v1/interactions/i?stream=true", Action::GetInteraction { stream: true }, None),

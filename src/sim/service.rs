@@ -102,7 +102,7 @@ where
     if route.action.is_told_by_body() {
         route.model.clone_from(&prompt.model);
     }
-    if let Action::CreateInteraction { stream } = &mut route.action {
+    if let Action::CreateInteraction { stream } | Action::Chat { stream } = &mut route.action {
         *stream = prompt.stream;
     }
     guard.note(|call| {

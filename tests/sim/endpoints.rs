@@ -2,10 +2,10 @@
 
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 use tower::ServiceExt;
-use tower_gemini::sim::{Cause, Simulator};
+use tower_gemini::sim::{Cause, Fault, Rule, Simulator};
 
 use super::*;
 
@@ -109,10 +109,39 @@ async fn chat_completions_answer_in_openais_form_and_fail_in_arrays() {
     let good = send(&sim, chat(MODEL)).await.expect("an answer").json();
     assert_eq!(good.pointer("/choices/0/message/content"), Some(&json!("Echo: Hi")));
     assert_eq!(good["usage"], json!({"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}));
+    let created = good["created"].as_u64().expect("a time");
     let bad = send(&sim, chat("gpt")).await.expect("an answer");
     assert_eq!(bad.status, 404);
     assert_eq!(bad.json().pointer("/0/error/status"), Some(&json!("NOT_FOUND")));
     assert_eq!(sim.calls()[1].model(), Some("gpt"));
+    assert!(created > 1_700_000_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn chat_completions_stream_in_openais_form() {
+    let sim =
+        Simulator::builder().rule(Rule::new(Fault::cut_stream_after(2)).on_call(2)).build().expect("valid");
+    let chat = || {
+        let messages = json!([{"role": "user", "content": "Hi there"}]);
+        let body = json!({"model": MODEL, "messages": messages, "stream": true}).to_string();
+        Request::post("/v1beta/openai/chat/completions").body(Full::from(body)).expect("a request")
+    };
+    let events = |text: &str| -> Vec<String> {
+        text.lines().filter_map(|line| line.strip_prefix("data: ")).map(str::to_owned).collect()
+    };
+    let whole = send(&sim, chat()).await.expect("an answer");
+    assert_eq!(whole.content_type(), "text/event-stream");
+    let seen = events(&whole.text());
+    assert_eq!((seen.len(), seen[5].as_str()), (6, "[DONE]"));
+    let parts: Vec<Value> =
+        seen[..5].iter().map(|event| serde_json::from_str(event).expect("JSON")).collect();
+    let text: String =
+        parts.iter().filter_map(|part| part.pointer("/choices/0/delta/content")?.as_str()).collect();
+    assert_eq!(text, "Echo: Hi there");
+    assert_eq!(parts[4].pointer("/choices/0/finish_reason"), Some(&json!("stop")));
+    assert_eq!(parts[4].pointer("/usage/completion_tokens"), Some(&json!(4)));
+    let cut = send(&sim, chat()).await.expect("an answer");
+    assert_eq!(events(&cut.text()).len(), 2, "and no [DONE]");
 }
 
 #[tokio::test(start_paused = true)]

@@ -186,6 +186,12 @@ impl Fault {
         }
     }
 
+    /// Whether a stream that it befalls has the end that it would have without.
+    pub(super) fn leaves_the_end(&self) -> bool {
+        let is_cut = matches!(self.kind, Kind::CutStream(_) | Kind::ResetAfterChunks(_));
+        !is_cut && self.shape.delivery == Delivery::Head
+    }
+
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         if let Kind::Response { status, content_type, .. } = &self.kind {
             if status.is_informational() {

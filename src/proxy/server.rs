@@ -1,0 +1,273 @@
+//! The socket, and the way of a request through the stack.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{
+    CONNECTION, HOST, HeaderMap, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use http::{Request, Response, Uri};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::openai::{self, ProxyBody};
+use crate::error::{BoxError, ConfigError};
+use crate::respond::RespondLayer;
+use crate::retry::{ReplayBody, ReplayLayer};
+
+/// The body of a request on its way from the proxy into the stack.
+///
+/// In a [`ReplayBody`], which makes it `Clone`.
+pub struct ProxyRequestBody(Incoming);
+
+impl Body for ProxyRequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.0).poll_frame(cx).map_err(Into::into)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
+impl fmt::Debug for ProxyRequestBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProxyRequestBody").finish_non_exhaustive()
+    }
+}
+
+/// Settings of a [`LocalProxy`].
+#[derive(Clone, Debug, Default)]
+#[must_use = "settings do nothing until a proxy is served"]
+pub struct LocalProxyBuilder {
+    normalises: bool,
+}
+
+impl LocalProxyBuilder {
+    /// Turns errors under `/openai/` into the form that OpenAI's SDKs read: out of their array, `code` a text (Google's status), `type` and
+    /// `param` added. Other members stay. An error of more than 256 KiB, a compressed one, and one in a stream stay as they are. Default:
+    /// no.
+    pub const fn normalise_openai_errors(mut self) -> Self {
+        self.normalises = true;
+        self
+    }
+
+    /// Listens on a free port of 127.0.0.1. See [`LocalProxy::serve`].
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` with a [`ConfigError`] where `upstream` has no scheme and host or has a query; else that of the port.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime with I/O enabled.
+    pub async fn serve<S, RB>(self, stack: S, upstream: &str) -> io::Result<LocalProxy>
+    where
+        S: Service<Request<ReplayBody<ProxyRequestBody>>, Response = Response<RB>> + Clone + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send,
+        RB: Body<Data = Bytes> + Send + 'static,
+        RB::Error: Into<BoxError>,
+    {
+        let upstream =
+            Upstream::new(upstream).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let addr = listener.local_addr()?;
+        let stack = RespondLayer::new().layer(ReplayLayer::new().layer(stack));
+        let normalises = self.normalises;
+        let handle = move |request: Request<Incoming>| {
+            let mut stack = stack.clone();
+            let is_openai = normalises && request.uri().path().contains("/openai/");
+            let request = upstream.request(request);
+            async move {
+                let Ok(()) = std::future::poll_fn(|cx| stack.poll_ready(cx)).await;
+                let Ok(mut response) = stack.call(request).await;
+                remove_hop_by_hop(response.headers_mut());
+                Ok(if is_openai {
+                    openai::normalised(response).await
+                } else {
+                    response.map(ProxyBody::passed)
+                })
+            }
+        };
+        Ok(LocalProxy { addr, accept: tokio::spawn(accept(listener, handle)) })
+    }
+}
+
+/// A stack that listens on 127.0.0.1. See the [module documentation](super).
+#[must_use = "dropping the proxy stops it"]
+pub struct LocalProxy {
+    addr: SocketAddr,
+    accept: JoinHandle<Infallible>,
+}
+
+impl LocalProxy {
+    /// Other settings than the defaults.
+    pub fn builder() -> LocalProxyBuilder {
+        LocalProxyBuilder::default()
+    }
+
+    /// Listens on a free port of 127.0.0.1 and sends what comes through `stack` to `upstream`: `https://host`, with a path where all
+    /// paths are to begin with one.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` with a [`ConfigError`] where `upstream` has no scheme and host or has a query; else that of the port.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime with I/O enabled.
+    pub async fn serve<S, RB>(stack: S, upstream: &str) -> io::Result<Self>
+    where
+        S: Service<Request<ReplayBody<ProxyRequestBody>>, Response = Response<RB>> + Clone + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send,
+        RB: Body<Data = Bytes> + Send + 'static,
+        RB::Error: Into<BoxError>,
+    {
+        Self::builder().serve(stack, upstream).await
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// What the SDK takes in place of the upstream: `http://127.0.0.1:PORT`, without a slash at the end.
+    #[must_use]
+    pub fn base_url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// Stops like dropping does, and waits until the port is closed.
+    pub async fn shutdown(mut self) {
+        self.accept.abort();
+        // A join error is what an aborted task ends with.
+        let _ = (&mut self.accept).await;
+    }
+}
+
+impl Drop for LocalProxy {
+    fn drop(&mut self) {
+        self.accept.abort();
+    }
+}
+
+impl fmt::Debug for LocalProxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalProxy").field("addr", &self.addr).finish_non_exhaustive()
+    }
+}
+
+/// Where requests go.
+#[derive(Clone)]
+struct Upstream {
+    base: Uri,
+    /// Of all paths; without a slash at its end.
+    prefix: String,
+}
+
+impl Upstream {
+    fn new(url: &str) -> Result<Self, ConfigError> {
+        let invalid =
+            ConfigError::new("upstream", "must be a URL with a scheme and a host and without a query");
+        let Ok(base) = url.parse::<Uri>() else { return Err(invalid) };
+        if base.scheme().is_none() || base.authority().is_none() || base.query().is_some() {
+            return Err(invalid);
+        }
+        let prefix = base.path().trim_end_matches('/').to_owned();
+        Ok(Self { base, prefix })
+    }
+
+    fn request(&self, request: Request<Incoming>) -> Request<ProxyRequestBody> {
+        let (mut head, body) = request.into_parts();
+        let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+        let path = format!("{}{path}", self.prefix);
+        let mut parts = self.base.clone().into_parts();
+        // A path that came over a socket, behind one that was a URL's, is one.
+        parts.path_and_query = path.parse().ok();
+        head.uri = Uri::from_parts(parts).unwrap_or_else(|_| self.base.clone());
+        head.headers.remove(HOST);
+        remove_hop_by_hop(&mut head.headers);
+        Request::from_parts(head, ProxyRequestBody(body))
+    }
+}
+
+/// Removes what concerns one connection: [RFC 9110, 7.6.1](https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1).
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    let always =
+        [CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
+    for name in named.iter().chain(&always) {
+        headers.remove(name);
+    }
+    headers.remove("keep-alive");
+    headers.remove("proxy-connection");
+}
+
+/// Accepts until it is aborted, which drops the set and with it every connection.
+async fn accept<H, F, B>(listener: TcpListener, handle: H) -> Infallible
+where
+    H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(connection(stream, handle.clone()));
+                }
+                // Out of file handles, or a client that left before it was accepted. The former lasts, so do not spin.
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn connection<H, F, B>(stream: TcpStream, handle: H)
+where
+    H: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Result<Response<B>, Infallible>>,
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<BoxError>,
+{
+    // Without it the end of a chunk may wait for an acknowledgement. If it cannot be set, chunks are late.
+    let _ = stream.set_nodelay(true);
+    // The error is a client that left, or a body that broke off, which has ended the connection.
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(handle)).await;
+}
