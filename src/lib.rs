@@ -108,6 +108,7 @@
 //! [`timeout`]'s cuts a call that is under way.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod answered;
 mod blame;
 pub mod catalogue;
 pub mod circuit_breaker;
@@ -161,6 +162,7 @@ mod time;
 pub mod timeout;
 pub mod verdict;
 
+pub use answered::AnyResponse;
 pub use error::{BoxError, ConfigError, Rejected};
 pub use request::{KeyLabel, Method, Surface, Target};
 pub use tier::ServiceTier;

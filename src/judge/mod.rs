@@ -51,7 +51,7 @@ impl Verdict {
     /// What is known of this response: the verdict that the classifier left in its extensions, else what
     /// its status and headers say.
     #[must_use]
-    pub fn of<B>(response: &Response<B>) -> Self {
+    pub fn of<R: crate::AnyResponse>(response: &R) -> Self {
         match response.extensions().get::<Self>() {
             Some(verdict) => verdict.clone(),
             None if response.status().as_u16() < 400 => Self::default(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::Request;
 
 use crate::context::Context;
 use crate::event::GaveUp;
@@ -43,7 +43,7 @@ pub struct Attempts {
 impl Attempts {
     /// What this response went through.
     #[must_use]
-    pub fn of<B>(response: &Response<B>) -> Self {
+    pub fn of<R: crate::AnyResponse>(response: &R) -> Self {
         response.extensions().get().cloned().unwrap_or(Self { made: 1, ..Self::default() })
     }
 
