@@ -205,3 +205,47 @@ impl Future for Answering {
         Poll::Ready(Ok(answer.map(|body| Kept::new(body, place))))
     }
 }
+
+/// Why the upstream could not be asked: `certificate`, `tls`, `dns`, `refused`, `reset`, `timeout`, `unreachable`
+/// or `closed`. `None` for anything else.
+///
+/// A word and no text of the error's, which may name an address of the inner network.
+pub fn cause(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    use std::io::ErrorKind;
+    let mut next = Some(error);
+    let mut found = None;
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<rustls::Error>() {
+            return Some(match error {
+                rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => {
+                    "certificate"
+                }
+                _ => "tls",
+            });
+        }
+        // hyper-util's error of its connector says no more of itself.
+        if error.to_string() == "dns error" {
+            return Some("dns");
+        }
+        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_incomplete_message) {
+            found = Some("closed");
+        }
+        let mut inner = None;
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            found = match error.kind() {
+                ErrorKind::ConnectionRefused => Some("refused"),
+                ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => {
+                    Some("reset")
+                }
+                ErrorKind::TimedOut => Some("timeout"),
+                ErrorKind::UnexpectedEof => Some("closed"),
+                ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Some("unreachable"),
+                _ => found,
+            };
+            // What an io::Error wraps is not its source.
+            inner = error.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static));
+        }
+        next = inner.or_else(|| error.source());
+    }
+    found
+}

@@ -5,11 +5,14 @@
 #![allow(clippy::unwrap_used)] // Clippy excuses test functions by itself, but not their helpers.
 
 mod arguments;
+mod causes;
 mod clients;
+mod config;
 mod history;
 mod isolation;
 mod layers;
 mod leaving;
+mod limits;
 mod load;
 mod outage;
 mod pages;
