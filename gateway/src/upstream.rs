@@ -105,6 +105,10 @@ type Lane<B> = Client<HttpsConnector<HttpConnector>, B>;
 const LANES: usize = 16;
 const FULL: usize = 90;
 
+/// The longest that an upstream may leave what was sent to it unread or unacknowledged.
+#[cfg(target_os = "linux")]
+const STALL: Duration = Duration::from_secs(30);
+
 /// The client of the stack. Clones share its connections.
 pub struct Upstream<B> {
     lanes: Arc<[(Lane<B>, Arc<AtomicUsize>)]>,
@@ -127,6 +131,9 @@ where
     http.set_nodelay(true);
     http.set_connect_timeout(Some(Duration::from_secs(10)));
     http.set_keepalive(Some(Duration::from_secs(60)));
+    // An upstream that reads nothing: hyper waits for it even where the call was given up.
+    #[cfg(target_os = "linux")]
+    http.set_tcp_user_timeout(Some(STALL));
     let tls = HttpsConnectorBuilder::new().try_with_platform_verifier();
     let tls = tls.map_err(|error| format!("the certificates of this machine cannot be read: {error}"))?;
     let connector = tls.https_or_http().enable_http1().enable_http2().wrap_connector(http);

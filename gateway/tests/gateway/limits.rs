@@ -205,7 +205,7 @@ async fn sixty_withheld_uploads_are_bounded_in_memory() {
         metrics.lines().find_map(|line| line.strip_prefix("gateway_replay_bytes ")).unwrap().parse().unwrap();
     assert!(kept > 0 && kept <= 128 << 20, "{kept}");
     assert!(most - before < 256, "{before} MiB before, {most} MiB");
-    drop(clients);
+    drop((clients, upstream));
     let end = Instant::now() + Duration::from_secs(20);
     loop {
         let metrics = gate.page("/metrics").await;

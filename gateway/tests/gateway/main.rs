@@ -18,6 +18,7 @@ mod outage;
 mod pages;
 mod quota_store;
 mod refusals;
+mod restart;
 mod verbatim;
 mod world;
 mod wrong;
