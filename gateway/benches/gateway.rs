@@ -65,7 +65,7 @@ fn main() {
             threads(2).expect("a runtime").block_on(serve(Router::new().fallback(pass)));
         }
         Some(("gateway", Some(url))) => {
-            let args = ["--listen", "127.0.0.1:0", "--upstream", url].map(OsString::from);
+            let args = ["--listen", "127.0.0.1:0", "--admin", "off", "--upstream", url].map(OsString::from);
             let (out, mut err) = (Box::new(std::io::stdout()), std::io::stderr());
             let never = std::future::pending();
             let env = |name: &str| std::env::var_os(name);

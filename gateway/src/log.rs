@@ -35,10 +35,15 @@ impl Format {
     }
 }
 
-/// The name of the client that has called, where clients are known.
+/// The request's id, the name of the client that has called, where clients are known, and why the upstream could not be asked.
 fn client(call: &Call) -> Vec<(&'static str, String)> {
-    let name = call.attached::<Trace>().and_then(|trace| trace.client.as_deref());
-    name.map(|name| ("client", name.to_owned())).into_iter().collect()
+    let Some(trace) = call.attached::<Trace>() else { return Vec::new() };
+    let known = [
+        ("request_id", trace.request_id.as_deref()),
+        ("client", trace.client.as_deref()),
+        ("cause", trace.cause()),
+    ];
+    known.into_iter().filter_map(|(name, of)| Some((name, of?.to_owned()))).collect()
 }
 
 // ===== the text form =====
@@ -71,8 +76,10 @@ fn text(call: &Call, now: Timestamp) -> String {
     if let Some(model) = call.model() {
         add(format_args!(" model={model}"));
     }
-    if let Some(name) = call.attached::<Trace>().and_then(|trace| trace.client.as_deref()) {
-        add(format_args!(" client={name}"));
+    for (name, of) in client(call) {
+        // The id is the caller's own text.
+        let of: String = of.chars().filter(|c| c.is_ascii_graphic()).collect();
+        add(format_args!(" {name}={of}"));
     }
     let tenths = call.latency().as_micros() / 100;
     add(format_args!(" {}.{}ms attempts={}\n", tenths / 10, tenths % 10, call.attempts()));

@@ -1,82 +1,20 @@
-//! The model of a request whose path does not name it: read from the beginning of its body.
+//! The model of a request whose path does not name it, and every model that a body names.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
-use bytes::{Bytes, BytesMut};
 use http::{Method, Request};
-use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
-use tower_gemini::request::{ModelHint, Surface, Target};
-use tower_gemini::retry::ReplayBody;
-
-use crate::wire::Unread;
-
-/// The most that is read before a request is sent without a hint.
-const MOST: usize = 1024 * 1024;
-
-/// The body of a request. One that comes from a client can be read once; this one keeps what it streams through.
-pub type Asked = ReplayBody<Rejoined>;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use tower_gemini::request::{Surface, Target};
 
 /// Whether the model of this request stands in its body.
-pub fn is_in_body(request: &Request<Incoming>) -> bool {
+pub fn is_in_body<B>(request: &Request<B>) -> bool {
     request.method() == Method::POST
-        && !request.body().is_end_stream()
         && matches!(Target::of(request).surface(), Surface::OpenAi | Surface::Interactions)
 }
 
-/// A request whose body streams through, and is kept for another attempt.
-pub fn streamed(request: Request<Incoming>, unread: Unread) -> Request<Asked> {
-    let rejoined = |rest| Rejoined { read: None, last: None, rest: Some(rest), unread };
-    with_handle(request.map(|rest| ReplayBody::new(rejoined(rest))))
-}
-
-/// The request with a [`ModelHint`], where its body names a model. The body is as it was; up to 1 MiB of it have
-/// arrived, and if that is all, it can be rewritten for another model.
-pub async fn hinted(request: Request<Incoming>, unread: Unread) -> Request<Asked> {
-    let (mut head, mut body) = request.into_parts();
-    let mut read = BytesMut::new();
-    let (mut last, mut whole) = (None, false);
-    while read.len() < MOST && last.is_none() && !whole {
-        match body.frame().await {
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => read.extend_from_slice(&data),
-                Err(trailers) => last = Some(Ok(trailers)),
-            },
-            Some(Err(error)) => last = Some(Err(error)),
-            None => whole = true,
-        }
-        whole |= last.is_none() && body.is_end_stream();
-    }
-    let read = read.freeze();
-    if let Some(model) = model(&read) {
-        head.extensions.insert(ModelHint::new(model));
-    }
-    let body = if whole {
-        ReplayBody::from_bytes(read)
-    } else {
-        ReplayBody::new(Rejoined {
-            read: Some(read).filter(|read| !read.is_empty()),
-            last,
-            rest: Some(body),
-            unread,
-        })
-    };
-    with_handle(Request::from_parts(head, body))
-}
-
-/// The retry layer asks it whether the body can be repeated.
-fn with_handle(mut request: Request<Asked>) -> Request<Asked> {
-    let replay = request.body().replay();
-    request.extensions_mut().insert(replay);
-    request
-}
-
 /// The member `model` of an object that may have been cut.
-fn model(json: &[u8]) -> Option<Box<str>> {
+pub fn model(json: &[u8]) -> Option<Box<str>> {
     struct Find<'a>(&'a mut Option<Box<str>>);
 
     impl<'de> Visitor<'de> for Find<'_> {
@@ -87,7 +25,7 @@ fn model(json: &[u8]) -> Option<Box<str>> {
         }
 
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-            while let Some(name) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+            while let Some(name) = map.next_key::<Cow<'de, str>>()? {
                 if name == "model" {
                     *self.0 = Some(map.next_value()?);
                     return Ok(());
@@ -104,55 +42,151 @@ fn model(json: &[u8]) -> Option<Box<str>> {
     found
 }
 
-/// What was read of a body, and the rest.
-pub struct Rejoined {
-    read: Option<Bytes>,
-    last: Option<Result<Frame<Bytes>, hyper::Error>>,
-    /// `None` once it is dropped.
-    rest: Option<Incoming>,
-    unread: Unread,
+/// Members whose values are the caller's own words, in which a `model` is no model of Gemini's.
+const WORDS: [&str; 20] = [
+    "contents",
+    "content",
+    "messages",
+    "systemInstruction",
+    "system_instruction",
+    "tools",
+    "toolConfig",
+    "tool_config",
+    "generationConfig",
+    "generation_config",
+    "response_format",
+    "instances",
+    "parameters",
+    "metadata",
+    "labels",
+    "functions",
+    "tool_choice",
+    "safetySettings",
+    "safety_settings",
+    "instructions",
+];
+
+/// Every `model` that a body names, however often and however deep, but for those in the caller's own words. `None` where it is no JSON
+/// that can be read, or names a file whose content may name others.
+pub fn all(json: &[u8]) -> Option<Vec<String>> {
+    let mut found = Found::default();
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    let read = serde::de::DeserializeSeed::deserialize(&mut found, &mut reader);
+    (read.is_ok() && reader.end().is_ok() && !found.file).then_some(found.models)
 }
 
-impl Drop for Rejoined {
-    fn drop(&mut self) {
-        if let Some(rest) = self.rest.take().filter(|_| self.last.is_none()) {
-            self.unread.put(rest);
-        }
+#[derive(Default)]
+struct Found {
+    models: Vec<String>,
+    file: bool,
+}
+
+impl<'de> serde::de::DeserializeSeed<'de> for &mut Found {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+        from.deserialize_any(self)
     }
 }
 
-impl Body for Rejoined {
-    type Data = Bytes;
-    type Error = hyper::Error;
+impl<'de> Visitor<'de> for &mut Found {
+    type Value = ();
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        if let Some(read) = self.read.take() {
-            return Poll::Ready(Some(Ok(Frame::data(read))));
-        }
-        match self.last.take() {
-            Some(last) => Poll::Ready(Some(last)),
-            None => match &mut self.rest {
-                Some(rest) => Pin::new(rest).poll_frame(cx),
-                None => Poll::Ready(None),
-            },
-        }
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.read.is_none() && self.last.is_none() && self.rest.as_ref().is_none_or(Incoming::is_end_stream)
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
+            match &*name {
+                "model" | "agent" => match map.next_value::<Text>()? {
+                    Text(Some(model)) => {
+                        self.models.push(model.strip_prefix("models/").unwrap_or(&model).to_owned())
+                    }
+                    // An object, of a job that is described: it may name one inside.
+                    Text(None) => {}
+                },
+                // A batch whose requests stand in a file.
+                "file_name" | "fileName" | "input_file_id" | "gcsSource" | "bigquerySource" | "inputUri" => {
+                    self.file = true;
+                    map.next_value::<IgnoredAny>()?;
+                }
+                name if WORDS.contains(&name) => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+                _ => map.next_value_seed(&mut *self)?,
+            }
+        }
+        Ok(())
     }
 
-    fn size_hint(&self) -> SizeHint {
-        let ahead = self.read.as_ref().map_or(0, |read| read.len() as u64);
-        let rest = self.rest.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint);
-        let mut hint = SizeHint::new();
-        hint.set_lower(rest.lower().saturating_add(ahead));
-        if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(ahead)) {
-            hint.set_upper(upper);
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element_seed(&mut *self)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+}
+
+/// A text, or anything else.
+struct Text(Option<String>);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let value = serde_json::Value::deserialize(from)?;
+        Ok(Self(value.as_str().map(str::to_owned)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_model_of_a_body_is_found_and_no_word_of_the_caller() {
+        let found = |json: &str| all(json.as_bytes());
+        let names = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        assert_eq!(
+            found(r#"{"model":"a","messages":[{"model":"x"}],"model":"models/b"}"#),
+            names(&["a", "b"])
+        );
+        assert_eq!(found(r#"{"mo\u0064el":"a"}"#), names(&["a"]), "an escape");
+        assert_eq!(
+            found(
+                r#"{"batch":{"inputConfig":{"requests":{"requests":[{"request":{"model":"models/c"}}]}}}}"#
+            ),
+            names(&["c"])
+        );
+        assert_eq!(
+            found(r#"{"contents":[{"parts":[{"functionCall":{"args":{"model":"T"}}}]}]}"#),
+            names(&[])
+        );
+        assert_eq!(found(r#"{"batch":{"inputConfig":{"fileName":"files/1"}}}"#), None);
+        for broken in ["", "{", "{'model':'a'}", r#"{"model":"a"} {"model":"b"}"#, "[1,]"] {
+            assert_eq!(found(broken), None, "{broken}");
         }
-        hint
+        assert_eq!(found("[1,null,true,-2,0.5,\"model\"]"), names(&[]));
     }
 }

@@ -1,10 +1,11 @@
 //! What the gateway says of itself: `/metrics` and `/status`.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{Method, Response};
+use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tower_gemini::circuit_breaker::CircuitState;
@@ -12,17 +13,50 @@ use tower_gemini::rate_limit::{Dimension, QuotaStatus};
 
 use crate::clients::Clients;
 use crate::history::History;
+use crate::intake::Room;
 use crate::log::Lines;
 use crate::metrics::{Metrics, counter, gauge, sample};
 use crate::stack::Handles;
 
 pub struct Pages {
     metrics: Arc<Metrics>,
-    handles: Handles,
+    handles: RwLock<Handles>,
     lines: Lines,
     history: Option<History>,
     clients: Option<Arc<Clients>>,
+    health: Health,
+    room: OnceLock<Room>,
     started: Instant,
+}
+
+/// Whether the gateway takes calls. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Health(Arc<AtomicBool>);
+
+impl Health {
+    /// From now on it is not ready: it was told to stop.
+    pub fn stop(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// The page at this path that every listener has.
+    pub fn find(&self, method: &Method, path: &str) -> Option<Response<Bytes>> {
+        let stopping = self.0.load(Ordering::Relaxed);
+        let text = match path {
+            "/healthz" => "ok\n",
+            "/readyz" if stopping => "stopping\n",
+            "/readyz" => "ready\n",
+            _ => return None,
+        };
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return None;
+        }
+        let mut answer = page("text/plain; charset=utf-8", text.to_owned());
+        if stopping && path == "/readyz" {
+            *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        }
+        Some(answer)
+    }
 }
 
 pub const fn state(state: CircuitState) -> &'static str {
@@ -44,8 +78,24 @@ fn used(quota: &QuotaStatus) -> [u64; 3] {
 }
 
 impl Pages {
-    pub fn new(metrics: Arc<Metrics>, handles: Handles, lines: Lines, history: Option<History>) -> Self {
-        Self { metrics, handles, lines, history, clients: None, started: Instant::now() }
+    pub fn new(
+        metrics: Arc<Metrics>,
+        handles: Handles,
+        lines: Lines,
+        history: Option<History>,
+        health: Health,
+    ) -> Self {
+        let handles = RwLock::new(handles);
+        Self {
+            metrics,
+            handles,
+            lines,
+            history,
+            clients: None,
+            health,
+            room: OnceLock::new(),
+            started: Instant::now(),
+        }
     }
 
     /// Shows clients in `/status`.
@@ -55,10 +105,24 @@ impl Pages {
         self
     }
 
+    /// Shows what is kept of bodies.
+    pub fn room(&self, room: Room) {
+        let _ = self.room.set(room);
+    }
+
+    /// Shows what the layers of now know.
+    pub fn put(&self, handles: Handles) {
+        *self.handles.write().unwrap_or_else(PoisonError::into_inner) = handles;
+    }
+
+    fn handles(&self) -> Handles {
+        self.handles.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The page at this path, if there is one.
     pub fn find(&self, method: &Method, path: &str) -> Option<Response<Bytes>> {
         let page = match path {
-            "/healthz" => |_: &Self| page("text/plain; charset=utf-8", "ok\n".to_owned()),
+            "/healthz" | "/readyz" => return self.health.find(method, path),
             "/metrics" => Self::metrics,
             "/status" => Self::status_page,
             _ => return None,
@@ -85,13 +149,21 @@ impl Pages {
             gauge(&mut text, "gateway_history_bytes", "Bytes that the history's records use.");
             sample(&mut text, "gateway_history_bytes", &[], status.bytes as f64);
         }
+        if let Some(room) = self.room.get() {
+            gauge(
+                &mut text,
+                "gateway_replay_bytes",
+                "Bytes of bodies that are kept, so that they can be sent again.",
+            );
+            sample(&mut text, "gateway_replay_bytes", &[], room.used() as f64);
+        }
         self.circuits(&mut text);
         self.quotas(&mut text);
         page("text/plain; version=0.0.4; charset=utf-8", text)
     }
 
     fn circuits(&self, text: &mut String) {
-        let circuits = self.handles.circuits.all();
+        let circuits = self.handles().circuits.all();
         gauge(text, "gateway_circuit_state", "Of each circuit: 0 closed, 1 half-open, 2 open.");
         for circuit in &circuits {
             let value = match circuit.state {
@@ -101,7 +173,7 @@ impl Pages {
             };
             sample(text, "gateway_circuit_state", &[("key", &circuit.key.to_string())], value);
         }
-        let calls = self.handles.concurrency.all();
+        let calls = self.handles().concurrency.all();
         gauge(text, "gateway_calls_in_flight", "Calls to the upstream whose answer has not ended.");
         for (key, state) in &calls {
             let labels = [("key", &*key.to_string())];
@@ -116,7 +188,7 @@ impl Pages {
     }
 
     fn quotas(&self, text: &mut String) {
-        let quotas = self.handles.quotas.status();
+        let quotas = self.handles().quotas.status();
         gauge(text, "gateway_quota_used", "Of each quota, what is used of it now.");
         for quota in &quotas {
             for ((_, name), used) in DIMENSIONS.iter().zip(used(quota)) {
@@ -138,7 +210,7 @@ impl Pages {
             let key = quota.key.to_string();
             sample(text, "gateway_quota_queued", &[("key", &key)], quota.queued as f64);
         }
-        let Some(store) = self.handles.quotas.store() else { return };
+        let Some(store) = self.handles().quotas.store() else { return };
         gauge(text, "gateway_quota_store_up", "Whether the store of the quotas answers.");
         let up = if store.lost.is_none() { 1.0 } else { 0.0 };
         sample(text, "gateway_quota_store_up", &[("store", &store.place)], up);
@@ -166,7 +238,7 @@ impl Pages {
     pub fn status(&self) -> Value {
         let now = Instant::now();
         let circuits: Vec<Value> = self
-            .handles
+            .handles()
             .circuits
             .all()
             .iter()
@@ -185,9 +257,9 @@ impl Pages {
             })
             .collect();
         let quotas: Vec<Value> =
-            self.handles.quotas.status().iter().map(|quota| of_quota(quota, now)).collect();
+            self.handles().quotas.status().iter().map(|quota| of_quota(quota, now)).collect();
         let concurrency: Vec<Value> = self
-            .handles
+            .handles()
             .concurrency
             .all()
             .iter()
@@ -201,13 +273,13 @@ impl Pages {
                 })
             })
             .collect();
-        let budget = &self.handles.budget;
+        let budget = self.handles().budget;
         json!({
             "uptime": seconds(now.saturating_duration_since(self.started)),
             "in_flight": self.metrics.in_flight(),
             "clients": self.clients.as_ref().map(|clients| clients.status()),
             "quotas": quotas,
-            "quota_store": self.handles.quotas.store().map(|store| json!({
+            "quota_store": self.handles().quotas.store().map(|store| json!({
                 "place": store.place,
                 "up": store.lost.is_none(),
                 "lost_for": store.lost.as_ref().map(|(at, _)| seconds(now.saturating_duration_since(*at))),

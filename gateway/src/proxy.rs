@@ -3,36 +3,45 @@
 use std::future::{Future, ready};
 use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::Either;
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use tower::util::MapResponse;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_gemini::event::Observer;
+use tower_gemini::fallback::ModelFallbackLayer;
 use tower_gemini::observe::{Attachment, Observe, ObserveLayer};
-use tower_gemini::respond::{self, Respond, RespondLayer};
+use tower_gemini::request::ModelHint;
+use tower_gemini::respond::{self, Cause, Respond, RespondLayer};
+use tower_gemini::retry::ReplayBody;
 use tower_gemini::{BoxError, KeyLabel, Kind, Target};
 
 use crate::clients::{Admitted, Clients};
 use crate::headers;
-use crate::history::{Trace, traced};
+use crate::history::{self, Trace, traced};
+use crate::intake::{self, Asked, BodyError, Room, Taking};
 use crate::metrics::Metrics;
-use crate::model::{self, Asked};
-use crate::page::{Page, PageBody};
-use crate::pages::Pages;
+use crate::model;
+use crate::page::PageBody;
+use crate::pages::Health;
 use crate::quota::{self, Project, Secret};
+use crate::settings::Chain;
 use crate::stack::Stack;
-use crate::upstream::{Base, Upstream};
+use crate::upstream::{self, Base, Upstream};
 use crate::wire::{self, Unread};
 
 /// The stack around the client. Its failures are answers in Google's form, and every call is told of.
-type Layered = Observe<Respond<<Stack as Layer<Client>>::Service>>;
+type Layered = Observe<MapResponse<Answering, fn(Answer) -> Answer>>;
+type Answering = Respond<<Stack as Layer<Client>>::Service>;
+type Answer = <Answering as Service<Request<Asked>>>::Response;
 type Client = Upstream<Asked>;
 
 /// A page or an error of the gateway's own, or what came through the layers.
@@ -48,34 +57,94 @@ impl<B> Has for Response<B> {
     type Body = B;
 }
 
-/// Passes every request on, but for those for the gateway's pages. Each connection has one of its own; they share
+/// Passes every request on, but for those that ask after the gateway's health. Each connection has one of its own; they share
 /// everything but what saves a request a clone.
 pub struct Proxy {
-    own: Mutex<Own>,
+    own: Arc<Mutex<Own>>,
     shared: Arc<Shared>,
 }
 
 struct Own {
-    layered: Layered,
+    layered: Both,
+    /// Of the layers; another one than in force after a reload.
+    generation: u64,
     /// Of the key that was used last, by its hash.
     label: Option<(u64, KeyLabel)>,
 }
 
 struct Shared {
     base: Base,
+    client: Client,
+    finished: Arc<dyn Observer>,
     metrics: Arc<Metrics>,
-    pages: Arc<Pages>,
-    page: Page,
+    health: Health,
     clients: Option<Arc<Clients>>,
     /// Of `--quota-store`.
     secret: Option<Secret>,
     hasher: RandomState,
+    /// In force: what a new connection is given.
+    now: RwLock<Now>,
+    generation: AtomicU64,
+    room: Room,
+    calls: Arc<AtomicUsize>,
+    ids: Ids,
+}
+
+/// What a reload changes.
+struct Now {
+    layered: Both,
+    limits: Limits,
+    chains: Arc<[Chain]>,
+}
+
+/// The layers.
+#[derive(Clone)]
+struct Both {
+    all: Layered,
+    /// The same ones without a fallback, for clients who may not use the models of a chain. Only where both are.
+    plain: Option<Layered>,
+}
+
+/// The limits of calls.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub bodies: intake::Limits,
+    /// Calls at a time.
+    pub calls: usize,
 }
 
 impl Clone for Proxy {
     fn clone(&self) -> Self {
-        let layered = self.own.lock().unwrap_or_else(PoisonError::into_inner).layered.clone();
-        Self { own: Mutex::new(Own { layered, label: None }), shared: Arc::clone(&self.shared) }
+        let generation = self.shared.generation.load(Ordering::Acquire);
+        let layered = self.shared.now().layered.clone();
+        let own = Own { layered, generation, label: None };
+        Self { own: Arc::new(Mutex::new(own)), shared: Arc::clone(&self.shared) }
+    }
+}
+
+/// A call's place among those under way, until it is dropped with the answer.
+#[derive(Clone, Debug)]
+pub struct Turn(#[expect(dead_code, reason = "it is dropped")] Arc<Under>);
+
+#[derive(Debug)]
+struct Under(Arc<AtomicUsize>);
+
+impl Drop for Under {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Ids of calls that bring none.
+#[derive(Debug)]
+struct Ids {
+    run: u32,
+    next: AtomicU64,
+}
+
+impl Ids {
+    fn next(&self) -> String {
+        format!("{:08x}-{:x}", self.run, self.next.fetch_add(1, Ordering::Relaxed))
     }
 }
 
@@ -83,27 +152,59 @@ impl Proxy {
     /// `finished` is told of each call when it is over.
     #[allow(clippy::too_many_arguments)] // One caller has them all, and no two are of one type.
     pub fn new(
-        stack: Stack,
+        stack: &Stack,
         client: Client,
         finished: Arc<dyn Observer>,
         base: Base,
         metrics: Arc<Metrics>,
-        pages: Arc<Pages>,
-        page: Page,
+        health: Health,
         clients: Option<Arc<Clients>>,
         quota: Option<&quota::Settings>,
+        limits: Limits,
+        chains: &[Chain],
     ) -> Self {
-        let layered = ServiceBuilder::new()
-            .layer(ObserveLayer::new(finished))
-            .layer(RespondLayer::new())
-            .layer(stack)
-            .service(client);
+        let layered = both(stack, &client, &finished, chains, clients.is_some());
         let secret = match quota.map(|quota| &quota.project) {
             Some(Project::Hashed(secret)) => Some(secret.clone()),
             _ => None,
         };
-        let shared = Shared { base, metrics, pages, page, clients, secret, hasher: RandomState::new() };
-        Self { own: Mutex::new(Own { layered, label: None }), shared: Arc::new(shared) }
+        let run = (jiff::Timestamp::now().as_nanosecond() >> 10) as u32;
+        let shared = Shared {
+            base,
+            client,
+            finished,
+            metrics,
+            health,
+            clients,
+            secret,
+            hasher: RandomState::new(),
+            now: RwLock::new(Now { layered: layered.clone(), limits, chains: chains.into() }),
+            generation: AtomicU64::new(0),
+            room: Room::default(),
+            calls: Arc::default(),
+            ids: Ids { run, next: AtomicU64::new(1) },
+        };
+        let own = Own { layered, generation: 0, label: None };
+        Self { own: Arc::new(Mutex::new(own)), shared: Arc::new(shared) }
+    }
+
+    /// What is kept of bodies now, in bytes.
+    pub fn room(&self) -> Room {
+        self.shared.room.clone()
+    }
+
+    /// Calls from now on go through these layers, also those on connections that are open.
+    pub fn put(&self, stack: &Stack, limits: Limits, chains: &[Chain]) {
+        let of = &self.shared;
+        let layered = both(stack, &of.client, &of.finished, chains, of.clients.is_some());
+        let now = Now { layered, limits, chains: chains.into() };
+        *self.shared.now.write().unwrap_or_else(PoisonError::into_inner) = now;
+        self.shared.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// The same connection's.
+    fn share(&self) -> Self {
+        Self { own: Arc::clone(&self.own), shared: Arc::clone(&self.shared) }
     }
 
     /// Dropped with the client's connection, and with it every attempt and wait.
@@ -113,74 +214,97 @@ impl Proxy {
         &self,
         mut request: Request<Incoming>,
     ) -> impl Future<Output = Response<Body>> + Send + use<> {
-        if let Some(page) = self.shared.pages.find(request.method(), request.uri().path()) {
-            return Either::Left(Either::Left(ready(own(page))));
+        if let Some(page) = self.shared.health.find(request.method(), request.uri().path()) {
+            return Either::Left(ready(own(page)));
         }
-        if Page::owns(request.uri().path()) {
-            let page = self.shared.page.respond(&request);
-            return Either::Left(Either::Right(page.map(|page| page.map(http_body_util::Either::Left))));
-        }
+        let id = match request_id(request.headers()) {
+            Some(id) => id.to_owned(),
+            None => self.shared.ids.next(),
+        };
+        let said = HeaderValue::try_from(&*id);
+        let answer = self.identified(&mut request, id);
+        let mut request = Some(request);
+        let answer = match answer {
+            Ok(begun) => Either::Right(begun.run(self.share(), request.take())),
+            Err((expects, refusal)) => {
+                let body = request.take().map(Request::into_body);
+                Either::Left(unread(expects, body, own(refusal)))
+            }
+        };
+        Either::Right(answer.map(move |mut response| {
+            // The upstream's own stays where it has one.
+            if let (Ok(id), false) = (said, response.headers().contains_key(REQUEST_ID)) {
+                response.headers_mut().insert(REQUEST_ID, id);
+            }
+            response
+        }))
+    }
+
+    /// Who calls, and whether the call may be made; else whether the client waits for a go-ahead, and the answer.
+    fn identified(
+        &self,
+        request: &mut Request<Incoming>,
+        id: String,
+    ) -> Result<Begun, (bool, Response<Bytes>)> {
         let expects = request.headers().contains_key(EXPECT);
-        if let Some(refusal) = wire::refused(&mut request) {
-            return Either::Right(Either::Right(unread(expects, Some(request.into_body()), own(refusal))));
+        if let Some(refusal) = wire::refused(request) {
+            return Err((expects, refusal));
         }
+        let limits = self.shared.now().limits;
+        if self.shared.calls.fetch_add(1, Ordering::Relaxed) >= limits.calls {
+            self.shared.calls.fetch_sub(1, Ordering::Relaxed);
+            let message = "The gateway has as many calls under way as it takes.";
+            return Err((expects, respond::error(Kind::Unavailable, message)));
+        }
+        let turn = Turn(Arc::new(Under(Arc::clone(&self.shared.calls))));
         // What the server put in speaks of its own connection.
         request.extensions_mut().clear();
         let mut admitted = None;
         if let Some(clients) = &self.shared.clients {
-            match clients.admit(&mut request) {
+            match clients.admit(request) {
                 Ok(client) => admitted = Some(client),
-                Err(refusal) => {
-                    return Either::Right(Either::Right(unread(
-                        expects,
-                        Some(request.into_body()),
-                        own(*refusal),
-                    )));
-                }
+                Err(refusal) => return Err((expects, *refusal)),
             }
         }
-        if let Some(client) = &admitted {
-            request.extensions_mut().insert(client.clone());
-        }
-        let keep = move |mut response: Response<Body>| {
-            if let Some(client) = admitted {
-                response.extensions_mut().insert(client);
-            }
-            response
-        };
-        let left = Unread::default();
-        if !model::is_in_body(&request) {
-            let passed = self.pass_on(model::streamed(request, left.clone()));
-            // Those who were to send the body have dropped it by now, if they were not to send it after all.
-            let answered = passed.then(move |response| match left.take() {
-                Some(body) => Either::Right(unread(expects, Some(body), response)),
-                None => Either::Left(ready(response)),
-            });
-            return Either::Right(Either::Left(answered.map(keep)));
-        }
-        let proxy = self.clone();
-        Either::Right(Either::Right(Box::pin(async move {
-            let request = model::hinted(request, left.clone()).await;
-            let response = proxy.pass_on(request).await;
-            keep(unread(expects, left.take(), response).await)
-        })))
+        Ok(Begun { expects, turn, admitted, id, limits: limits.bodies })
     }
 
-    fn pass_on(&self, mut request: Request<Asked>) -> impl Future<Output = Response<Body>> + Send + use<> {
+    fn pass_on(
+        &self,
+        mut request: Request<Asked>,
+        whole: Option<&Bytes>,
+        id: String,
+        admitted: Option<Admitted>,
+    ) -> impl Future<Output = Response<Body>> + Send + use<> {
         let mut guard = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        let Own { layered, label } = &mut *guard;
+        let generation = self.shared.generation.load(Ordering::Acquire);
+        if guard.generation != generation {
+            guard.layered = self.shared.now().layered.clone();
+            guard.generation = generation;
+        }
+        let Own { layered: Both { all: layered, plain }, label, .. } = &mut *guard;
+        let mut layered = layered;
         let mut trace = Trace::new();
-        trace.request_bytes =
-            header(request.headers(), CONTENT_LENGTH).and_then(|length| length.parse().ok());
-        trace.request_id = header(request.headers(), REQUEST_ID).map(Box::from);
-        let client = request.extensions_mut().remove::<Admitted>();
-        if let Some(client) = client.as_ref().map(Admitted::client) {
-            if let Err(refusal) = client.allows(&request) {
+        trace.request_bytes = match whole {
+            Some(whole) => Some(whole.len() as u64),
+            None => header(request.headers(), CONTENT_LENGTH).and_then(|length| length.parse().ok()),
+        };
+        trace.request_id = Some(id.into());
+        if let Some(client) = admitted.as_ref().map(Admitted::client) {
+            if let Err(refusal) = client.allows(&request, whole) {
                 return Either::Left(ready(own(*refusal)));
+            }
+            if let (Some(plain), Some(asked)) = (plain, Target::of(&request).model()) {
+                let chains = Arc::clone(&self.shared.now().chains);
+                let chain = chains.iter().find(|chain| chain.model == asked);
+                if chain.is_some_and(|chain| !chain.then.iter().all(|model| client.may_use(model))) {
+                    layered = plain;
+                }
             }
             trace.client = Some(Box::from(&*client.name));
             request.extensions_mut().insert(client.label.clone());
         }
+        trace.admitted = admitted;
         let mut request = match self.shared.outgoing(request, label) {
             Ok(request) => request,
             Err(message) => return Either::Left(ready(own(respond::error(Kind::InvalidArgument, message)))),
@@ -195,6 +319,115 @@ impl Proxy {
         };
         Either::Right(traced(trace, answer.map(answered)))
     }
+}
+
+fn both(
+    stack: &Stack,
+    client: &Client,
+    finished: &Arc<dyn Observer>,
+    chains: &[Chain],
+    has_clients: bool,
+) -> Both {
+    let plain =
+        (has_clients && !chains.is_empty()).then(|| ModelFallbackLayer::builder().build().ok()).flatten();
+    let plain =
+        plain.map(|none| layered(&stack.clone().fallback(none), client.clone(), Arc::clone(finished)));
+    Both { all: layered(stack, client.clone(), Arc::clone(finished)), plain }
+}
+
+fn layered(stack: &Stack, client: Client, finished: Arc<dyn Observer>) -> Layered {
+    ServiceBuilder::new()
+        .layer(ObserveLayer::new(finished))
+        .map_response(caused as fn(Answer) -> Answer)
+        .layer(RespondLayer::new())
+        .layer(stack.clone())
+        .service(client)
+}
+
+/// A call that may be made.
+struct Begun {
+    expects: bool,
+    turn: Turn,
+    admitted: Option<Admitted>,
+    id: String,
+    limits: intake::Limits,
+}
+
+impl Begun {
+    fn run(
+        self,
+        proxy: Proxy,
+        request: Option<Request<Incoming>>,
+    ) -> impl Future<Output = Response<Body>> + Send + use<> {
+        let Self { expects, turn, admitted, id, limits } = self;
+        let (mut head, body) = request.map(Request::into_parts).unzip();
+        let left = Unread::default();
+        // A file goes on while it comes.
+        let is_file = head.as_ref().is_some_and(|head| head.uri.path().starts_with("/upload/"));
+        let taking = match body {
+            Some(body) if !body.is_end_stream() => {
+                let limits = intake::Limits { kept: if is_file { 0 } else { limits.kept }, ..limits };
+                Either::Left(Taking::new(body, limits, &proxy.shared.room, left.clone()))
+            }
+            _ => Either::Right(ready(Ok((ReplayBody::from_bytes(Bytes::new()), Some(Bytes::new()))))),
+        };
+        let held = admitted.clone();
+        let asked = taking.then(move |taken| {
+            let (body, whole) = match taken {
+                Ok(taken) => taken,
+                Err(error) => return Either::Left(ready(too_slow(&error))),
+            };
+            let head = head.take().unwrap_or_else(|| Request::new(()).into_parts().0);
+            let mut request = Request::from_parts(head, body);
+            // The retry layer asks it whether the body can be repeated.
+            let replay = request.body().replay();
+            request.extensions_mut().insert(replay);
+            if model::is_in_body(&request) {
+                if let Some(model) = whole.as_deref().and_then(model::model) {
+                    request.extensions_mut().insert(ModelHint::new(model));
+                }
+            }
+            Either::Right(proxy.pass_on(request, whole.as_ref(), id, admitted))
+        });
+        // Those who were to send the body have dropped it by now, if they were not to send it after all.
+        let answered = asked.then(move |response| match left.take() {
+            Some(body) => Either::Right(unread(expects, Some(body), response)),
+            None => Either::Left(ready(response)),
+        });
+        answered.map(move |mut response| {
+            // Until the answer has ended.
+            response.extensions_mut().insert(turn);
+            held.map(|held| response.extensions_mut().insert(held));
+            response
+        })
+    }
+}
+
+/// The answer to a body that does not come. What follows on the connection would be the rest of it.
+fn too_slow(error: &BodyError) -> Response<Body> {
+    let (kind, message) = match error {
+        BodyError::Large => (Kind::PayloadTooLarge, "The request's body is larger than this gateway takes."),
+        BodyError::Broken(_) => (Kind::InvalidArgument, "The request's body broke off."),
+        BodyError::Idle | BodyError::Slow => {
+            (Kind::InvalidArgument, "The request's body did not come in time.")
+        }
+    };
+    let mut response = respond::error(kind, message);
+    if matches!(error, BodyError::Idle | BodyError::Slow) {
+        *response.status_mut() = StatusCode::REQUEST_TIMEOUT;
+        response = wire::in_step(response);
+    }
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    own(response)
+}
+
+/// Says why the upstream could not be asked, before the observer is told of the answer.
+fn caused(mut response: Answer) -> Answer {
+    if let Some(cause) = Cause::of(&response).and_then(|cause| upstream::cause(cause.error())) {
+        history::caused(cause);
+        response.headers_mut().insert(CAUSE, HeaderValue::from_static(cause));
+    }
+    response
 }
 
 fn answered(result: Result<Response<Passed>, BoxError>) -> Response<Body> {
@@ -233,6 +466,10 @@ fn own(response: Response<Bytes>) -> Response<Body> {
 }
 
 impl Shared {
+    fn now(&self) -> RwLockReadGuard<'_, Now> {
+        self.now.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// As the upstream shall see it.
     fn outgoing(
         &self,
@@ -283,8 +520,15 @@ impl Shared {
     }
 }
 
-/// A request's id, where the client has made one.
+/// A request's id: the client's, or one of ours.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Why the upstream could not be asked: `dns`, `refused`, `reset`, `certificate`, `tls`, `timeout` or `closed`.
+const CAUSE: HeaderName = HeaderName::from_static("x-gateway-cause");
+
+/// The id that a client has made, if it is fit for a log.
+fn request_id(headers: &HeaderMap) -> Option<&str> {
+    header(headers, REQUEST_ID).filter(|id| (1..=128).contains(&id.len()))
+}
 
 fn header(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name).and_then(|value| value.to_str().ok())

@@ -2,58 +2,83 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Request, Response};
-use http_body::Body;
+use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use hyper::rt::{Read, Write};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use pin_project_lite::pin_project;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tower_gemini::BoxError;
 
-use crate::kept::Kept;
 use crate::refusal::{Heard, Refusing};
+use crate::tls::Tls;
 
-/// How long a connection may be without a call: before its first head, and between two. Whatever arrives meanwhile, it is cut: silence,
-/// half a head and the preface of HTTP/2 hold a socket alike.
-const IDLE: Duration = Duration::from_secs(30);
-/// Connections at a time. Beyond them the one that has been without a call for longest is cut, and where all have calls, the new one.
-const CONNECTIONS: usize = 4096;
-/// Streams on a connection of HTTP/2.
-const STREAMS: u32 = 100;
+/// Of HTTP/2, in bytes. HTTP/1.1 has 400 KiB.
+const HEADERS: u32 = 64 * 1024;
 
 /// The limits of connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// How long one may be without a call. Default 30 s.
+    /// For a complete head, and how long a connection may be without a call: before its first head, and between two. Whatever arrives
+    /// meanwhile, it is cut: silence, half a head and the preface of HTTP/2 hold a socket alike. Default 30 s.
     pub idle: Duration,
-    /// How many there may be. Default 4,096.
+    /// How many there may be. Beyond them the one that has been without a call for longest is cut, and where all have calls, the new
+    /// one. Default 4,096.
     pub connections: usize,
+    /// Calls at a time on one of HTTP/2. Default 100.
+    pub streams: u32,
+    /// How long a client may read nothing of an answer of which something is there. Its connection is cut, with all its calls.
+    /// Default 60 s.
+    pub reader: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { idle: IDLE, connections: CONNECTIONS }
+        let (idle, reader) = (Duration::from_secs(30), Duration::from_secs(60));
+        Self { idle, connections: 4096, streams: 100, reader }
+    }
+}
+
+/// Limits that may change while connections are open: those count from the next look on.
+#[derive(Clone, Debug, Default)]
+pub struct Live(Arc<RwLock<Limits>>);
+
+impl Live {
+    pub fn new(limits: Limits) -> Self {
+        Self(Arc::new(RwLock::new(limits)))
+    }
+
+    pub fn get(&self) -> Limits {
+        *self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn set(&self, limits: Limits) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = limits;
     }
 }
 
 /// One connection's calls.
 #[derive(Debug)]
 struct Calls {
-    /// Whose answers have not ended.
-    open: AtomicUsize,
-    /// When the last one ended, in milliseconds after the start of the server.
+    /// Of each whose answer has not ended: since when a part of it waits for the reader, in milliseconds after the start of the
+    /// server; 0 while none does.
+    open: Mutex<Vec<Arc<AtomicU64>>>,
+    /// When the last one ended, by the same clock.
     idle_since: AtomicU64,
     started: Instant,
     cut: Notify,
@@ -62,60 +87,121 @@ struct Calls {
 impl Calls {
     fn new(started: Instant) -> Self {
         let calls =
-            Self { open: AtomicUsize::new(0), idle_since: AtomicU64::new(0), started, cut: Notify::new() };
+            Self { open: Mutex::default(), idle_since: AtomicU64::new(0), started, cut: Notify::new() };
         calls.idle_since.store(calls.now(), Ordering::Relaxed);
         calls
     }
 
+    /// Never 0.
     fn now(&self) -> u64 {
-        Instant::now().saturating_duration_since(self.started).as_millis() as u64
+        Instant::now().saturating_duration_since(self.started).as_millis() as u64 + 1
+    }
+
+    fn open(&self) -> MutexGuard<'_, Vec<Arc<AtomicU64>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// For how long there has been none.
     fn idle(&self) -> Option<Duration> {
-        if self.open.load(Ordering::Relaxed) > 0 {
+        if !self.open().is_empty() {
             return None;
         }
         Some(Duration::from_millis(self.now().saturating_sub(self.idle_since.load(Ordering::Relaxed))))
+    }
+
+    /// For how long the slowest reader has read nothing.
+    fn unread(&self) -> Option<Duration> {
+        let open = self.open();
+        let since = open.iter().map(|call| call.load(Ordering::Relaxed)).filter(|since| *since > 0).min()?;
+        drop(open);
+        Some(Duration::from_millis(self.now().saturating_sub(since)))
     }
 }
 
 /// A call, until its answer has ended or was dropped.
 #[derive(Debug)]
-struct Open(Arc<Calls>);
+struct Open {
+    calls: Arc<Calls>,
+    unread: Arc<AtomicU64>,
+}
 
 impl Open {
     fn begin(calls: &Arc<Calls>) -> Self {
-        calls.open.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(calls))
+        let unread = Arc::new(AtomicU64::new(0));
+        calls.open().push(Arc::clone(&unread));
+        Self { calls: Arc::clone(calls), unread }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.idle_since.store(self.0.now(), Ordering::Relaxed);
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.calls.idle_since.store(self.calls.now(), Ordering::Relaxed);
+        let mut open = self.calls.open();
+        if let Some(at) = open.iter().position(|other| Arc::ptr_eq(other, &self.unread)) {
+            open.swap_remove(at);
+        }
     }
 }
-/// Of HTTP/2, in bytes. HTTP/1.1 has 400 KiB.
-const HEADERS: u32 = 64 * 1024;
+
+pin_project! {
+    /// An answer's body, that notes when its reader is slow.
+    struct Watched<B> {
+        #[pin]
+        body: B,
+        open: Option<Open>,
+    }
+}
+
+impl<B: Body> Body for Watched<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let this = self.project();
+        let frame = this.body.poll_frame(cx);
+        match &frame {
+            // The server asks again once there is room for more.
+            Poll::Ready(Some(Ok(_))) => {
+                if let Some(open) = this.open {
+                    open.unread.store(open.calls.now(), Ordering::Relaxed);
+                }
+            }
+            Poll::Ready(_) => *this.open = None,
+            Poll::Pending => {
+                if let Some(open) = this.open {
+                    open.unread.store(0, Ordering::Relaxed);
+                }
+            }
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
 
 /// Serves until `stop`, then lets connections finish what they are at, for `grace`. How many it had to cut.
 pub async fn serve<A, F, B>(
     listener: TcpListener,
+    tls: Option<Tls>,
     answer: A,
     stop: impl Future<Output = ()>,
-    grace: Duration,
-    limits: Limits,
+    grace: impl FnOnce() -> Duration,
+    limits: Live,
 ) -> usize
 where
     A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.idle);
-    builder.http2().timer(TokioTimer::new()).max_header_list_size(HEADERS).max_concurrent_streams(STREAMS);
     let graceful = GracefulShutdown::new();
     let started = Instant::now();
     let mut known: Vec<Arc<Calls>> = Vec::new();
@@ -129,15 +215,15 @@ where
                 Ok((stream, _)) => {
                     // The list holds the only other share of those that have ended.
                     known.retain(|calls| Arc::strong_count(calls) > 1);
-                    if known.len() >= limits.connections {
+                    if known.len() >= limits.get().connections {
                         let idlest = known.iter().enumerate().filter_map(|(at, calls)| Some((calls.idle()?, at))).max();
                         let Some((_, at)) = idlest else { continue };
                         known.swap_remove(at).cut.notify_one();
                     }
                     let calls = Arc::new(Calls::new(started));
                     known.push(Arc::clone(&calls));
-                    connections.spawn(connection(
-                        stream, builder.clone(), answer.clone(), graceful.watcher(), calls, limits.idle,
+                    connections.spawn(accept(
+                        stream, tls.clone(), answer.clone(), graceful.watcher(), calls, limits.clone(),
                     ));
                 }
                 // Out of file handles, or a client that left before it was accepted. The former lasts, so do not
@@ -153,19 +239,19 @@ where
         graceful.shutdown().await;
         while connections.join_next().await.is_some() {}
     };
-    match tokio::time::timeout(grace, finished).await {
+    match tokio::time::timeout(grace(), finished).await {
         Ok(()) => 0,
         Err(_) => connections.len(),
     }
 }
 
-async fn connection<A, F, B>(
+async fn accept<A, F, B>(
     stream: TcpStream,
-    builder: Builder<TokioExecutor>,
+    tls: Option<Tls>,
     answer: A,
     watcher: Watcher,
     calls: Arc<Calls>,
-    idle: Duration,
+    limits: Live,
 ) where
     A: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<B>> + Send + 'static,
@@ -173,16 +259,41 @@ async fn connection<A, F, B>(
 {
     // Without it the end of a chunk may wait for an acknowledgement. If it cannot be set, chunks are late.
     let _ = stream.set_nodelay(true);
+    let Some(tls) = tls else {
+        return connection(TokioIo::new(stream), answer, watcher, calls, limits).await;
+    };
+    let greeted = tokio::time::timeout(limits.get().idle, tls.accept(stream));
+    tokio::select! {
+        // An error is a client that speaks no TLS, or none that we do.
+        greeted = greeted => if let Ok(Ok(stream)) = greeted {
+            connection(TokioIo::new(stream), answer, watcher, calls, limits).await;
+        },
+        () = calls.cut.notified() => {}
+    }
+}
+
+async fn connection<I, A, F, B>(io: I, answer: A, watcher: Watcher, calls: Arc<Calls>, limits: Live)
+where
+    I: Read + Write + Unpin + Send + 'static,
+    A: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    let Limits { idle, streams, reader, .. } = limits.get();
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(idle);
+    builder.http2().timer(TokioTimer::new()).max_header_list_size(HEADERS).max_concurrent_streams(streams);
     let heard = Heard::default();
-    let io = Refusing::new(TokioIo::new(stream), heard.clone());
+    let io = Refusing::new(io, heard.clone());
     let counted = Arc::clone(&calls);
     let service = service_fn(move |request| {
         heard.request();
         let open = Open::begin(&counted);
-        answer(request).map(|response| Ok::<_, Infallible>(response.map(|body| Kept::new(body, Some(open)))))
+        answer(request)
+            .map(|response| Ok::<_, Infallible>(response.map(|body| Watched { body, open: Some(open) })))
     });
     let mut serving = pin!(watcher.watch(builder.serve_connection(io, service).into_owned()));
-    let mut left = idle;
+    let mut left = idle.min(reader);
     loop {
         tokio::select! {
             // The error is a client that left, or one that spoke no HTTP and was told so.
@@ -190,11 +301,16 @@ async fn connection<A, F, B>(
             () = calls.cut.notified() => return,
             () = tokio::time::sleep(left) => {}
         }
+        let Limits { idle, reader, .. } = limits.get();
         left = match calls.idle() {
             // A tick of the clock above, so that it is not looked at in vain for the last of them.
             Some(been) if been < idle => idle - been + Duration::from_millis(1),
             Some(_) => return,
-            None => idle,
+            None => match calls.unread() {
+                Some(been) if been >= reader => return,
+                Some(been) => idle.min(reader - been + Duration::from_millis(1)),
+                None => idle.min(reader),
+            },
         };
     }
 }

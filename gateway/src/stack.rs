@@ -1,29 +1,28 @@
-//! The layers of the gateway: the recommended ones, set up from the command line.
+//! The layers of the gateway: the recommended ones, set up from the settings.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
 use tower::layer::util::Identity;
-use tower_gemini::ConfigError;
-use tower_gemini::circuit_breaker::{CircuitBreakerLayer, Circuits};
-use tower_gemini::concurrency::ConcurrencyHandle;
+use tower_gemini::circuit_breaker::{CircuitBreakerBuilder, CircuitBreakerLayer, Circuits};
+use tower_gemini::concurrency::{AdaptiveConcurrencyBuilder, AdaptiveConcurrencyLayer, ConcurrencyHandle};
 use tower_gemini::event::Observer;
 use tower_gemini::fallback::ModelFallbackLayer;
-use tower_gemini::rate_limit::{Limits, QuotaKey, RateLimitLayer, RateLimits};
+use tower_gemini::rate_limit::{Limits, Mode, QuotaKey, RateLimitLayer, RateLimits};
 use tower_gemini::retry::{Budget, RetryLayer};
 use tower_gemini::stack::{GeminiStack, Preset};
+use tower_gemini::tier::ServiceTier;
 use tower_gemini::timeout::{DeadlineLayer, TimeoutLayer};
+use tower_gemini::verdict::Signal;
+use tower_gemini::{ConfigError, KeyLabel};
 
-use crate::args::Settings;
+use crate::clients;
 use crate::quota::Project;
+use crate::settings::{Acts, Settings};
 
 /// The longest that a circuit stays open, unless it is longer at first.
 const OPEN_MOST: Duration = Duration::from_secs(15);
-/// The longest wait for quota: SDKs and their users wait better than a gateway that holds a thousand of them.
-const WAIT: Duration = Duration::from_secs(15);
-/// A stream that is silent for so long has died.
-const IDLE: Duration = Duration::from_secs(60);
 /// Says who has answered, where it is not the model that was asked.
 const ANSWERED_BY: HeaderName = HeaderName::from_static("x-gemini-model");
 
@@ -41,48 +40,63 @@ pub struct Handles {
 
 /// All layers, and what they will know.
 ///
+/// `before` is what was in force until now, and its settings: what the layers know of quotas, circuits and calls in flight stays, and
+/// of circuits and calls in flight unless their own settings are others.
+///
 /// # Errors
 ///
 /// The setting that a layer does not take.
-pub fn stack(settings: &Settings, observer: &Arc<dyn Observer>) -> Result<(Stack, Handles), ConfigError> {
+pub fn stack(
+    settings: &Settings,
+    observer: &Arc<dyn Observer>,
+    before: Option<(&Settings, &Stack, &Budget)>,
+) -> Result<(Stack, Handles), ConfigError> {
     let told = || Arc::clone(observer);
-    // A model that needs longer is not asked twice where the deadline was raised for it, and one that hangs is asked again.
-    let first_byte = settings.deadline.mul_f64(0.75);
+    let first_byte = settings.first_byte();
     let stack = Preset::gateway().observer(told()).stack();
-    let budget = Budget::default();
+    let budget = before.map_or_else(Budget::default, |(.., budget)| budget.clone());
     let retry = stack.get_retry().policy().to_builder();
-    let retry = retry.attempts(settings.attempts).deadline(settings.deadline).budget(budget.clone());
-    let mut quotas = RateLimitLayer::builder().limits(limits(settings)).max_wait(WAIT).observer(told());
-    if let Some(quota) = &settings.quota {
-        quotas = quotas.store(quota.fleet());
-    }
-    // The other layers go on telling callers apart: what one of them breaks is not every one's.
-    if let Some(Project::Named(project)) = settings.quota.as_ref().map(|quota| &quota.project) {
-        let project = project.clone();
-        quotas =
-            quotas.key_by(move |target| QuotaKey::of(target).target().clone().with_label(project.clone()));
-    } else if settings.clients.is_some() {
-        // Labels are clients then, who share the project of the gateway's key.
-        quotas = quotas.key_by(|target| QuotaKey::of(target).target().clone().without_label());
-    }
-    let quotas = quotas.build()?;
-    let open = settings.breaker_open;
-    let breaker = CircuitBreakerLayer::builder().open_time(open, open.max(OPEN_MOST));
-    let breaker =
-        breaker.fail_fast().probe_lease(first_byte.max(Duration::from_secs(1))).observer(told()).build()?;
+    let attempts = u32::try_from(settings.attempts).unwrap_or(100);
+    let retry = retry.attempts(attempts).deadline(settings.deadline).budget(budget.clone());
+    let quotas = match before {
+        Some((_, stack, _)) => stack.get_rate_limit().clone(),
+        None => quotas(settings, observer)?,
+    };
+    let breaker = match before {
+        Some((before, stack, _))
+            if (before.breaker, before.breaker_open, before.first_byte())
+                == (settings.breaker, settings.breaker_open, settings.first_byte()) =>
+        {
+            stack.get_circuit_breaker().clone()
+        }
+        _ => breaker(settings).observer(told()).build()?,
+    };
+    let governor = match before {
+        Some((before, stack, _)) if before.governor == settings.governor => stack.get_concurrency().clone(),
+        _ => governor(settings).observer(told()).build()?,
+    };
     // No header of the gateway's own: what the client says arrives as it is.
-    let timeout = TimeoutLayer::builder().first_byte(first_byte).idle(IDLE).without_server_timeout();
+    let timeout = TimeoutLayer::builder()
+        .first_byte(first_byte)
+        .tier_first_byte(ServiceTier::Flex, settings.flex_first_byte())
+        .idle(settings.idle)
+        .without_server_timeout();
     let mut chains = ModelFallbackLayer::builder().header(ANSWERED_BY).observer(told());
     for chain in &settings.fallback {
         chains = chains.chain(&*chain.model, chain.then.iter().map(String::as_str));
     }
     let stack = stack
-        .deadline(DeadlineLayer::new(settings.deadline)?)
+        .deadline(DeadlineLayer::new(settings.deadline)?.flex(settings.flex_deadline.max(settings.deadline))?)
         .retry(RetryLayer::new(retry.build()?))
         .rate_limit(quotas)
+        .concurrency(governor)
         .circuit_breaker(breaker)
         .timeout(timeout.build()?)
         .falling_back(chains)?;
+    // The last thing that can fail.
+    if before.is_some_and(|(before, ..)| limits(before) != limits(settings)) {
+        stack.get_rate_limit().handle().set_limits(limits(settings))?;
+    }
     let handles = Handles {
         quotas: stack.get_rate_limit().handle(),
         concurrency: stack.get_concurrency().handle(),
@@ -90,6 +104,61 @@ pub fn stack(settings: &Settings, observer: &Arc<dyn Observer>) -> Result<(Stack
         budget,
     };
     Ok((stack, handles))
+}
+
+fn quotas(settings: &Settings, observer: &Arc<dyn Observer>) -> Result<RateLimitLayer, ConfigError> {
+    let mut quotas = RateLimitLayer::builder()
+        .limits(limits(settings))
+        .max_wait(settings.quota_wait)
+        .observer(Arc::clone(observer));
+    if settings.quota_wait.is_zero() {
+        quotas = quotas.mode(Mode::Reject);
+    }
+    // A store without its project was refused before.
+    let store = settings.quota().ok().flatten();
+    if let Some(quota) = &store {
+        quotas = quotas.store(quota.fleet());
+    }
+    // The other layers go on telling callers apart: what one of them breaks is not every one's.
+    if let Some(Project::Named(project)) = store.as_ref().map(|quota| &quota.project) {
+        let project = project.clone();
+        quotas =
+            quotas.key_by(move |target| QuotaKey::of(target).target().clone().with_label(project.clone()));
+    } else if settings.clients.is_some() {
+        // Labels are clients then, who share the projects of the gateway's keys.
+        quotas = quotas.key_by(|target| {
+            let key = QuotaKey::of(target).target().clone();
+            let project = target.label().map(ToString::to_string);
+            match project.as_deref().and_then(clients::project) {
+                Some(project) => key.with_label(KeyLabel::new(project)),
+                None => key.without_label(),
+            }
+        });
+    }
+    quotas.build()
+}
+
+fn breaker(settings: &Settings) -> CircuitBreakerBuilder {
+    let open = settings.breaker_open;
+    let breaker = CircuitBreakerLayer::builder()
+        .open_time(open, open.max(OPEN_MOST))
+        .fail_fast()
+        .probe_lease(settings.first_byte().max(Duration::from_secs(1)));
+    match settings.breaker {
+        Acts::On => breaker,
+        Acts::Observe => breaker.observe_only(),
+        Acts::Off => breaker.classify_with(|_| Signal::Neutral),
+    }
+}
+
+fn governor(settings: &Settings) -> AdaptiveConcurrencyBuilder {
+    let governor = AdaptiveConcurrencyLayer::builder().max_wait(settings.quota_wait);
+    match settings.governor {
+        Acts::On => governor,
+        // It cuts, and tells so, to no less than a thousand calls.
+        Acts::Observe => governor.floor(1000.0),
+        Acts::Off => governor.signals(|_| Signal::Neutral),
+    }
 }
 
 fn limits(settings: &Settings) -> Limits {

@@ -105,6 +105,10 @@ type Lane<B> = Client<HttpsConnector<HttpConnector>, B>;
 const LANES: usize = 16;
 const FULL: usize = 90;
 
+/// The longest that an upstream may leave what was sent to it unread or unacknowledged.
+#[cfg(target_os = "linux")]
+const STALL: Duration = Duration::from_secs(30);
+
 /// The client of the stack. Clones share its connections.
 pub struct Upstream<B> {
     lanes: Arc<[(Lane<B>, Arc<AtomicUsize>)]>,
@@ -127,6 +131,9 @@ where
     http.set_nodelay(true);
     http.set_connect_timeout(Some(Duration::from_secs(10)));
     http.set_keepalive(Some(Duration::from_secs(60)));
+    // An upstream that reads nothing: hyper waits for it even where the call was given up.
+    #[cfg(target_os = "linux")]
+    http.set_tcp_user_timeout(Some(STALL));
     let tls = HttpsConnectorBuilder::new().try_with_platform_verifier();
     let tls = tls.map_err(|error| format!("the certificates of this machine cannot be read: {error}"))?;
     let connector = tls.https_or_http().enable_http1().enable_http2().wrap_connector(http);
@@ -204,4 +211,48 @@ impl Future for Answering {
         let place = self.place.take();
         Poll::Ready(Ok(answer.map(|body| Kept::new(body, place))))
     }
+}
+
+/// Why the upstream could not be asked: `certificate`, `tls`, `dns`, `refused`, `reset`, `timeout`, `unreachable`
+/// or `closed`. `None` for anything else.
+///
+/// A word and no text of the error's, which may name an address of the inner network.
+pub fn cause(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    use std::io::ErrorKind;
+    let mut next = Some(error);
+    let mut found = None;
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<rustls::Error>() {
+            return Some(match error {
+                rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => {
+                    "certificate"
+                }
+                _ => "tls",
+            });
+        }
+        // hyper-util's error of its connector says no more of itself.
+        if error.to_string() == "dns error" {
+            return Some("dns");
+        }
+        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_incomplete_message) {
+            found = Some("closed");
+        }
+        let mut inner = None;
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            found = match error.kind() {
+                ErrorKind::ConnectionRefused => Some("refused"),
+                ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => {
+                    Some("reset")
+                }
+                ErrorKind::TimedOut => Some("timeout"),
+                ErrorKind::UnexpectedEof => Some("closed"),
+                ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Some("unreachable"),
+                _ => found,
+            };
+            // What an io::Error wraps is not its source.
+            inner = error.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static));
+        }
+        next = inner.or_else(|| error.source());
+    }
+    found
 }

@@ -59,7 +59,7 @@ pub fn refused<B>(request: &mut Request<B>) -> Option<Response<Bytes>> {
 }
 
 /// Makes the code in the body that of the status.
-fn in_step(mut response: Response<Bytes>) -> Response<Bytes> {
+pub fn in_step(mut response: Response<Bytes>) -> Response<Bytes> {
     if let Ok(mut body) = serde_json::from_slice::<serde_json::Value>(response.body()) {
         body["error"]["code"] = response.status().as_u16().into();
         let body = Bytes::from(body.to_string());

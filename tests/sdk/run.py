@@ -58,7 +58,7 @@ def install():
 def gateway(*options):
     """The process, and its base URL."""
     program = TARGET / "debug" / "tower-gemini-gateway"
-    command = [program, "--listen", "127.0.0.1:0", "--log", "off", *options]
+    command = [program, "--listen", "127.0.0.1:0", "--admin", "off", "--log", "off", *options]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     words = process.stderr.readline().split()
     if len(words) < 2 or words[0] != "gateway:":

@@ -3,8 +3,8 @@
 //! `file.rs` reads the file, `limits.rs` counts. A client's token is compared by its hash with each in the file, in a time that does not
 //! depend on which one it is, and is never sent to the upstream: the gateway's own key takes its place.
 //!
-//! A client's list of models is held against the model of the path, or against the first `model` of a body: one that names two, or models
-//! inside the parts of a batch, is not seen through.
+//! A client's list of models is held against the model of the path and against every `model` of the body, in the parts of a batch, too. A body
+//! that cannot be looked into (packed, too large to be kept, no JSON, a batch in a file) is refused to such a client.
 
 pub mod file;
 pub mod limits;
@@ -14,18 +14,25 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body::Body;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 use tokio::time::Instant;
+use tower_gemini::event::{Event, Observer};
+use tower_gemini::verdict::Usage;
 use tower_gemini::{KeyLabel, Target};
 
+use self::file::Price;
 use self::limits::{Limits, Over, Used};
+use crate::gather::Gather;
+use crate::history::Trace;
 use crate::kept::Kept;
+use crate::proxy::Turn;
 
 const API_KEY: &str = "x-goog-api-key";
 
@@ -38,10 +45,11 @@ pub struct Clients {
     started: Instant,
 }
 
+/// What a file says.
 #[derive(Debug)]
-struct Table {
-    key: HeaderValue,
-    bearer: HeaderValue,
+pub struct Table {
+    /// Each as a key and as a bearer token.
+    keys: Vec<(HeaderValue, HeaderValue)>,
     clients: Vec<([u8; 32], Arc<Client>)>,
 }
 
@@ -52,6 +60,9 @@ pub struct Client {
     pub label: KeyLabel,
     models: Option<Vec<String>>,
     limits: Limits,
+    key: usize,
+    prices: Arc<[Price]>,
+    started: Instant,
     counts: Arc<Counts>,
 }
 
@@ -93,8 +104,9 @@ impl Clients {
     ///
     /// A sentence with file, line and rule.
     pub fn open(file: &str) -> Result<Self, String> {
-        let table = RwLock::new(Arc::new(Table::read(file, None)?));
-        Ok(Self { file: file.to_owned(), table, unknown: AtomicU64::new(0), started: Instant::now() })
+        let started = Instant::now();
+        let table = RwLock::new(Arc::new(Table::read(file, None, started)?));
+        Ok(Self { file: file.to_owned(), table, unknown: AtomicU64::new(0), started })
     }
 
     /// Reads the file again. How many clients it has.
@@ -103,10 +115,23 @@ impl Clients {
     ///
     /// A sentence with file, line and rule; everything stays as it was.
     pub fn reload(&self) -> Result<usize, String> {
-        let table = Table::read(&self.file, Some(&*self.table()))?;
+        self.again().map(|table| self.put(table))
+    }
+
+    /// Reads the file, to be [put](Self::put) in force.
+    ///
+    /// # Errors
+    ///
+    /// As [`reload`](Self::reload).
+    pub fn again(&self) -> Result<Table, String> {
+        Table::read(&self.file, Some(&*self.table()), self.started)
+    }
+
+    /// How many clients it has.
+    pub fn put(&self, table: Table) -> usize {
         let clients = table.clients.len();
         *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
-        Ok(clients)
+        clients
     }
 
     fn table(&self) -> Arc<Table> {
@@ -130,8 +155,7 @@ impl Clients {
         let result = {
             let mut used = counts.used.lock().unwrap_or_else(PoisonError::into_inner);
             // Read under the lock, so that it does not go back.
-            let now = Instant::now().saturating_duration_since(self.started);
-            let wall = Duration::try_from(Timestamp::now().as_duration()).unwrap_or_default();
+            let (now, wall) = clocks(self.started);
             used.admit(&client.limits, now, wall)
         };
         if let Err(over) = result {
@@ -140,14 +164,23 @@ impl Clients {
         }
         counts.admitted.fetch_add(1, Ordering::Relaxed);
         let admitted = Admitted(Arc::new(Place { client: Arc::clone(client) }));
+        let Some((key, bearer)) = table.keys.get(client.key) else {
+            return Err(refusal(
+                StatusCode::UNAUTHORIZED,
+                "UNAUTHENTICATED",
+                "The client has no key.",
+                &[],
+                None,
+            ));
+        };
         let headers = request.headers_mut();
         headers.remove(API_KEY);
         headers.remove(AUTHORIZATION);
         // Who pays is not the client's to say.
         headers.remove("x-goog-user-project");
         match as_bearer {
-            true => headers.insert(AUTHORIZATION, table.bearer.clone()),
-            false => headers.insert(API_KEY, table.key.clone()),
+            true => headers.insert(AUTHORIZATION, bearer.clone()),
+            false => headers.insert(API_KEY, key.clone()),
         };
         if let Some(uri) = without_keys(request.uri()) {
             *request.uri_mut() = uri;
@@ -169,6 +202,11 @@ impl Clients {
                 "requests_per_minute": client.limits.requests_per_minute,
                 "requests_per_day": client.limits.requests_per_day,
                 "concurrency": client.limits.concurrency,
+                "tokens_today": used.tokens_today(),
+                "tokens_per_minute": client.limits.tokens_per_minute,
+                "tokens_per_day": client.limits.tokens_per_day,
+                "money_today": used.money_today() as f64 / 1e9,
+                "money_per_day": client.limits.money_per_day.map(|money| money as f64 / 1e9),
             })
         });
         let clients: Vec<Value> = clients.collect();
@@ -177,25 +215,44 @@ impl Clients {
 }
 
 impl Table {
-    fn read(file: &str, before: Option<&Self>) -> Result<Self, String> {
+    fn read(file: &str, before: Option<&Self>, started: Instant) -> Result<Self, String> {
         let text =
             std::fs::read_to_string(file).map_err(|error| format!("{file}: cannot be read: {error}"))?;
         let parsed = file::parse(file, &text, |name| std::env::var(name).ok())?;
-        let mut bearer = HeaderValue::try_from([b"Bearer ", parsed.key.as_bytes()].concat())
-            .map_err(|_| format!("{file}: the upstream's key is no header value"))?;
-        bearer.set_sensitive(true);
+        let bearer = |key: &HeaderValue| {
+            let mut bearer = HeaderValue::try_from([b"Bearer ", key.as_bytes()].concat())
+                .map_err(|_| format!("{file}: the upstream's key is no header value"))?;
+            bearer.set_sensitive(true);
+            Ok::<_, String>(bearer)
+        };
         let known = |name: &str| {
             let of = before?.clients.iter().find(|(_, client)| client.name == name);
             of.map(|(_, client)| Arc::clone(&client.counts))
         };
+        let prices: Arc<[Price]> = parsed.prices.into();
         let client = |entry: file::Entry| {
             let counts = known(&entry.name).unwrap_or_default();
-            let label = KeyLabel::new(entry.name.clone());
-            let client =
-                Client { name: entry.name, label, models: entry.models, limits: entry.limits, counts };
+            // Quotas are a project's; what else is kept is kept by client.
+            let project = parsed.keys.get(entry.key).and_then(|(project, _)| project.as_deref());
+            let label = match project {
+                Some(project) => format!("{}@{project}", entry.name),
+                None => entry.name.clone(),
+            };
+            let client = Client {
+                label: KeyLabel::new(label),
+                name: entry.name,
+                models: entry.models,
+                limits: entry.limits,
+                key: entry.key,
+                prices: Arc::clone(&prices),
+                started,
+                counts,
+            };
             (entry.token_sha256, Arc::new(client))
         };
-        Ok(Self { key: parsed.key, bearer, clients: parsed.clients.into_iter().map(client).collect() })
+        let clients = parsed.clients.into_iter().map(client).collect();
+        let keys = parsed.keys.iter().map(|(_, key)| Ok::<_, String>((key.clone(), bearer(key)?)));
+        Ok(Self { keys: keys.collect::<Result<_, _>>()?, clients })
     }
 
     /// Compares with each, whichever it is.
@@ -210,37 +267,83 @@ impl Table {
 }
 
 impl Client {
+    /// A call has used these tokens of this model.
+    fn spend(&self, model: Option<&str>, usage: &Usage) {
+        let output = usage.output_tokens.saturating_add(usage.thought_tokens);
+        let price = model.and_then(|model| self.price(model));
+        let money = price.map_or(0, |price| cost(price, usage.input_tokens, usage.cached_tokens, output));
+        let mut used = self.counts.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let (now, wall) = clocks(self.started);
+        used.spend(now, wall, usage.input_tokens.saturating_add(output), money);
+    }
+
+    fn price(&self, model: &str) -> Option<&Price> {
+        self.prices.iter().find(|price| fits(&price.model, model))
+    }
+
     /// Refuses a model that the client may not use. Where its models are listed, a POST that names none is refused, too, but for
     /// uploads and files: its body may name one where the gateway does not look.
     ///
     /// # Errors
     ///
     /// The answer.
-    pub fn allows<B>(&self, request: &Request<B>) -> Result<(), Box<Response<Bytes>>> {
-        let Some(models) = &self.models else { return Ok(()) };
+    pub fn allows<B>(&self, request: &Request<B>, whole: Option<&Bytes>) -> Result<(), Box<Response<Bytes>>> {
+        let path = request.uri().path();
+        let files = path.starts_with("/upload/") || path == "/v1beta/files" || path == "/v1/files";
+        if files || self.models.is_none() && self.limits.money_per_day.is_none() {
+            return Ok(());
+        }
         let target = Target::of(request);
-        let message = match target.model() {
-            Some(model) => {
-                let fits = |allowed: &String| match allowed.strip_suffix('*') {
-                    Some(stem) => model.starts_with(stem),
-                    None => model == allowed,
-                };
-                if models.iter().any(fits) {
-                    return Ok(());
-                }
-                format!("The client {} may not use the model {model}.", self.name)
-            }
-            None => {
-                let path = request.uri().path();
-                let files = path.starts_with("/upload/") || path == "/v1beta/files" || path == "/v1/files";
-                if request.method() != Method::POST || files {
-                    return Ok(());
-                }
-                format!("The client {} may use some models only, and the request names none.", self.name)
+        let named = target.model();
+        let priced =
+            self.limits.money_per_day.is_none() || named.is_some_and(|model| self.price(model).is_some());
+        if request.method() == Method::POST && !priced {
+            self.counts.refused.fetch_add(1, Ordering::Relaxed);
+            let what =
+                named.map_or("its model is not known".to_owned(), |model| format!("{model} has no price"));
+            let message =
+                format!("The client {} may spend some money only, and {what} at this gateway.", self.name);
+            return Err(refusal(StatusCode::FORBIDDEN, "PERMISSION_DENIED", &message, &[], None));
+        }
+        if self.models.is_none() {
+            return Ok(());
+        }
+        let message = if let Some(model) = named.filter(|model| !self.may_use(model)) {
+            format!("The client {} may not use the model {model}.", self.name)
+        } else if request.method() != Method::POST {
+            return Ok(());
+        } else {
+            // A body names what it likes: once more, in the parts of a batch, packed.
+            let packed = request.headers().get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
+            let inside = match whole.filter(|_| !packed) {
+                Some(whole) if whole.is_empty() => Some(Vec::new()),
+                Some(whole) => crate::model::all(whole),
+                None => None,
+            };
+            match inside {
+                None => format!(
+                    "The client {} may use some models only, and the gateway cannot see which ones the body names.",
+                    self.name
+                ),
+                Some(inside) => match inside.iter().find(|model| !self.may_use(model)) {
+                    Some(model) => format!("The client {} may not use the model {model}.", self.name),
+                    None if named.is_none() && inside.is_empty() => {
+                        format!(
+                            "The client {} may use some models only, and the request names none.",
+                            self.name
+                        )
+                    }
+                    None => return Ok(()),
+                },
             }
         };
         self.counts.refused.fetch_add(1, Ordering::Relaxed);
         Err(refusal(StatusCode::FORBIDDEN, "PERMISSION_DENIED", &message, &[], None))
+    }
+
+    /// Whether the list of models has it.
+    pub fn may_use(&self, model: &str) -> bool {
+        self.models.as_ref().is_none_or(|models| models.iter().any(|allowed| fits(allowed, model)))
     }
 }
 
@@ -280,10 +383,49 @@ fn without_keys(uri: &Uri) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
+/// Whether a pattern, a name or the beginning of one and `*`, is of this model.
+fn fits(pattern: &str, model: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(stem) => model.starts_with(stem),
+        None => model == pattern,
+    }
+}
+
+/// In billionths of the prices' currency, rounded up.
+fn cost(price: &Price, input: u64, cached: u64, output: u64) -> u64 {
+    let fresh = input.saturating_sub(cached) as f64;
+    let of = fresh * price.input + cached.min(input) as f64 * price.cached + output as f64 * price.output;
+    // A price is of a million tokens: a token costs a millionth of it, and that is a thousand billionths.
+    (of * 1000.0).ceil() as u64
+}
+
+/// The time after a fixed start, and that after 1970.
+fn clocks(started: Instant) -> (Duration, Duration) {
+    let now = Instant::now().saturating_duration_since(started);
+    (now, Duration::try_from(Timestamp::now().as_duration()).unwrap_or_default())
+}
+
+/// Charges each call to its client when it is over.
+#[derive(Debug)]
+pub struct Spent;
+
+impl Observer for Spent {
+    fn on_event(&self, event: &Event<'_>) {
+        let Event::Finished { call, .. } = event else { return };
+        let Some(trace) = call.attached::<Trace>() else { return };
+        let (Some(admitted), Some(usage)) = (&trace.admitted, call.usage()) else { return };
+        let answered = trace.answered();
+        admitted.client().spend(answered.as_deref().or(call.model()), &usage);
+    }
+}
+
 fn over_limit(name: &str, over: Over) -> Box<Response<Bytes>> {
     let (limit, wait) = match over {
         Over::Minute { limit, wait } => (format!("requests_per_minute {limit}"), wait),
         Over::Day { limit, wait } => (format!("requests_per_day {limit} (UTC)"), wait),
+        Over::Tokens { limit, wait } => (format!("tokens_per_minute {limit}"), wait),
+        Over::TokensOfDay { limit, wait } => (format!("tokens_per_day {limit} (UTC)"), wait),
+        Over::Money { limit, wait } => (format!("money_per_day {} (UTC)", limit as f64 / 1e9), wait),
         // When a call ends is not known.
         Over::Concurrency { limit } => (format!("concurrency {limit}"), Duration::from_secs(1)),
     };
@@ -317,8 +459,17 @@ fn refusal(
     Box::new(response)
 }
 
-/// Moves what the response's extensions hold of a client's call into its body.
-pub fn held<B>(mut response: Response<B>) -> Response<Kept<B, Admitted>> {
-    let admitted = response.extensions_mut().remove::<Admitted>();
-    response.map(|body| Kept::new(body, admitted))
+/// An answer's body, with its call's places.
+pub type Held<B> = Kept<Gather<B, <B as Body>::Error>, (Option<Admitted>, Option<Turn>)>;
+
+/// Moves what the response's extensions hold of a call into its body.
+pub fn held<B: Body<Data = Bytes>>(mut response: Response<B>) -> Response<Held<B>> {
+    let of = response.extensions_mut();
+    let both = (of.remove::<Admitted>(), of.remove::<Turn>());
+    response.map(|body| Kept::new(Gather::new(body), Some(both)))
+}
+
+/// The project in the label of a client whose key is one of several.
+pub fn project(label: &str) -> Option<&str> {
+    label.rsplit_once('@').map(|(_, project)| project)
 }

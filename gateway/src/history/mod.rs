@@ -31,7 +31,7 @@ use tokio::time::Instant;
 
 pub use self::csv::{HEADER, line};
 pub use self::query::{Filter, Over, Reader, Shown, Summary};
-pub use self::record::{Record, Recorder, Sink, Step, Trace, Traced, traced};
+pub use self::record::{Record, Recorder, Sink, Step, Trace, Traced, caused, traced};
 use self::store::Store;
 
 /// How long the first record of a batch waits for others.

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ use tower_gemini::Kind;
 use tower_gemini::event::{Event, Observer};
 use tower_gemini::observe::Call;
 use tower_gemini::verdict::{Outcome, Verdict};
+
+use crate::clients::Admitted;
 
 /// The longest name, in bytes; the rest is cut off.
 const NAME: usize = 200;
@@ -104,6 +106,10 @@ pub struct Trace {
     pub project: Option<Box<str>>,
     pub request_id: Option<Box<str>>,
     pub request_bytes: Option<u64>,
+    /// The client's call, for what it costs.
+    pub admitted: Option<Admitted>,
+    /// Why the upstream could not be asked.
+    cause: OnceLock<&'static str>,
     began: Instant,
     seen: Mutex<Seen>,
 }
@@ -125,9 +131,21 @@ impl Trace {
             project: None,
             request_id: None,
             request_bytes: None,
+            admitted: None,
+            cause: OnceLock::new(),
             began: Instant::now(),
             seen: Mutex::default(),
         }
+    }
+
+    /// The model that a fallback has asked last, if one has.
+    pub fn answered(&self) -> Option<String> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).answered.clone()
+    }
+
+    /// Why the upstream could not be asked, where that is known.
+    pub fn cause(&self) -> Option<&'static str> {
+        self.cause.get().copied()
     }
 
     fn note(&self, event: &Event<'_>) {
@@ -242,6 +260,15 @@ pin_project! {
         future: F,
         trace: Option<Arc<Trace>>,
     }
+}
+
+/// Keeps why the upstream could not be asked, of the call that is polled now.
+pub fn caused(cause: &'static str) {
+    CURRENT.with_borrow(|current| {
+        if let Some(trace) = current {
+            let _ = trace.cause.set(cause);
+        }
+    });
 }
 
 /// Notes in `trace` what the layers tell while this future is polled.

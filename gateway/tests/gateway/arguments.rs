@@ -5,8 +5,8 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use crate::world::{Written, soon};
-use tower_gemini_gateway::args::{Chain, Command, HELP, Settings, Whither, parse};
 use tower_gemini_gateway::run;
+use tower_gemini_gateway::settings::{Chain, Command, Settings, Whither, help, parse};
 use tower_gemini_gateway::upstream::choose;
 
 fn parsed(args: &[&str], env: &[(&str, &str)]) -> Result<Command, String> {
@@ -17,13 +17,13 @@ fn parsed(args: &[&str], env: &[(&str, &str)]) -> Result<Command, String> {
 
 fn settings(args: &[&str], env: &[(&str, &str)]) -> Settings {
     match parsed(args, env).unwrap() {
-        Command::Run(settings) => *settings,
+        Command::Run(settings, _) => *settings,
         other => panic!("{other:?}"),
     }
 }
 
 fn upstream(settings: &Settings) -> String {
-    match &settings.whither {
+    match &settings.whither() {
         Whither::To(base) => base.to_string(),
         Whither::Simulator => "simulator".to_owned(),
     }
@@ -156,8 +156,8 @@ fn what_is_wrong_is_one_sentence_that_names_the_option() {
     }
     let sentence = parsed(&[], &[("GATEWAY_ATTEMPTS", "many")]).unwrap_err();
     assert!(sentence.starts_with("GATEWAY_ATTEMPTS "), "{sentence}");
-    assert!(parsed(&["--help"], &[]).is_ok_and(|command| matches!(command, Command::Help)));
-    assert!(HELP.lines().all(|line| line.chars().count() <= 80));
+    assert!(parsed(&["--help"], &[]).is_ok_and(|command| matches!(command, Command::Help(_))));
+    assert!(help().lines().all(|line| line.chars().count() <= 80));
 }
 
 /// Google permits 100 streams on a connection.
@@ -197,8 +197,8 @@ async fn wrong_usage_and_a_port_in_use_are_exit_code_2() {
         assert!(err.starts_with("error: "), "{err}");
     }
     let (code, out, err) = shown(&["--help"]).await;
-    assert_eq!((code, &*out, &*err), (0, HELP, ""));
-    let (code, out, err) = shown(&["--simulate", "--listen=127.0.0.1:0"]).await;
+    assert_eq!((code, &*out, &*err), (0, &*help(), ""));
+    let (code, out, err) = shown(&["--simulate", "--listen=127.0.0.1:0", "--admin=off"]).await;
     assert_eq!((code, &*out), (0, ""));
     assert!(err.starts_with("gateway: http://127.0.0.1:") && err.lines().count() == 1, "{err}");
 }

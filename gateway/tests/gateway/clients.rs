@@ -84,8 +84,8 @@ async fn the_key_of_the_gateway_takes_the_place_of_each_token() {
             assert!(call.line().contains(&format!("{GENERATE}?alt=json HTTP")), "{}", call.line());
         }
     }
-    let status = String::from_utf8(gate.get("/status").await.body.to_vec()).unwrap();
-    let metrics = String::from_utf8(gate.get("/metrics").await.body.to_vec()).unwrap();
+    let status = String::from_utf8(gate.page("/status").await.body.to_vec()).unwrap();
+    let metrics = String::from_utf8(gate.page("/metrics").await.body.to_vec()).unwrap();
     let read: Value = serde_json::from_str(&status).unwrap();
     assert_eq!(read["clients"]["known"][0]["name"], "good");
     assert_eq!(read["clients"]["known"][0]["admitted"], 4);
@@ -137,7 +137,7 @@ async fn a_good_client_is_served_while_an_unknown_one_is_refused_300_times() {
     };
     tokio::join!(bad, served);
     assert_eq!(ask(&gate, GENERATE, "").await.google()["status"], "UNAUTHENTICATED");
-    let status: Value = serde_json::from_slice(&gate.get("/status").await.body).unwrap();
+    let status: Value = serde_json::from_slice(&gate.page("/status").await.body).unwrap();
     assert_eq!(status["clients"]["unknown_tokens"], 301);
     assert!(upstream.is_quiet(Duration::from_millis(50)).await);
     assert!(!gate.logged().await.contains("bad-token"));
@@ -221,7 +221,7 @@ async fn the_program_refuses_a_bad_file_and_keeps_the_old_one_at_sighup() {
     assert_eq!(hashing.wait_with_output().unwrap().stdout, format!("{}\n", hash(GOOD)).as_bytes());
     let files = Files::new("concurrency = 0", "");
     let path = files.path();
-    let args = ["--listen=127.0.0.1:0", "--simulate", "--log=off", "--clients", &path];
+    let args = ["--listen=127.0.0.1:0", "--admin=127.0.0.1:0", "--simulate", "--log=off", "--clients", &path];
     let refused = run(&args).wait_with_output().unwrap();
     assert_eq!(refused.status.code(), Some(2));
     let said = String::from_utf8(refused.stderr).unwrap();
@@ -243,12 +243,154 @@ async fn the_program_refuses_a_bad_file_and_keeps_the_old_one_at_sighup() {
     files.write("concurrency = 0", "");
     assert!(hang_up().success());
     let said = line();
-    assert!(said.contains("stay as they were") && said.contains("clients.toml:6: concurrency"), "{said}");
+    assert!(
+        said.contains("everything stays as it was") && said.contains("clients.toml:6: concurrency"),
+        "{said}"
+    );
     assert_eq!(status(GOOD).await, StatusCode::OK);
     files.write("", &format!("[[client]]\nname = \"second\"\ntoken_sha256 = \"{}\"", hash("second")));
     assert!(hang_up().success());
-    assert_eq!(line(), "gateway: 2 clients read");
+    assert_eq!(line(), "gateway: the settings were read, 2 clients");
     assert_eq!(status("second").await, StatusCode::OK);
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// An answer that says what it has used.
+fn used(input: u64, output: u64) -> String {
+    let body = format!(
+        r#"{{"candidates":[{{"content":{{"parts":[{{"text":"a"}}]}},"finishReason":"STOP"}}],"usageMetadata":{{"promptTokenCount":{input},"candidatesTokenCount":{output}}}}}"#
+    );
+    response("200 OK", "content-type: application/json\r\n", &body)
+}
+
+#[tokio::test]
+async fn a_client_that_has_used_its_tokens_waits_for_them() {
+    for (limit, says) in [
+        ("tokens_per_minute = 100", "tokens_per_minute 100"),
+        ("tokens_per_day = 100", "tokens_per_day 100 (UTC)"),
+        (
+            "money_per_day = 0.0001\n[[price]]\nmodel = \"gemini-3.5*\"\ninput = 1.0\noutput = 2.0",
+            "money_per_day 0.0001 (UTC)",
+        ),
+    ] {
+        let files = Files::new(limit, "");
+        let mut upstream = Upstream::start().await;
+        let gate = with(&files, &upstream).await;
+        let token = good();
+        // 60 tokens and 70 millionths of the currency: not yet.
+        let (answer, _) = tokio::join!(ask(&gate, GENERATE, &token), upstream.answer(used(50, 10)));
+        assert_eq!(answer.status, StatusCode::OK);
+        let (answer, _) = tokio::join!(ask(&gate, GENERATE, &token), upstream.answer(used(50, 10)));
+        assert_eq!(answer.status, StatusCode::OK);
+        let refused = ask(&gate, GENERATE, &good()).await;
+        assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS, "{limit}");
+        assert!(refused.google()["message"].as_str().unwrap().contains(says), "{refused:?}");
+        assert!(refused.header("retry-after").is_some_and(|after| after.parse::<u64>().unwrap() > 0));
+        let status: Value = serde_json::from_slice(&gate.page("/status").await.body).unwrap();
+        let known = &status["clients"]["known"][0];
+        assert_eq!(known["tokens_today"], 120, "{status}");
+        if limit.starts_with("money") {
+            assert!((known["money_today"].as_f64().unwrap() - 0.00014).abs() < 1e-9, "{status}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_model_without_a_price_is_not_for_a_client_whose_money_is_counted() {
+    let files =
+        Files::new("money_per_day = 5.0\n[[price]]\nmodel = \"gemini-9\"\ninput = 1.0\noutput = 2.0", "");
+    let mut upstream = Upstream::start().await;
+    let gate = with(&files, &upstream).await;
+    let refused = ask(&gate, GENERATE, &good()).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    assert!(refused.google()["message"].as_str().unwrap().contains("has no price"), "{refused:?}");
+    assert!(upstream.is_quiet(Duration::from_millis(100)).await);
+}
+
+/// The three ways around the list of models.
+#[tokio::test]
+async fn a_list_of_models_holds_in_bodies_batches_and_fallbacks() {
+    const FLASH: &str = "gemini-3.5-flash-lite";
+    let files = Files::new("models = [\"gemini-3.5-flash*\"]", "");
+    let mut upstream = Upstream::start().await;
+    let path = files.path();
+    let fallback = format!("--fallback={FLASH}=gemini-9-pro");
+    let args = ["--clients", &path, "--attempts=1", &fallback];
+    let gate = Gate::to(&upstream.url, &args).await;
+    let post = async |target: &str, fields: &str, body: &str| {
+        let length = body.len();
+        gate.say(format!(
+            "POST {target} HTTP/1.1\r\nhost: gate\r\n{}{fields}connection: close\r\ncontent-length: {length}\r\n\r\n{body}",
+            good()
+        ))
+        .await
+    };
+    let chat = "/v1beta/openai/chat/completions";
+    let batch = format!("/v1beta/models/{FLASH}:batchGenerateContent");
+    for (target, fields, body) in [
+        (chat, "", r#"{"model":"gemini-3.5-flash-lite","messages":[],"model":"gemini-9-pro"}"#.to_owned()),
+        (chat, "", r#"{"mod\u0065l":"gemini-9-pro","messages":[]}"#.to_owned()),
+        (chat, "", r#"{"model":"gemini-3.5-flash-lite","messages":[],}"#.to_owned()),
+        (chat, "content-encoding: gzip\r\n", r#"{"model":"gemini-3.5-flash-lite"}"#.to_owned()),
+        (&*batch, "", r#"{"batch":{"inputConfig":{"requests":{"requests":[{"request":{"model":"models/gemini-9-pro"}}]}}}}"#.to_owned()),
+        (&*batch, "", r#"{"batch":{"inputConfig":{"fileName":"files/abc"}}}"#.to_owned()),
+        (&*batch, "", r#"{"batch":{"input_config":{"file_name":"files/abc"}}}"#.to_owned()),
+        ("/v1beta/cachedContents", "", r#"{"model":"models/gemini-9-pro","contents":[]}"#.to_owned()),
+    ] {
+        let refused = post(target, fields, &body).await;
+        assert_eq!(refused.status, StatusCode::FORBIDDEN, "{target} {body}");
+        refused.google();
+    }
+    assert!(upstream.is_quiet(Duration::from_millis(100)).await, "none of them was sent");
+    // A user's own words are no model.
+    let words = r#"{"contents":[{"parts":[{"functionCall":{"name":"f","args":{"model":"T"}}}]}],"generationConfig":{"responseSchema":{"properties":{"model":{"type":"STRING"}}}}}"#;
+    let (answer, _) = tokio::join!(post(GENERATE, "", words), upstream.answer(used(1, 1)));
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    // The model is overloaded, and the one that stands in for it is not for this client.
+    let busy = r#"{"error":{"code":503,"status":"UNAVAILABLE","message":"The model is overloaded."}}"#;
+    let busy = response("503 Service Unavailable", "content-type: application/json\r\n", busy);
+    let (answer, _) = tokio::join!(post(GENERATE, "", HELLO), upstream.answer(busy));
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(upstream.is_quiet(Duration::from_millis(100)).await, "no other model was asked");
+}
+
+#[tokio::test]
+async fn each_project_has_its_own_key_and_its_own_quota() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    for name in ["one", "two"] {
+        std::fs::write(path(name), format!("key-of-{name}")).unwrap();
+    }
+    let client = |name: &str, project: &str| {
+        format!("[[client]]\nname = \"{name}\"\ntoken_sha256 = \"{}\"\nproject = \"{project}\"\n", hash(name))
+    };
+    let text = format!(
+        "[[key]]\nproject = \"one\"\nkey_file = {:?}\n[[key]]\nproject = \"two\"\nkey_file = {:?}\n{}{}{}",
+        path("one"),
+        path("two"),
+        client("a", "one"),
+        client("b", "one"),
+        client("c", "two"),
+    );
+    std::fs::write(path("clients.toml"), text).unwrap();
+    let mut upstream = Upstream::start().await;
+    let file = path("clients.toml");
+    let args =
+        ["--clients", &file, "--attempts=1", "--requests-per-minute=2", "--quota-wait=0", "--log=json"];
+    let gate = Gate::to(&upstream.url, &args).await;
+    for (name, key) in [("a", "key-of-one"), ("b", "key-of-one"), ("c", "key-of-two")] {
+        let fields = format!("x-goog-api-key: {name}\r\n");
+        let (answer, call) = tokio::join!(ask(&gate, GENERATE, &fields), upstream.answer(used(1, 1)));
+        assert_eq!(answer.status, StatusCode::OK, "{name}");
+        assert!(call.headers().contains(&("x-goog-api-key", key)), "{}", call.head);
+    }
+    // Two of project one were made.
+    let refused = ask(&gate, GENERATE, "x-goog-api-key: a\r\n").await;
+    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
+    let (answer, _) =
+        tokio::join!(ask(&gate, GENERATE, "x-goog-api-key: c\r\n"), upstream.answer(used(1, 1)));
+    assert_eq!(answer.status, StatusCode::OK);
+    let log = gate.logged().await;
+    assert!(log.contains(r#""client":"a""#) && !log.contains("key-of-"), "{log}");
 }

@@ -30,7 +30,7 @@ async fn a_call_is_kept_with_all_that_happened_on_its_way() {
     simulator.push(Rule::new(Fault::rate_limited().with_retry_in(soon)).times(1)).unwrap();
     assert_eq!(gate.post(GENERATE, HELLO).await.status, StatusCode::OK);
     let calls = loop {
-        let answer = gate.get("/page/calls?shown=all").await;
+        let answer = gate.page("/page/calls?shown=all").await;
         let calls: Value = serde_json::from_slice(&answer.body).unwrap();
         if calls.as_array().unwrap().len() == 3 {
             break calls;
@@ -70,12 +70,12 @@ async fn a_call_is_kept_with_all_that_happened_on_its_way() {
     assert!(missing["remedy"].as_str().unwrap().contains("exact name") && missing["message"].is_string());
     assert_eq!((&limited["rate_limited"], &limited["tier"]), (&1.into(), &"free".into()));
     assert!(first["request_id"] != limited["request_id"]);
-    let summary: Value = serde_json::from_slice(&gate.get("/page/summary").await.body).unwrap();
+    let summary: Value = serde_json::from_slice(&gate.page("/page/summary").await.body).unwrap();
     assert_eq!(
         (&summary["calls"], &summary["failed"], &summary["recovered"]),
         (&3.into(), &1.into(), &2.into())
     );
-    let metrics = gate.get("/metrics").await;
+    let metrics = gate.page("/metrics").await;
     let metrics = std::str::from_utf8(&metrics.body).unwrap().to_owned();
     assert!(
         metrics.contains("\ngateway_history_written_total 3\n")
@@ -93,7 +93,7 @@ async fn a_call_is_kept_with_all_that_happened_on_its_way() {
 #[tokio::test]
 async fn an_open_page_is_closed_at_the_end() {
     let gate = Gate::start(&["--simulate"]).await;
-    let mut page = gate.connect().await;
+    let mut page = tokio::net::TcpStream::connect(gate.admin).await.unwrap();
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     page.write_all(b"GET /page/events HTTP/1.1\r\nhost: gate\r\n\r\n").await.unwrap();
     let mut read = [0; 12];
@@ -107,7 +107,8 @@ async fn an_open_page_is_closed_at_the_end() {
 #[tokio::test]
 async fn a_history_that_cannot_be_kept_is_said_at_the_start() {
     let mut err = Vec::new();
-    let args = ["--listen=127.0.0.1:0", "--simulate", "--history=/no/such/place/calls.db"];
+    let args =
+        ["--listen=127.0.0.1:0", "--admin=127.0.0.1:0", "--simulate", "--history=/no/such/place/calls.db"];
     let args = args.iter().map(std::ffi::OsString::from);
     let out = Box::new(std::io::sink());
     let code = tower_gemini_gateway::run(args, |_| None, out, &mut err, std::future::pending()).await;

@@ -19,7 +19,7 @@ async fn good_call(gate: &Gate, what: &str) {
     let took = Instant::now() - began;
     assert_eq!(answer.status, StatusCode::OK, "{what}");
     assert!(took < Duration::from_secs(1), "{what}: {took:?}");
-    let status: serde_json::Value = serde_json::from_slice(&gate.get("/status").await.body).unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&gate.page("/status").await.body).unwrap();
     let closed = status["circuits"].as_array().unwrap().iter().all(|circuit| circuit["state"] == "closed");
     assert!(closed, "{what}: {status}");
 }

@@ -35,7 +35,7 @@ async fn ask(
     path: &str,
 ) -> Response<impl http_body::Body<Data = Bytes, Error = BoxError> + use<>> {
     let observer: Arc<dyn Observer> = Arc::new(Quiet);
-    let (stack, _) = stack(&settings(args), &observer).unwrap();
+    let (stack, _) = stack(&settings(args), &observer, None).unwrap();
     let service = (RespondLayer::new(), stack).layer(simulator.clone());
     let request = Request::post(format!("http://upstream{path}")).body(Full::from(HELLO)).unwrap();
     let response = service.oneshot(request).await.unwrap_or_else(|never| match never {});
@@ -133,7 +133,7 @@ async fn another_model_answers_and_the_answer_says_which() {
 
     let answer = gate.post(GENERATE, HELLO).await;
     assert_eq!((answer.status, answer.header("x-gemini-model")), (StatusCode::OK, None));
-    let metrics = gate.get("/metrics").await;
+    let metrics = gate.page("/metrics").await;
     let metrics = std::str::from_utf8(&metrics.body).unwrap();
     assert!(metrics.lines().any(|line| line == "gateway_fallbacks_total 8"), "{metrics}");
 }

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::world::{GENERATE, Gate, HELLO, Upstream, response, soon};
-use tower_gemini_gateway::serve::{Limits, serve};
+use tower_gemini_gateway::serve::{Limits, Live, serve};
 
 fn request() -> String {
     let length = HELLO.len();
@@ -138,8 +138,14 @@ async fn a_call_that_outlives_the_grace_is_cut() {
     let never = |_| std::future::pending::<http::Response<Full<Bytes>>>();
     let (stop, stopped) = oneshot::channel::<()>();
     let grace = Duration::from_millis(100);
-    let serving =
-        tokio::spawn(serve(listener, never, async move { drop(stopped.await) }, grace, Limits::default()));
+    let serving = tokio::spawn(serve(
+        listener,
+        None,
+        never,
+        async move { drop(stopped.await) },
+        move || grace,
+        Live::default(),
+    ));
     let mut client = TcpStream::connect(addr).await.unwrap();
     client.write_all(request().as_bytes()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -157,7 +163,7 @@ async fn connections_without_a_call_are_cut() {
     let addr = listener.local_addr().unwrap();
     let answer = |_| std::future::ready(http::Response::new(Full::<Bytes>::default()));
     let limits = Limits { idle: Duration::from_millis(300), ..Limits::default() };
-    tokio::spawn(serve(listener, answer, std::future::pending(), Duration::ZERO, limits));
+    tokio::spawn(serve(listener, None, answer, std::future::pending(), || Duration::ZERO, Live::new(limits)));
     let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     let kept = "GET / HTTP/1.1\r\nhost: gate\r\n\r\n";
     for said in ["", "P", "GET / HTTP/1.1\r\nhost: ga", preface, kept] {
@@ -176,7 +182,7 @@ async fn who_comes_when_all_places_are_taken_has_that_of_the_longest_idle() {
     let addr = listener.local_addr().unwrap();
     let answer = |_| std::future::ready(http::Response::new(Full::<Bytes>::default()));
     let limits = Limits { connections: 4, ..Limits::default() };
-    tokio::spawn(serve(listener, answer, std::future::pending(), Duration::ZERO, limits));
+    tokio::spawn(serve(listener, None, answer, std::future::pending(), || Duration::ZERO, Live::new(limits)));
     let mut silent = Vec::new();
     for _ in 0..20 {
         silent.push(TcpStream::connect(addr).await.unwrap());

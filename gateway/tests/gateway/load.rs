@@ -148,7 +148,7 @@ async fn a_call_with_a_history_and_an_open_page_takes_as_long_as_one_without() {
         let options: &[&str] = if with { &[&option, "--log=off"] } else { &["--log=off"] };
         let gate = Gate::to(&server.base_url(), options).await;
         let lock = with.then(|| {
-            let mut page = std::net::TcpStream::connect(gate.addr).unwrap();
+            let mut page = std::net::TcpStream::connect(gate.admin).unwrap();
             std::io::Write::write_all(&mut page, b"GET /page/events HTTP/1.1\r\nhost: gate\r\n\r\n").unwrap();
             // Locked from beginning to end: the writer can do nothing.
             let lock = rusqlite::Connection::open(&file).unwrap();
@@ -188,7 +188,7 @@ async fn a_call_with_a_history_and_an_open_page_takes_as_long_as_one_without() {
         }
         drop(lock);
         let lost = if with {
-            let now: Value = serde_json::from_slice(&gate.get("/page/now").await.body).unwrap();
+            let now: Value = serde_json::from_slice(&gate.page("/page/now").await.body).unwrap();
             now["history"].to_string()
         } else {
             "no history".to_owned()

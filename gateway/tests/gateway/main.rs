@@ -5,16 +5,20 @@
 #![allow(clippy::unwrap_used)] // Clippy excuses test functions by itself, but not their helpers.
 
 mod arguments;
+mod causes;
 mod clients;
+mod config;
 mod history;
 mod isolation;
 mod layers;
 mod leaving;
+mod limits;
 mod load;
 mod outage;
 mod pages;
 mod quota_store;
 mod refusals;
+mod restart;
 mod verbatim;
 mod world;
 mod wrong;

@@ -56,7 +56,7 @@ async fn an_outage_is_told_at_once_spares_the_server_and_is_over_soon_after_it()
     let simulator = Simulator::builder().rule(down).build().unwrap();
     let watch = Arc::new(Watch::default());
     let observer: Arc<dyn Observer> = watch.clone();
-    let (stack, handles) = stack(&settings(&[]), &observer).unwrap();
+    let (stack, handles) = stack(&settings(&[]), &observer, None).unwrap();
     let stack = (RespondLayer::new(), stack).layer(simulator.clone());
     let began = Instant::now();
     let mut asked = JoinSet::new();
@@ -118,7 +118,7 @@ async fn forty_bad_requests_or_spent_days_of_one_model_stop_no_other() {
         let simulator =
             Simulator::builder().rule(Rule::new(fault).for_model("gemini-3.5-flash-lite")).build().unwrap();
         let observer: Arc<dyn Observer> = Arc::new(Watch::default());
-        let (stack, handles) = stack(&settings(&[]), &observer).unwrap();
+        let (stack, handles) = stack(&settings(&[]), &observer, None).unwrap();
         let stack = (RespondLayer::new(), stack).layer(simulator);
         let began = Instant::now();
         for _ in 0..40 {

@@ -29,7 +29,7 @@ async fn pages_tell_of_health_counts_and_state() {
         StatusCode::NOT_FOUND
     );
     assert_eq!(gate.get("/healthz").await.body, "ok\n");
-    let metrics = gate.get("/metrics").await;
+    let metrics = gate.page("/metrics").await;
     let metrics = std::str::from_utf8(&metrics.body).unwrap().to_owned();
     for line in [
         "gateway_requests_in_flight 0",
@@ -52,7 +52,7 @@ async fn pages_tell_of_health_counts_and_state() {
         assert!(metrics.contains(&format!("# TYPE {family} ")), "{line}");
         assert!(value.parse::<f64>().is_ok(), "{line}");
     }
-    let status: Value = serde_json::from_slice(&gate.get("/status").await.body).unwrap();
+    let status: Value = serde_json::from_slice(&gate.page("/status").await.body).unwrap();
     assert_eq!(status["circuits"].as_array().unwrap().len(), 2);
     let quotas = status["quotas"].as_array().unwrap();
     let flash = quotas.iter().find(|quota| quota["key"].as_str().unwrap().contains("flash")).unwrap();
@@ -116,7 +116,7 @@ async fn no_key_is_shown_anywhere() {
     .await;
     gate.post("/v1beta/models/gemini-9:generateContent", HELLO).await;
     for page in ["/metrics", "/status"] {
-        let page = gate.get(page).await;
+        let page = gate.page(page).await;
         let page = std::str::from_utf8(&page.body).unwrap();
         assert!(!page.contains("AIza") && page.contains("(key-"), "{page}");
     }

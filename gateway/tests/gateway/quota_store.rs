@@ -13,8 +13,8 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tower_gemini::sim::{Fault, Rule, SimServer, Simulator};
-use tower_gemini_gateway::args::parse;
 use tower_gemini_gateway::run;
+use tower_gemini_gateway::settings::parse;
 
 use self::redis::{Server, free_port};
 use crate::world::{GENERATE, Gate, HELLO, Written, soon};
@@ -32,7 +32,7 @@ fn what_is_wrong_or_missing_is_named_in_a_sentence() {
         (vec!["--quota-store", "http://:pass-word-of-nobody@a"], "--quota-store must be redis://"),
         (vec!["--quota-store", "redis://:pass-word-of-nobody@:x"], "--quota-store must be redis://"),
         (vec![URL], "belongs to no option"),
-        (vec!["--simulate=redis://:pass-word-of-nobody@a"], "--simulate takes no value"),
+        (vec!["--simulate=redis://:pass-word-of-nobody@a"], "--simulate must be 1 or 0"),
         (store.to_vec(), "needs --quota-project, where all calls are of one project, or --quota-secret"),
         ([&store[..], &["--quota-project", ""]].concat(), "--quota-project must be a name"),
         (
@@ -106,7 +106,7 @@ impl World {
 const PROJECT: &str = "--quota-project=team";
 
 async fn status(gate: &Gate) -> Value {
-    serde_json::from_slice(&gate.get("/status").await.body).unwrap()
+    serde_json::from_slice(&gate.page("/status").await.body).unwrap()
 }
 
 /// How many of `calls` at once are answered, once all are over.
@@ -138,7 +138,7 @@ async fn keeps_one_quota(store: &str, args: &[&str]) {
         let status = status(gate).await;
         assert_eq!(status["quota_store"]["up"], true, "{status}");
         assert_eq!(status["quotas"][0]["fleet"]["members"], 2, "{status}");
-        let metrics = String::from_utf8(gate.get("/metrics").await.body.to_vec()).unwrap();
+        let metrics = String::from_utf8(gate.page("/metrics").await.body.to_vec()).unwrap();
         assert!(metrics.contains("gateway_quota_store_up{store="), "{metrics}");
         assert!(metrics.lines().any(|l| l.starts_with("gateway_quota_members{") && l.ends_with(" 2")));
         assert!(metrics.lines().any(|l| l.starts_with("gateway_quota_part{")), "{metrics}");
@@ -243,8 +243,8 @@ async fn a_store_that_is_dead_from_the_start_is_handled_as_was_chosen() {
         let gate = world.gate(&store, args).await;
         let served = served(&gate, 20).await;
         assert_eq!(world.simulator.call_count() as usize, served);
-        let text = String::from_utf8(gate.get("/status").await.body.to_vec()).unwrap();
-        let metrics = String::from_utf8(gate.get("/metrics").await.body.to_vec()).unwrap();
+        let text = String::from_utf8(gate.page("/status").await.body.to_vec()).unwrap();
+        let metrics = String::from_utf8(gate.page("/metrics").await.body.to_vec()).unwrap();
         let status: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(status["quota_store"]["up"], false, "{text}");
         assert!(

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use tower_gemini_gateway::Gateway;
-use tower_gemini_gateway::args::{Command, Settings, parse};
+use tower_gemini_gateway::settings::{Command, Settings, parse};
 
 /// Longer than anything here may take, so that a test fails and does not hang.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
@@ -49,6 +49,7 @@ impl Written {
 
 pub(crate) struct Gate {
     pub(crate) addr: SocketAddr,
+    pub(crate) admin: SocketAddr,
     pub(crate) log: Written,
     stop: oneshot::Sender<()>,
     task: JoinHandle<usize>,
@@ -56,7 +57,7 @@ pub(crate) struct Gate {
 
 pub(crate) fn settings(args: &[&str]) -> Settings {
     match parse(args.iter().map(OsString::from), |_| None).unwrap() {
-        Command::Run(settings) => *settings,
+        Command::Run(settings, _) => *settings,
         other => panic!("{other:?}"),
     }
 }
@@ -70,11 +71,13 @@ impl Gate {
 
     pub(crate) async fn start(args: &[&str]) -> Self {
         let log = Written::default();
-        let gateway = Gateway::start(&settings(args), Box::new(log.clone())).await.unwrap();
+        let mut all = vec!["--admin=127.0.0.1:0"];
+        all.extend(args);
+        let gateway = Gateway::start(&settings(&all), Box::new(log.clone())).await.unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let addr = gateway.addr;
+        let (addr, admin) = (gateway.addr, gateway.admin_addr().unwrap());
         let task = tokio::spawn(gateway.run(async move { drop(stopped.await) }));
-        Self { addr, log, stop, task }
+        Self { addr, admin, log, stop, task }
     }
 
     /// How many connections were cut.
@@ -90,18 +93,19 @@ impl Gate {
         log.text()
     }
 
+    /// From the administrators' listener.
+    pub(crate) async fn page(&self, target: &str) -> Answer {
+        let get = format!("GET {target} HTTP/1.1\r\nhost: gate\r\nconnection: close\r\n\r\n");
+        said(TcpStream::connect(self.admin).await.unwrap(), get).await
+    }
+
     pub(crate) async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.addr).await.unwrap()
     }
 
     /// Sends these bytes, and reads until the gateway closes.
     pub(crate) async fn say(&self, bytes: impl AsRef<[u8]>) -> Answer {
-        let mut stream = self.connect().await;
-        // Whoever is refused in mid-sentence cannot say the rest.
-        let _ = stream.write_all(bytes.as_ref()).await;
-        let mut all = Vec::new();
-        soon(stream.read_to_end(&mut all)).await.unwrap();
-        Answer::read(&all)
+        said(self.connect().await, bytes).await
     }
 
     pub(crate) async fn get(&self, target: &str) -> Answer {
@@ -117,6 +121,15 @@ impl Gate {
     }
 }
 
+/// Sends these bytes, and reads until the other side closes.
+async fn said(mut stream: TcpStream, bytes: impl AsRef<[u8]>) -> Answer {
+    // Whoever is refused in mid-sentence cannot say the rest.
+    let _ = stream.write_all(bytes.as_ref()).await;
+    let mut all = Vec::new();
+    soon(stream.read_to_end(&mut all)).await.unwrap();
+    Answer::read(&all)
+}
+
 pub(crate) const KEY: &str = "AIzaSyTHIS-is-a-key-of-nobody_0123456789";
 pub(crate) const GENERATE: &str = "/v1beta/models/gemini-3.5-flash-lite:generateContent";
 pub(crate) const HELLO: &str = r#"{"contents":[{"parts":[{"text":"Hello"}]}]}"#;
@@ -125,7 +138,7 @@ pub(crate) const HELLO: &str = r#"{"contents":[{"parts":[{"text":"Hello"}]}]}"#;
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
-    /// Names and values in their order, without the `date` and `connection` of the gateway's own server.
+    /// Names and values in their order, without the `date`, `connection` and `x-request-id` of the gateway's own.
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Bytes,
 }
@@ -138,7 +151,7 @@ impl Answer {
         let status = lines.next().unwrap().strip_prefix("HTTP/1.1 ").unwrap()[..3].parse().unwrap();
         let headers: Vec<(String, String)> = lines
             .map(|line| line.split_once(": ").unwrap())
-            .filter(|(name, _)| *name != "date" && *name != "connection")
+            .filter(|(name, _)| !["date", "connection", "x-request-id"].contains(name))
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
         let mut body = Bytes::copy_from_slice(&all[end..]);
@@ -208,6 +221,11 @@ impl Call {
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         soon(self.stream.write_all(bytes.as_ref())).await.unwrap();
+    }
+
+    /// The error is a connection that the gateway has cut.
+    pub(crate) async fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        soon(self.stream.write_all(bytes)).await
     }
 
     /// Waits for the head of the next call on this connection.

@@ -1,0 +1,349 @@
+//! Reads bodies before calls are sent, as far as they can be kept, and bounds how long and how large they may be.
+//!
+//! A body that is whole before its call begins cannot make the model look slow, can be sent again, and tells its model. What is too large for
+//! that, or finds no room, streams through.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+use tower_gemini::retry::ReplayBody;
+
+use crate::wire::Unread;
+
+/// Bodies up to this size are not counted: as many as there may be calls are no more than 64 MiB.
+const SMALL: usize = 16 * 1024;
+
+/// The limits of bodies.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// For a whole body. Default 600 s.
+    pub time: Duration,
+    /// For a pause. Default 30 s.
+    pub idle: Duration,
+    /// Bytes of a body. Default 2 GiB.
+    pub most: u64,
+    /// Bytes of a body that is kept. Default 32 MiB.
+    pub kept: usize,
+    /// Bytes of all that are kept. Default 128 MiB.
+    pub all: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let (time, idle) = (Duration::from_secs(600), Duration::from_secs(30));
+        Self { time, idle, most: 2 << 30, kept: 32 << 20, all: 128 << 20 }
+    }
+}
+
+/// What is kept of all bodies, in bytes. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Room(Arc<AtomicUsize>);
+
+impl Room {
+    pub fn used(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Whether there was room for so many bytes more.
+    fn take(&self, bytes: usize, most: usize) -> bool {
+        let more = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= most);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+}
+
+/// A part of the room, until it is dropped.
+#[derive(Debug)]
+struct Taken {
+    room: Room,
+    bytes: usize,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.room.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Bytes and the room that they take.
+struct Counted(Bytes, #[expect(dead_code, reason = "it is dropped with the bytes")] Taken);
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Why a body is not read further. The client's doing, each of them.
+#[derive(Debug)]
+pub enum BodyError {
+    /// It paused for longer than it may.
+    Idle,
+    /// It took longer than it may.
+    Slow,
+    /// It is larger than it may be.
+    Large,
+    /// The client left, or what it sends is no HTTP.
+    Broken(hyper::Error),
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Idle => "the client's request body paused for too long",
+            Self::Slow => "the client's request body took too long",
+            Self::Large => "the client's request body is too large",
+            Self::Broken(_) => "the client's request body broke off",
+        })
+    }
+}
+
+impl std::error::Error for BodyError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Broken(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// A body with the time that it may take.
+pub struct Timed {
+    body: Incoming,
+    limits: Limits,
+    until: Instant,
+    /// Set when it is waited for. A box, so that a body that is there has none.
+    timer: Option<(Pin<Box<Sleep>>, bool)>,
+    read: u64,
+}
+
+impl Timed {
+    pub fn new(body: Incoming, limits: Limits) -> Self {
+        Self { body, limits, until: Instant::now() + limits.time, timer: None, read: 0 }
+    }
+
+    pub fn into_inner(self) -> Incoming {
+        self.body
+    }
+}
+
+impl Body for Timed {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
+            if let Some((_, waits)) = &mut this.timer {
+                *waits = false;
+            }
+            let Some(frame) = frame else { return Poll::Ready(None) };
+            let frame = frame.map_err(BodyError::Broken)?;
+            this.read += frame.data_ref().map_or(0, |data| data.len() as u64);
+            if this.read > this.limits.most {
+                return Poll::Ready(Some(Err(BodyError::Large)));
+            }
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        let now = Instant::now();
+        let until = this.until.min(now + this.limits.idle);
+        let (timer, waits) =
+            this.timer.get_or_insert_with(|| (Box::pin(tokio::time::sleep_until(until)), true));
+        if !*waits {
+            timer.as_mut().reset(until);
+            *waits = true;
+        }
+        ready!(timer.as_mut().poll(cx));
+        let error = if Instant::now() >= this.until { BodyError::Slow } else { BodyError::Idle };
+        Poll::Ready(Some(Err(error)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// What was read of a body, and the rest.
+pub struct Rejoined {
+    read: std::collections::VecDeque<Bytes>,
+    taken: Option<Taken>,
+    last: Option<Result<Frame<Bytes>, BodyError>>,
+    /// `None` once it is dropped.
+    rest: Option<Timed>,
+    unread: Unread,
+}
+
+/// The body of a request. One that comes from a client can be read once; this one keeps what it streams through.
+pub type Asked = ReplayBody<Rejoined>;
+
+impl Drop for Rejoined {
+    fn drop(&mut self) {
+        if let Some(rest) = self.rest.take().filter(|_| self.last.is_none()) {
+            self.unread.put(rest.into_inner());
+        }
+    }
+}
+
+impl Body for Rejoined {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(read) = self.read.pop_front() {
+            if let Some(taken) = &mut self.taken {
+                let bytes = read.len().min(taken.bytes);
+                taken.bytes -= bytes;
+                taken.room.0.fetch_sub(bytes, Ordering::Relaxed);
+            }
+            return Poll::Ready(Some(Ok(Frame::data(read))));
+        }
+        match self.last.take() {
+            Some(last) => Poll::Ready(Some(last)),
+            None => match &mut self.rest {
+                Some(rest) => Pin::new(rest).poll_frame(cx),
+                None => Poll::Ready(None),
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.read.is_empty() && self.last.is_none() && self.rest.as_ref().is_none_or(Timed::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let ahead = self.read.iter().map(|read| read.len() as u64).sum::<u64>();
+        let rest = self.rest.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint);
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower().saturating_add(ahead));
+        if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(ahead)) {
+            hint.set_upper(upper);
+        }
+        hint
+    }
+}
+
+/// A body as it is sent, and all of it where it is there.
+pub struct Taking {
+    body: Option<Timed>,
+    read: Vec<Bytes>,
+    bytes: usize,
+    taken: Taken,
+    last: Option<Frame<Bytes>>,
+    unread: Unread,
+}
+
+impl Taking {
+    pub fn new(body: Incoming, limits: Limits, room: &Room, unread: Unread) -> Self {
+        let taken = Taken { room: room.clone(), bytes: 0 };
+        Self { body: Some(Timed::new(body, limits)), read: Vec::new(), bytes: 0, taken, last: None, unread }
+    }
+
+    /// Whether it could be kept, by what its head says.
+    fn may_be_kept(&self) -> bool {
+        let Some(body) = &self.body else { return false };
+        body.size_hint().lower() <= body.limits.kept as u64
+    }
+
+    /// Counts what is more than the small part. Whether there is room for it.
+    fn count(&mut self, limits: &Limits) -> bool {
+        let wanted = self.bytes.saturating_sub(SMALL);
+        if self.bytes > limits.kept {
+            return false;
+        }
+        let more = wanted.saturating_sub(self.taken.bytes);
+        if more > 0 && !self.taken.room.take(more, limits.all) {
+            return false;
+        }
+        self.taken.bytes += more;
+        true
+    }
+
+    fn whole(&mut self) -> Bytes {
+        let read = std::mem::take(&mut self.read);
+        let taken = std::mem::replace(&mut self.taken, Taken { room: Room::default(), bytes: 0 });
+        let bytes = match <[Bytes; 1]>::try_from(read) {
+            Ok([one]) => one,
+            Err(read) => {
+                let mut all = BytesMut::with_capacity(self.bytes);
+                read.iter().for_each(|part| all.extend_from_slice(part));
+                all.freeze()
+            }
+        };
+        if taken.bytes > 0 { Bytes::from_owner(Counted(bytes, taken)) } else { bytes }
+    }
+
+    fn streamed(&mut self) -> Asked {
+        let taken = std::mem::replace(&mut self.taken, Taken { room: Room::default(), bytes: 0 });
+        let rejoined = Rejoined {
+            read: std::mem::take(&mut self.read).into(),
+            taken: Some(taken),
+            last: self.last.take().map(Ok),
+            rest: self.body.take(),
+            unread: self.unread.clone(),
+        };
+        // Nothing of it is kept: there is no room, or it is too large.
+        ReplayBody::with_max_bytes(rejoined, 0)
+    }
+}
+
+impl Future for Taking {
+    type Output = Result<(Asked, Option<Bytes>), BodyError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if this.read.is_empty() && !this.may_be_kept() {
+            if this.body.as_ref().is_some_and(|body| body.size_hint().lower() > body.limits.most) {
+                return Poll::Ready(Err(BodyError::Large));
+            }
+            return Poll::Ready(Ok((this.streamed(), None)));
+        }
+        loop {
+            let Some(body) = &mut this.body else { return Poll::Ready(Err(BodyError::Slow)) };
+            let limits = body.limits;
+            let frame = match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+                Some(frame) => frame?,
+                None => {
+                    this.body = None;
+                    let whole = this.whole();
+                    return Poll::Ready(Ok((ReplayBody::from_bytes(whole.clone()), Some(whole))));
+                }
+            };
+            match frame.into_data() {
+                Ok(data) => {
+                    this.bytes += data.len();
+                    this.read.push(data);
+                    if !this.count(&limits) {
+                        return Poll::Ready(Ok((this.streamed(), None)));
+                    }
+                }
+                // What follows a body of Gemini's nobody knows; it is passed on.
+                Err(trailers) => {
+                    this.last = Some(trailers);
+                    return Poll::Ready(Ok((this.streamed(), None)));
+                }
+            }
+            if this.body.as_ref().is_some_and(Timed::is_end_stream) {
+                this.body = None;
+                let whole = this.whole();
+                return Poll::Ready(Ok((ReplayBody::from_bytes(whole.clone()), Some(whole))));
+            }
+        }
+    }
+}
