@@ -129,7 +129,6 @@ mod lock;
 pub mod observe;
 mod order;
 pub mod preflight;
-mod quota_wait;
 pub mod rate_limit;
 mod redact;
 pub mod request;
