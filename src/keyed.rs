@@ -23,9 +23,9 @@ use http::Request;
 use tokio::time::Instant;
 
 use crate::context::View;
+use crate::event::Part;
 use crate::event::{Event, Observed};
 use crate::lock::lock;
-use crate::order::Part;
 use crate::request::Target;
 pub(crate) use crate::seen::Memo;
 use crate::seen::{self, Found, Recent};

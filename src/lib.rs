@@ -138,7 +138,6 @@ pub mod preflight;
 #[cfg(feature = "proxy")]
 #[cfg_attr(docsrs, doc(cfg(feature = "proxy")))]
 pub mod proxy;
-mod quota_wait;
 pub mod rate_limit;
 mod redact;
 pub mod request;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::transition::Cause;
 use crate::error::Rejected;
+use crate::event::circuit::Cause;
 use crate::request::TargetKey;
 use crate::verdict::Kind;
 

@@ -13,8 +13,9 @@ use super::error::CircuitOpen;
 use super::key::{Guard, Key};
 use crate::blame::Caller;
 use crate::error::{BoxError, FailedProbe, ProbeFailed};
+use crate::event::Part;
 use crate::held;
-use crate::order::{self, Part};
+use crate::order;
 use crate::tail::Told;
 use crate::verdict::{Signal, Verdict};
 

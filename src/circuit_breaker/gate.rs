@@ -25,8 +25,8 @@ use std::ops::{Deref, DerefMut};
 use super::Nanos;
 use super::error::Why;
 use super::state::{Admission, Change, Denial, Machine, Pass};
-use super::transition::Cause;
 use crate::blame::Caller;
+use crate::event::circuit::Cause;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lock};
 
 const PENDING: u64 = 0xff;

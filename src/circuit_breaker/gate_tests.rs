@@ -1,11 +1,11 @@
 #[cfg(not(tower_gemini_loom))]
 use super::super::state::NEVER;
 use super::super::state::{Mark, Rules};
-#[cfg(tower_gemini_loom)]
-use super::super::transition::CircuitState;
-use super::super::transition::Mode;
 use super::super::{Nanos, SECOND};
 use super::*;
+#[cfg(tower_gemini_loom)]
+use crate::event::circuit::CircuitState;
+use crate::event::circuit::Mode;
 
 fn rules() -> Rules {
     Rules {

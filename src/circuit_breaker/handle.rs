@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::error::CircuitOpen;
 use super::key::{Key, Shared};
 use super::state::{Change, Machine};
-use super::transition::{CircuitState, Mode, Transition};
+use crate::event::circuit::{CircuitState, Mode, Transition};
 use crate::request::{KeyLabel, Target, TargetKey};
 
 /// The circuits of a layer, to look at and to act on. Made by

@@ -8,8 +8,8 @@ use super::handle::Circuits;
 use super::key::Shared;
 use super::service::CircuitBreaker;
 use super::state::Rules;
-use super::transition::Mode;
 use crate::config::{CircuitBreakerConfig, OpenTimeConfig, SlowCallsConfig};
+use crate::event::circuit::Mode;
 
 /// Puts a [`CircuitBreaker`] around a service. See the [module documentation](super).
 ///

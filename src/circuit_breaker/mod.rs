@@ -142,7 +142,6 @@ mod layer;
 mod ramp;
 mod service;
 mod state;
-mod transition;
 mod window;
 
 use std::time::Duration;
@@ -154,7 +153,7 @@ pub use self::future::ResponseFuture;
 pub use self::handle::{Circuit, Circuits};
 pub use self::layer::CircuitBreakerLayer;
 pub use self::service::CircuitBreaker;
-pub use self::transition::{Cause, CircuitState, Mode, Transition};
+pub use crate::event::circuit::{Cause, CircuitState, Mode, Transition};
 
 /// Nanoseconds: a duration, or an instant on the clock that begins when the layer is built. They last 584 years.
 type Nanos = u64;

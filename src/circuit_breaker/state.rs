@@ -6,10 +6,10 @@
 
 use super::error::Why;
 use super::ramp::Ramp;
-use super::transition::{Cause, CircuitState, Mode};
 use super::window::{Counts, Range, Window};
 use super::{MAX_PROBES, Nanos, SECOND};
 use crate::blame::{Caller, Witness};
+use crate::event::circuit::{Cause, CircuitState, Mode};
 
 /// Every number that the rules depend on. Checked by the builder.
 #[derive(Clone, Copy, Debug)]

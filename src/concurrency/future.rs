@@ -10,8 +10,9 @@ use tower_service::Service;
 use super::gate::{Place, Slot, Turn};
 use super::{ConcurrencyLimited, Refusal};
 use crate::error::BoxError;
+use crate::event::Part;
 use crate::held;
-use crate::order::{self, Part};
+use crate::order;
 use crate::time;
 use crate::verdict::{Signal, Verdict};
 

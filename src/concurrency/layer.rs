@@ -6,8 +6,8 @@ use super::gate::Gate;
 use super::settings::Settings;
 use super::{AdaptiveConcurrency, AdaptiveConcurrencyBuilder, ConcurrencyHandle};
 use crate::config::ConcurrencyConfig;
+use crate::event::Part;
 use crate::keyed::Keyed;
-use crate::order::Part;
 use crate::request::{Target, TargetKey};
 
 /// Puts [`AdaptiveConcurrency`] around a service. See the [module documentation](super).

@@ -24,7 +24,7 @@ use std::fmt;
 use http::Response;
 use tokio::time::Instant;
 
-use crate::quota_wait::QuotaWait;
+use crate::context::quota_wait::QuotaWait;
 use crate::verdict::Kind;
 
 /// Any error, boxed. The same alias as `tower::BoxError`.

@@ -188,12 +188,11 @@ mod future;
 mod json;
 mod layer;
 mod path;
-mod report;
 mod service;
 mod work;
 
 pub use self::body::{FallbackBody, RewriteBody};
 pub use self::future::ResponseFuture;
 pub use self::layer::{ModelFallbackBuilder, ModelFallbackLayer};
-pub use self::report::{AnsweredBy, Refusal};
 pub use self::service::ModelFallback;
+pub use crate::event::fallback::{AnsweredBy, Refusal};

@@ -10,17 +10,18 @@ use super::body::{FallbackBody, RewriteBody};
 use super::chain::{Place, Plan, Step};
 use super::decide::{Help, help, tier_helps};
 use super::layer::{Settings, TurnedAway};
-use super::report::{AnsweredBy, Refusal};
 use super::{json, path};
 use crate::context;
+use crate::context::deadline::Deadline;
 use crate::error::{BoxError, Rejected, find};
+use crate::event::Part;
+use crate::event::fallback::{AnsweredBy, Refusal};
 use crate::event::{Event, GaveUp};
-use crate::order::{self, Part};
+use crate::order;
 use crate::request::{ModelHint, Surface, Target};
 use crate::retry::{self, Attempts, Carry};
 use crate::tier::{self, ServiceTier, X_GEMINI_SERVICE_TIER, X_VERTEX_SHARED_REQUEST_TYPE};
 use crate::time;
-use crate::timeout::Deadline;
 use crate::verdict::Verdict;
 
 /// What is kept for a request with a chain.

@@ -7,7 +7,7 @@ use super::member::Outage;
 use super::message::StoreKey;
 use super::store::Store;
 use crate::error::ConfigError;
-use crate::rate_limit::QuotaKey;
+use crate::request::quota_key::QuotaKey;
 
 /// How a layer takes part in a fleet: the store, and what differs from the defaults.
 ///

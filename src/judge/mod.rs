@@ -27,7 +27,7 @@ mod usual;
 use std::error::Error;
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, StatusCode};
 
 use self::response::judge as classify_response;
 use self::transport::judge_error as classify_error;

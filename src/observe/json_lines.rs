@@ -14,7 +14,7 @@ use super::line::Line;
 use super::names;
 use crate::event::{Event, Observer};
 use crate::lock::lock;
-use crate::rate_limit::Dimension;
+use crate::request::limits::Dimension;
 use crate::tier::ServiceTier;
 use crate::time;
 use crate::verdict::Verdict;
@@ -237,11 +237,11 @@ impl<W: Write> JsonLines<W> {
                 line.maybe("in_ms", until.map(from_now));
                 line
             }
-            Event::RateLimited { key, error } => {
+            Event::RateLimited { key, why, dimension, until } => {
                 let mut line = self.of_key("rate_limited", key);
-                line.member("why", names::why(error.why()));
-                line.member("dimension", names::dimension(error.dimension()));
-                line.maybe("in_ms", error.until().map(from_now));
+                line.member("why", names::why(why));
+                line.member("dimension", names::dimension(dimension));
+                line.maybe("in_ms", until.map(from_now));
                 line
             }
             Event::QuotaExceeded { key, dimension, limit, until } => {

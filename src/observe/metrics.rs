@@ -10,12 +10,12 @@ use http::StatusCode;
 
 use super::Call;
 use super::names;
-use crate::circuit_breaker::CircuitState;
+use crate::event::circuit::CircuitState;
 use crate::event::{Event, Observer};
 use crate::keyed::MAX_KEYS;
 use crate::lock::lock;
-use crate::rate_limit::QuotaKey;
 use crate::request::TargetKey;
+use crate::request::quota_key::QuotaKey;
 use crate::verdict::{Outcome, Sent, Verdict};
 
 /// Counts each [`Event`] by the [`metrics`](https://docs.rs/metrics) facade, with the recorder that is installed or
@@ -182,9 +182,9 @@ impl Observer for Metrics {
                     vec![model, pool, Label::from_static_parts("dimension", names::dimension(dimension))];
                 counter!("tower_gemini_queued_total", labels).increment(1);
             }
-            Event::RateLimited { key, error } => {
+            Event::RateLimited { key, why, .. } => {
                 let [model, pool] = self.quota(key, Known::Queued);
-                let labels = vec![model, pool, Label::from_static_parts("why", names::why(error.why()))];
+                let labels = vec![model, pool, Label::from_static_parts("why", names::why(why))];
                 counter!("tower_gemini_rate_limited_total", labels).increment(1);
             }
             Event::QuotaExceeded { key, dimension, .. } => {

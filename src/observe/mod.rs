@@ -81,9 +81,7 @@
 //! }
 //! ```
 
-mod attachment;
 mod body;
-mod call;
 mod future;
 mod json_lines;
 mod layer;
@@ -97,9 +95,7 @@ mod span;
 #[cfg(feature = "tracing")]
 mod tracing;
 
-pub use self::attachment::Attachment;
 pub use self::body::ObserveBody;
-pub use self::call::Call;
 pub use self::future::ResponseFuture;
 pub use self::json_lines::JsonLines;
 pub use self::layer::ObserveLayer;
@@ -110,3 +106,5 @@ pub use self::service::Observe;
 #[cfg(feature = "tracing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tracing")))]
 pub use self::tracing::Tracing;
+pub use crate::event::attachment::Attachment;
+pub use crate::event::call::Call;

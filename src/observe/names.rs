@@ -1,9 +1,10 @@
 //! Names for machines: snake case, as documented, and not to be changed.
 
-use crate::circuit_breaker::{Cause, CircuitState};
 use crate::event::GaveUp;
-use crate::fallback::Refusal;
-use crate::rate_limit::{Dimension, Why};
+use crate::event::Refusal;
+use crate::event::Why;
+use crate::event::circuit::{Cause, CircuitState};
+use crate::request::limits::Dimension;
 use crate::verdict::Outcome;
 
 pub(super) const fn outcome(outcome: Outcome) -> &'static str {

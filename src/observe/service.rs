@@ -9,8 +9,8 @@ use super::report::Report;
 use super::span::CallSpan;
 use super::{Call, ObserveBody, ResponseFuture};
 use crate::context;
+use crate::context::Trail;
 use crate::error::BoxError;
-use crate::event::Trail;
 
 /// Looks at each call once. Made by [`ObserveLayer`](super::ObserveLayer); see the [module documentation](super).
 ///

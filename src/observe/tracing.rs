@@ -3,7 +3,7 @@
 use ::tracing::{debug, info, trace, warn};
 
 use super::{Call, names};
-use crate::circuit_breaker::CircuitState;
+use crate::event::circuit::CircuitState;
 use crate::event::{Event, Observer};
 use crate::tier::ServiceTier;
 use crate::verdict::{Outcome, Verdict};
@@ -105,8 +105,8 @@ impl Observer for Tracing {
             Event::Queued { key, dimension, .. } => {
                 debug!(target: "tower_gemini", %key, dimension = names::dimension(dimension), "queued by the rate limit");
             }
-            Event::RateLimited { key, error } => {
-                warn!(target: "tower_gemini", %key, why = names::why(error.why()), "not admitted by the rate limit");
+            Event::RateLimited { key, why, .. } => {
+                warn!(target: "tower_gemini", %key, why = names::why(why), "not admitted by the rate limit");
             }
             Event::QuotaExceeded { key, dimension, limit, .. } => {
                 warn!(target: "tower_gemini", %key, dimension = names::dimension(dimension), limit, "quota exceeded");

@@ -145,5 +145,6 @@ pub use self::count::CountTokens;
 pub use self::error::{BodyFailed, PreflightRefused};
 pub use self::future::ResponseFuture;
 pub use self::layer::{PreflightBuilder, PreflightLayer};
-pub use self::rule::{Finding, Mode, Rule};
+pub use self::rule::Mode;
 pub use self::service::Preflight;
+pub use crate::event::finding::{Finding, Rule};

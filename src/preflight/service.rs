@@ -12,9 +12,9 @@ use super::error::BodyFailed;
 use super::future::{ResponseFuture, Slow, State};
 use super::layer::{Settings, is_read, length_of};
 use super::scan::Scan;
+use crate::context::deadline::Deadline;
 use crate::error::BoxError;
 use crate::request::{Surface, Target};
-use crate::timeout::Deadline;
 
 /// Looks at requests before they are sent. Made by [`PreflightLayer`](super::PreflightLayer); see the
 /// [module documentation](super).

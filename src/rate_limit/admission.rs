@@ -1,8 +1,9 @@
 //! What the ledger is asked and what it answers. Pure.
 
-use super::limits::Dimension;
-use super::refusal::{Refusal, Why};
+use super::refusal::Refusal;
 use super::window::{EntryId, Nanos};
+use crate::event::Why;
+use crate::request::limits::Dimension;
 
 /// What was charged for one request. Given back to [`Ledger::settle`] exactly once.
 #[derive(Debug, PartialEq, Eq)]

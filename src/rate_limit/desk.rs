@@ -21,12 +21,13 @@ use std::time::Duration;
 use super::admission::{Admission, Receipt, Settlement, Spent, too_large};
 use super::estimate::Cost;
 use super::ledger::Ledger;
-use super::limits::Dimension;
 use super::queue::{NEVER, Place, Queue};
-use super::refusal::{Refusal, Why};
+use super::refusal::Refusal;
 use super::window::Nanos;
+use crate::event::Why;
 use crate::keyed::Need;
 use crate::latency::Latency;
+use crate::request::limits::Dimension;
 
 /// How many behind the head are looked at for one that fits before it.
 const BACKFILL: usize = 64;
@@ -809,7 +810,7 @@ mod tests {
     use crate::rate_limit::day::Day;
     use crate::rate_limit::ledger::Rules;
     use crate::rate_limit::lesson::Lesson;
-    use crate::rate_limit::limits::Limits;
+    use crate::request::limits::Limits;
     use proptest::prelude::*;
 
     const SPAN: Nanos = 60;

@@ -16,7 +16,6 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::day::Day;
-use super::limits::Limits;
 use super::shared::{Common, Key, Shared};
 use super::window::Nanos;
 use crate::event::Event;
@@ -24,6 +23,7 @@ use crate::fleet::{
     Close, DayEnd, Fleet, Known, Manner, Micros, Notice, Notices, Reply, Store, StoreError, Supply, Take,
     Terms,
 };
+use crate::request::limits::Limits;
 use crate::request::quota_key::QuotaKey;
 use crate::rng::Chance;
 use crate::sync::{AtomicBool, Mutex, Ordering, lock};

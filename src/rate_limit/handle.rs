@@ -7,14 +7,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::admission::Spent;
-use super::limits::{Dimension, Limits, Unit};
-use super::refusal::{RateLimited, Why};
+use super::refusal::RateLimited;
 use super::shared::{Key, Shared};
 use super::snapshot::{Restored, Snapshot, SnapshotError};
 use super::spans::SpanState;
 use super::window::Nanos;
 use crate::error::ConfigError;
+use crate::event::Why;
 use crate::request::Target;
+use crate::request::limits::{Dimension, Limits, Unit};
 use crate::request::quota_key::QuotaKey;
 use crate::sync::lock;
 

@@ -5,14 +5,14 @@ use std::time::{Duration, SystemTime};
 use tower_layer::Layer;
 
 use super::ledger::Rules;
-use super::limits::Limits;
 use super::service::Core;
 use super::shared::{Common, Config, KeyBy, Shared, WallClock};
 use super::{BySize, ConfigError, Prices, RateLimit, RateLimits};
 use crate::config::{LimitsConfig, RateLimitConfig};
+use crate::event::Part;
 use crate::event::{Observed, Observer};
 use crate::keyed::{Keyed, MAX_KEYS};
-use crate::order::Part;
+use crate::request::limits::Limits;
 use crate::request::{Target, TargetKey};
 use crate::rng::Chance;
 use crate::sync::{Mutex, lock};

@@ -11,12 +11,12 @@ use super::day::Day;
 use super::estimate::{Cost, Ratio, Trust};
 use super::learnt::Learnt;
 use super::lesson::Lesson;
-use super::limits::{Dimension, Limits};
 use super::prices::Purse;
 use super::refusal::Refusal;
 use super::spans::{Full, Spans};
 use super::tally::Tally;
 use super::window::{EntryId, Freed, Nanos, Window};
+use crate::request::limits::{Dimension, Limits};
 use crate::tier::ServiceTier;
 use crate::verdict::Usage;
 

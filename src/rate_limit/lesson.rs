@@ -1,8 +1,8 @@
 //! What a 429 teaches, worked out from its verdict. Pure.
 
-use super::limits::Dimension;
 use super::queue::NEVER;
 use super::window::Nanos;
+use crate::request::limits::Dimension;
 use crate::verdict::{Dimension as Counted, Kind, Period, QuotaViolation, Sent, Verdict};
 
 /// A delay for a spent day is believed from here on. Shorter ones are the time to the next full minute, which Google

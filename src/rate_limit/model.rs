@@ -10,10 +10,10 @@ use super::desk::{Arrival, Desk, Look, Patience};
 use super::estimate::Cost;
 use super::ledger::{Ledger, Rules};
 use super::lesson::Lesson;
-use super::limits::{Dimension, Limits, Unit};
 use super::queue::{NEVER, Place};
-use super::refusal::Why;
 use super::window::Nanos;
+use crate::event::Why;
+use crate::request::limits::{Dimension, Limits, Unit};
 
 /// A short window, so that charges come and go often.
 const SPAN: Nanos = 60;

@@ -6,9 +6,10 @@ use http::Response;
 
 use super::admission::{Receipt, Settlement};
 use super::shared::Key;
+use crate::context::quota_wait::QuotaWait;
 use crate::error::BoxError;
-use crate::order::{self, Part};
-use crate::quota_wait::QuotaWait;
+use crate::event::Part;
+use crate::order;
 use crate::tail::OnEnd;
 use crate::verdict::{End, EndCell, Verdict};
 

@@ -12,11 +12,11 @@ use super::future::{ResponseFuture, State, Ticket};
 use super::permit::Permit;
 use super::shared::{Key, Shared, Work};
 use super::{BySize, RateLimitBody, RateLimits};
+use crate::context::deadline::Deadline;
 use crate::context::{Context, View};
 use crate::error::BoxError;
 use crate::keyed::Memo;
 use crate::tier::ServiceTier;
-use crate::timeout::Deadline;
 
 /// Admits requests at the pace of their quota. Made by [`RateLimitLayer`](super::RateLimitLayer); see the [module
 /// documentation](super).

@@ -14,15 +14,15 @@ use super::desk::{Arrival, Desk, Look, Patience};
 use super::estimate::Cost;
 use super::ledger::{Ledger, Rules};
 use super::lesson::lessons;
-use super::limits::Limits;
 use super::prices::{Prices, Purse};
 use super::queue::{NEVER, Place};
 use super::refusal::{RateLimited, Refusal};
 use super::window::Nanos;
+use crate::context::quota_wait::QuotaWait;
 use crate::error::ConfigError;
 use crate::event::{Event, Observed};
 use crate::keyed::{Keyed, Need, State};
-use crate::quota_wait::QuotaWait;
+use crate::request::limits::Limits;
 use crate::request::quota_key::{Pool, QuotaKey};
 use crate::request::{Target, TargetKey};
 use crate::sync::{AtomicBool, AtomicU8, Mutex, Ordering, lock};
@@ -562,7 +562,12 @@ impl Key {
         if refusal.is_final || refusal.until.is_some_and(|until| until > patience) {
             error = error.for_good();
         }
-        self.common.observer.tell(&Event::RateLimited { key: &self.id, error: &error });
+        self.common.observer.tell(&Event::RateLimited {
+            key: &self.id,
+            why: error.why(),
+            dimension: error.dimension(),
+            until: error.until(),
+        });
         error
     }
 }

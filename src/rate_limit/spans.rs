@@ -5,9 +5,9 @@
 
 use super::admission::{Forecast, Settlement, Spent};
 use super::estimate::Cost;
-use super::limits::{Dimension, Limits, MAX_SPANS, PerSpan, Unit};
 use super::prices::Purse;
 use super::window::{EntryId, Nanos, Window};
+use crate::request::limits::{Dimension, Limits, MAX_SPANS, PerSpan, Unit};
 use crate::tier::ServiceTier;
 use crate::verdict::Usage;
 

@@ -42,6 +42,7 @@
 //! is anything else that is not in the tables of [`Surface`] and [`Method`]; nothing panics.
 
 mod key;
+pub(crate) mod limits;
 mod method;
 mod path;
 pub(crate) mod quota_key;

@@ -94,4 +94,5 @@ mod answer;
 mod service;
 
 pub use self::answer::{error, from_error};
-pub use self::service::{Cause, Respond, RespondBody, RespondLayer, ResponseFuture};
+pub use self::service::{Respond, RespondBody, RespondLayer, ResponseFuture};
+pub use crate::event::cause::Cause;

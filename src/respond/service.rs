@@ -1,7 +1,6 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -14,6 +13,7 @@ use tower_service::Service;
 use super::answer::from_error;
 use crate::either::Either;
 use crate::error::BoxError;
+use crate::event::cause::Cause;
 use crate::tail::passes_on;
 use crate::verdict::Verdict;
 
@@ -158,38 +158,8 @@ fn answer<B>(error: BoxError) -> Response<RespondBody<B>> {
     let mut response = from_error(error.as_ref());
     let verdict = Verdict::from_error(error.as_ref());
     response.extensions_mut().insert(verdict);
-    response.extensions_mut().insert(Cause(Arc::from(error)));
+    response.extensions_mut().insert(Cause::new(error));
     response.map(RespondBody::own)
-}
-
-/// The error behind a response: an extension of each that [`Respond`] made of one. For a log, not for the caller:
-/// its text may name addresses of the inner network.
-///
-/// ```
-/// use tower_gemini::circuit_breaker::CircuitOpen;
-/// use tower_gemini::error::find;
-/// use tower_gemini::respond::Cause;
-///
-/// fn was_turned_away<B>(response: &http::Response<B>) -> bool {
-///     Cause::of(response).is_some_and(|cause| find::<CircuitOpen>(cause.error()).is_some())
-/// }
-/// # assert!(!was_turned_away(&http::Response::new(())));
-/// ```
-#[derive(Clone, Debug)]
-pub struct Cause(Arc<dyn std::error::Error + Send + Sync>);
-
-impl Cause {
-    /// The cause of this response; `None` where it is no error's.
-    #[must_use]
-    pub fn of<B>(response: &Response<B>) -> Option<&Self> {
-        response.extensions().get()
-    }
-
-    /// The error, as the inner service gave it.
-    #[must_use]
-    pub fn error(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
-        &*self.0
-    }
 }
 
 pin_project! {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::policy::Progress;
-use super::report::Attempts;
+use crate::event::attempts::Attempts;
 use crate::lock::lock;
 
 /// At each model but the last of a chain: their backoffs add up to three seconds or so (six where it is overloaded), and

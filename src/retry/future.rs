@@ -13,15 +13,16 @@ use tower_service::Service;
 use super::budget::{Budget, Milli, Withdrawal};
 use super::carry::Carry;
 use super::policy::{Failure, Progress, Settings};
-use super::report::Attempts;
 use super::service::Shared;
 use super::{GaveUp, Replay, budget_key};
 use crate::context::Context;
+use crate::context::deadline::Deadline;
 use crate::error::{BoxError, FailedProbe, ProbeFailed};
 use crate::event::Event;
-use crate::order::{self, Part};
+use crate::event::Part;
+use crate::event::attempts::Attempts;
+use crate::order;
 use crate::time;
-use crate::timeout::Deadline;
 use crate::verdict::{Kind, Verdict};
 
 pin_project! {

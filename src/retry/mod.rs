@@ -166,7 +166,6 @@ mod future;
 mod layer;
 mod policy;
 mod replay;
-mod report;
 mod service;
 mod tower;
 #[cfg(test)]
@@ -186,11 +185,11 @@ pub use self::layer::RetryLayer;
 pub use self::policy::{RetryPolicy, RetryPolicyBuilder, Schedule};
 pub(crate) use self::replay::Upload;
 pub use self::replay::{LostReason, Replay, ReplayBody, ReplayLayer, ReplayLost, ReplayService, Superseded};
-pub use self::report::{Attempt, Attempts};
 pub use self::service::Retry;
 pub use self::tower::Wait;
 pub use crate::error::ConfigError;
 pub use crate::event::GaveUp;
+pub use crate::event::attempts::{Attempt, Attempts};
 use crate::request::{Surface, Target};
 
 /// Above the 20 MiB that Gemini takes inline.

@@ -11,9 +11,9 @@ use super::backoff::{Backoff, next_draw};
 use super::budget::{Budget, Charge, Milli, Withdrawal};
 use super::{ConfigError, GaveUp};
 use crate::config::{BackoffConfig, RetryConfig, ScheduleConfig};
+use crate::context::quota_wait::QuotaWait;
 use crate::error::{BoxError, FailedProbe, ProbeFailed, Rejected, find};
 use crate::event::{Observed, Observer};
-use crate::quota_wait::QuotaWait;
 use crate::rng::{Chance, Stream};
 use crate::verdict::{Kind, Retryability, Verdict};
 

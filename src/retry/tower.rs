@@ -12,8 +12,8 @@ use tokio::time::Sleep;
 use super::budget::Withdrawal;
 use super::policy::{Failure, Progress, RetryPolicy};
 use super::{budget_key, replayable};
+use crate::context::deadline::Deadline;
 use crate::error::{BoxError, FailedProbe, ProbeFailed};
-use crate::timeout::Deadline;
 use crate::verdict::Verdict;
 
 /// Use [`RetryLayer`](super::RetryLayer) where you can. Under tower's `Retry` the last attempt has no copy of

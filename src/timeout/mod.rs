@@ -145,7 +145,6 @@
 //! ```
 
 mod body;
-mod deadline;
 mod future;
 mod header;
 mod layer;
@@ -156,10 +155,10 @@ mod settings;
 mod timer;
 
 pub use self::body::TimeoutBody;
-pub use self::deadline::Deadline;
 pub use self::future::ResponseFuture;
 pub use self::layer::TimeoutLayer;
 pub use self::service::Timeout;
 pub use self::set_deadline::{DeadlineFuture, DeadlineLayer, SetDeadline};
 pub use self::settings::TimeoutBuilder;
+pub use crate::context::deadline::Deadline;
 pub use crate::error::timed_out::{Phase, TimedOut, UploadIncomplete};

@@ -350,7 +350,9 @@ struct Log(Mutex<Vec<String>>);
 impl Observer for Log {
     fn on_event(&self, event: &Event<'_>) {
         let line = match event {
-            Event::RateLimited { key, error, .. } => format!("{key}: {error}"),
+            Event::RateLimited { key, why, dimension, .. } => {
+                format!("{key}: rate limited by {dimension}: {why}")
+            }
             Event::QuotaExceeded { key, dimension, limit, until, .. } => {
                 format!("{key}: {dimension} exceeded, limit {limit:?}, {}", until.is_some())
             }

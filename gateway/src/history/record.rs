@@ -176,9 +176,9 @@ impl Trace {
                 step.wait = until.map(|until| millis(until.saturating_duration_since(Instant::now())));
                 step.note = Some(dimension.to_string());
             }
-            Event::RateLimited { error, .. } => {
+            Event::RateLimited { why, dimension, .. } => {
                 step.event = "rate_limited";
-                step.note = Some(cut(&error.to_string(), NAME));
+                step.note = Some(cut(&format!("rate limited by {dimension}: {why}"), NAME));
             }
             Event::FellBack { from, to, verdict, .. } => {
                 seen.answered = to.map(|to| cut(to, NAME));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Call;
 
 /// Something of the application's own that an observer finds in the [`Call`]: a request's id, or who has sent it. An extension that
-/// the **caller** puts into the request, outside of the [`ObserveLayer`](super::ObserveLayer).
+/// the **caller** puts into the request, outside of the [`ObserveLayer`](crate::observe::ObserveLayer).
 ///
 /// It is kept until the call is over and is never printed. Clones share it.
 ///

@@ -10,24 +10,38 @@
 //!
 //! Observers that are ready to use stand in [`observe`](crate::observe).
 
+pub(crate) mod attachment;
+pub(crate) mod attempts;
+pub(crate) mod call;
+pub(crate) mod cause;
+pub(crate) mod circuit;
+pub(crate) mod fallback;
+pub(crate) mod finding;
+pub(crate) mod part;
+pub(crate) mod rate_limit;
+
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::circuit_breaker::Transition;
-use crate::fallback::Refusal;
+pub(crate) use self::attachment::Attachment;
+pub(crate) use self::attempts::{Attempt, Attempts};
+pub(crate) use self::call::Call;
+pub(crate) use self::cause::Cause;
+pub(crate) use self::circuit::Transition;
+pub(crate) use self::fallback::{AnsweredBy, Refusal};
+pub(crate) use self::finding::{Finding, Rule};
+pub use self::part::Part;
+pub(crate) use self::rate_limit::Why;
 use crate::lock::lock;
-use crate::observe::Call;
-pub use crate::order::Part;
-use crate::preflight::Finding;
-use crate::rate_limit::{self, QuotaKey, RateLimited};
 use crate::request::TargetKey;
-use crate::scan::name_hash;
+use crate::request::limits::{Dimension, Limits};
+use crate::request::quota_key::QuotaKey;
 use crate::tier::ServiceTier;
 use crate::verdict::Verdict;
 
@@ -99,8 +113,8 @@ pub enum Event<'a> {
     Queued {
         /// Whose quota.
         key: &'a QuotaKey,
-        /// Which one is in the way; [`Other`](rate_limit::Dimension::Other) where only another call's end can tell.
-        dimension: rate_limit::Dimension,
+        /// Which one is in the way; [`Other`](crate::rate_limit::Dimension::Other) where only another call's end can tell.
+        dimension: Dimension,
         /// When its turn comes, as far as can be told now.
         until: Option<Instant>,
     },
@@ -109,8 +123,12 @@ pub enum Event<'a> {
     RateLimited {
         /// Whose quota.
         key: &'a QuotaKey,
-        /// Why, and until when.
-        error: &'a RateLimited,
+        /// Why.
+        why: Why,
+        /// Which quota is in the way; [`Other`](crate::rate_limit::Dimension::Other) where it is none that has a name.
+        dimension: Dimension,
+        /// When a request like it could be admitted, where that is known.
+        until: Option<Instant>,
     },
     /// The rate limit corrected what it had charged for a call, now that the call is over. Told where input tokens
     /// are limited, of good calls as well.
@@ -130,7 +148,7 @@ pub enum Event<'a> {
         /// Whose quota.
         key: &'a QuotaKey,
         /// Which one.
-        dimension: rate_limit::Dimension,
+        dimension: Dimension,
         /// The limit that the answer named.
         limit: Option<u64>,
         /// When it clears, where that is known. `None` as well of a call that went over a learnt limit to see whether it
@@ -257,7 +275,7 @@ pub enum Event<'a> {
         /// Whose quota.
         key: &'a QuotaKey,
         /// The limits in force.
-        limits: &'a rate_limit::Limits,
+        limits: &'a Limits,
     },
     /// An answer came from another model than was asked, as Google answers for retired ones. Told by
     /// [`ObserveLayer`](crate::observe::ObserveLayer), once for each pair of models, up to 256 pairs.
@@ -370,45 +388,6 @@ impl Observer for Vec<Arc<dyn Observer>> {
 
 // The trait is used as an object.
 const _: Option<&dyn Observer> = None;
-
-/// How far a request has come, where no response will tell: whoever watches the whole of it puts it into the request's
-/// context, and the retry layer writes to it when it sends the request again.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Trail(Arc<Marks>);
-
-#[derive(Debug, Default)]
-struct Marks {
-    /// Attempts begun; 0 while there was no second one. Relaxed, as is the other: the two are numbers for a report.
-    attempts: AtomicU32,
-    /// The number of the model that was asked; 0 where none is named.
-    model: AtomicU16,
-    waited_nanos: AtomicU64,
-}
-
-impl Trail {
-    pub(crate) fn note(&self, attempt: u32, waited: Duration) {
-        self.0.attempts.store(attempt, Relaxed);
-        self.0.waited_nanos.store(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX), Relaxed);
-    }
-
-    /// Wants to know if another model answers than this.
-    pub(crate) fn expect(&self, model: Option<&str>) {
-        let number = model.map_or(0, |model| name_hash(model.as_bytes()));
-        self.0.model.store(number, Relaxed);
-    }
-
-    /// What somebody around this request [expects](Self::expect); 0 for nothing.
-    #[inline]
-    pub(crate) fn model(&self) -> u16 {
-        self.0.model.load(Relaxed)
-    }
-
-    /// Attempts begun, and how long was waited between them.
-    pub(crate) fn read(&self) -> (u32, Duration) {
-        let waited = Duration::from_nanos(self.0.waited_nanos.load(Relaxed));
-        (self.0.attempts.load(Relaxed).max(1), waited)
-    }
-}
 
 /// An observer, or none.
 #[derive(Clone, Default)]

@@ -33,11 +33,11 @@ impl Attempt {
 /// [`Observer`](crate::event::Observer) is told.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Attempts {
-    pub(super) made: u32,
-    pub(super) probes: u32,
-    pub(super) waits: Vec<Duration>,
-    pub(super) kinds: Vec<Kind>,
-    pub(super) gave_up: Option<GaveUp>,
+    pub(crate) made: u32,
+    pub(crate) probes: u32,
+    pub(crate) waits: Vec<Duration>,
+    pub(crate) kinds: Vec<Kind>,
+    pub(crate) gave_up: Option<GaveUp>,
 }
 
 impl Attempts {

@@ -9,20 +9,17 @@ use http::uri::{Authority, PathAndQuery};
 use http::{Request, Response, StatusCode};
 use tokio::time::Instant;
 
-use super::Attachment;
+use super::{AnsweredBy, Attachment, Attempt, Attempts, Cause, GaveUp};
 use crate::catalogue::Catalogue;
+use crate::context::Trail;
 use crate::error::{BoxError, Rejected, chain, find};
-use crate::event::{GaveUp, Trail};
-use crate::fallback::AnsweredBy;
 use crate::redact::{holds_key, redact};
 use crate::request::{Method, Surface, Target, TargetKey};
-use crate::respond::Cause;
-use crate::retry::{Attempt, Attempts};
 use crate::tier::ServiceTier;
 use crate::time;
 use crate::verdict::{End, Kind, Outcome, Usage, Verdict};
 
-/// One call, from its start to its end: what an [`ObserveLayer`](super::ObserveLayer) saw of it.
+/// One call, from its start to its end: what an [`ObserveLayer`](crate::observe::ObserveLayer) saw of it.
 ///
 /// No header and no body are kept, and of the URI neither the query nor a user is shown. What looks like a key or a
 /// token is replaced in [`path`](Self::path) and [`message`](Self::message), and is no [`model`](Self::model).
@@ -37,7 +34,7 @@ pub struct Call {
     attempt: u32,
     started: Instant,
     trail: Trail,
-    pub(super) attachment: Option<Attachment>,
+    pub(crate) attachment: Option<Attachment>,
     // Of the head.
     status: Option<StatusCode>,
     headed: Option<Instant>,
@@ -60,7 +57,7 @@ pub struct Call {
 
 impl Call {
     /// A call that begins now.
-    pub(super) fn begin<B>(request: &Request<B>, trail: Trail) -> Self {
+    pub(crate) fn begin<B>(request: &Request<B>, trail: Trail) -> Self {
         let (target, uri, now) = (Target::of(request), request.uri(), time::now());
         trail.expect(target.model());
         Self {
@@ -91,7 +88,7 @@ impl Call {
         }
     }
 
-    pub(super) fn answered<B>(&mut self, response: &Response<B>) {
+    pub(crate) fn answered<B>(&mut self, response: &Response<B>) {
         self.headed = Some(time::now());
         self.status = Some(response.status());
         self.verdict = Verdict::of(response);
@@ -114,13 +111,13 @@ impl Call {
         }
     }
 
-    pub(super) fn errored(&mut self, error: &BoxError) {
+    pub(crate) fn errored(&mut self, error: &BoxError) {
         self.verdict = Verdict::from_error(error.as_ref());
         self.error = Some(in_one_line(error));
         self.read_trail(error.as_ref());
     }
 
-    pub(super) fn end(&mut self, end: End) {
+    pub(crate) fn end(&mut self, end: End) {
         self.ended = time::now();
         (self.outcome, self.usage) = (end.outcome, end.usage);
         self.end_model();
@@ -346,7 +343,7 @@ impl Call {
     }
 
     /// Whether its answer tells what it used: files and lists do not, and may be large.
-    pub(super) const fn uses_tokens(&self) -> bool {
+    pub(crate) const fn uses_tokens(&self) -> bool {
         matches!(
             self.method,
             Method::GenerateContent

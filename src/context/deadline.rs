@@ -8,9 +8,9 @@ use crate::context::View;
 
 /// The instant by which a request must be answered, all attempts and waits together.
 ///
-/// A request extension that the caller puts in, or what a [`DeadlineLayer`](super::DeadlineLayer) writes into the
+/// A request extension that the caller puts in, or what a [`DeadlineLayer`](crate::timeout::DeadlineLayer) writes into the
 /// request's context; every layer reads it, and none starts a wait that would end after it. A call that is under way is cut by a
-/// [`TimeoutLayer`](super::TimeoutLayer), and by it only. An absolute instant, so that layers and attempts cannot add
+/// [`TimeoutLayer`](crate::timeout::TimeoutLayer), and by it only. An absolute instant, so that layers and attempts cannot add
 /// up to more than was meant.
 ///
 /// ```
@@ -45,7 +45,7 @@ impl Deadline {
         self.0
     }
 
-    /// The deadline of this request: the one in its extensions, else what a [`DeadlineLayer`](super::DeadlineLayer) gave it,
+    /// The deadline of this request: the one in its extensions, else what a [`DeadlineLayer`](crate::timeout::DeadlineLayer) gave it,
     /// wherever the request has gone since; of another request, that of the `DeadlineLayer` inside of whose call this is
     /// asked.
     #[must_use]
@@ -53,22 +53,22 @@ impl Deadline {
         View::of(request).deadline()
     }
 
-    /// What a [`DeadlineLayer`](super::DeadlineLayer) around the work under way carries.
+    /// What a [`DeadlineLayer`](crate::timeout::DeadlineLayer) around the work under way carries.
     #[inline]
     pub(crate) fn carried() -> Option<Self> {
         CARRIED.get().deadline
     }
 
-    /// When the call under way was made, where a [`DeadlineLayer`](super::DeadlineLayer) around it has just read the
+    /// When the call under way was made, where a [`DeadlineLayer`](crate::timeout::DeadlineLayer) around it has just read the
     /// clock: the layers below need not read it again.
     #[inline]
-    pub(super) fn called_at() -> Option<Instant> {
+    pub(crate) fn called_at() -> Option<Instant> {
         CARRIED.get().called_at
     }
 
     /// Carries this deadline until the guard is dropped.
     #[inline]
-    pub(super) fn carry(self, called_at: Option<Instant>) -> Carrying {
+    pub(crate) fn carry(self, called_at: Option<Instant>) -> Carrying {
         Carrying(CARRIED.replace(Carried { deadline: Some(self), called_at }))
     }
 }
@@ -81,7 +81,7 @@ struct Carried {
 }
 
 thread_local! {
-    /// The deadline of the call that this thread is at work on. Set while a [`DeadlineLayer`](super::DeadlineLayer)
+    /// The deadline of the call that this thread is at work on. Set while a [`DeadlineLayer`](crate::timeout::DeadlineLayer)
     /// calls or polls what is inside of it, and at no other time.
     ///
     /// Beside the request's context, for the calls that are made in the course of this one with requests of their own.
@@ -89,7 +89,7 @@ thread_local! {
 }
 
 /// While it lives, its deadline is carried. It goes back to what was carried before, also when what is inside panics.
-pub(super) struct Carrying(Carried);
+pub(crate) struct Carrying(Carried);
 
 impl Drop for Carrying {
     #[inline]

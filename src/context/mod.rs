@@ -21,21 +21,25 @@
 //!
 //! Answers carry their part in extensions, too: `Verdict`, `Attempts`, the marks of [`order`](crate::order) and what a rate
 //! limit says to a retry. They stand in [`verdict`](crate::verdict), [`retry`](crate::retry) and
-//! [`quota_wait`](crate::quota_wait).
+//! [`quota_wait`].
+
+pub(crate) mod deadline;
+pub(crate) mod quota_wait;
+mod trail;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Extensions, Request};
 
+use self::deadline::Deadline;
+pub(crate) use self::trail::Trail;
 use crate::blame::Caller;
-use crate::event::Trail;
-use crate::quota_wait::QuotaWait;
+use crate::context::quota_wait::QuotaWait;
 use crate::request::KeyLabel;
 use crate::retry::Carry;
 use crate::tier::ServiceTier;
 use crate::time;
-use crate::timeout::Deadline;
 
 /// The extension. The table of the [module](self) has who writes and who reads each of its fields.
 ///

@@ -12,9 +12,9 @@ use crate::tier::ServiceTier;
 /// A response of the model that was asked carries none, so that it costs nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnsweredBy {
-    pub(super) model: Option<Arc<str>>,
-    pub(super) tier: Option<ServiceTier>,
-    pub(super) position: usize,
+    pub(crate) model: Option<Arc<str>>,
+    pub(crate) tier: Option<ServiceTier>,
+    pub(crate) position: usize,
 }
 
 impl AnsweredBy {

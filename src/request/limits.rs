@@ -31,7 +31,7 @@ pub enum Dimension {
 
 impl Dimension {
     /// How many of them, from the first on, a 429 can close.
-    pub(super) const COUNT: usize = 5;
+    pub(crate) const COUNT: usize = 5;
 
     /// A name: `requests per minute`, `input tokens per minute`, `requests per day`, `other`, `spend`, `requests`, `input tokens`,
     /// `images`, `texts`.
@@ -65,20 +65,20 @@ pub enum Unit {
     Requests,
     /// Input tokens: estimated, and corrected by what the answer says.
     InputTokens,
-    /// Images that a request makes, by [`Images`](super::Images) in its extensions. Without that: 4 for `:predict`, 1 for a request to
+    /// Images that a request makes, by [`Images`](crate::rate_limit::Images) in its extensions. Without that: 4 for `:predict`, 1 for a request to
     /// a model with `image` in its name, 0 for others.
     Images,
-    /// Texts to be embedded: each of a `:batchEmbedContents`, by [`Texts`](super::Texts) in the request's extensions, which
-    /// [preflight](crate::preflight) and [`ByContent`](super::ByContent) find out. Without that as many as its size can hold, up to
+    /// Texts to be embedded: each of a `:batchEmbedContents`, by [`Texts`](crate::rate_limit::Texts) in the request's extensions, which
+    /// [preflight](crate::preflight) and [`ByContent`](crate::rate_limit::ByContent) find out. Without that as many as its size can hold, up to
     /// 100. 1 for `:embedContent`, 0 for what embeds nothing.
     Texts,
-    /// Money, in millionths of the currency of the [`Prices`](super::Prices). It is reserved by the estimated input and by the output
+    /// Money, in millionths of the currency of the [`Prices`](crate::rate_limit::Prices). It is reserved by the estimated input and by the output
     /// that answers have shown, and corrected by what the answer says it used.
     Money,
 }
 
 impl Unit {
-    pub(super) const fn dimension(self) -> Dimension {
+    pub(crate) const fn dimension(self) -> Dimension {
         match self {
             Self::Requests => Dimension::Requests,
             Self::InputTokens => Dimension::InputTokens,
@@ -105,14 +105,14 @@ impl fmt::Display for Unit {
 }
 
 /// The most limits over spans that one model may have.
-pub(super) const MAX_SPANS: usize = 6;
+pub(crate) const MAX_SPANS: usize = 6;
 
 /// A limit over a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct PerSpan {
-    pub(super) unit: Unit,
-    pub(super) limit: u64,
-    pub(super) span: Duration,
+pub(crate) struct PerSpan {
+    pub(crate) unit: Unit,
+    pub(crate) limit: u64,
+    pub(crate) span: Duration,
 }
 
 /// The limits of one model in one project. What is not set is unlimited, until a 429 tells otherwise.
@@ -129,12 +129,12 @@ pub(super) struct PerSpan {
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[must_use]
 pub struct Limits {
-    pub(super) rpm: Option<u64>,
-    pub(super) tpm: Option<u64>,
-    pub(super) rpd: Option<u64>,
-    pub(super) spans: [Option<PerSpan>; MAX_SPANS],
+    pub(crate) rpm: Option<u64>,
+    pub(crate) tpm: Option<u64>,
+    pub(crate) rpd: Option<u64>,
+    pub(crate) spans: [Option<PerSpan>; MAX_SPANS],
     /// More were set than there is room for.
-    pub(super) too_many: bool,
+    pub(crate) too_many: bool,
 }
 
 impl Limits {
@@ -164,10 +164,10 @@ impl Limits {
     /// At most so many of these in any window of `span`, beside the other limits; again for another unit or span, up to six in
     /// all, and in place of the one of the same unit and span. `limit` is from 1 to a trillion, `span` from 100 ms to 31 days.
     ///
-    /// The window slides and is exact, as the minute's is, [guard](super::RateLimitBuilder::guard) and
-    /// [margin](super::RateLimitBuilder::margin) included. A request that does not fit waits, and nobody passes it. 429s neither
+    /// The window slides and is exact, as the minute's is, [guard](crate::rate_limit::RateLimitBuilder::guard) and
+    /// [margin](crate::rate_limit::RateLimitBuilder::margin) included. A request that does not fit waits, and nobody passes it. 429s neither
     /// lower such a limit nor raise it. The counts are those of this process, from its start: a restart begins them anew, and
-    /// they are not shared through a [store](super::RateLimitBuilder::store), which refuses such limits.
+    /// they are not shared through a [store](crate::rate_limit::RateLimitBuilder::store), which refuses such limits.
     ///
     /// ```
     /// use std::time::Duration;
@@ -202,11 +202,11 @@ impl Limits {
         self.spans().find(|one| one.unit == unit && one.span == span).map(|one| one.limit)
     }
 
-    pub(super) fn spans(&self) -> impl Iterator<Item = PerSpan> {
+    pub(crate) fn spans(&self) -> impl Iterator<Item = PerSpan> {
         self.spans.into_iter().flatten()
     }
 
-    pub(super) fn counts_money(&self) -> bool {
+    pub(crate) fn counts_money(&self) -> bool {
         self.spans().any(|one| one.unit == Unit::Money)
     }
 
@@ -221,7 +221,7 @@ impl Limits {
         }
     }
 
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
         const BILLION: u64 = 1_000_000_000;
         let outside = |limit: Option<u64>, most| limit.is_some_and(|limit| limit == 0 || limit > most);
         if outside(self.rpm, BILLION) {
@@ -249,7 +249,7 @@ impl Limits {
     }
 
     /// The share `margin` of each limit, rounded down, and at least 1.
-    pub(super) fn share(&self, margin: f64) -> Self {
+    pub(crate) fn share(&self, margin: f64) -> Self {
         // The addend keeps 0.29 of 100 from becoming 28.
         let share = |limit: u64| ((limit as f64 * margin + 1e-6).floor() as u64).clamp(1, limit);
         let of_span = |one: PerSpan| PerSpan { limit: share(one.limit), ..one };

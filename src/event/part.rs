@@ -1,0 +1,56 @@
+//! The layers whose order matters.
+
+use std::fmt;
+
+/// A layer of this crate, in the order from the outside in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Part {
+    /// [`fallback`](crate::fallback).
+    Fallback,
+    /// [`retry`](crate::retry).
+    Retry,
+    /// [`rate_limit`](crate::rate_limit).
+    RateLimit,
+    /// [`concurrency`](crate::concurrency).
+    Concurrency,
+    /// [`circuit_breaker`](crate::circuit_breaker).
+    CircuitBreaker,
+}
+
+impl Part {
+    /// The name of its module.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fallback => "fallback",
+            Self::Retry => "retry",
+            Self::RateLimit => "rate_limit",
+            Self::Concurrency => "concurrency",
+            Self::CircuitBreaker => "circuit_breaker",
+        }
+    }
+
+    /// What goes wrong where this layer stands outside of `inner`, which belongs outside of it.
+    pub(crate) const fn harm(self, inner: Self) -> &'static str {
+        match (self, inner) {
+            (Self::Retry, Self::Retry) => "retries multiply: five attempts of five are 25 calls",
+            (_, Self::Fallback) => "one call here is several, of several models",
+            (Self::RateLimit, _) => {
+                "one permit pays for all attempts, and those after the first are not counted"
+            }
+            (Self::Concurrency, Self::Retry) => "a place is held while a retry waits",
+            (Self::CircuitBreaker, Self::Retry) => {
+                "failures that a retry mended are never seen, and an open circuit is not waited for"
+            }
+            (_, Self::RateLimit) => "what waits for its turn is counted as slow or in flight",
+            _ => "the circuit decides before the wait for a place and not after it",
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
