@@ -100,6 +100,10 @@
 //! - Time is tokio's and pauses with it; randomness can be seeded. Nothing is global, and no task is spawned but the one of a
 //!   rate limit with a store.
 //!
+//! # Platforms
+//!
+//! All that tokio runs on. Not `wasm32-unknown-unknown`: tokio's clock, on which every layer waits, does not run there.
+//!
 //! # What it does not do
 //!
 //! It makes no requests of its own, but the `countTokens` that a [preflight] is told to ask, and knows no prompts. It repeats nothing once a stream has begun: an error in its

@@ -123,6 +123,25 @@
 #![doc = include_str!("../../examples/axum_proxy.rs")]
 //! ```
 //!
+//! # SDKs and other clients
+//!
+//! Whole programs, with a 429 and a 503 that nobody sees, stand in the repository's `integrations/`:
+//!
+//! | crate | by |
+//! |---|---|
+//! | rig-core | `GeminiConfig::new(key).with_base_url(proxy.base_url())` |
+//! | gemini-rust | `Gemini::with_model_and_base_url(key, model, format!("{}/v1beta/", proxy.base_url()).parse()?)` |
+//! | genai | a service target resolver whose `Endpoint` is `format!("{}/v1beta/", proxy.base_url())` |
+//! | async-openai (feature `middleware`) | `with_http_service(service_fn(\|request\| … gemini.execute(request.build().await?)))` |
+//! | reqwest-middleware | a last `Middleware` that calls `gemini.execute(request)` in place of `next.run(…)` |
+//!
+//! `proxy` is a `LocalProxy` (feature `proxy`), `gemini` a `ReqwestClient` around the stack (feature `reqwest`):
+//!
+//! ```ignore
+//! let stack = GeminiStack::new().service(ReqwestService::new(reqwest::Client::new()));
+//! let proxy = LocalProxy::serve(stack, "https://generativelanguage.googleapis.com").await?;
+//! ```
+//!
 //! # Parameters of others
 //!
 //! A gateway, or a page on which users choose a temperature, has its requests looked at before they wait for quota. A refusal
