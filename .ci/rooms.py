@@ -12,21 +12,44 @@ file that defines the name.
 import re
 import subprocess
 import sys
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# From the ground up. Rooms of one storey do not import each other.
-STOREYS = [
-    ["lock", "time", "rng", "redact", "latency", "sync", "held"],
-    ["google_rpc"],
+# From the ground up. A room imports rooms that stand before it.
+ROOMS = [
+    # The ground: nothing of Gemini.
+    "lock", "sync", "time", "rng", "held", "latency", "either", "blame", "redact", "config_error",
+    # Words: plain data, and what reads them.
+    "google_rpc", "tier", "catalogue", "verdict", "scan", "request", "context", "error", "judge", "event",
+    # What layers are made of.
+    "order", "tail", "seen", "keyed", "fleet",
+    # Layers.
+    "classify", "retry", "timeout", "concurrency", "circuit_breaker", "rate_limit", "preflight", "fallback", "coalesce",
+    "last_good", "respond", "observe",
+    # What puts layers to use.
+    "stack", "config", "reqwest", "sim", "guide",
 ]
 
-# Arrows from a lower room to a higher one, and imports within a storey, each with its reason.
-UPWARD = {}
-
-# Circles between files, each with its reason: sets of files that may import each other.
-CIRCLES = []
+# Imports that run upward or close a circle, each with its reason: file, file it imports (patterns), why.
+ALLOWED = [
+    ("*", "config/*", "a layer says its settings as data, which stand beside what is built of them"),
+    ("*/settings", "*/layer", "builder and built"),
+    ("circuit_breaker/config", "circuit_breaker/layer", "builder and built"),
+    ("sim/builder", "sim/simulator", "builder and built"),
+    ("stack/preset", "stack", "builder and built"),
+    ("tier/service", "*", "the layer that reads a tier lies beside the word that all rooms read"),
+    ("context", "retry/carry", "a field of the context whose inside is retry's alone"),
+    ("context/deadline", "context", "the context's reader looks for a deadline, which is asked through it"),
+    ("sim/guard", "sim/simulator", "a guard gives back to the simulator what a call has taken of it"),
+    ("sim/server", "sim/simulator", "builder and built"),
+    ("rate_limit/fleet", "rate_limit/shared", "the task of a store works on the state that holds it"),
+    ("preflight/body", "preflight/config", "the count of tokens sends a body, and a body tells what the settings make of it"),
+    ("fleet/share", "fleet/book", "the rule of the shares reads the book's records"),
+    ("fleet/supply", "fleet/member", "what a member holds, and how it asks for more"),
+    ("judge/nest", "judge/json", "a string holds a body, and a body holds strings"),
+]
 
 # Folders that ignore files of common templates drop wherever they stand.
 IGNORED = {"target", "build", "debug", "dist", "out", "bin", "obj", "release", "tmp", "temp", "log", "logs", "vendor",
@@ -286,33 +309,24 @@ def main():
             for goal, where in sorted(goals.items()):
                 print(room, "->", goal, len(where), ";".join(where[:3]))
         return 0
-    storey = {room: height for height, rooms in enumerate(STOREYS) for room in rooms}
-    wrong, used = [], set()
-    for module in house.sources:
-        if module and module[0] not in storey:
-            wrong.append(f"no storey for the room {module[0]}: add it to STOREYS in .ci/rooms.py")
-            storey[module[0]] = -1
+    height = {room: at for at, room in enumerate(ROOMS)}
+    wrong, used, kept = [], set(), {}
     for module, goals in arrows.items():
         for goal, path in goals.items():
-            if not module or not goal or module[0] == goal[0]:
+            here, there = "/".join(module), "/".join(goal)
+            rule = next((r for r in ALLOWED if fnmatchcase(here, r[0]) and fnmatchcase(there, r[1])), None)
+            if rule:
+                used.add(rule)
                 continue
-            if storey[goal[0]] >= storey[module[0]] >= 0:
-                pair = (module[0], goal[0])
-                used.add(pair)
-                if pair not in UPWARD:
-                    wrong.append(f"upward: {'/'.join(module)} imports {path} ({'/'.join(goal)})")
-    wrong.extend(f"not needed any more in UPWARD: {pair}" for pair in UPWARD if pair not in used)
-    # A room's front page declares and re-exports its files; an import of it is one of the room.
-    allowed = [{tuple(file.split("/")) for file in circle} for circle, _ in CIRCLES]
-    seen = [False] * len(allowed)
-    for circle in circles(arrows):
-        match = next((at for at, files in enumerate(allowed) if circle == files), None)
-        if match is None:
-            inside = [f"{'/'.join(m)} -> {'/'.join(g)} ({p})" for m in sorted(circle) for g, p in sorted(arrows[m].items()) if g in circle]
-            wrong.append("circle:\n    " + "\n    ".join(inside))
-        else:
-            seen[match] = True
-    wrong.extend(f"not needed any more in CIRCLES: {CIRCLES[at][0]}" for at, hit in enumerate(seen) if not hit)
+            kept.setdefault(module, {})[goal] = path
+            if module and goal and module[0] != goal[0] and height.get(goal[0], -1) > height.get(module[0], len(ROOMS)):
+                wrong.append(f"upward: {here} imports {path} ({there})")
+    rooms = {module[0] for module in house.sources if module}
+    wrong.extend(f"no place for the room {room}: add it to ROOMS in .ci/rooms.py" for room in sorted(rooms - set(ROOMS)))
+    wrong.extend(f"not needed any more in ALLOWED: {rule[0]} -> {rule[1]}" for rule in ALLOWED if rule not in used)
+    for circle in circles(kept):
+        inside = [f"{'/'.join(m)} -> {'/'.join(g)} ({p})" for m in sorted(circle) for g, p in sorted(kept[m].items()) if g in circle]
+        wrong.append("circle:\n    " + "\n    ".join(inside))
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\n")
     folders = {"/".join(parts[:k + 1]) for name in tracked for parts in [name.split("/")[:-1]] for k in range(len(parts))}
     wrong.extend(f"ignore files drop a folder of this name: {folder}" for folder in sorted(folders) if folder.split("/")[-1] in IGNORED)

@@ -120,6 +120,7 @@ pub mod classify;
 pub mod coalesce;
 pub mod concurrency;
 pub mod config;
+mod config_error;
 mod context;
 mod either;
 pub mod error;

@@ -44,7 +44,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 
 pub use self::parameters::{Parameters, Range, ThinkingBudget};
-use crate::error::ConfigError;
+use crate::config_error::ConfigError;
 
 static BUILTIN: LazyLock<Arc<Catalogue>> = LazyLock::new(|| {
     let read = Catalogue::from_json(include_str!("models.json"));

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::error::ConfigError;
+use crate::config_error::ConfigError;
 
 /// The ranges of a model's parameters. Where the file says nothing, nothing is known, and nothing is to be refused.
 ///

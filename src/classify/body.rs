@@ -7,6 +7,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::held::Held;
+use super::size_hint::behind;
 use super::watch::Watch;
 
 pin_project! {
@@ -139,17 +140,6 @@ impl<B: Body<Data = Bytes>> Body for ClassifyBody<B> {
             Which::Read { read } => behind(read.len(), (!read.done).then(|| read.rest.size_hint())),
         }
     }
-}
-
-/// Of so many bytes, and the rest where there is one.
-pub(super) fn behind(kept: usize, rest: Option<SizeHint>) -> SizeHint {
-    let (rest, kept) = (rest.unwrap_or_else(|| SizeHint::with_exact(0)), kept as u64);
-    let mut hint = SizeHint::new();
-    hint.set_lower(rest.lower().saturating_add(kept));
-    if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(kept)) {
-        hint.set_upper(upper);
-    }
-    hint
 }
 
 impl<B: Body> fmt::Debug for ClassifyBody<B> {

@@ -10,8 +10,8 @@ use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
 use super::body::{ClassifyBody, Read};
+use super::config::Settings;
 use super::held::Held;
-use super::layer::Settings;
 use super::peek::Asked;
 use super::reader::Reader;
 use super::watch::Watch;
@@ -92,7 +92,8 @@ where
                     let peeked = held.as_mut().expect("polled after it was ready");
                     ready!(peeked.as_mut().poll_peek(this.settings.max_error_bytes, cx));
                     let held = held.take().expect("it was there a line above");
-                    return Poll::Ready(Ok(Held::hand_on(held, this.settings.watch, this.asked.tier())));
+                    let response = Held::hand_on(held, this.settings.watch, this.asked.tier());
+                    return Poll::Ready(Ok(response.map(ClassifyBody::held)));
                 }
             }
         }

@@ -12,9 +12,8 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
-use super::body::{ClassifyBody, behind};
-use super::peek::Until;
-use super::reader::Reader;
+use super::reader::{Reader, Until};
+use super::size_hint::behind;
 use super::watch::Watch;
 use crate::judge::response::Seen;
 use crate::tier::ServiceTier;
@@ -126,7 +125,7 @@ impl<B: Body<Data = Bytes>> Held<B> {
         mut held: Pin<Box<Self>>,
         watch: bool,
         asked: Option<ServiceTier>,
-    ) -> Response<ClassifyBody<B>> {
+    ) -> Response<Pin<Box<Self>>> {
         let this = held.as_mut().project();
         let mut parts = this.parts.take().expect("it is handed on once");
         if let Along::Peeking(mut reader) = std::mem::replace(this.along, Along::Nobody) {
@@ -145,7 +144,7 @@ impl<B: Body<Data = Bytes>> Held<B> {
         if held.is_end_stream() {
             held.as_mut().project().along.complete();
         }
-        Response::from_parts(parts, ClassifyBody::held(held))
+        Response::from_parts(parts, held)
     }
 
     pub(super) fn poll_frame(

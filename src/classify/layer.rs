@@ -2,23 +2,16 @@ use std::time::Duration;
 
 use tower_layer::Layer;
 
+use super::config::Settings;
 use super::{Classify, Peek};
 use crate::config::ClassifyConfig;
-use crate::judge::DEFAULT_LIMIT;
+use crate::judge::response::DEFAULT_LIMIT;
 
 /// Puts [`Classify`] around a service. See the [module documentation](super).
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct ClassifyLayer {
     pub(super) settings: Settings,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Settings {
-    pub(super) max_error_bytes: usize,
-    pub(super) read_timeout: Duration,
-    pub(super) watch: bool,
-    pub(super) peek: Peek,
 }
 
 impl ClassifyLayer {

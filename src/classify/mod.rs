@@ -82,12 +82,14 @@
 //! ```
 
 mod body;
+mod config;
 mod future;
 mod held;
 mod layer;
 mod peek;
 mod reader;
 mod service;
+mod size_hint;
 mod strict;
 mod strict_body;
 #[cfg(any(feature = "tower-http-06", feature = "tower-http-07"))]
@@ -95,9 +97,9 @@ mod trace;
 mod watch;
 
 pub use self::body::ClassifyBody;
+pub use self::config::Peek;
 pub use self::future::ResponseFuture;
 pub use self::layer::ClassifyLayer;
-pub use self::peek::Peek;
 pub use self::service::Classify;
 pub use self::strict::{StrictBodies, StrictBodyLayer, StrictFuture};
 pub use self::strict_body::StrictBody;

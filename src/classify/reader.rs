@@ -4,13 +4,19 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::response::Parts;
 use http::{HeaderMap, StatusCode};
 
-use super::peek::Until;
 #[cfg(feature = "gzip")]
 use crate::judge::gunzip::Gunzip;
 use crate::judge::response::{Seen, judge_held, judge_scanned};
 use crate::scan::Scanner;
 use crate::tier::ServiceTier;
 use crate::verdict::{Kind, Tiers, Usage, Verdict};
+
+/// What the head waits for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Until {
+    Event,
+    Output,
+}
 
 /// What has been read of an answer. It is shown every byte once, and whether the body has ended.
 pub(super) struct Reader {

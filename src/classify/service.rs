@@ -5,7 +5,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::layer::Settings;
+use super::config::Settings;
 use super::peek::Asked;
 use super::{ClassifyBody, ResponseFuture};
 

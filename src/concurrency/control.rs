@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::ends::{Said, Start};
 use super::evidence::{Evidence, Timeout, Usual};
 use super::limit::{Limit, Room, Speed};
 use super::most::Most;
@@ -27,26 +28,6 @@ const LOST_UNKNOWN: Duration = Duration::from_secs(600);
 
 /// For so many times the patience nothing has timed out: then slow answers are no sign of a queue.
 const CALM: u32 = 4;
-
-/// What a call carries from its start to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Start {
-    pub(super) number: u64,
-    /// Answers in time, before it.
-    pub(super) answers: u32,
-    pub(super) caller: Caller,
-}
-
-/// What an end says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Said {
-    Answered,
-    TimedOut {
-        /// A call that started later has been answered.
-        overtaken: bool,
-    },
-    Nothing,
-}
 
 /// The gate's counts at the end of a call.
 #[derive(Clone, Copy, Debug)]

@@ -15,7 +15,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::ConcurrencyState;
-use super::control::{Control, Moment, Said, Start};
+use super::control::{Control, Moment};
+use super::ends::{Said, Start};
 use super::evidence::Usual;
 use super::limit::{Limit, Room};
 use super::settings::Settings;

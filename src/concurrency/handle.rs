@@ -1,8 +1,7 @@
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
-use super::layer::Shared;
+use super::shared::Shared;
+use super::state::ConcurrencyState;
 use crate::request::TargetKey;
 
 /// Reads the limits of a layer, and resets them. Clones and the layer share the same state; dropping it changes
@@ -59,50 +58,5 @@ impl ConcurrencyHandle {
     /// Forgets the keys that nobody uses and that have no limit. Done unasked when the map of keys is full.
     pub fn evict_idle(&self) {
         self.shared.gates.evict_idle();
-    }
-}
-
-/// One key at one moment. See [`ConcurrencyHandle`].
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct ConcurrencyState {
-    pub(super) limit: Option<f64>,
-    pub(super) in_flight: u32,
-    pub(super) queued: usize,
-    pub(super) cuts: u64,
-    pub(super) last_cut: Option<Instant>,
-}
-
-impl ConcurrencyState {
-    /// How many calls may be in flight; below 1, one at a time and a pace. `None` is without a limit.
-    #[must_use]
-    pub const fn limit(&self) -> Option<f64> {
-        self.limit
-    }
-
-    /// Calls that wait for the head of their answer, and those that have their turn and are about to start. Calls that
-    /// have neither ended nor been dropped for three times as long as calls wait before they time out are not counted
-    /// while a timeout is remembered.
-    #[must_use]
-    pub const fn in_flight(&self) -> u32 {
-        self.in_flight
-    }
-
-    /// Requests that wait for their turn.
-    #[must_use]
-    pub const fn queued(&self) -> usize {
-        self.queued
-    }
-
-    /// How often a timeout has cut the limit, the first limit included.
-    #[must_use]
-    pub const fn cuts(&self) -> u64 {
-        self.cuts
-    }
-
-    /// When that was last, on tokio's clock.
-    #[must_use]
-    pub const fn last_cut(&self) -> Option<Instant> {
-        self.last_cut
     }
 }

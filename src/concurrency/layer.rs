@@ -2,13 +2,12 @@ use std::sync::Arc;
 
 use tower_layer::Layer;
 
-use super::gate::Gate;
 use super::settings::Settings;
+use super::shared::Shared;
 use super::{AdaptiveConcurrency, AdaptiveConcurrencyBuilder, ConcurrencyHandle};
 use crate::config::ConcurrencyConfig;
 use crate::event::Part;
 use crate::keyed::Keyed;
-use crate::request::{Target, TargetKey};
 
 /// Puts [`AdaptiveConcurrency`] around a service. See the [module documentation](super).
 ///
@@ -17,19 +16,6 @@ use crate::request::{Target, TargetKey};
 #[must_use]
 pub struct AdaptiveConcurrencyLayer {
     shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) settings: Arc<Settings>,
-    pub(super) gates: Keyed<TargetKey, Gate>,
-}
-
-impl Shared {
-    pub(super) fn gate(&self, target: &Target<'_>) -> Arc<Gate> {
-        let make = |key: &TargetKey| Gate::new(key.clone(), Arc::clone(&self.settings));
-        self.gates.get(self.settings.key(target), make)
-    }
 }
 
 impl AdaptiveConcurrencyLayer {

@@ -153,6 +153,7 @@
 //! ```
 
 mod control;
+mod ends;
 mod error;
 mod evidence;
 mod future;
@@ -165,10 +166,13 @@ mod model;
 mod most;
 mod service;
 mod settings;
+mod shared;
+mod state;
 
 pub use self::error::{ConcurrencyLimited, Refusal};
 pub use self::future::ResponseFuture;
-pub use self::handle::{ConcurrencyHandle, ConcurrencyState};
+pub use self::handle::ConcurrencyHandle;
 pub use self::layer::AdaptiveConcurrencyLayer;
 pub use self::service::AdaptiveConcurrency;
 pub use self::settings::AdaptiveConcurrencyBuilder;
+pub use self::state::ConcurrencyState;

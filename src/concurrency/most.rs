@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::control::{Said, Start};
+use super::ends::{Said, Start};
 use crate::blame::{Caller, Witness};
 use crate::time::saturating_add;
 

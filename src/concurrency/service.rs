@@ -7,7 +7,7 @@ use tower_service::Service;
 
 use super::future::{State, Waiting};
 use super::gate::{Entry, Gate, Visitor};
-use super::layer::Shared;
+use super::shared::Shared;
 use super::{ConcurrencyLimited, Refusal, ResponseFuture};
 use crate::context::View;
 use crate::error::BoxError;

@@ -2,9 +2,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-use super::Call;
-
-/// Something of the application's own that an observer finds in the [`Call`]: a request's id, or who has sent it. An extension that
+/// Something of the application's own that an observer finds in the [`Call`](crate::observe::Call): a request's id, or who has sent it. An extension that
 /// the **caller** puts into the request, outside of the [`ObserveLayer`](crate::observe::ObserveLayer).
 ///
 /// It is kept until the call is over and is never printed. Clones share it.
@@ -31,7 +29,7 @@ use super::Call;
 /// # let _ = Log;
 /// ```
 #[derive(Clone)]
-pub struct Attachment(Arc<dyn Any + Send + Sync>);
+pub struct Attachment(pub(super) Arc<dyn Any + Send + Sync>);
 
 impl Attachment {
     /// An attachment of any type.
@@ -44,13 +42,5 @@ impl Attachment {
 impl fmt::Debug for Attachment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Attachment").finish_non_exhaustive()
-    }
-}
-
-impl Call {
-    /// What the caller has attached to the request, if it is of this type. See [`Attachment`].
-    #[must_use]
-    pub fn attached<T: 'static>(&self) -> Option<&T> {
-        self.attachment.as_ref()?.0.downcast_ref()
     }
 }

@@ -56,6 +56,12 @@ pub struct Call {
 }
 
 impl Call {
+    /// What the caller has attached to the request, if it is of this type. See [`Attachment`].
+    #[must_use]
+    pub fn attached<T: 'static>(&self) -> Option<&T> {
+        self.attachment.as_ref()?.0.downcast_ref()
+    }
+
     /// A call that begins now.
     pub(crate) fn begin<B>(request: &Request<B>, trail: Trail) -> Self {
         let (target, uri, now) = (Target::of(request), request.uri(), time::now());

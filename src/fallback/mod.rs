@@ -183,6 +183,7 @@
 
 mod body;
 mod chain;
+mod config;
 mod decide;
 mod future;
 mod json;

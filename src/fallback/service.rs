@@ -8,8 +8,8 @@ use tower_service::Service;
 
 use super::body::{FallbackBody, RewriteBody};
 use super::chain::Plan;
+use super::config::Settings;
 use super::future::{ResponseFuture, State};
-use super::layer::Settings;
 use super::work::Work;
 use crate::error::BoxError;
 

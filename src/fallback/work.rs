@@ -8,8 +8,8 @@ use http::{HeaderValue, Request, Response, header};
 
 use super::body::{FallbackBody, RewriteBody};
 use super::chain::{Place, Plan, Step};
+use super::config::{Settings, TurnedAway};
 use super::decide::{Help, help, tier_helps};
-use super::layer::{Settings, TurnedAway};
 use super::{json, path};
 use crate::context;
 use crate::context::deadline::Deadline;

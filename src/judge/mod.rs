@@ -34,9 +34,6 @@ use self::transport::judge_error as classify_error;
 use crate::error::{Rejected, find};
 use crate::verdict::{Signal, Signals, Verdict};
 
-/// Bytes of an error's body that are read. Such bodies have a few KiB; a page of a front end is below 64 KiB.
-pub(crate) const DEFAULT_LIMIT: usize = 256 * 1024;
-
 impl Verdict {
     /// Judges a whole response: status, headers and body.
     ///

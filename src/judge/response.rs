@@ -20,6 +20,9 @@ use super::usual;
 use crate::scan::{MAX_KEPT, Scanner};
 use crate::verdict::{Alternative, Inner, Kind, Piece, Retryability, Sent, Verdict};
 
+/// Bytes of an error's body that are read. Such bodies have a few KiB; a page of a front end is below 64 KiB.
+pub(crate) const DEFAULT_LIMIT: usize = 256 * 1024;
+
 const GZIP: &[u8] = &[0x1f, 0x8b];
 
 /// Judges a whole response. See [`Verdict::from_parts`].
@@ -344,7 +347,7 @@ fn inflate(body: &[u8]) -> Option<Vec<u8>> {
     }
     let mut plain = Vec::new();
     // A cut gzip body fails at its end; what came before it counts.
-    let _ = flate2::read::MultiGzDecoder::new(body).take(super::DEFAULT_LIMIT as u64).read_to_end(&mut plain);
+    let _ = flate2::read::MultiGzDecoder::new(body).take(DEFAULT_LIMIT as u64).read_to_end(&mut plain);
     Some(plain)
 }
 

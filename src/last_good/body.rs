@@ -9,8 +9,8 @@ use http::{HeaderMap, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::future::Asked;
-use super::layer::Settings;
+use super::asked::Asked;
+use super::config::Settings;
 use super::store::Answer;
 use crate::either::Either;
 use crate::judge::response::is_whole_answer;

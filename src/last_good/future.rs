@@ -1,6 +1,5 @@
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -9,12 +8,11 @@ use http::{HeaderValue, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 
+use super::asked::Asked;
 use super::body::LastGoodBody;
-use super::layer::Settings;
-use super::store::{Answer, Key};
+use super::store::Answer;
 use crate::error::BoxError;
 use crate::event::Event;
-use crate::request::TargetKey;
 use crate::retry::Attempts;
 use crate::verdict::Verdict;
 
@@ -29,14 +27,6 @@ pin_project! {
         // `None` for a request without a key.
         pub(super) asked: Option<Box<Asked>>,
     }
-}
-
-/// What is remembered of a request with a key.
-pub(super) struct Asked {
-    pub(super) key: Key,
-    /// For the observer, where there is one.
-    pub(super) target: Option<TargetKey>,
-    pub(super) settings: Arc<Settings>,
 }
 
 impl Asked {

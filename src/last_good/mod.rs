@@ -102,7 +102,9 @@
 //! # Ok(()) }
 //! ```
 
+mod asked;
 mod body;
+mod config;
 mod future;
 mod layer;
 #[cfg(feature = "moka")]

@@ -7,9 +7,10 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
+use super::asked::Asked;
 use super::body::LastGoodBody;
-use super::future::{Asked, ResponseFuture};
-use super::layer::Settings;
+use super::config::Settings;
+use super::future::ResponseFuture;
 use super::store::Key;
 use crate::error::BoxError;
 use crate::request::Target;

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use tower_layer::Layer;
 
 use super::Observe;
+use super::config::Settings;
 use crate::event::{Observed, Observer};
 
 /// Puts [`Observe`] around a service. See the [module documentation](super).
@@ -12,13 +13,6 @@ use crate::event::{Observed, Observer};
 #[must_use]
 pub struct ObserveLayer {
     pub(super) settings: Settings,
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct Settings {
-    pub(super) observer: Observed,
-    #[cfg(feature = "tracing")]
-    pub(super) spans: bool,
 }
 
 impl ObserveLayer {

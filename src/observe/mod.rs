@@ -82,6 +82,7 @@
 //! ```
 
 mod body;
+mod config;
 mod future;
 mod json_lines;
 mod layer;

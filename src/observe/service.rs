@@ -4,7 +4,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::layer::Settings;
+use super::config::Settings;
 use super::report::Report;
 use super::span::CallSpan;
 use super::{Call, ObserveBody, ResponseFuture};

@@ -9,7 +9,7 @@ mod real {
     use ::tracing::{Span, info_span};
 
     use crate::observe::Call;
-    use crate::observe::layer::Settings;
+    use crate::observe::config::Settings;
 
     /// `None` where none was asked for.
     pub(in crate::observe) struct CallSpan(Option<Span>);
@@ -94,7 +94,7 @@ pub(super) struct CallSpan;
 
 #[cfg(not(feature = "tracing"))]
 impl CallSpan {
-    pub(super) const fn open(_: &super::layer::Settings, _: &super::Call) -> Self {
+    pub(super) const fn open(_: &super::config::Settings, _: &super::Call) -> Self {
         Self
     }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request};
 use http_body::{Body, Frame, SizeHint};
 
-use super::layer::Settings;
+use super::config::Settings;
 use super::rule::Rule;
 use super::scan::Scan;
 
@@ -216,4 +216,20 @@ impl Watch {
             self.settings.after(&self.head, self.scan.facts(), &self.told);
         }
     }
+}
+
+/// Lets the rest of a body be looked at while it is sent.
+#[cold]
+pub(super) fn watch<B>(
+    body: &mut PreflightBody<B>,
+    scan: Scan,
+    settings: &Arc<Settings>,
+    head: &Request<()>,
+    found: &[super::Finding],
+) {
+    let mut copy = Request::new(());
+    copy.method_mut().clone_from(head.method());
+    copy.uri_mut().clone_from(head.uri());
+    copy.extensions_mut().clone_from(head.extensions());
+    body.watch(scan, settings, Arc::new(copy), found.iter().map(super::Finding::rule).collect());
 }

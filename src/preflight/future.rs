@@ -11,13 +11,13 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower_service::Service;
 
+use super::body::watch;
 use super::body::{Head, PreflightBody};
+use super::config::Settings;
 use super::count::{self, MAX_ANSWER};
 use super::error::BodyFailed;
-use super::layer::Settings;
 use super::rule::Finding;
 use super::scan::Scan;
-use super::service::watch;
 use crate::error::BoxError;
 use crate::rate_limit::InputTokens;
 use crate::request::Target;

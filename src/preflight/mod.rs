@@ -127,6 +127,7 @@
 //! ```
 
 mod body;
+mod config;
 mod count;
 mod error;
 mod facts;

@@ -7,10 +7,10 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::body::{Head, PreflightBody};
+use super::body::{Head, PreflightBody, watch};
+use super::config::{Settings, is_read, length_of};
 use super::error::BodyFailed;
 use super::future::{ResponseFuture, Slow, State};
-use super::layer::{Settings, is_read, length_of};
 use super::scan::Scan;
 use crate::context::deadline::Deadline;
 use crate::error::BoxError;
@@ -125,22 +125,6 @@ where
         }
         self.send(head, body)
     }
-}
-
-/// Lets the rest of a body be looked at while it is sent.
-#[cold]
-pub(super) fn watch<B>(
-    body: &mut PreflightBody<B>,
-    scan: Scan,
-    settings: &Arc<Settings>,
-    head: &Request<()>,
-    found: &[super::Finding],
-) {
-    let mut copy = Request::new(());
-    copy.method_mut().clone_from(head.method());
-    copy.uri_mut().clone_from(head.uri());
-    copy.extensions_mut().clone_from(head.extensions());
-    body.watch(scan, settings, Arc::new(copy), found.iter().map(super::Finding::rule).collect());
 }
 
 impl<S> Preflight<S> {

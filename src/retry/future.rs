@@ -13,7 +13,7 @@ use tower_service::Service;
 use super::budget::{Budget, Milli, Withdrawal};
 use super::carry::Carry;
 use super::policy::{Failure, Progress, Settings};
-use super::service::Shared;
+use super::shared::Shared;
 use super::{GaveUp, Replay, budget_key};
 use crate::context::Context;
 use crate::context::deadline::Deadline;

@@ -167,6 +167,7 @@ mod layer;
 mod policy;
 mod replay;
 mod service;
+mod shared;
 mod tower;
 #[cfg(test)]
 mod trials;

@@ -1,5 +1,5 @@
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
@@ -8,11 +8,10 @@ use tower_service::Service;
 
 use super::carry::Carry;
 use super::future::{Failed, Kept, Refused, State, Task};
-use super::policy::Settings;
+use super::shared::Shared;
 use super::{GaveUp, ResponseFuture, RetryPolicy, budget_key, replayable};
 use crate::context::View;
 use crate::error::BoxError;
-use crate::lock::lock;
 
 /// Sends failed requests again. Made by [`RetryLayer`](super::RetryLayer); see the [module
 /// documentation](super).
@@ -25,39 +24,11 @@ pub struct Retry<S> {
     shared: Arc<Shared<S>>,
 }
 
-/// What the calls of one service share, and what it shares with its clones.
-///
-/// One for each clone, and on a cache line of its own, because each call counts a reference to it: of one for all clones, two
-/// threads with a clone each would fight for the count at every call.
-#[repr(align(64))]
-pub(super) struct Shared<S> {
-    pub(super) settings: Arc<Settings>,
-    /// What further attempts are cloned from. Here and not in each call, because nearly all calls need no further
-    /// attempt, and a clone of a stack is a dozen atomic operations and half a kilobyte.
-    spare: Arc<OnceLock<Mutex<S>>>,
-}
-
-impl<S> Shared<S> {
-    fn new(settings: Arc<Settings>) -> Arc<Self> {
-        Arc::new(Self { settings, spare: Arc::default() })
-    }
-}
-
 impl<S: Clone> Clone for Retry<S> {
     fn clone(&self) -> Self {
         let Shared { settings, spare } = &*self.shared;
         let shared = Shared { settings: Arc::clone(settings), spare: Arc::clone(spare) };
         Self { inner: self.inner.clone(), shared: Arc::new(shared) }
-    }
-}
-
-impl<S: Clone> Shared<S> {
-    /// A service for the further attempts of one call, not polled ready.
-    #[cold]
-    pub(super) fn service(&self) -> Box<S> {
-        let spare = self.spare.get().expect("it was made before the first attempt");
-        // NOTE: a user's code, `clone`, runs under this lock. Nothing else is behind it, and only retries take it.
-        Box::new(lock(spare).clone())
     }
 }
 

@@ -131,7 +131,7 @@ pub use body::SimBody;
 pub use builder::SimulatorBuilder;
 pub use fault::Fault;
 pub use log::{Call, Cause, TransportFault};
-pub use quota::{Algorithm, Dimension, Quota};
+pub use quota::{Dimension, Quota};
 pub use rule::Rule;
 pub use server::SimServer;
 pub use service::ResponseFuture;
@@ -143,3 +143,4 @@ pub use crate::error::ConfigError;
 fn reset() -> std::io::Error {
     std::io::Error::new(std::io::ErrorKind::ConnectionReset, "the simulator reset the connection")
 }
+pub use window::Algorithm;

@@ -7,7 +7,23 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::Algorithm;
+/// How the two per-minute limits of a [`Quota`](super::Quota) are counted. The daily limit is always a fixed window.
+///
+/// Google does not say which one it uses; a client should be right with all three.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Algorithm {
+    /// Exact: no 60 seconds ever hold more than the limit. The default.
+    #[default]
+    SlidingWindow,
+    /// Counts start anew every 60 seconds, at `phase`, `phase + 60 s` and so on after the first call.
+    FixedWindow {
+        /// Where the borders lie; whole minutes in it have no effect.
+        phase: Duration,
+    },
+    /// Starts full with one minute's limit, and refills evenly.
+    TokenBucket,
+}
 
 /// Whether a request fits now, and if not, when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

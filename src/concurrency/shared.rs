@@ -1,0 +1,21 @@
+//! What all services of a layer share.
+
+use std::sync::Arc;
+
+use super::gate::Gate;
+use super::settings::Settings;
+use crate::keyed::Keyed;
+use crate::request::{Target, TargetKey};
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) settings: Arc<Settings>,
+    pub(super) gates: Keyed<TargetKey, Gate>,
+}
+
+impl Shared {
+    pub(super) fn gate(&self, target: &Target<'_>) -> Arc<Gate> {
+        let make = |key: &TargetKey| Gate::new(key.clone(), Arc::clone(&self.settings));
+        self.gates.get(self.settings.key(target), make)
+    }
+}
