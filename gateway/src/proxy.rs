@@ -233,7 +233,7 @@ impl Proxy {
             Ok(begun) => Either::Right(begun.run(self.share(), request.take())),
             Err((expects, refusal)) => {
                 let body = request.take().map(Request::into_body);
-                Either::Left(unread(expects, body, own(refusal)))
+                Either::Left(unread(expects, body, own(*refusal)))
             }
         };
         Either::Right(answer.map(move |mut response| {
@@ -250,16 +250,16 @@ impl Proxy {
         &self,
         request: &mut Request<Incoming>,
         id: String,
-    ) -> Result<Begun, (bool, Response<Bytes>)> {
+    ) -> Result<Begun, (bool, Box<Response<Bytes>>)> {
         let expects = request.headers().contains_key(EXPECT);
         if let Some(refusal) = wire::refused(request) {
-            return Err((expects, refusal));
+            return Err((expects, Box::new(refusal)));
         }
         let limits = self.shared.now().limits;
         if self.shared.calls.fetch_add(1, Ordering::Relaxed) >= limits.calls {
             self.shared.calls.fetch_sub(1, Ordering::Relaxed);
             let message = "The gateway has as many calls under way as it takes.";
-            return Err((expects, respond::error(Kind::Unavailable, message)));
+            return Err((expects, Box::new(respond::error(Kind::Unavailable, message))));
         }
         let turn = Turn(Arc::new(Under(Arc::clone(&self.shared.calls))));
         // What the server put in speaks of its own connection.
@@ -268,7 +268,7 @@ impl Proxy {
         if let Some(clients) = &self.shared.clients {
             match clients.admit(request) {
                 Ok(client) => admitted = Some(client),
-                Err(refusal) => return Err((expects, *refusal)),
+                Err(refusal) => return Err((expects, refusal)),
             }
         }
         Ok(Begun { expects, turn, admitted, id, limits: limits.bodies })
