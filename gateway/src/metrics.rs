@@ -24,6 +24,7 @@ pub struct Metrics {
     latency_micros: AtomicU64,
     input_tokens: AtomicU64,
     output_tokens: AtomicU64,
+    would_be_refused: AtomicU64,
     /// What only failures touch.
     events: Mutex<Events>,
 }
@@ -47,6 +48,11 @@ struct Events {
 impl Metrics {
     pub fn begun(&self) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A circuit that observes only would have turned a call away.
+    pub fn would_be_refused(&self) {
+        self.would_be_refused.fetch_add(1, Ordering::Relaxed);
     }
 
     fn ended(&self, call: &Call) {
@@ -86,6 +92,9 @@ impl Metrics {
         counter(text, "gateway_tokens_total", "Tokens that answers said they used.");
         sample(text, "gateway_tokens_total", &[("kind", "input")], of(&self.input_tokens) as f64);
         sample(text, "gateway_tokens_total", &[("kind", "output")], of(&self.output_tokens) as f64);
+        let name = "gateway_breaker_would_refuse_total";
+        counter(text, name, "Calls that a circuit would have turned away, which only observes.");
+        sample(text, name, &[], of(&self.would_be_refused) as f64);
         self.histogram(text);
         self.events.lock().unwrap_or_else(PoisonError::into_inner).write(text);
     }

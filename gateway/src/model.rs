@@ -99,13 +99,12 @@ impl<'de> Visitor<'de> for &mut Found {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(name) = map.next_key::<Cow<'de, str>>()? {
             match &*name {
-                "model" | "agent" => match map.next_value::<Text>()? {
-                    Text(Some(model)) => {
-                        self.models.push(model.strip_prefix("models/").unwrap_or(&model).to_owned())
+                "model" | "agent" => {
+                    // An object may describe a job, and is passed over.
+                    if let Text(Some(model)) = map.next_value::<Text>()? {
+                        self.models.push(model.strip_prefix("models/").unwrap_or(&model).to_owned());
                     }
-                    // An object, of a job that is described: it may name one inside.
-                    Text(None) => {}
-                },
+                }
                 // A batch whose requests stand in a file.
                 "file_name" | "fileName" | "input_file_id" | "gcsSource" | "bigquerySource" | "inputUri" => {
                     self.file = true;

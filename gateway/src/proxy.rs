@@ -16,6 +16,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use tower::util::MapResponse;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
+use tower_gemini::circuit_breaker::{CircuitState, Circuits};
 use tower_gemini::event::Observer;
 use tower_gemini::fallback::ModelFallbackLayer;
 use tower_gemini::observe::{Attachment, Observe, ObserveLayer};
@@ -103,6 +104,8 @@ struct Both {
     all: Layered,
     /// The same ones without a fallback, for clients who may not use the models of a chain. Only where both are.
     plain: Option<Layered>,
+    /// The circuits, where they only observe.
+    observed: Option<Circuits>,
 }
 
 /// The limits of calls.
@@ -111,6 +114,8 @@ pub struct Limits {
     pub bodies: intake::Limits,
     /// Calls at a time.
     pub calls: usize,
+    /// Whether circuits turn nobody away: then calls that they would are counted.
+    pub observes: bool,
 }
 
 impl Clone for Proxy {
@@ -163,7 +168,7 @@ impl Proxy {
         limits: Limits,
         chains: &[Chain],
     ) -> Self {
-        let layered = both(stack, &client, &finished, chains, clients.is_some());
+        let layered = both(stack, &client, &finished, chains, clients.is_some(), limits.observes);
         let secret = match quota.map(|quota| &quota.project) {
             Some(Project::Hashed(secret)) => Some(secret.clone()),
             _ => None,
@@ -196,7 +201,7 @@ impl Proxy {
     /// Calls from now on go through these layers, also those on connections that are open.
     pub fn put(&self, stack: &Stack, limits: Limits, chains: &[Chain]) {
         let of = &self.shared;
-        let layered = both(stack, &of.client, &of.finished, chains, of.clients.is_some());
+        let layered = both(stack, &of.client, &of.finished, chains, of.clients.is_some(), limits.observes);
         let now = Now { layered, limits, chains: chains.into() };
         *self.shared.now.write().unwrap_or_else(PoisonError::into_inner) = now;
         self.shared.generation.fetch_add(1, Ordering::Release);
@@ -228,7 +233,7 @@ impl Proxy {
             Ok(begun) => Either::Right(begun.run(self.share(), request.take())),
             Err((expects, refusal)) => {
                 let body = request.take().map(Request::into_body);
-                Either::Left(unread(expects, body, own(refusal)))
+                Either::Left(unread(expects, body, own(*refusal)))
             }
         };
         Either::Right(answer.map(move |mut response| {
@@ -245,16 +250,16 @@ impl Proxy {
         &self,
         request: &mut Request<Incoming>,
         id: String,
-    ) -> Result<Begun, (bool, Response<Bytes>)> {
+    ) -> Result<Begun, (bool, Box<Response<Bytes>>)> {
         let expects = request.headers().contains_key(EXPECT);
         if let Some(refusal) = wire::refused(request) {
-            return Err((expects, refusal));
+            return Err((expects, Box::new(refusal)));
         }
         let limits = self.shared.now().limits;
         if self.shared.calls.fetch_add(1, Ordering::Relaxed) >= limits.calls {
             self.shared.calls.fetch_sub(1, Ordering::Relaxed);
             let message = "The gateway has as many calls under way as it takes.";
-            return Err((expects, respond::error(Kind::Unavailable, message)));
+            return Err((expects, Box::new(respond::error(Kind::Unavailable, message))));
         }
         let turn = Turn(Arc::new(Under(Arc::clone(&self.shared.calls))));
         // What the server put in speaks of its own connection.
@@ -263,7 +268,7 @@ impl Proxy {
         if let Some(clients) = &self.shared.clients {
             match clients.admit(request) {
                 Ok(client) => admitted = Some(client),
-                Err(refusal) => return Err((expects, *refusal)),
+                Err(refusal) => return Err((expects, refusal)),
             }
         }
         Ok(Begun { expects, turn, admitted, id, limits: limits.bodies })
@@ -282,7 +287,7 @@ impl Proxy {
             guard.layered = self.shared.now().layered.clone();
             guard.generation = generation;
         }
-        let Own { layered: Both { all: layered, plain }, label, .. } = &mut *guard;
+        let Own { layered: Both { all: layered, plain, observed }, label, .. } = &mut *guard;
         let mut layered = layered;
         let mut trace = Trace::new();
         trace.request_bytes = match whole {
@@ -311,6 +316,12 @@ impl Proxy {
         };
         let trace = Arc::new(trace);
         request.extensions_mut().insert(Attachment::new(Arc::clone(&trace)));
+        if let Some(circuits) = observed {
+            let circuit = circuits.get(&Target::of(&request).key().without_label());
+            if circuit.is_some_and(|circuit| circuit.state == CircuitState::Open) {
+                self.shared.metrics.would_be_refused();
+            }
+        }
         self.shared.metrics.begun();
         // They always are: they wait in the call, and so does the client.
         let answer = match layered.poll_ready(&mut Context::from_waker(Waker::noop())) {
@@ -327,12 +338,14 @@ fn both(
     finished: &Arc<dyn Observer>,
     chains: &[Chain],
     has_clients: bool,
+    observes: bool,
 ) -> Both {
+    let observed = observes.then(|| stack.get_circuit_breaker().handle());
     let plain =
         (has_clients && !chains.is_empty()).then(|| ModelFallbackLayer::builder().build().ok()).flatten();
     let plain =
         plain.map(|none| layered(&stack.clone().fallback(none), client.clone(), Arc::clone(finished)));
-    Both { all: layered(stack, client.clone(), Arc::clone(finished)), plain }
+    Both { all: layered(stack, client.clone(), Arc::clone(finished)), plain, observed }
 }
 
 fn layered(stack: &Stack, client: Client, finished: Arc<dyn Observer>) -> Layered {

@@ -9,7 +9,7 @@ use tower_gemini::retry::Budget;
 use crate::clients::Clients;
 use crate::pages::Pages;
 use crate::proxy::{self, Proxy};
-use crate::settings::{Origin, Settings};
+use crate::settings::{Acts, Origin, Settings};
 use crate::stack::{Stack, stack};
 use crate::tls::Tls;
 use crate::{intake, serve};
@@ -85,5 +85,6 @@ pub fn calls(settings: &Settings) -> proxy::Limits {
             all: mib(settings.replay_mib),
         },
         calls: usize::try_from(settings.calls).unwrap_or(usize::MAX),
+        observes: settings.breaker == Acts::Observe,
     }
 }

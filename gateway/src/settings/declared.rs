@@ -131,7 +131,7 @@ settings! {
     quota_wait: Duration = rules::seconds_or_none::<86_400>, or("15"), "SECONDS", fixed;
     /// keep the day's counts here over a restart
     state: String = rules::path, maybe(), "FILE", fixed;
-    /// keep these quotas together with other gateways, in Redis or Valkey: redis://[user:password@]host[:port]
+    /// keep these quotas together with other gateways, in Redis or Valkey: `redis://host`, with `user:password@` before and `:port` after the host where needed
     quota_store: RedisStore = quota::store, maybe(), "URL", secret, fixed;
     /// all calls are of the project that is called so
     quota_project: KeyLabel = quota::project, maybe(), "NAME", fixed;

@@ -129,6 +129,8 @@ async fn a_breaker_that_observes_turns_nobody_away_and_counts() {
             opens,
             "{mode}: {metrics}"
         );
+        let counted = !metrics.contains("gateway_breaker_would_refuse_total 0\n");
+        assert_eq!(counted, mode == "observe", "{mode}: {metrics}");
     }
 }
 

@@ -80,7 +80,7 @@ async fn a_body_that_trickles_or_is_too_large_ends() {
     };
     tokio::select! { _ = soon(reads.read_to_end(&mut seen)) => {}, () = trickle => {} }
     assert!(seen.starts_with(b"HTTP/1.1 408 "), "{}", String::from_utf8_lossy(&seen));
-    assert!(began.elapsed() < Duration::from_secs(3));
+    assert!(Instant::now() - began < Duration::from_secs(3));
     let head = format!("POST {GENERATE} HTTP/1.1\r\nhost: gate\r\ncontent-length: 99999999\r\n\r\n");
     let answer = gate.say(head).await;
     assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE, "{answer:?}");
@@ -110,7 +110,7 @@ async fn a_reader_that_does_not_read_is_cut() {
         false
     };
     assert!(soon(written).await, "the upstream's connection was cut");
-    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    assert!(Instant::now() - began < Duration::from_secs(8), "{:?}", (Instant::now() - began));
 }
 
 /// A reader that is merely slow is not.
@@ -329,7 +329,7 @@ async fn sigterm_lets_calls_finish_and_a_second_one_does_not() {
             if let Some(status) = child.try_wait().unwrap() {
                 break status.code();
             }
-            assert!(began.elapsed() < Duration::from_secs(5), "it goes on");
+            assert!(Instant::now() - began < Duration::from_secs(5), "it goes on");
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
         assert_eq!(code, Some(if twice { 1 } else { 0 }));

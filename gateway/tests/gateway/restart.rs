@@ -23,6 +23,7 @@ def start():
     pid = os.fork()
     if pid == 0:
         os.dup2(kept.fileno(), 3)
+        os.set_inheritable(3, True)
         os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
         os.execv(sys.argv[1], sys.argv[1:])
     return pid
