@@ -197,19 +197,30 @@ impl Member {
         if probe && self.lost.is_none() && !std::mem::take(&mut self.probes) {
             return None;
         }
+        let tokens = self.counted(tokens);
         let by = self.permit(now, tokens)?;
         Some(self.send(now, tokens, by))
+    }
+
+    /// The tokens of a request as the limit counts them.
+    #[inline]
+    fn counted(&self, tokens: u64) -> u64 {
+        let limit = self.in_force.as_ref().unwrap_or(&self.limits).tokens;
+        limit.map_or(0, |limit| tokens.min(limit))
     }
 
     #[inline]
     fn permit(&mut self, now: Micros, tokens: u64) -> Option<By> {
         self.expire(now);
-        let limits = self.in_force();
-        let tokens = limits.tokens.map_or(0, |limit| tokens.min(limit));
         // What would be lost comes first.
         if now < self.stock_ends && self.stock.requests > 0 && self.stock.tokens >= tokens {
             return Some(By::Lease);
         }
+        self.permit_of_part(now, tokens)
+    }
+
+    fn permit_of_part(&self, now: Micros, tokens: u64) -> Option<By> {
+        let limits = self.in_force();
         let (part, more) = self.allowed(now);
         let used = if more { self.by_part.plus(self.by_lease) } else { self.by_part };
         let fits = used.requests < part.requests && used.tokens + tokens <= part.tokens;
@@ -261,13 +272,12 @@ impl Member {
 
     #[inline]
     fn send(&mut self, now: Micros, tokens: u64, by: By) -> UseId {
-        let limits = self.in_force();
-        let amount = Amount::new(1, limits.tokens.map_or(0, |limit| tokens.min(limit)));
+        let amount = Amount::new(1, tokens);
         match by {
             By::Part => {
                 self.by_part = self.by_part.plus(amount);
                 self.spent = self.spent.plus(amount);
-                if limits.daily.is_some() {
+                if self.in_force().daily.is_some() {
                     self.daily -= 1;
                     self.daily_spent += 1;
                 }
@@ -364,12 +374,19 @@ impl Member {
         // The use is told anew; of the day it was told once, and the correction takes that back.
         self.settle(now, id, tokens, 0, false, by == By::Part);
         self.daily += 1;
-        let id = self.send(now, tokens, by);
+        let id = self.send(now, self.counted(tokens), by);
         (self.daily, self.daily_spent, self.stock) = (daily, spent, stock);
         id
     }
 
+    #[inline]
     fn expire(&mut self, now: Micros) {
+        if self.sent.front().is_some_and(|first| first.at + self.manner.terms.window <= now) {
+            self.expire_some(now);
+        }
+    }
+
+    fn expire_some(&mut self, now: Micros) {
         let window = self.manner.terms.window;
         while let Some(first) = self.sent.front() {
             if first.at + window > now {
@@ -453,12 +470,18 @@ impl Member {
     /// Whether what is at hand will not last until an answer can come. Never at a slow pace, where each request asks for
     /// itself, nor while others wait, who would go without what is fetched ahead.
     pub(crate) fn wants_refill(&self, now: Micros, round_trip: Micros) -> bool {
+        if self.hungry > 0 || self.lost.is_some() || self.open.is_some() || now < self.ask_at {
+            return false;
+        }
         let pace = self.pace();
-        if pace == 0 || self.hungry > 0 || self.lost.is_some() || self.open.is_some() || now < self.ask_at {
+        if pace == 0 {
             return false;
         }
         let horizon = 2 * round_trip + 50_000;
-        self.at_hand(now) <= pace * horizon / self.manner.terms.lease
+        let needed = pace * horizon / self.manner.terms.lease;
+        // Of leases alone, which is the quicker to tell, or with the part.
+        let is_stocked = now < self.stock_ends && self.stock.requests > needed;
+        !is_stocked && self.at_hand(now) <= needed
     }
 
     /// How many requests to fetch ahead: what the time of a lease takes, and at most a twentieth of the limit.

@@ -80,10 +80,11 @@ impl Supply {
     /// Takes a permit for one request, if there is one at hand.
     #[inline]
     pub(crate) fn admit(&mut self, now: Nanos, tokens: u32, probe: bool) -> Option<UseId> {
-        let id = self.member.admit(micros(now), tokens.into(), probe);
+        let now = micros(now);
+        let id = self.member.admit(now, tokens.into(), probe);
         if id.is_none() {
             self.miss();
-        } else if self.member.wants_refill(micros(now), self.round_trip) {
+        } else if self.member.wants_refill(now, self.round_trip) {
             self.bell.notify_one();
         }
         id
