@@ -27,9 +27,8 @@
 //!
 //! # What it costs
 //!
-//! Five allocations a call: a box for the call, a cell that retries write to, and the cell's place in the request's
-//! extensions; three more for each copy that a retry layer makes of a request which had no extension before. The clock
-//! is read three times. Nothing is buffered.
+//! Six allocations a call: a box for the call, a cell that retries write to, and the cell's place in the request's context,
+//! of which three are those of the first extension. The clock is read three times. Nothing is buffered.
 //!
 //! # Secrets
 //!

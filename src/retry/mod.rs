@@ -115,7 +115,7 @@
 //! This layer adds none: the caller sees the last answer or error as the inner service gave it, errors boxed
 //! as a [`BoxError`](crate::BoxError) (a boxed error stays the same box, and that of a failed probe is taken out of its
 //! [`ProbeFailed`](crate::error::ProbeFailed)). How it came about is told by [`Attempts`] in
-//! the response's extensions, and by [events](crate::event). An attempt after the first carries [`Attempt`].
+//! the response's extensions, and by [events](crate::event). [`Attempt::of`] tells the number of an attempt inside.
 //!
 //! # Sharing and dropping
 //!

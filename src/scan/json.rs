@@ -178,8 +178,14 @@ impl Json {
                             self.at = At::Value;
                         }
                         b',' => self.at = At::NextKey,
-                        b']' if list => self.close(found),
-                        b'}' if !list => self.close(found),
+                        b']' if list => {
+                            self.close(found);
+                            at = self.hurry(bytes, at);
+                        }
+                        b'}' if !list => {
+                            self.close(found);
+                            at = self.hurry(bytes, at);
+                        }
                         _ => self.fail(found),
                     }
                 }

@@ -21,7 +21,7 @@ use crate::time;
 /// Gives each request that carries no [`Deadline`] one. See the [module documentation](super).
 ///
 /// It counts from `call`, so it belongs outermost: then it spans all attempts and waits. It adds no failure of its own and
-/// changes no body. The deadline is written into the request's context, an extension, which costs four allocations;
+/// changes no body. The deadline is written into the request's context, an extension, which costs three allocations;
 /// [`Deadline::of`] finds it there, also behind tower's `Buffer` and in a spawned task.
 ///
 /// A call that is made in the course of another one, with a request of its own (fetching a token, say), has that
