@@ -49,6 +49,13 @@ pub enum Peek {
     /// What can be read are Gemini's own answers (Code Assist's among them), interactions and chat completions. Others
     /// (partners' models) wait for their first event or object only.
     Output,
+    /// The head of every answer of a generating call waits for the whole body, up to
+    /// [`max_error_bytes`](super::ClassifyLayer::max_error_bytes) and 1,024 frames; of a longer one the rest streams.
+    ///
+    /// For callers who use a stream to keep the connection busy and read it whole. As nothing was handed on, an answer that breaks off in its midst, ends with a malformed
+    /// call or is blocked is a failure like another one: an error in the stream and a transport that fails are retried by their kind, and what is empty, malformed or
+    /// broken off as often as [`empty_answers`](crate::retry::RetryPolicyBuilder::empty_answers) says. Each is billed again.
+    Whole,
 }
 
 /// What the head waits for.
@@ -56,6 +63,7 @@ pub enum Peek {
 pub(super) enum Until {
     Event,
     Output,
+    Whole,
 }
 
 /// What the request says of its answer.
@@ -75,7 +83,7 @@ impl Asked {
         match peek {
             Peek::Off => return Self { tier, model, ..Self::default() },
             Peek::FirstEvent if !may_stream(request) => return Self { tier, model, ..Self::default() },
-            Peek::FirstEvent | Peek::Output => {}
+            Peek::FirstEvent | Peek::Output | Peek::Whole => {}
         }
         let target = Target::of(request);
         let method = target.method();
@@ -108,7 +116,8 @@ impl Asked {
     pub(super) fn until<B>(self, settings: Settings, response: &Response<B>) -> Option<Until> {
         let until = match settings.peek {
             Peek::Output if self.generated => Until::Output,
-            Peek::FirstEvent | Peek::Output if self.streams(response) => Until::Event,
+            Peek::Whole if self.generated => Until::Whole,
+            Peek::FirstEvent | Peek::Output | Peek::Whole if self.streams(response) => Until::Event,
             _ => return None,
         };
         let worth = response.status().is_success() && settings.max_error_bytes > 0;
