@@ -240,7 +240,10 @@ async fn an_error_is_everybodys_and_can_be_found() {
 async fn a_failed_answer_is_given_with_its_verdict_and_nobody_joins_it() {
     let probe = Probe::always(error(503, "UNAVAILABLE", "down"));
     let service = layer().layer(ClassifyLayer::new().layer(probe.clone()));
-    let (a, b) = (service.clone().oneshot(request()), service.clone().oneshot(request()));
+    // Both are made before one is polled: the probe answers at once.
+    let (mut first, mut second) = (service.clone(), service.clone());
+    let a = first.ready().await.unwrap().call(request());
+    let b = second.ready().await.unwrap().call(request());
     let (a, b) = tokio::join!(a, b);
     for response in [a.unwrap(), b.unwrap()] {
         assert_eq!(Verdict::of(&response).kind(), Some(Kind::Unavailable));
@@ -584,41 +587,39 @@ fn on_threads_the_sums_are_exact() {
     let layer = layer();
     let service = layer.layer(inner);
     let whole: String = (0..20).map(|n| format!("{n},")).collect();
-    let (led, joined, dropped) = runtime.block_on(async {
-        let mut tasks = Vec::new();
-        for task in 0..TASKS {
-            let (service, whole) = (service.clone(), whole.clone());
-            tasks.push(tokio::spawn(async move {
-                let (mut led, mut joined, mut dropped) = (0, 0, 0);
-                for round in 0..ROUNDS {
-                    let asked = request().map(|_| Full::from(format!("{}", round % 3)));
-                    let mut future = Box::pin(service.clone().oneshot(asked));
-                    if (task + round) % 5 == 0 && future.as_mut().now_or_never().is_none() {
-                        dropped += 1;
-                        continue;
-                    } else if (task + round) % 5 == 0 {
-                        dropped += 1;
-                        continue;
-                    }
-                    let response = future.await.unwrap();
-                    if Coalesced::of(&response).unwrap().joined() {
-                        joined += 1
-                    } else {
-                        led += 1
-                    }
-                    let body = response.into_body().collect().await.unwrap().to_bytes();
-                    assert_eq!(body, whole);
+    let one = |task: u64| {
+        let (service, whole) = (service.clone(), whole.clone());
+        let all = async move {
+            let (mut led, mut joined, mut dropped) = (0, 0, 0);
+            for round in 0..ROUNDS {
+                let asked = request().map(|_| Full::from(format!("{}", round % 3)));
+                let mut future = Box::pin(service.clone().oneshot(asked));
+                if (task + round) % 5 == 0 {
+                    let _ = future.as_mut().now_or_never();
+                    dropped += 1;
+                    continue;
                 }
-                (led, joined, dropped)
-            }));
-        }
-        let mut sum = (0, 0, 0);
-        for task in tasks {
-            let (led, joined, dropped) =
-                tokio::time::timeout(Duration::from_secs(60), task).await.expect("nobody hangs").unwrap();
-            sum = (sum.0 + led, sum.1 + joined, sum.2 + dropped);
-        }
-        sum
+                let response = future.await.unwrap();
+                if Coalesced::of(&response).unwrap().joined() {
+                    joined += 1
+                } else {
+                    led += 1
+                }
+                assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), whole);
+            }
+            (led, joined, dropped)
+        };
+        runtime
+            .block_on(async { tokio::time::timeout(Duration::from_secs(60), all).await })
+            .expect("nobody hangs")
+    };
+    let (led, joined, dropped) = std::thread::scope(|scope| {
+        let one = &one;
+        let threads: Vec<_> = (0..TASKS).map(|task| scope.spawn(move || one(task))).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .fold((0, 0, 0), |sum, (led, joined, dropped)| (sum.0 + led, sum.1 + joined, sum.2 + dropped))
     });
     assert_eq!(led + joined + dropped, TASKS * ROUNDS);
     let made = made.load(Ordering::Relaxed);

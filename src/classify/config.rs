@@ -51,4 +51,11 @@ pub enum Peek {
     /// What can be read are Gemini's own answers (Code Assist's among them), interactions and chat completions. Others
     /// (partners' models) wait for their first event or object only.
     Output,
+    /// The head of every answer of a generating call waits for the whole body, up to
+    /// [`max_error_bytes`](super::ClassifyLayer::max_error_bytes) and 1,024 frames; of a longer one the rest streams.
+    ///
+    /// For callers who use a stream to keep the connection busy and read it whole. As nothing was handed on, an answer that breaks off in its midst, ends with a malformed
+    /// call or is blocked is a failure like another one: an error in the stream and a transport that fails are retried by their kind, and what is empty, malformed or
+    /// broken off as often as [`empty_answers`](crate::retry::RetryPolicyBuilder::empty_answers) says. Each is billed again.
+    Whole,
 }

@@ -134,7 +134,7 @@ impl<B: Body<Data = Bytes>> Held<B> {
                 () if *this.done || *this.trailed || this.rest.is_end_stream() => Seen::Whole,
                 () => Seen::Part,
             };
-            if let Some(verdict) = reader.verdict(&parts, seen) {
+            if let Some(verdict) = reader.verdict(&parts, seen, *this.until) {
                 parts.extensions.insert(verdict.of_tier(asked));
             } else if watch {
                 *this.along = Along::Watching(Watch::new(&mut parts, reader, asked));

@@ -25,7 +25,7 @@ impl Asked {
         match peek {
             Peek::Off => return Self { tier, model, ..Self::default() },
             Peek::FirstEvent if !may_stream(request) => return Self { tier, model, ..Self::default() },
-            Peek::FirstEvent | Peek::Output => {}
+            Peek::FirstEvent | Peek::Output | Peek::Whole => {}
         }
         let target = Target::of(request);
         let method = target.method();
@@ -58,7 +58,8 @@ impl Asked {
     pub(super) fn until<B>(self, settings: Settings, response: &Response<B>) -> Option<Until> {
         let until = match settings.peek {
             Peek::Output if self.generated => Until::Output,
-            Peek::FirstEvent | Peek::Output if self.streams(response) => Until::Event,
+            Peek::Whole if self.generated => Until::Whole,
+            Peek::FirstEvent | Peek::Output | Peek::Whole if self.streams(response) => Until::Event,
             _ => return None,
         };
         let worth = response.status().is_success() && settings.max_error_bytes > 0;

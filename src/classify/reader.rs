@@ -16,6 +16,7 @@ use crate::verdict::{Kind, Tiers, Usage, Verdict};
 pub(super) enum Until {
     Event,
     Output,
+    Whole,
 }
 
 /// What has been read of an answer. It is shown every byte once, and whether the body has ended.
@@ -117,7 +118,7 @@ impl Reader {
     /// Whether there is no reason to hold the head any longer.
     pub(super) fn has_enough(&self, until: Until) -> bool {
         let scanner = &self.scanner;
-        let settled = scanner.has_error() || scanner.delivered();
+        let settled = scanner.has_error() || until != Until::Whole && scanner.delivered();
         let hopeless = !self.reads_on() || scanner.is_text() || scanner.is_broken();
         settled
             || hopeless
@@ -125,6 +126,7 @@ impl Reader {
                 && match until {
                     Until::Event => true,
                     Until::Output => !scanner.tells_output(),
+                    Until::Whole => false,
                 }
     }
 
@@ -134,7 +136,7 @@ impl Reader {
     }
 
     /// The failure that the answer is, where none of it was handed on.
-    pub(super) fn verdict(&mut self, parts: &Parts, seen: Seen) -> Option<Verdict> {
+    pub(super) fn verdict(&mut self, parts: &Parts, seen: Seen, until: Until) -> Option<Verdict> {
         let fault = match seen {
             Seen::Part => None,
             Seen::Whole => self.fault(),
@@ -143,7 +145,7 @@ impl Reader {
                 None
             }
         };
-        judge_held(parts, &self.scanner, seen, fault)
+        judge_held(parts, &self.scanner, seen, fault, until == Until::Whole)
     }
 
     fn reads_on(&self) -> bool {

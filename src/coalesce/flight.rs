@@ -109,7 +109,7 @@ fn is_good(parts: &Parts) -> bool {
 
 impl Flight {
     /// A call that [`launch`](Self::launch) is about to be made for, and the seat of who makes it.
-    pub(super) fn new(max_bytes: usize, deadline: Option<Instant>, unlist: Unlist) -> Seat {
+    pub(super) fn prepare(max_bytes: usize, deadline: Option<Instant>, unlist: Unlist) -> Seat {
         let mut tape = Tape::new(max_bytes);
         let id = tape.join().expect("a new one is open");
         let state = State { stage: Stage::Taken, head: Head::Awaited, end: None, tape, unlist: Some(unlist) };

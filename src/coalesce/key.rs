@@ -110,14 +110,14 @@ impl<K: Hash + Eq + Send + Sync + 'static> Shared<K> {
             Entry::Occupied(mut entry) => match entry.get().1.join(now) {
                 Some(seat) => Entered::Joined(seat),
                 None => {
-                    let seat = Flight::new(self.max_bytes, deadline, unlist(entry.key()));
+                    let seat = Flight::prepare(self.max_bytes, deadline, unlist(entry.key()));
                     replaced = Some(entry.insert((number, Arc::clone(seat.flight()))));
                     Entered::Leads(seat)
                 }
             },
             Entry::Vacant(_) if is_full => Entered::Alone,
             Entry::Vacant(entry) => {
-                let seat = Flight::new(self.max_bytes, deadline, unlist(entry.key()));
+                let seat = Flight::prepare(self.max_bytes, deadline, unlist(entry.key()));
                 entry.insert((number, Arc::clone(seat.flight())));
                 Entered::Leads(seat)
             }

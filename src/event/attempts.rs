@@ -74,6 +74,24 @@ impl Attempts {
         &self.kinds
     }
 
+    /// Failed attempts that were billed, or may have been: answers that were empty, malformed, broken off or blocked, and
+    /// attempts that ended in a timeout or a cancellation. Not counted are connections that were lost, of which some never reached
+    /// the server. The answer that was handed on in the end is not counted if it is good.
+    #[must_use]
+    pub fn billed(&self) -> u32 {
+        let is_billed = |kind: &&Kind| {
+            matches!(
+                kind,
+                Kind::EmptyResponse
+                    | Kind::Truncated
+                    | Kind::ContentBlocked
+                    | Kind::DeadlineExceeded
+                    | Kind::Cancelled
+            )
+        };
+        u32::try_from(self.kinds.iter().filter(is_billed).count()).unwrap_or(u32::MAX)
+    }
+
     /// Why the final failure was not retried; `None` for a success.
     #[must_use]
     pub const fn gave_up(&self) -> Option<GaveUp> {

@@ -88,7 +88,7 @@ pub(crate) enum Seen {
 }
 
 /// The failure that an answer is of which nothing has been handed on; `None` where there is none, and where output
-/// came before it. `fault` is what is wrong with the answer as a whole, errors in it aside.
+/// came before it, unless the `output_too` is held. `fault` is what is wrong with the answer as a whole, errors in it aside.
 ///
 /// Agrees with [`judge`] about the same bytes, as [`judge_scanned`] does.
 pub(crate) fn judge_held(
@@ -96,11 +96,12 @@ pub(crate) fn judge_held(
     scanner: &Scanner,
     seen: Seen,
     fault: Option<Kind>,
+    output_too: bool,
 ) -> Option<Verdict> {
     let error = error_of(parts.status, retry_after(&parts.headers), scanner);
     let inner = match (error, seen) {
-        (Some(error), _) => Inner { after_output: scanner.error_after_output(), ..error },
-        (None, _) if scanner.delivered() => return None,
+        (Some(error), _) => Inner { after_output: !output_too && scanner.error_after_output(), ..error },
+        (None, _) if scanner.delivered() && !output_too => return None,
         // A login page where a stream was asked for: nothing of what follows will change it.
         (None, Seen::Part) if scanner.is_page() => fault_of(parts.status, Kind::Unknown, false, false),
         (None, Seen::Part) => return None,

@@ -156,12 +156,17 @@ fn what_the_fold_could_not_read_is_scanned_and_nothing_else() {
 fn what_was_delivered_is_no_failure_any_more() {
     let (parts, ()) = http::Response::new(()).into_parts();
     let mut scanner = Scanner::new();
-    assert!(judge_held(&parts, &scanner, Seen::Part, None).is_none());
-    let lost = judge_held(&parts, &scanner, Seen::Lost, None).expect("a failure");
+    assert!(judge_held(&parts, &scanner, Seen::Part, None, false).is_none());
+    let lost = judge_held(&parts, &scanner, Seen::Lost, None, false).expect("a failure");
     assert_eq!((lost.kind(), lost.http_status()), (Some(Kind::Transport), Some(StatusCode::OK)));
     scanner.feed(b"data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"x\"}]}}]}\n\n");
-    assert!(judge_held(&parts, &scanner, Seen::Lost, None).is_none());
-    assert!(judge_held(&parts, &scanner, Seen::Whole, Some(Kind::Truncated)).is_none());
+    assert!(judge_held(&parts, &scanner, Seen::Lost, None, false).is_none());
+    assert!(judge_held(&parts, &scanner, Seen::Whole, Some(Kind::Truncated), false).is_none());
+    // Unless that is held, too.
+    let cut = judge_held(&parts, &scanner, Seen::Whole, Some(Kind::Truncated), true).expect("a failure");
+    assert!(cut.is_no_answer() && !cut.after_output());
+    assert!(judge_held(&parts, &scanner, Seen::Whole, None, true).is_none());
+    assert!(judge_held(&parts, &scanner, Seen::Part, None, true).is_none());
 }
 
 #[test]

@@ -318,8 +318,9 @@ impl RetryPolicyBuilder {
     /// failures; the wait is that of [`backoff`](Self::backoff).
     ///
     /// Needs a [`ClassifyLayer`](crate::classify::ClassifyLayer) inside with
-    /// [`Peek::Output`](crate::classify::Peek::Output), which says what that costs. Under another setting an answer is
-    /// handed on before it is known to be empty, and then nothing is repeated.
+    /// [`Peek::Output`](crate::classify::Peek::Output), which says what that costs, or with
+    /// [`Peek::Whole`](crate::classify::Peek::Whole), under which answers that break off or end malformed behind their first words are repeated, too. Under another setting an answer is
+    /// handed on before it is known to be empty, and then nothing is repeated. [`Attempts::billed`](super::Attempts::billed) tells how often that was paid for.
     pub const fn empty_answers(mut self, retries: u32) -> Self {
         self.settings.empty_answers = retries;
         self

@@ -49,6 +49,16 @@ async fn answers_that_are_none_are_asked_for_again_if_that_is_wanted() {
         (2, Peek::FirstEvent, unary(empty), 1, None),
         (2, Peek::FirstEvent, sse(&[MALFORMED]), 1, None),
         (2, Peek::Off, sse(&[MALFORMED]), 1, None),
+        // Nothing was handed on until all of it was there.
+        (2, Peek::Whole, unary(spoken), 3, None),
+        (2, Peek::Whole, sse(&[WORD]), 3, None),
+        (1, Peek::Whole, sse(&[WORD]), 2, Some(Kind::Truncated)),
+        (0, Peek::Whole, sse(&[WORD]), 1, Some(Kind::Truncated)),
+        (2, Peek::Whole, sse(&[WORD, MALFORMED]), 3, None),
+        (2, Peek::Whole, sse(&[WORD, STOP]), 1, None),
+        (0, Peek::Whole, sse(&[WORD, OVERLOADED]), 3, None),
+        (2, Peek::Whole, unary(blocked), 1, Some(Kind::ContentBlocked)),
+        (2, Peek::Whole, unary(spent), 1, Some(Kind::EmptyResponse)),
     ] {
         let upstream = Upstream::new([bad.clone(), bad.clone(), sse(&[WORD, STOP])]);
         let response =
@@ -57,6 +67,13 @@ async fn answers_that_are_none_are_asked_for_again_if_that_is_wanted() {
             (upstream.calls(), Verdict::of(&response).kind()),
             (calls, kind),
             "{retries} {peek:?} {bad:?}"
+        );
+        let answers =
+            Attempts::of(&response).kinds().iter().filter(|kind| **kind != Kind::Overloaded).count();
+        assert_eq!(
+            Attempts::of(&response).billed() as usize,
+            answers,
+            "all that failed otherwise were answers"
         );
     }
 }
