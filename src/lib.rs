@@ -51,6 +51,8 @@
 //! | [`fallback`] | the layer that asks another model |
 //! | [`last_good`] | the layer that answers with an older answer where everything failed |
 //! | [`coalesce`] | the layer that answers equal requests by one call |
+//! | [`hedge`] | the layer that sends a late call a second time |
+//! | [`places`] | the layer that asks at another place: region, project, provisioned throughput |
 //! | [`preflight`] | the layer that looks at a request before it is sent |
 //! | [`respond`] | the layer that turns errors into Google's own form, for gateways |
 //! | [`stack`] | all of them in the recommended order, in one line |
@@ -120,6 +122,7 @@ pub mod fallback;
 pub mod fleet;
 pub mod google_rpc;
 pub mod guide;
+pub mod hedge;
 mod held;
 mod judge;
 mod keyed;
@@ -128,6 +131,7 @@ mod latency;
 mod lock;
 pub mod observe;
 mod order;
+pub mod places;
 pub mod preflight;
 mod quota_wait;
 pub mod rate_limit;

@@ -16,8 +16,12 @@ use crate::event::{Event, Observed};
 pub enum Part {
     /// [`fallback`](crate::fallback).
     Fallback,
+    /// [`places`](crate::places).
+    Places,
     /// [`retry`](crate::retry).
     Retry,
+    /// [`hedge`](crate::hedge).
+    Hedge,
     /// [`rate_limit`](crate::rate_limit).
     RateLimit,
     /// [`concurrency`](crate::concurrency).
@@ -32,7 +36,9 @@ impl Part {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Fallback => "fallback",
+            Self::Places => "places",
             Self::Retry => "retry",
+            Self::Hedge => "hedge",
             Self::RateLimit => "rate_limit",
             Self::Concurrency => "concurrency",
             Self::CircuitBreaker => "circuit_breaker",
@@ -43,7 +49,10 @@ impl Part {
     const fn harm(self, inner: Self) -> &'static str {
         match (self, inner) {
             (Self::Retry, Self::Retry) => "retries multiply: five attempts of five are 25 calls",
+            (Self::Retry, Self::Places) => "the wait for one place is waited before the next one is asked",
+            (_, Self::Places) => "one call here is several, at several places",
             (_, Self::Fallback) => "one call here is several, of several models",
+            (Self::Hedge, Self::Retry) => "a second try repeats all attempts and waits of the first",
             (Self::RateLimit, _) => {
                 "one permit pays for all attempts, and those after the first are not counted"
             }
@@ -51,6 +60,7 @@ impl Part {
             (Self::CircuitBreaker, Self::Retry) => {
                 "failures that a retry mended are never seen, and an open circuit is not waited for"
             }
+            (_, Self::Hedge) => "a second try goes out uncounted",
             (_, Self::RateLimit) => "what waits for its turn is counted as slow or in flight",
             _ => "the circuit decides before the wait for a place and not after it",
         }
@@ -65,17 +75,24 @@ impl fmt::Display for Part {
 
 /// The marks of the layers that a failed answer has passed.
 #[derive(Clone, Copy, Default)]
-struct Trail(u8);
+struct Trail(u16);
 
 impl Trail {
-    const fn bit(part: Part) -> u8 {
+    const fn bit(part: Part) -> u16 {
         1 << part as u8
     }
 
     /// The outermost one that should not be inside `part`.
     fn misplaced_in(self, part: Part) -> Option<Part> {
-        const ALL: [Part; 5] =
-            [Part::Fallback, Part::Retry, Part::RateLimit, Part::Concurrency, Part::CircuitBreaker];
+        const ALL: [Part; 7] = [
+            Part::Fallback,
+            Part::Places,
+            Part::Retry,
+            Part::Hedge,
+            Part::RateLimit,
+            Part::Concurrency,
+            Part::CircuitBreaker,
+        ];
         // Two limits or two circuits with different keys are a way to use them; two retries are none.
         let outside = |other: &Part| *other < part || (*other == part && part == Part::Retry);
         ALL.into_iter().filter(outside).find(|other| self.0 & Self::bit(*other) != 0)
@@ -121,22 +138,26 @@ mod tests {
 
     #[test]
     fn the_recommended_order_is_silent() {
-        use Part::{CircuitBreaker, Concurrency, Fallback, RateLimit, Retry};
-        assert_eq!(told(&[CircuitBreaker, Concurrency, RateLimit, Retry, Fallback]), []);
+        use Part::{CircuitBreaker, Concurrency, Fallback, Hedge, Places, RateLimit, Retry};
+        assert_eq!(told(&[CircuitBreaker, Concurrency, RateLimit, Hedge, Retry, Places, Fallback]), []);
         assert_eq!(told(&[CircuitBreaker, CircuitBreaker, RateLimit, RateLimit, Retry]), []);
         assert_eq!(told(&[RateLimit]), []);
     }
 
     #[test]
     fn each_wrong_pair_is_told_by_the_outer_one() {
-        use Part::{CircuitBreaker, Concurrency, Fallback, RateLimit, Retry};
+        use Part::{CircuitBreaker, Concurrency, Fallback, Hedge, Places, RateLimit, Retry};
+        assert_eq!(told(&[Places, Retry]), [(Retry, Places)]);
+        assert_eq!(told(&[Fallback, Places]), [(Places, Fallback)]);
+        assert_eq!(told(&[Hedge, RateLimit]), [(RateLimit, Hedge)]);
+        assert_eq!(told(&[Retry, Hedge]), [(Hedge, Retry)]);
         assert_eq!(told(&[Retry, RateLimit]), [(RateLimit, Retry)]);
         assert_eq!(told(&[Retry, Retry]), [(Retry, Retry)]);
         assert_eq!(told(&[RateLimit, CircuitBreaker]), [(CircuitBreaker, RateLimit)]);
         assert_eq!(told(&[Concurrency, CircuitBreaker, Retry]), [(CircuitBreaker, Concurrency)]);
         assert_eq!(told(&[Fallback, Retry]), [(Retry, Fallback)]);
-        for outer in [Fallback, Retry, RateLimit, Concurrency, CircuitBreaker] {
-            for inner in [Fallback, Retry, RateLimit, Concurrency, CircuitBreaker] {
+        for outer in [Fallback, Places, Retry, Hedge, RateLimit, Concurrency, CircuitBreaker] {
+            for inner in [Fallback, Places, Retry, Hedge, RateLimit, Concurrency, CircuitBreaker] {
                 assert!(!outer.harm(inner).is_empty());
             }
         }
