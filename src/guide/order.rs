@@ -16,9 +16,9 @@
 //!    of the quota and the circuit, which count them like any call.
 //! 9. **[Rate limit](crate::rate_limit)**: Google counts attempts, so each one asks, and waits here, holding nothing else.
 //! 10. **[Adaptive concurrency](crate::concurrency)**: a place among the calls in flight is taken after the wait for quota
-//!    and given back when the answer ends.
+//!     and given back when the answer ends.
 //! 11. **[Circuit breaker](crate::circuit_breaker)**: decides at the instant of sending, after every wait, so that nobody
-//!    sleeps with a probe's place in hand.
+//!     sleeps with a probe's place in hand.
 //! 12. **[Attempt timeout](crate::timeout::TimeoutLayer)**: begins when all waiting is over, so that a queue is never taken for a slow
 //!     server.
 //! 13. **[Classifier](crate::classify)**: right around the client, so that all layers above read the same verdict.
