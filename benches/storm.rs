@@ -8,6 +8,8 @@
 //! cargo bench --bench storm -- --weather --days N --seed N [--family NAME] [--contender NAME] [--seeds N] [--json]
 //! ```
 //!
+//! `ours-placed` is the whole stack at all places of a scenario (`benches/storm/places`), `ours-hedged` and `ours-hedged-5` are the whole stack with second tries, for whoever asks for them by name.
+//!
 //! `--weather` lives through random days ([`storm::weather`]) and prints by family what harm the whole stack did beside
 //! plain clients, the shares and scores of all clients, and the worst days, which become files. `--harm` does so for the
 //! days of `benches/storm/harm`, or of a file or a folder. `BENCHMARKS.md` says what harm is.
@@ -156,13 +158,14 @@ fn work(options: &Options) -> Result<bool, String> {
     if options.jitter {
         return Ok(jitter::table());
     }
+    let known = || judge::everybody().into_iter().chain(judge::HEDGED).chain([judge::PLACED]).collect();
     let benches = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/storm");
     if options.weather {
         let wanted = weather::Wanted {
             days: options.days,
             seed: options.seed,
             family: options.family,
-            contenders: named(options, judge::everybody(), judge::everybody())?,
+            contenders: named(options, judge::everybody(), known())?,
             seeds: options.seeds.unwrap_or(1),
             threads: options.threads,
             json: options.json,
@@ -179,7 +182,7 @@ fn work(options: &Options) -> Result<bool, String> {
         return Ok(true);
     }
     if options.harm {
-        let contenders = named(options, storm::weather::harm::contenders(), judge::everybody())?;
+        let contenders = named(options, storm::weather::harm::contenders(), known())?;
         let (folder, asked) = (benches.join("harm"), Path::new(&options.scenario));
         let (days, name) = match options.scenario.as_str() {
             "all" => (folder.as_path(), ""),
@@ -209,7 +212,8 @@ fn work(options: &Options) -> Result<bool, String> {
     if scenarios.is_empty() {
         return Err(format!("no file and no scenario is called {name}"));
     }
-    let known = Contender::all().into_iter().chain(judge::OURS).chain([Contender::Stack(Variant::RetryOnly)]);
+    let known = Contender::all().into_iter().chain(judge::OURS).chain(judge::HEDGED);
+    let known = known.chain([judge::PLACED, Contender::Stack(Variant::RetryOnly)]);
     let contenders = named(options, Contender::all(), known.collect())?;
     let seeds = options.seeds.unwrap_or(10);
     let cells = Cell::all(&scenarios);

@@ -51,6 +51,8 @@
 //! | [`fallback`] | the layer that asks another model |
 //! | [`last_good`] | the layer that answers with an older answer where everything failed |
 //! | [`coalesce`] | the layer that answers equal requests by one call |
+//! | [`hedge`] | the layer that sends a late call a second time |
+//! | [`places`] | the layer that asks at another place: region, project, provisioned throughput |
 //! | [`preflight`] | the layer that looks at a request before it is sent |
 //! | [`respond`] | the layer that turns errors into Google's own form, for gateways |
 //! | [`stack`] | all of them in the recommended order, in one line |
@@ -131,6 +133,7 @@ pub mod fallback;
 pub mod fleet;
 pub mod google_rpc;
 pub mod guide;
+pub mod hedge;
 mod held;
 mod judge;
 mod keyed;
@@ -139,6 +142,7 @@ mod latency;
 mod lock;
 pub mod observe;
 mod order;
+pub mod places;
 pub mod preflight;
 #[cfg(feature = "proxy")]
 #[cfg_attr(docsrs, doc(cfg(feature = "proxy")))]

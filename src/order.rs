@@ -10,17 +10,24 @@ use crate::event::{Event, Observed, Part};
 
 /// The marks of the layers that a failed answer has passed.
 #[derive(Clone, Copy, Default)]
-struct Trail(u8);
+struct Trail(u16);
 
 impl Trail {
-    const fn bit(part: Part) -> u8 {
+    const fn bit(part: Part) -> u16 {
         1 << part as u8
     }
 
     /// The outermost one that should not be inside `part`.
     fn misplaced_in(self, part: Part) -> Option<Part> {
-        const ALL: [Part; 5] =
-            [Part::Fallback, Part::Retry, Part::RateLimit, Part::Concurrency, Part::CircuitBreaker];
+        const ALL: [Part; 7] = [
+            Part::Fallback,
+            Part::Places,
+            Part::Retry,
+            Part::Hedge,
+            Part::RateLimit,
+            Part::Concurrency,
+            Part::CircuitBreaker,
+        ];
         // Two limits or two circuits with different keys are a way to use them; two retries are none.
         let outside = |other: &Part| *other < part || (*other == part && part == Part::Retry);
         ALL.into_iter().filter(outside).find(|other| self.0 & Self::bit(*other) != 0)
@@ -66,22 +73,26 @@ mod tests {
 
     #[test]
     fn the_recommended_order_is_silent() {
-        use Part::{CircuitBreaker, Concurrency, Fallback, RateLimit, Retry};
-        assert_eq!(told(&[CircuitBreaker, Concurrency, RateLimit, Retry, Fallback]), []);
+        use Part::{CircuitBreaker, Concurrency, Fallback, Hedge, Places, RateLimit, Retry};
+        assert_eq!(told(&[CircuitBreaker, Concurrency, RateLimit, Hedge, Retry, Places, Fallback]), []);
         assert_eq!(told(&[CircuitBreaker, CircuitBreaker, RateLimit, RateLimit, Retry]), []);
         assert_eq!(told(&[RateLimit]), []);
     }
 
     #[test]
     fn each_wrong_pair_is_told_by_the_outer_one() {
-        use Part::{CircuitBreaker, Concurrency, Fallback, RateLimit, Retry};
+        use Part::{CircuitBreaker, Concurrency, Fallback, Hedge, Places, RateLimit, Retry};
+        assert_eq!(told(&[Places, Retry]), [(Retry, Places)]);
+        assert_eq!(told(&[Fallback, Places]), [(Places, Fallback)]);
+        assert_eq!(told(&[Hedge, RateLimit]), [(RateLimit, Hedge)]);
+        assert_eq!(told(&[Retry, Hedge]), [(Hedge, Retry)]);
         assert_eq!(told(&[Retry, RateLimit]), [(RateLimit, Retry)]);
         assert_eq!(told(&[Retry, Retry]), [(Retry, Retry)]);
         assert_eq!(told(&[RateLimit, CircuitBreaker]), [(CircuitBreaker, RateLimit)]);
         assert_eq!(told(&[Concurrency, CircuitBreaker, Retry]), [(CircuitBreaker, Concurrency)]);
         assert_eq!(told(&[Fallback, Retry]), [(Retry, Fallback)]);
-        for outer in [Fallback, Retry, RateLimit, Concurrency, CircuitBreaker] {
-            for inner in [Fallback, Retry, RateLimit, Concurrency, CircuitBreaker] {
+        for outer in [Fallback, Places, Retry, Hedge, RateLimit, Concurrency, CircuitBreaker] {
+            for inner in [Fallback, Places, Retry, Hedge, RateLimit, Concurrency, CircuitBreaker] {
                 assert!(!outer.harm(inner).is_empty());
             }
         }

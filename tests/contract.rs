@@ -27,8 +27,10 @@ use tower_gemini::concurrency::{
 };
 use tower_gemini::error::find;
 use tower_gemini::fallback::{FallbackBody, ModelFallback, ModelFallbackLayer};
+use tower_gemini::hedge::{Hedge, HedgeLayer, Hedges};
 use tower_gemini::last_good::{Answer as Kept, LastGoodBody, LastGoodLayer, MemoryStore, WithLastGood};
 use tower_gemini::observe::{Call, JsonLines, Observe, ObserveBody, ObserveLayer};
+use tower_gemini::places::{NoPlace, Place, PlaceChoice, Places, PlacesLayer};
 use tower_gemini::preflight::{
     BodyFailed, Finding, Preflight, PreflightBody, PreflightLayer, PreflightRefused,
 };
@@ -58,6 +60,13 @@ async fn limited_layer() -> AdaptiveConcurrencyLayer {
 /// Two models stand in for the one of the requests.
 fn chain() -> ModelFallbackLayer {
     ModelFallbackLayer::builder().chain("gemini-9-flash", ["b", "c"]).build().unwrap()
+}
+
+/// Each is asked where the one before fails.
+fn places() -> PlacesLayer {
+    let builder =
+        ["a", "b", "c"].into_iter().fold(PlacesLayer::builder(), |all, name| all.place(Place::new(name)));
+    builder.build().unwrap()
 }
 
 /// Lets the probe, which takes bodies of one type, be called with those of the preflight.
@@ -162,6 +171,8 @@ async fn every_layer_calls_only_what_was_polled_ready() {
     keeps_the_contract(tower_layer::Stack::new(TimeoutLayer::new(), RetryLayer::default()), request).await;
     keeps_the_contract(DeadlineLayer::default(), request).await;
     keeps_the_contract(ModelFallbackLayer::default(), request).await;
+    keeps_the_contract(HedgeLayer::new(), request).await;
+    keeps_the_contract(places(), request).await;
     keeps_the_contract(chain(), request).await;
     keeps_the_contract(tower_layer::Stack::new(RetryLayer::default(), chain()), request).await;
     keeps_the_contract(RespondLayer::new(), request).await;
@@ -311,6 +322,13 @@ fn services_futures_and_errors_have_the_auto_traits_their_parameters_allow() {
     shared::<JsonLines<Vec<u8>>>();
     shared::<RetryLayer>();
     shared::<ModelFallback<Plain>>();
+    shared::<Hedge<Plain>>();
+    shared::<HedgeLayer>();
+    shared::<Hedges>();
+    shared::<PlaceChoice<Plain>>();
+    shared::<PlacesLayer>();
+    shared::<Places>();
+    shared::<NoPlace>();
     shared::<ModelFallbackLayer>();
     shared::<Coalesce<Plain, Bytes, Plain>>();
     shared::<CoalesceLayer<Bytes, Plain>>();
@@ -352,6 +370,8 @@ fn services_futures_and_errors_have_the_auto_traits_their_parameters_allow() {
     sendable::<tower_gemini::timeout::ResponseFuture<std::future::Ready<()>>>();
     sendable::<StrictFuture<std::future::Ready<()>>>();
     sendable::<tower_gemini::retry::Wait>();
+    sendable::<tower_gemini::hedge::ResponseFuture<Plain, Body, std::future::Ready<()>, Body>>();
+    sendable::<tower_gemini::places::ResponseFuture<Plain, Body, std::future::Ready<()>>>();
     sendable::<tower_gemini::fallback::ResponseFuture<Plain, Body, std::future::Ready<()>>>();
     sendable::<tower_gemini::respond::ResponseFuture<std::future::Ready<()>>>();
     unpin::<FallbackBody<Body>>();

@@ -13,6 +13,8 @@ mod arrivals;
 mod generator;
 #[path = "weather/judge.rs"]
 mod judge;
+#[path = "weather/places.rs"]
+mod places;
 #[path = "support/quota.rs"]
 mod quota;
 #[path = "support/server.rs"]

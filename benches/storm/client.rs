@@ -139,7 +139,7 @@ impl Process {
         }
         let mut flight = Flight { process: self, landed: false };
         let Job { request, tenant, streams, .. } = job;
-        let call = Call { tokens: job.tokens.unwrap_or(0), request, tenant, model, streams };
+        let call = Call { tokens: job.tokens.unwrap_or(0), request, tenant, model, streams, place: 0 };
         let answer = timeout(self.attempt_timeout, self.server.answer(call)).await;
         flight.landed = true;
         let answer = answer.ok().and_then(Result::ok);

@@ -160,6 +160,12 @@ impl<'a> Cell<'a> {
                 figures.cut += watched.cut;
             });
         }
+        let residing = scenario.load.places - scenario.load.outside;
+        let outside: usize = server.at_places()[residing..].iter().sum();
+        if outside > 0 {
+            figures.violations.push(format!("{outside} calls outside of the residency"));
+            figures.violated += 1;
+        }
         let deeds = count.deeds();
         figures.opened += deeds.opened;
         figures.probes_failed += deeds.reopened;

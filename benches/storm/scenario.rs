@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::members::{BadScenario, Members, Taken};
 use super::scenario_server::model;
-use crate::server::{MODELS, Model};
+use crate::server::{MODELS, Model, PLACES};
 
 /// What happens, whoever the clients are.
 #[derive(Clone, Debug)]
@@ -60,6 +60,9 @@ pub(crate) struct Load {
     pub(crate) streams: f64,
     /// How many models may answer: the first is asked, and the others stand in.
     pub(crate) models: usize,
+    /// At how many places it may be asked, and how many of them, the last ones, are outside of the residency.
+    pub(crate) places: usize,
+    pub(crate) outside: usize,
 }
 
 /// Log-normal prompts.
@@ -215,6 +218,8 @@ fn load(file: &mut Members) -> Taken<Load> {
     }
     let streams = load.number("streams", 0.0, 1.0)?.unwrap_or(0.0);
     let models = load.count("models", 1, MODELS.len() as u64)?.unwrap_or(1) as usize;
+    let places = load.count("places", 1, PLACES.len() as u64)?.unwrap_or(1) as usize;
+    let outside = load.count("outside", 0, places as u64 - 1)?.unwrap_or(0) as usize;
     load.done()?;
     // A burst alone lasts for an instant.
     let horizon = until.unwrap_or(Duration::from_secs(1));
@@ -232,6 +237,8 @@ fn load(file: &mut Members) -> Taken<Load> {
         uncounted,
         streams,
         models,
+        places,
+        outside,
     })
 }
 

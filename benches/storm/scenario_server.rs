@@ -200,5 +200,6 @@ fn trouble(trouble: &mut Members) -> Taken<Trouble> {
         after: trouble.seconds("after")?.unwrap_or_default(),
         tenant: trouble.count("tenant", 0, 999)?.map(|tenant| tenant as usize),
         model: trouble.count("model", 0, 1)?.map(|model| model as usize),
+        place: trouble.count("place", 0, 2)?.map(|place| place as usize),
     })
 }

@@ -1,13 +1,13 @@
 //! This crate as it is used: [`GeminiStack`] as its preset makes it, with what the scenario says that people set: the
 //! first byte of an attempt, what is known of the quota, the second model of a chain. Variants leave a layer out, to see
-//! what it does; the last is the retry layer alone.
+//! what it does, or send late calls a second time; the last is the retry layer alone.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderName, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full};
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
@@ -15,6 +15,8 @@ use tower_gemini::circuit_breaker::CircuitState;
 use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::event::{Event, Observer};
 use tower_gemini::fallback::ModelFallbackLayer;
+use tower_gemini::hedge::HedgeLayer;
+use tower_gemini::places::{Place, PlacesBuilder, PlacesLayer, Residency};
 use tower_gemini::rate_limit::{InputTokens, RateLimitLayer};
 use tower_gemini::request::KeyLabel;
 use tower_gemini::retry::{RetryLayer, RetryPolicy};
@@ -26,7 +28,7 @@ use super::client::Sender;
 use super::ours::{calendar, told};
 use super::scenario::Scenario;
 use super::tower::request;
-use crate::server::{MODELS, Server};
+use crate::server::{MODELS, PLACES, Server, X_PLACE};
 
 /// Which layers there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +37,12 @@ pub(crate) enum Variant {
     NoGovernor,
     NoBreaker,
     NoRateLimit,
+    /// With second tries for two calls in a hundred, the default of that layer.
+    Hedged,
+    /// For five in a hundred.
+    Hedged5,
+    /// With all places of the scenario.
+    Placed,
     /// Deadline, retry, timeout and classifier.
     RetryOnly,
 }
@@ -46,8 +54,28 @@ impl Variant {
             Self::NoGovernor => "ours-no-governor",
             Self::NoBreaker => "ours-no-breaker",
             Self::NoRateLimit => "ours-no-limit",
+            Self::Hedged => "ours-hedged",
+            Self::Hedged5 => "ours-hedged-5",
+            Self::Placed => "ours-placed",
             Self::RetryOnly => "retry-only",
         }
+    }
+}
+
+/// The scenario's places, the last of which may be outside of the residency.
+fn places(scenario: &Scenario) -> PlacesBuilder {
+    let name = HeaderName::from_static(X_PLACE);
+    let places = PLACES[..scenario.load.places].iter().fold(PlacesLayer::builder(), |builder, place| {
+        builder.place(Place::new(*place).region(*place).header(name.clone(), HeaderValue::from_static(place)))
+    });
+    let residing = PLACES[..scenario.load.places - scenario.load.outside].iter().copied();
+    places.residency(Residency::within(residing))
+}
+
+impl Variant {
+    /// The share of the calls that may be sent a second time.
+    const fn hedges(self) -> f64 {
+        if matches!(self, Self::Hedged5) { 0.05 } else { 0.02 }
     }
 }
 
@@ -87,15 +115,22 @@ impl Observer for Count {
 
 /// The stack without the layer that a variant leaves out: each is a type of its own.
 macro_rules! parts {
-    ($variant:expr, $stack:expr, $server:expr) => {
+    ($variant:expr, $scenario:expr, $stack:expr, $server:expr) => {
         match $variant {
             Variant::NoGovernor => sender($stack.without_concurrency().layer($server.clone())),
             Variant::NoBreaker => sender($stack.without_circuit_breaker().layer($server.clone())),
             Variant::NoRateLimit => sender($stack.without_rate_limit().layer($server.clone())),
+            Variant::Hedged | Variant::Hedged5 => {
+                let hedge = HedgeLayer::builder().budget($variant.hedges());
+                sender($stack.hedging(hedge).expect(VALID).layer($server.clone()))
+            }
+            Variant::Placed => sender($stack.placing(places($scenario)).expect(VALID).layer($server.clone())),
             Variant::All | Variant::RetryOnly => sender($stack.layer($server.clone())),
         }
     };
 }
+
+const VALID: &str = "a scenario's settings are in range";
 
 /// One process.
 pub(crate) fn process(
@@ -105,7 +140,6 @@ pub(crate) fn process(
     seed: u64,
     count: &Count,
 ) -> Sender {
-    const VALID: &str = "a scenario's settings are in range";
     let observer = || Arc::new(count.clone()) as Arc<dyn Observer>;
     let timeout = TimeoutLayer::builder().first_byte(scenario.attempt_timeout).build().expect(VALID);
     if variant == Variant::RetryOnly {
@@ -125,12 +159,17 @@ pub(crate) fn process(
     let limits = limits.build().expect(VALID);
     let stack = Preset::new().seed(seed).observer(observer()).stack().timeout(timeout).rate_limit(limits);
     if scenario.load.models == 1 {
-        return parts!(variant, stack, server);
+        return parts!(variant, scenario, stack, server);
     }
     let chain = || ModelFallbackLayer::builder().chain(MODELS[0], MODELS[1..].iter().copied());
     match variant {
         Variant::All => sender(stack.falling_back(chain()).expect(VALID).layer(server.clone())),
-        _ => parts!(variant, stack.fallback(chain().build().expect(VALID)), server),
+        Variant::Hedged | Variant::Hedged5 => {
+            let stack = stack.falling_back(chain()).expect(VALID);
+            let hedge = HedgeLayer::builder().budget(variant.hedges());
+            sender(stack.hedging(hedge).expect(VALID).layer(server.clone()))
+        }
+        _ => parts!(variant, scenario, stack.fallback(chain().build().expect(VALID)), server),
     }
 }
 

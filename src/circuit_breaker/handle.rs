@@ -90,6 +90,16 @@ impl Circuits {
         denial.map(|denial| key.turned_away(denial))
     }
 
+    /// Whether this target's circuit is closed and does not limit the calls a second. One that does not exist is.
+    pub(crate) fn is_well(&self, target: &Target<'_>) -> bool {
+        let Some(key) = self.shared.keyed.peek(&self.shared.key_of(target)) else { return true };
+        let now = key.common.now();
+        let look = |machine: &mut Machine, _: &_| {
+            (machine.state() == CircuitState::Closed && !machine.is_ramping(now), None)
+        };
+        key.gate.with(now, &key.common.unwell, look).0
+    }
+
     /// Turns every request of this key away from now on, until somebody resets it.
     ///
     /// This and the other acts make a circuit where there is none. Each begins with an empty window, in a new

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::shared::Shared;
 use super::state::ConcurrencyState;
-use crate::request::TargetKey;
+use crate::request::{Target, TargetKey};
 
 /// Reads the limits of a layer, and resets them. Clones and the layer share the same state; dropping it changes
 /// nothing.
@@ -38,6 +38,15 @@ impl ConcurrencyHandle {
     #[must_use]
     pub fn get(&self, key: &TargetKey) -> Option<ConcurrencyState> {
         self.shared.gates.peek(key).map(|gate| gate.state())
+    }
+
+    /// Whether the calls in flight for this target are limited, or somebody waits for a turn.
+    pub(crate) fn is_limited(&self, target: &Target<'_>) -> bool {
+        let gate = self.shared.gates.peek(&self.shared.settings.key(target));
+        gate.is_some_and(|gate| {
+            let state = gate.state();
+            state.limit.is_some() || state.queued > 0
+        })
     }
 
     /// Takes this key's limit away: all that wait go at once, and the next timeout of a call that starts from now on

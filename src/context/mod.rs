@@ -12,7 +12,7 @@
 //! | [`attempt`](More::attempt): its number, 0 for a first one | `retry` | callers, by `retry::Attempt::of` |
 //! | [`timeouts`](More::timeouts): earlier attempts that took too long | `retry` | `timeout`, whose limit grows with it |
 //! | [`quota`](More::quota): what earlier attempts have waited for quota | `retry` | `rate_limit` |
-//! | [`carry`](More::carry): attempts at other models | `fallback` | `retry` |
+//! | [`carry`](More::carry): attempts at other models and places | `fallback`, `places` | `retry`, `places` |
 //! | [`trail`](More::trail): where attempts are noted for who watches the call | `observe` | `retry` writes to it, `classify` asks it for the model |
 //!
 //! What callers put in themselves is no part of it: [`Deadline`], [`KeyLabel`], [`ModelHint`](crate::request::ModelHint),

@@ -299,6 +299,47 @@ pub enum Event<'a> {
         /// The tier that served.
         served: ServiceTier,
     },
+    /// A request goes on to another place. Told by the [places layer](crate::places).
+    #[non_exhaustive]
+    Moved {
+        /// Where it has failed.
+        from: &'a str,
+        /// Where it is sent next.
+        to: &'a str,
+        /// Why.
+        verdict: &'a Verdict,
+    },
+    /// A place is closed for the calls of one key: others are asked first. Told by the [places layer](crate::places).
+    #[non_exhaustive]
+    PlaceClosed {
+        /// The place.
+        place: &'a str,
+        /// What is asked for, as it was before it was rewritten for a place.
+        key: &'a TargetKey,
+        /// When a call goes there to find out.
+        until: Instant,
+        /// What closed it.
+        verdict: &'a Verdict,
+    },
+    /// A call that is late was sent a second time. Told by the [hedge layer](crate::hedge).
+    #[non_exhaustive]
+    Hedged {
+        /// What it asks for.
+        key: &'a TargetKey,
+        /// How long after the first the second try was sent.
+        after: Duration,
+    },
+    /// A second try is over: it was answered first, failed, or came second and was dropped. Not told where the caller dropped
+    /// the call.
+    #[non_exhaustive]
+    HedgeSettled {
+        /// What it asked for.
+        key: &'a TargetKey,
+        /// Its answer was handed on.
+        won: bool,
+        /// From when it was sent to this.
+        took: Duration,
+    },
     /// A call is over: its body ended, it failed, or its caller dropped it. Told by
     /// [`ObserveLayer`](crate::observe::ObserveLayer), once for each call.
     #[non_exhaustive]
@@ -331,6 +372,8 @@ pub enum GaveUp {
     BodyTooLarge,
     /// A layer of this process turned the request away and does not know until when.
     Rejected,
+    /// Another [place](crate::places) takes the request, so that it need not wait for this one.
+    Elsewhere,
 }
 
 impl GaveUp {
@@ -347,6 +390,7 @@ impl GaveUp {
             Self::AfterOutput => "part of the answer had been delivered",
             Self::BodyTooLarge => "the request body is too large to be kept",
             Self::Rejected => "turned away with no known end",
+            Self::Elsewhere => "another place takes the request",
         }
     }
 }

@@ -74,7 +74,8 @@ impl<S, B: RewriteBody> Work<S, B> {
             // All are: what was asked for is waited for, and no attempts are kept back.
             Err(_) => {
                 let mut asked = asked;
-                asked.extensions_mut().insert(self.carry.reserving_nothing());
+                let carry = self.carry.reserving_nothing();
+                context::Context::write_more(&mut asked, |more| more.carry = Some(carry));
                 asked
             }
         }
@@ -178,7 +179,8 @@ impl<S, B: RewriteBody> Work<S, B> {
             passed.push(Passed(at, verdict));
         }
         if let Some((at, mut request, before)) = opening {
-            request.extensions_mut().insert(self.carry.reserving_nothing());
+            let carry = self.carry.reserving_nothing();
+            context::Context::write_more(&mut request, |more| more.carry = Some(carry));
             self.step_to(at, &passed[..before]);
             return Ok(request);
         }

@@ -9,15 +9,19 @@
 //! 4. **[Service tier](crate::tier)**: read once, before all that acts on it. Inside the deadline, to which it gives more time for
 //!    flex, and inside the replay, whose first frame it looks at.
 //! 5. **[Model fallback](crate::fallback)**, because a model is given up when its retries are.
-//! 6. **[Retry](crate::retry)**, around everything that one attempt goes through.
-//! 7. **[Rate limit](crate::rate_limit)**: Google counts attempts, so each one asks, and waits here, holding nothing else.
-//! 8. **[Adaptive concurrency](crate::concurrency)**: a place among the calls in flight is taken after the wait for quota
-//!    and given back when the answer ends.
-//! 9. **[Circuit breaker](crate::circuit_breaker)**: decides at the instant of sending, after every wait, so that nobody
-//!    sleeps with a probe's place in hand.
-//! 10. **[Attempt timeout](crate::timeout::TimeoutLayer)**: begins when all waiting is over, so that a queue is never taken for a slow
+//! 6. **[Places](crate::places)**, where there are several: all of them are asked for the model that is wanted, each through its
+//!    own quota and circuit, and none is waited for while another is open.
+//! 7. **[Retry](crate::retry)**, around everything that one attempt goes through.
+//! 8. **[Second tries](crate::hedge)**, where they are asked for: inside of retry, so that no retry is part of one, and outside
+//!    of the quota and the circuit, which count them like any call.
+//! 9. **[Rate limit](crate::rate_limit)**: Google counts attempts, so each one asks, and waits here, holding nothing else.
+//! 10. **[Adaptive concurrency](crate::concurrency)**: a place among the calls in flight is taken after the wait for quota
+//!     and given back when the answer ends.
+//! 11. **[Circuit breaker](crate::circuit_breaker)**: decides at the instant of sending, after every wait, so that nobody
+//!     sleeps with a probe's place in hand.
+//! 12. **[Attempt timeout](crate::timeout::TimeoutLayer)**: begins when all waiting is over, so that a queue is never taken for a slow
 //!     server.
-//! 11. **[Classifier](crate::classify)**: right around the client, so that all layers above read the same verdict.
+//! 13. **[Classifier](crate::classify)**: right around the client, so that all layers above read the same verdict.
 //!
 //! [`GeminiStack`](crate::stack::GeminiStack) is this order. What each layer turns away is marked as **not sent**
 //! ([`Rejected`](crate::Rejected)): the retry layer waits for it without spending an attempt, the rate limit gives the
@@ -37,6 +41,8 @@
 //! | classifier outside of retry | retry guesses by status: a spent day is retried, a delay in the body is not seen |
 //! | retry around retry | the attempts multiply: 3 × 3 × 3 is 27 calls in an outage. Turn the retries of your SDK and of the client below off |
 //! | preflight inside of retry or the rate limit | what is refused has waited for quota, and is looked at again for each attempt |
+//! | places inside of retry | the wait for one place is waited before the next one is asked |
+//! | second tries outside of retry | the second try repeats all attempts and waits of the first |
 //! | fallback inside of retry | every attempt tries every model |
 //! | service tier inside of what acts on it | a flex call has the limits of a standard one, and its timeouts count as the standard tier's |
 //! | `tower::buffer` or a queue of your own inside of the timeout | the time in the queue counts as the server's |

@@ -342,6 +342,31 @@ impl<W: Write> JsonLines<W> {
                 line.member("served", served.as_str());
                 line
             }
+            Event::Moved { from, to, verdict } => {
+                let mut line = self.begin("moved");
+                line.member("from", from);
+                line.member("to", to);
+                failure(&mut line, verdict);
+                line
+            }
+            Event::PlaceClosed { place, key, until, verdict } => {
+                let mut line = self.of_key("place_closed", key);
+                line.member("place", place);
+                line.member("in_ms", &from_now(until));
+                failure(&mut line, verdict);
+                line
+            }
+            Event::Hedged { key, after } => {
+                let mut line = self.of_key("hedged", key);
+                line.member("after_ms", &millis(after));
+                line
+            }
+            Event::HedgeSettled { key, won, took } => {
+                let mut line = self.of_key("hedge_settled", key);
+                line.member("won", &won);
+                line.member("took_ms", &millis(took));
+                line
+            }
             Event::KeysExhausted { layer, max_keys } => {
                 let mut line = self.begin("keys_exhausted");
                 line.member("layer", layer.as_str());

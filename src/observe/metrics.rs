@@ -53,6 +53,10 @@ use crate::verdict::{Outcome, Sent, Verdict};
 /// | `downgraded_total` | counter | `model`, `asked`, `served` | calls that another service tier served than was asked for |
 /// | `tier_calls_total` | counter | `model`, `tier`, `outcome` | finished calls that named a service tier |
 /// | `fallback_refused_total` | counter | `why` | failures that another model might have mended, where none was asked |
+/// | `moved_total` | counter | `from`, `to`, `kind` | requests that went on to another place |
+/// | `place_closed_total` | counter | `place`, `kind` | times that a place was closed for a key |
+/// | `hedges_total` | counter | `model` | calls that were sent a second time because they were late |
+/// | `hedges_settled_total` | counter | `model`, `won` | second tries that are over, and whether they were answered first |
 /// | `circuit_changes_total` | counter | `model`, `to`, `cause` | changes of circuits |
 /// | `circuit_state` | gauge | `key` | 0 closed, 1 half-open, 2 open |
 /// | `concurrency_cuts_total` | counter | `model` | cuts of the calls in flight |
@@ -253,6 +257,32 @@ impl Observer for Metrics {
                     Label::from_static_parts("served", served.as_str()),
                 ];
                 counter!("tower_gemini_downgraded_total", labels).increment(1);
+            }
+            // Places are named by who configures them, and are 16 at the most.
+            Event::Moved { from, to, verdict } => {
+                let labels = vec![
+                    Label::new("from", from.to_owned()),
+                    Label::new("to", to.to_owned()),
+                    Label::from_static_parts("kind", kind_of(verdict)),
+                ];
+                counter!("tower_gemini_moved_total", labels).increment(1);
+            }
+            Event::PlaceClosed { place, verdict, .. } => {
+                let kind = Label::from_static_parts("kind", kind_of(verdict));
+                counter!(
+                    "tower_gemini_place_closed_total",
+                    vec![Label::new("place", place.to_owned()), kind]
+                )
+                .increment(1);
+            }
+            Event::Hedged { key, .. } => {
+                counter!("tower_gemini_hedges_total", vec![self.model(key.model(), Known::Real)])
+                    .increment(1);
+            }
+            Event::HedgeSettled { key, won, .. } => {
+                let won = Label::from_static_parts("won", if won { "true" } else { "false" });
+                let labels = vec![self.model(key.model(), Known::Real), won];
+                counter!("tower_gemini_hedges_settled_total", labels).increment(1);
             }
             Event::FallbackRefused { why, .. } => {
                 counter!("tower_gemini_fallback_refused_total", "why" => names::refusal(why)).increment(1);

@@ -82,5 +82,6 @@ pub(super) const fn gave_up(why: GaveUp) -> &'static str {
         GaveUp::AfterOutput => "after_output",
         GaveUp::BodyTooLarge => "body_too_large",
         GaveUp::Rejected => "rejected",
+        GaveUp::Elsewhere => "elsewhere",
     }
 }

@@ -167,6 +167,18 @@ impl Observer for Tracing {
                 gen_ai.request.model = model,
                 "served in another tier than was asked for",
             ),
+            Event::Moved { from, to, verdict } => {
+                info!(target: "tower_gemini", from, to, error.type = kind_of(verdict), "moved to another place");
+            }
+            Event::PlaceClosed { place, key, verdict, .. } => {
+                warn!(target: "tower_gemini", place, %key, error.type = kind_of(verdict), "place closed");
+            }
+            Event::Hedged { key, after } => {
+                debug!(target: "tower_gemini", %key, after_seconds = after.as_secs_f64(), "sent a second time");
+            }
+            Event::HedgeSettled { key, won, took } => {
+                debug!(target: "tower_gemini", %key, won, took_seconds = took.as_secs_f64(), "second try is over");
+            }
             Event::FallbackRefused { model, why, verdict } => warn!(
                 target: "tower_gemini",
                 from = model,

@@ -72,6 +72,21 @@ impl RateLimits {
         Some(RateLimited::new(why, dimension, reset.and_then(|reset| key.common().instant(reset))))
     }
 
+    /// Whether a call for this target would wait or be at the expense of others: a door is closed, somebody waits, or so
+    /// many tenths of a limit are used. Charges nothing.
+    pub(crate) fn is_short(&self, target: &Target<'_>, tenths: u64) -> bool {
+        let Some(key) = self.shared.keys.peek(&self.shared.id_of(target)) else { return false };
+        let status = QuotaStatus::of(&key);
+        let is_near = |used: u64, limit: Option<u64>| {
+            limit.is_some_and(|limit| used.saturating_mul(10) >= limit.saturating_mul(tenths))
+        };
+        !status.closed.is_empty()
+            || status.queued > 0
+            || is_near(status.requests, status.limits.rpm)
+            || is_near(status.tokens, status.limits.tpm)
+            || is_near(status.requests_today, status.limits.rpd)
+    }
+
     /// Sets the limits of each model that has none of its own, also while requests wait: they go, or are refused, by
     /// the new ones at once. What 429s have taught of those models is forgotten.
     ///

@@ -12,7 +12,7 @@ use tower_service::Service;
 
 use super::budget::{Budget, Milli, Withdrawal};
 use super::carry::Carry;
-use super::policy::{Failure, Progress, Settings};
+use super::policy::{Again, Failure, Progress, Settings};
 use super::shared::Shared;
 use super::{GaveUp, Replay, budget_key};
 use crate::context::Context;
@@ -159,6 +159,7 @@ impl Failed {
         carry: Option<&Carry>,
     ) {
         self.progress.publish(result.as_mut().map_err(|_| ()), gave_up);
+        self.progress.gave_up = gave_up;
         if let Some(carry) = carry {
             let report = result.as_ref().ok().and_then(|response| response.extensions().get());
             carry.put(std::mem::take(&mut self.progress), report);
@@ -281,6 +282,9 @@ impl Refused {
         if !matches!(failure, Failure::Rejected(..)) {
             progress.count(&verdict);
         }
+        if let Some(carry) = &self.carry {
+            carry.has_another(&failure);
+        }
         // The refusal is the reason only if there would have been another attempt.
         let why = self.settings.schedule(progress, &verdict, false, |_| 0.0).err().unwrap_or(self.why);
         self.settings.tell_gave_up(progress, &failure, why);
@@ -334,7 +338,21 @@ impl<S, B: Body + Clone> Kept<S, B> {
         let kept = self.request.as_ref();
         let key = &mut self.key;
         let key = || *key.get_or_insert_with(|| kept.map_or(0, budget_key));
-        let again = settings.decide(&mut failed.progress, failure, now, deadline, key)?;
+        let quota = failed.progress.quota;
+        let again = settings.decide(&mut failed.progress, failure, now, deadline, key);
+        let another = self.context.carry().is_some_and(|carry| carry.has_another(failure));
+        if another && may_move(&failed.progress, settings, &again) && !kept.is_some_and(super::is_lost) {
+            if again.is_ok() {
+                // The token goes back with `again`, and the wait was not waited.
+                failed.progress.waits.pop();
+                failed.progress.quota = quota;
+                if let Failure::Probe(_, verdict) = failure {
+                    failed.progress.count_probe(verdict);
+                }
+            }
+            return Err(GaveUp::Elsewhere);
+        }
+        let again = again?;
         // Asked last, so that a failure which ends here anyway keeps its own reason. The token goes back with
         // `again`, and the wait was not waited.
         let missing = match kept {
@@ -394,6 +412,13 @@ impl<S, B: Body + Clone> Kept<S, B> {
         failed.is_called = true;
         request
     }
+}
+
+/// Whether a request that has come so far may be sent to another place: where there is an attempt left, and what was
+/// delivered or may be paid twice is not repeated.
+fn may_move(progress: &Progress, settings: &Settings, again: &Result<Again, GaveUp>) -> bool {
+    progress.attempts < settings.most(progress.reserved)
+        && !matches!(again, Err(GaveUp::MaybeProcessed | GaveUp::AfterOutput | GaveUp::BodyTooLarge))
 }
 
 /// As it was before a circuit breaker marked it.

@@ -180,7 +180,7 @@ use http_body::Body;
 
 pub use self::backoff::{Backoff, Jitter};
 pub use self::budget::Budget;
-pub(crate) use self::carry::Carry;
+pub(crate) use self::carry::{Carry, Elsewhere};
 pub use self::future::ResponseFuture;
 pub use self::layer::RetryLayer;
 pub use self::policy::{RetryPolicy, RetryPolicyBuilder, Schedule};

@@ -440,6 +440,8 @@ pub(super) struct Progress {
     pub(super) drawn: Option<f64>,
     pub(super) waits: Vec<Duration>,
     pub(super) kinds: Vec<Kind>,
+    /// Why the last call of the retry layer gave up.
+    pub(super) gave_up: Option<GaveUp>,
     /// What a rate limit inside has said of the waits for quota.
     pub(super) quota: QuotaWait,
     /// It said so of the last failure.

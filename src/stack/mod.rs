@@ -21,7 +21,9 @@
 //! | `replay` | [`ReplayLayer`](crate::retry::ReplayLayer) | left out: for bodies that are not `Clone` |
 //! | `tier` | [`TierLayer`] | reads the service tier from header and body |
 //! | `fallback` | [`ModelFallbackLayer`] | left out: no chain of models is known |
+//! | `places` | [`PlacesLayer`] | left out: no places are known |
 //! | `retry` | [`RetryLayer`] | 10 attempts, of which the first three retries come soon where other calls succeed; a budget of 100 tokens, 3 for each success |
+//! | `hedge` | [`HedgeLayer`] | left out: each second try may be billed |
 //! | `rate_limit` | [`RateLimitLayer`] | no limits but those that a 429 names |
 //! | `concurrency` | [`AdaptiveConcurrencyLayer`] | no limit until timeouts show that the server queues |
 //! | `circuit_breaker` | [`CircuitBreakerLayer`] | 20 failures in a row, or 0.95 of at least 20 calls in 30 s |
@@ -107,6 +109,8 @@ use crate::classify::ClassifyLayer;
 use crate::concurrency::AdaptiveConcurrencyLayer;
 use crate::error::ConfigError;
 use crate::fallback::{ModelFallbackBuilder, ModelFallbackLayer, RewriteBody};
+use crate::hedge::{HedgeBuilder, HedgeLayer};
+use crate::places::{PlacesBuilder, PlacesLayer};
 use crate::rate_limit::RateLimitLayer;
 use crate::retry::RetryLayer;
 use crate::tier::TierLayer;
@@ -114,7 +118,7 @@ use crate::timeout::{DeadlineLayer, TimeoutLayer};
 
 /// The layers of this crate around a service, in the recommended order. See the [module documentation](self).
 ///
-/// One type parameter for each place, from the outside in, those of the preflight, the tier, the shared calls and the last good answers last; an empty place is [`Identity`].
+/// One type parameter for each place, from the outside in, those of the preflight, the tier, the shared calls, the last good answers, the second tries and the places last; an empty place is [`Identity`].
 #[derive(Clone)]
 #[must_use = "a stack does nothing until it is put around a service"]
 pub struct GeminiStack<
@@ -131,6 +135,8 @@ pub struct GeminiStack<
     G = TierLayer,
     W = Identity,
     X = Identity,
+    H = Identity,
+    Y = Identity,
 > {
     deadline: D,
     preflight: Q,
@@ -145,6 +151,8 @@ pub struct GeminiStack<
     tier: G,
     coalesce: W,
     last_good: X,
+    hedge: H,
+    places: Y,
 }
 
 impl GeminiStack {
@@ -164,7 +172,7 @@ impl Default for GeminiStack {
 macro_rules! place {
     ($param:ident, $field:ident, $without:ident, $get:ident, $what:literal,
      [$($before:ident $before_field:ident)*], [$($after:ident $after_field:ident)*]) => {
-        impl<D, P, F, R, L, C, K, T, J, Q, G, W, X> GeminiStack<D, P, F, R, L, C, K, T, J, Q, G, W, X> {
+        impl<D, P, F, R, L, C, K, T, J, Q, G, W, X, H, Y> GeminiStack<D, P, F, R, L, C, K, T, J, Q, G, W, X, H, Y> {
             #[doc = concat!("Puts `layer` in the place of ", $what, ".")]
             pub fn $field<New>(self, layer: New) -> GeminiStack<$($before,)* New, $($after,)*> {
                 GeminiStack {
@@ -188,32 +196,36 @@ macro_rules! place {
 }
 
 place!(D, deadline, without_deadline, get_deadline, "the deadline",
-    [], [P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight G tier W coalesce X last_good]);
+    [], [P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight G tier W coalesce X last_good H hedge Y places]);
 place!(P, replay, without_replay, get_replay, "the replay of request bodies",
-    [D deadline], [F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight G tier W coalesce X last_good]);
+    [D deadline], [F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight G tier W coalesce X last_good H hedge Y places]);
 place!(F, fallback, without_fallback, get_fallback, "the model fallback",
-    [D deadline P replay], [R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight G tier W coalesce X last_good]);
+    [D deadline P replay], [R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight G tier W coalesce X last_good H hedge Y places]);
 place!(R, retry, without_retry, get_retry, "the retries",
-    [D deadline P replay F fallback], [L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight G tier W coalesce X last_good]);
+    [D deadline P replay F fallback], [L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight G tier W coalesce X last_good H hedge Y places]);
 place!(L, rate_limit, without_rate_limit, get_rate_limit, "the rate limit",
-    [D deadline P replay F fallback R retry], [C concurrency K circuit_breaker T timeout J classify Q preflight G tier W coalesce X last_good]);
+    [D deadline P replay F fallback R retry], [C concurrency K circuit_breaker T timeout J classify Q preflight G tier W coalesce X last_good H hedge Y places]);
 place!(C, concurrency, without_concurrency, get_concurrency, "the adaptive concurrency limit",
-    [D deadline P replay F fallback R retry L rate_limit], [K circuit_breaker T timeout J classify Q preflight G tier W coalesce X last_good]);
+    [D deadline P replay F fallback R retry L rate_limit], [K circuit_breaker T timeout J classify Q preflight G tier W coalesce X last_good H hedge Y places]);
 place!(K, circuit_breaker, without_circuit_breaker, get_circuit_breaker, "the circuit breaker",
-    [D deadline P replay F fallback R retry L rate_limit C concurrency], [T timeout J classify Q preflight G tier W coalesce X last_good]);
+    [D deadline P replay F fallback R retry L rate_limit C concurrency], [T timeout J classify Q preflight G tier W coalesce X last_good H hedge Y places]);
 place!(T, timeout, without_timeout, get_timeout, "the attempt's timeouts",
-    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker], [J classify Q preflight G tier W coalesce X last_good]);
+    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker], [J classify Q preflight G tier W coalesce X last_good H hedge Y places]);
 place!(J, classify, without_classify, get_classify, "the classifier",
-    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout], [Q preflight G tier W coalesce X last_good]);
+    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout], [Q preflight G tier W coalesce X last_good H hedge Y places]);
 
 place!(Q, preflight, without_preflight, get_preflight, "the preflight",
-    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify], [G tier W coalesce X last_good]);
+    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify], [G tier W coalesce X last_good H hedge Y places]);
 place!(G, tier, without_tier, get_tier, "the service tier",
-    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight], [W coalesce X last_good]);
+    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight], [W coalesce X last_good H hedge Y places]);
 place!(W, coalesce, without_coalesce, get_coalesce, "the sharing of calls by equal requests",
-    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight G tier], [X last_good]);
+    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight G tier], [X last_good H hedge Y places]);
 place!(X, last_good, without_last_good, get_last_good, "the last good answers",
-    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight G tier W coalesce], []);
+    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight G tier W coalesce], [H hedge Y places]);
+place!(H, hedge, without_hedge, get_hedge, "the second tries",
+    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight G tier W coalesce X last_good], [Y places]);
+place!(Y, places, without_places, get_places, "the choice of places",
+    [D deadline P replay F fallback R retry L rate_limit C concurrency K circuit_breaker T timeout J classify Q preflight G tier W coalesce X last_good H hedge], []);
 
 /// What [`GeminiStack::service`] makes of the default stack: the type to name in a struct.
 ///
@@ -239,7 +251,7 @@ place!(X, last_good, without_last_good, get_last_good, "the last good answers",
 /// A stack with other layers has another type; [`tower::util::BoxCloneSyncService`] hides it.
 pub type GeminiService<S, B> = <GeminiStack as Layer<HttpClient<S, B>>>::Service;
 
-impl<D, P, F, R, L, C, K, T, J, Q, G> GeminiStack<D, P, F, R, L, C, K, T, J, Q, G> {
+impl<D, P, F, R, L, C, K, T, J, Q, G, W, X, H, Y> GeminiStack<D, P, F, R, L, C, K, T, J, Q, G, W, X, H, Y> {
     /// The stack around `client`: as [`layer`](Layer::layer), but what is wrong with a client is told by the compiler here, by its name,
     /// and not where the first request is sent.
     ///
@@ -269,11 +281,26 @@ impl<D, P, F, R, L, C, K, T, J, Q, G> GeminiStack<D, P, F, R, L, C, K, T, J, Q, 
 }
 
 /// A stack with a fallback that knows its circuits and its quotas.
-type FallingBack<D, P, R, E, C, T, J, Q, G, W, X> =
-    GeminiStack<D, P, ModelFallbackLayer, R, RateLimitLayer<E>, C, CircuitBreakerLayer, T, J, Q, G, W, X>;
+type FallingBack<D, P, R, E, C, T, J, Q, G, W, X, H, Y> = GeminiStack<
+    D,
+    P,
+    ModelFallbackLayer,
+    R,
+    RateLimitLayer<E>,
+    C,
+    CircuitBreakerLayer,
+    T,
+    J,
+    Q,
+    G,
+    W,
+    X,
+    H,
+    Y,
+>;
 
-impl<D, P, F, R, E, C, T, J, Q, G, W, X>
-    GeminiStack<D, P, F, R, RateLimitLayer<E>, C, CircuitBreakerLayer, T, J, Q, G, W, X>
+impl<D, P, F, R, E, C, T, J, Q, G, W, X, H, Y>
+    GeminiStack<D, P, F, R, RateLimitLayer<E>, C, CircuitBreakerLayer, T, J, Q, G, W, X, H, Y>
 {
     /// Falls back to other models, and asks this stack's own circuits and quotas before it calls one: a model whose
     /// circuit is open or whose day is spent is passed over at once.
@@ -287,22 +314,110 @@ impl<D, P, F, R, E, C, T, J, Q, G, W, X>
     pub fn falling_back(
         self,
         chains: ModelFallbackBuilder,
-    ) -> Result<FallingBack<D, P, R, E, C, T, J, Q, G, W, X>, ConfigError> {
+    ) -> Result<FallingBack<D, P, R, E, C, T, J, Q, G, W, X, H, Y>, ConfigError> {
         let (circuits, quotas) = (self.circuit_breaker.handle(), self.rate_limit.handle());
         let layer = chains.circuits(circuits).rate_limits(quotas).build()?;
         Ok(self.fallback(layer))
     }
 }
 
-impl<S, D, P, F, R, L, C, K, T, J, Q, G, W, X> Layer<S> for GeminiStack<D, P, F, R, L, C, K, T, J, Q, G, W, X>
+/// A stack with second tries that know its limits and circuits.
+type Hedging<D, P, F, R, E, T, J, Q, G, W, X, Y> = GeminiStack<
+    D,
+    P,
+    F,
+    R,
+    RateLimitLayer<E>,
+    AdaptiveConcurrencyLayer,
+    CircuitBreakerLayer,
+    T,
+    J,
+    Q,
+    G,
+    W,
+    X,
+    HedgeLayer,
+    Y,
+>;
+
+impl<D, P, F, R, E, T, J, Q, G, W, X, H, Y>
+    GeminiStack<
+        D,
+        P,
+        F,
+        R,
+        RateLimitLayer<E>,
+        AdaptiveConcurrencyLayer,
+        CircuitBreakerLayer,
+        T,
+        J,
+        Q,
+        G,
+        W,
+        X,
+        H,
+        Y,
+    >
+{
+    /// Sends late calls a second time, and asks this stack's own quotas, circuits and limits of the calls in flight before
+    /// it does.
+    ///
+    /// Set circuit breaker, concurrency limit and rate limit before.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`HedgeBuilder::build`].
+    #[allow(clippy::type_complexity, reason = "it is the stack's own type, with one place filled")]
+    pub fn hedging(
+        self,
+        hedge: HedgeBuilder,
+    ) -> Result<Hedging<D, P, F, R, E, T, J, Q, G, W, X, Y>, ConfigError> {
+        let layer = hedge
+            .rate_limits(self.rate_limit.handle())
+            .concurrency(self.concurrency.handle())
+            .circuits(self.circuit_breaker.handle())
+            .build()?;
+        Ok(self.hedge(layer))
+    }
+}
+
+/// A stack with places that knows its limits and circuits.
+type Placing<D, P, F, R, E, C, T, J, Q, G, W, X, H> =
+    GeminiStack<D, P, F, R, RateLimitLayer<E>, C, CircuitBreakerLayer, T, J, Q, G, W, X, H, PlacesLayer>;
+
+impl<D, P, F, R, E, C, T, J, Q, G, W, X, H, Y>
+    GeminiStack<D, P, F, R, RateLimitLayer<E>, C, CircuitBreakerLayer, T, J, Q, G, W, X, H, Y>
+{
+    /// Sends requests to one of several places, and asks this stack's own quotas and circuits before it chooses one.
+    ///
+    /// Set circuit breaker and rate limit before.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`PlacesBuilder::build`].
+    #[allow(clippy::type_complexity, reason = "it is the stack's own type, with one place filled")]
+    pub fn placing(
+        self,
+        places: PlacesBuilder,
+    ) -> Result<Placing<D, P, F, R, E, C, T, J, Q, G, W, X, H>, ConfigError> {
+        let (quotas, circuits) = (self.rate_limit.handle(), self.circuit_breaker.handle());
+        let layer = places.rate_limits(quotas).circuits(circuits).build()?;
+        Ok(self.places(layer))
+    }
+}
+
+impl<S, D, P, F, R, L, C, K, T, J, Q, G, W, X, H, Y> Layer<S>
+    for GeminiStack<D, P, F, R, L, C, K, T, J, Q, G, W, X, H, Y>
 where
     J: Layer<S>,
     T: Layer<J::Service>,
     K: Layer<T::Service>,
     C: Layer<K::Service>,
     L: Layer<C::Service>,
-    R: Layer<L::Service>,
-    F: Layer<R::Service>,
+    H: Layer<L::Service>,
+    R: Layer<H::Service>,
+    Y: Layer<R::Service>,
+    F: Layer<Y::Service>,
     G: Layer<F::Service>,
     P: Layer<G::Service>,
     Q: Layer<P::Service>,
@@ -315,15 +430,16 @@ where
     fn layer(&self, inner: S) -> Self::Service {
         let attempt = self.timeout.layer(self.classify.layer(inner));
         let admitted = self.concurrency.layer(self.circuit_breaker.layer(attempt));
-        let retried = self.retry.layer(self.rate_limit.layer(admitted));
-        let repeatable = self.replay.layer(self.tier.layer(self.fallback.layer(retried)));
+        let retried = self.retry.layer(self.hedge.layer(self.rate_limit.layer(admitted)));
+        let placed = self.fallback.layer(self.places.layer(retried));
+        let repeatable = self.replay.layer(self.tier.layer(placed));
         let shared = self.coalesce.layer(self.preflight.layer(repeatable));
         self.deadline.layer(self.last_good.layer(shared))
     }
 }
 
-impl<D, P, F, R, L, C, K, T, J, Q, G, W, X> fmt::Debug
-    for GeminiStack<D, P, F, R, L, C, K, T, J, Q, G, W, X>
+impl<D, P, F, R, L, C, K, T, J, Q, G, W, X, H, Y> fmt::Debug
+    for GeminiStack<D, P, F, R, L, C, K, T, J, Q, G, W, X, H, Y>
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The places may hold any layer.

@@ -165,6 +165,8 @@ impl Preset {
             tier: TierLayer::new(),
             coalesce: tower_layer::Identity::new(),
             last_good: tower_layer::Identity::new(),
+            hedge: tower_layer::Identity::new(),
+            places: tower_layer::Identity::new(),
         }
     }
 }

@@ -30,7 +30,9 @@ use tower_gemini::BoxError;
 pub(crate) use self::body::{ServerBody, Stream, Streams};
 use self::model::log_normal;
 #[allow(unused_imports, reason = "the storm alone has them all")]
-pub(crate) use self::model::{Answer, Call, Caller, Down, MODELS, Model, Pool, Reason, Tail, Tokens};
+pub(crate) use self::model::{
+    Answer, Call, Caller, Down, MODELS, Model, PLACES, Pool, Reason, Tail, Tokens, X_PLACE,
+};
 pub(crate) use self::sharing::Sharing;
 use self::trouble::Spells;
 #[allow(unused_imports, reason = "the storm alone has them")]
@@ -52,13 +54,14 @@ struct Shared {
 struct State {
     queue: VecDeque<Waiting>,
     sharing: sharing::Shared,
-    /// One for each model.
+    /// One for each model at each place.
     meters: Vec<Meters>,
     rng: StdRng,
     spells: Vec<Spells>,
     /// Of each request, where luck is its own.
     attempts: HashMap<usize, u64>,
     calls: Vec<Duration>,
+    at_places: [usize; PLACES.len()],
 }
 
 /// In the queue.
@@ -95,7 +98,12 @@ impl Server {
         let state = State {
             queue: VecDeque::new(),
             sharing: sharing::Shared::new(Instant::now()),
-            meters: model.quota.iter().flat_map(|quota| MODELS.map(|_| Meters::new(quota))).collect(),
+            meters: model
+                .quota
+                .iter()
+                .flat_map(|quota| [(); MODELS.len() * PLACES.len()].map(|()| Meters::new(quota)))
+                .collect(),
+            at_places: [0; PLACES.len()],
             rng: StdRng::seed_from_u64(seed),
             spells: troubles.map(|n| Spells::new(seed.wrapping_mul(1009) ^ (n + 1) << 32)).collect(),
             attempts: HashMap::new(),
@@ -133,6 +141,12 @@ impl Server {
     /// When each call came, since the start.
     pub(crate) fn calls(&self) -> Vec<Duration> {
         self.0.lock().calls.clone()
+    }
+
+    /// How many calls came to each place.
+    #[allow(dead_code, reason = "the storm alone asks")]
+    pub(crate) fn at_places(&self) -> [usize; PLACES.len()] {
+        self.0.lock().at_places
     }
 
     /// One after the other, for ever. The end of a call is counted from the end of the one before it, so that the
@@ -196,6 +210,7 @@ impl Server {
         let mut state = shared.lock();
         let state = &mut *state;
         state.calls.push(now);
+        state.at_places[call.place] += 1;
         let mut luck = model.paired.then(|| shared.luck(state, &call));
         let queued = state.queue.len().max(state.sharing.active());
         if model.down.holds(now) || queued >= model.queue {
@@ -221,7 +236,7 @@ impl Server {
         if let Some(trouble) = trouble.filter(|trouble| !trouble.fault.is_charged()) {
             return fails(trouble);
         }
-        let meters = state.meters.get_mut(call.model);
+        let meters = state.meters.get_mut(call.place * MODELS.len() + call.model);
         if let Some(Err(refusal)) = meters.map(|meters| meters.admit(now, call.tokens)) {
             return at_once(Answer { refusal: Some(refusal), ..Answer::of(429) });
         }
@@ -314,12 +329,15 @@ impl Service<Request<Full<Bytes>>> for Server {
         let tokens = request.extensions().get().map(|Tokens(tokens)| *tokens);
         let Caller { request: number, tenant } = request.extensions().get().copied().unwrap_or_default();
         let path = request.uri().path();
+        let place = request.headers().get(X_PLACE).and_then(|place| place.to_str().ok());
+        let place = place.and_then(|place| PLACES.iter().position(|known| *known == place)).unwrap_or(0);
         let answer = self.answer(Call {
             tokens: tokens.unwrap_or(0),
             request: number,
             tenant,
             model: usize::from(path.contains(MODELS[1])),
             streams: path.ends_with(":streamGenerateContent"),
+            place,
         });
         Box::pin(async move {
             let answer = answer.await?;

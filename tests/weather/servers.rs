@@ -26,6 +26,7 @@ fn trouble(fault: Fault) -> Trouble {
         after: Duration::ZERO,
         tenant: None,
         model: None,
+        place: None,
     }
 }
 

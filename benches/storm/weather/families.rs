@@ -170,6 +170,7 @@ fn fault_of(fault: Fault) -> Trouble {
         after: Duration::ZERO,
         tenant: None,
         model: None,
+        place: None,
     }
 }
 

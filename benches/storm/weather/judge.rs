@@ -34,6 +34,13 @@ pub(crate) const OURS: [Contender; 4] = [
     Contender::Stack(Variant::NoRateLimit),
 ];
 
+/// The stack with second tries for late calls.
+pub(crate) const HEDGED: [Contender; 2] =
+    [Contender::Stack(Variant::Hedged), Contender::Stack(Variant::Hedged5)];
+
+/// The stack at all places of a scenario.
+pub(crate) const PLACED: Contender = Contender::Stack(Variant::Placed);
+
 /// All that can be asked for by name: the stack, its parts, plain clients, and those with more attempts.
 pub(crate) fn everybody() -> Vec<Contender> {
     let patient = POLICIES.iter().filter(|policy| policy.attempts > PLAIN_ATTEMPTS);

@@ -82,6 +82,8 @@ fn fair(stretch: f64, draw: &mut Draw) -> Scenario {
             uncounted: None,
             streams: 0.0,
             models: 1,
+            places: 1,
+            outside: 0,
         },
         model: Model { latency: Duration::from_secs_f64(latency), paired: true, ..Model::default() },
         deadline: Duration::from_secs_f64(deadline),

@@ -90,6 +90,8 @@ fn load(load: &Load) -> Map<String, Value> {
     object.put_some("uncounted", load.uncounted);
     object.put_if(load.streams > 0.0, "streams", load.streams);
     object.put_if(load.models > 1, "models", load.models);
+    object.put_if(load.places > 1, "places", load.places);
+    object.put_if(load.outside > 0, "outside", load.outside);
     object.0
 }
 

@@ -158,7 +158,14 @@ pub(crate) struct Call {
     pub(crate) model: usize,
     /// Whether it asks for a stream.
     pub(crate) streams: bool,
+    /// At which place.
+    pub(crate) place: usize,
 }
+
+/// What names a place in a request.
+pub(crate) const X_PLACE: &str = "x-place";
+/// Places, the first of which is asked by who knows of none.
+pub(crate) const PLACES: [&str; 3] = ["0", "1", "2"];
 
 /// The chain of models, the second of which stands in for the first.
 pub(crate) const MODELS: [&str; 2] = ["gemini-9-flash", "gemini-9-flash-lite"];

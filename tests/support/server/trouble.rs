@@ -23,6 +23,8 @@ pub(crate) struct Trouble {
     pub(crate) tenant: Option<usize>,
     /// Calls of this model of the chain alone.
     pub(crate) model: Option<usize>,
+    /// Calls at this place alone.
+    pub(crate) place: Option<usize>,
 }
 
 /// The whole time.
@@ -94,7 +96,8 @@ impl Trouble {
         let draw: f64 = luck.random();
         let in_spell = self.spells.is_none_or(|means| spells.holds(means, now));
         let concerned = self.tenant.is_none_or(|tenant| tenant == call.tenant)
-            && self.model.is_none_or(|model| model == call.model);
+            && self.model.is_none_or(|model| model == call.model)
+            && self.place.is_none_or(|place| place == call.place);
         concerned && in_spell && self.when.holds(now) && draw < self.share
     }
 }
