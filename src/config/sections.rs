@@ -565,7 +565,7 @@ plain_table! {
         max_error_bytes: usize,
         /// [`ClassifyLayer::read_timeout`].
         read_timeout: HumanDuration,
-        /// [`ClassifyLayer::peek`]: `"off"`, `"first_event"` or `"output"`.
+        /// [`ClassifyLayer::peek`]: `"off"`, `"first_event"`, `"output"` or `"whole"`.
         peek: Peek,
         /// [`ClassifyLayer::watch`].
         watch: bool,

@@ -305,7 +305,11 @@ word!(
         .into_iter()
         .map(|tier| (tier.as_str(), tier))
 );
-word!(Peek, [("off", Peek::Off), ("first_event", Peek::FirstEvent), ("output", Peek::Output)].into_iter());
+word!(
+    Peek,
+    [("off", Peek::Off), ("first_event", Peek::FirstEvent), ("output", Peek::Output), ("whole", Peek::Whole)]
+        .into_iter()
+);
 word!(rate_limit::Mode, [("wait", rate_limit::Mode::Wait), ("reject", rate_limit::Mode::Reject)].into_iter());
 word!(
     preflight::Mode,
