@@ -764,15 +764,13 @@ async fn a_full_queue_turns_the_next_away() {
     settle().await;
     let error = service.clone().oneshot(request()).await.unwrap_err();
     assert_eq!(find::<ConcurrencyLimited>(error.as_ref()).unwrap().why(), Refusal::QueueFull);
-    let mut chain = vec![error.to_string()];
-    chain.extend(error.source().map(ToString::to_string));
-    assert_eq!(
-        chain,
-        [
-            "concurrency limited",
-            "not sent: too many requests wait for their turn under the concurrency limit"
-        ]
-    );
+    let text = error.to_string();
+    assert!(text.starts_with("concurrency limit of gemini_api "), "{text}");
+    assert!(text.contains(": too many requests wait for their turn; until "), "{text}");
+    let source = error.source().map(ToString::to_string);
+    assert_eq!(source.as_deref(), Some("not sent: too many requests wait for their turn"));
+    let handle = format!("{:?}", layer.handle());
+    assert!(handle.contains("in flight, 3 waiting"), "{handle}");
     for _ in 0..5 {
         server.answer_all(200);
         settle().await;

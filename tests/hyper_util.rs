@@ -9,11 +9,12 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
-use tower::{ServiceBuilder, ServiceExt};
+use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::error::find;
 use tower_gemini::retry::{Attempts, Backoff, GaveUp, RetryLayer, RetryPolicy};
 use tower_gemini::sim::{Fault, Rule, Simulator};
+use tower_gemini::stack::GeminiStack;
 use tower_gemini::verdict::{Outcome, Sent};
 use tower_gemini::{BoxError, Kind, Verdict};
 
@@ -149,4 +150,53 @@ async fn a_watched_stream_tells_how_it_ended() {
         let _ = response.into_body().collect().await;
         assert_eq!(verdict.outcome(), Some(outcome), "{fault:?}");
     }
+}
+
+/// A client that does not take a request will not take it the next time, whatever the network is like.
+#[tokio::test]
+async fn what_the_client_does_not_take_is_usage_and_is_not_tried_again() {
+    let sim = simulator([]);
+    let server = sim.serve().await.unwrap();
+    let (_, address) = server.base_url().split_once("//").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    let path = "/v1beta/models/m:generateContent";
+    let request = || Request::post(format!("https://{address}{path}"));
+    for (request, what) in [
+        (request(), "no TLS"),
+        (Request::post(path), "relative"),
+        (Request::connect(format!("http://{address}")).version(http::Version::HTTP_10), "method"),
+        (request().uri(format!("http://{address}{path}")).version(http::Version::HTTP_09), "version"),
+    ] {
+        let request = request.body(Full::default()).unwrap();
+        let stack = GeminiStack::new().layer(client());
+        let error = stack.oneshot(request).await.unwrap_err();
+        let verdict = Verdict::from_error(error.as_ref());
+        assert_eq!((verdict.kind(), verdict.sent()), (Some(Kind::Usage), Sent::No), "{what}: {error:?}");
+        assert_eq!(verdict.retryability(), tower_gemini::verdict::Retryability::Never, "{what}");
+        assert_eq!(verdict.signal(), tower_gemini::verdict::Signal::Neutral, "{what}");
+        assert!(!verdict.remedy().contains("network"), "{what}");
+    }
+    assert_eq!(sim.call_count(), 0);
+    // A port that nobody listens on is the network's.
+    let gone =
+        Request::post("http://127.0.0.1:1/v1beta/models/m:generateContent").body(Full::default()).unwrap();
+    let error = client().oneshot(gone).await.unwrap_err();
+    assert_eq!(Verdict::from_error(&error).kind(), Some(Kind::Transport));
+}
+
+#[tokio::test]
+async fn usage_is_one_attempt() {
+    #[derive(Default)]
+    struct Told(std::sync::Mutex<Vec<u32>>);
+    impl tower_gemini::event::Observer for Told {
+        fn on_event(&self, event: &tower_gemini::event::Event<'_>) {
+            if let tower_gemini::event::Event::AttemptFailed { attempt, .. } = event {
+                self.0.lock().unwrap().push(*attempt);
+            }
+        }
+    }
+    let told = std::sync::Arc::new(Told::default());
+    let policy = RetryPolicy::builder().observer(told.clone()).build().unwrap();
+    let service = RetryLayer::new(policy).layer(client());
+    service.oneshot(ask("https://127.0.0.1:1", "generateContent")).await.unwrap_err();
+    assert_eq!(*told.0.lock().unwrap(), [1]);
 }

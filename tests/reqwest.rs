@@ -503,6 +503,9 @@ async fn errors_of_building_are_the_builders() {
     let error = ReqwestService::new(client()).oneshot(relative).await.unwrap_err();
     assert!(error.is_builder());
     assert!(!printed(&error).contains(KEY));
+    let verdict = tower_gemini::Verdict::from_error(&error);
+    assert_eq!(verdict.kind(), Some(tower_gemini::Kind::Usage));
+    assert_eq!(verdict.retryability(), tower_gemini::verdict::Retryability::Never);
 }
 
 #[test]

@@ -917,11 +917,11 @@ async fn the_error_says_in_lower_case_what_to_do_next() {
     assert_eq!(
         texts,
         [
-            "no answer within 120s: try again, shorten the input, or raise `first_byte`",
-            "the answer was not over after 90s: ask for a shorter one, or raise `total`",
-            "the answer paused for 60s: discard what came and ask again, or raise `idle`",
-            "no answer in the 20s until the request's deadline: give it more time",
-            "the request's deadline had passed: give it more time",
+            "attempt timeout (first_byte): no answer within 120s: try again, shorten the input, or raise `first_byte`",
+            "attempt timeout (total): the answer was not over after 90s: ask for a shorter one, or raise `total`",
+            "attempt timeout (idle): the answer paused for 60s: discard what came and ask again, or raise `idle`",
+            "attempt timeout: no answer in the 20s until the request's deadline: give it more time",
+            "not sent: the request's deadline had passed: give it more time",
         ]
     );
 }

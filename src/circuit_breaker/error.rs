@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use crate::error::Rejected;
 use crate::event::circuit::Cause;
 use crate::request::TargetKey;
+use crate::time::Until;
 use crate::verdict::Kind;
 
 /// Why a circuit turned a request away.
@@ -104,7 +105,11 @@ impl CircuitOpen {
 
 impl fmt::Display for CircuitOpen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} does not take requests at the moment", self.key)
+        write!(f, "circuit breaker of {}: {}", self.key, self.why)?;
+        match self.until {
+            Some(until) => write!(f, "; {}", Until(until)),
+            None => f.write_str("; until it is set free"),
+        }
     }
 }
 

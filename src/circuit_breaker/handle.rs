@@ -147,6 +147,9 @@ impl Circuits {
     }
 }
 
+/// How many circuits `Debug` shows.
+const MAX_PRINTED: usize = 16;
+
 fn look(key: &Key) -> Circuit {
     let common = &*key.common;
     let now = common.now();
@@ -174,6 +177,19 @@ fn look(key: &Key) -> Circuit {
 
 impl fmt::Debug for Circuits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Circuits").field("shared", &self.shared).finish()
+        let all = self.all();
+        let is_of_note = |circuit: &&Circuit| {
+            circuit.state != CircuitState::Closed || circuit.ramping || circuit.mode != Mode::Automatic
+        };
+        let of_note = all.iter().filter(is_of_note).take(MAX_PRINTED).map(|circuit| {
+            let until =
+                circuit.until.map_or_else(String::new, |until| format!(", {}", crate::time::Until(until)));
+            let ramping = if circuit.ramping { ", ramping" } else { "" };
+            format!("{}: {:?}, {:?}{ramping}{until}", circuit.key, circuit.state, circuit.mode)
+        });
+        f.debug_struct("Circuits")
+            .field("keys", &all.len())
+            .field("not_closed", &of_note.collect::<Vec<_>>())
+            .finish_non_exhaustive()
     }
 }

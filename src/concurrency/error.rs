@@ -1,9 +1,12 @@
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use crate::error::Rejected;
+use crate::request::TargetKey;
+use crate::time::Until;
 use crate::verdict::Kind;
 
 /// A request that was not sent because its turn did not come, or cannot come, in time.
@@ -11,6 +14,8 @@ use crate::verdict::Kind;
 /// Its [`source`](Error::source) is a [`Rejected`]: outer layers know by it that nothing was sent.
 #[derive(Clone, Debug)]
 pub struct ConcurrencyLimited {
+    /// Shared with the limit: a refusal copies no names.
+    key: Arc<TargetKey>,
     why: Refusal,
     rejected: Rejected,
 }
@@ -33,9 +38,9 @@ impl Refusal {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::QueueFull => "too many requests wait for their turn under the concurrency limit",
-            Self::Deadline => "no turn under the concurrency limit before the deadline",
-            Self::MaxWait => "no turn under the concurrency limit within the longest wait",
+            Self::QueueFull => "too many requests wait for their turn",
+            Self::Deadline => "no turn before the request's deadline",
+            Self::MaxWait => "no turn within `max_wait`",
         }
     }
 }
@@ -47,9 +52,15 @@ impl fmt::Display for Refusal {
 }
 
 impl ConcurrencyLimited {
-    pub(super) fn new(why: Refusal, until: Option<Instant>) -> Self {
+    pub(super) fn new(key: Arc<TargetKey>, why: Refusal, until: Option<Instant>) -> Self {
         let rejected = Rejected::new(why.as_str()).with_kind(Kind::Overloaded);
-        Self { why, rejected: until.into_iter().fold(rejected, Rejected::with_until) }
+        Self { key, why, rejected: until.into_iter().fold(rejected, Rejected::with_until) }
+    }
+
+    /// Whose limit it is.
+    #[must_use]
+    pub fn key(&self) -> &TargetKey {
+        &self.key
     }
 
     /// Why the request was turned away.
@@ -67,7 +78,11 @@ impl ConcurrencyLimited {
 
 impl fmt::Display for ConcurrencyLimited {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("concurrency limited")
+        write!(f, "concurrency limit of {}: {}", self.key, self.why)?;
+        match self.until() {
+            Some(until) => write!(f, "; {}", Until(until)),
+            None => f.write_str("; until a call in flight ends"),
+        }
     }
 }
 

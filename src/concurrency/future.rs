@@ -72,9 +72,9 @@ impl<S, B> Waiting<S, B> {
             let now = time::now();
             match self.place.look(now, cx.waker()) {
                 Turn::Come(slot) => self.slot = Some(slot),
-                Turn::Late => return Poll::Ready(Err(ConcurrencyLimited::new(self.late, None))),
+                Turn::Late => return Poll::Ready(Err(self.place.limited(self.late, None))),
                 Turn::Wait(_, pace) if self.deadline <= now => {
-                    return Poll::Ready(Err(ConcurrencyLimited::new(self.late, pace)));
+                    return Poll::Ready(Err(self.place.limited(self.late, pace)));
                 }
                 Turn::Wait(look_again, _) => {
                     let timer = look_again.min(self.deadline);

@@ -43,7 +43,7 @@ const GRACE: Duration = Duration::from_secs(1);
 const STAGGER: Duration = Duration::from_millis(20);
 
 pub(super) struct Gate {
-    key: TargetKey,
+    key: Arc<TargetKey>,
     settings: Arc<Settings>,
     /// Calls that were started, and whether there is something to watch. Calls in flight are those started less those
     /// ended, at any time.
@@ -127,9 +127,13 @@ fn answers(ended: u64) -> u32 {
 }
 
 impl Gate {
+    pub(super) const fn key(&self) -> &Arc<TargetKey> {
+        &self.key
+    }
+
     pub(super) fn new(key: TargetKey, settings: Arc<Settings>) -> Self {
         Self {
-            key,
+            key: Arc::new(key),
             settings,
             started: AtomicU64::new(0),
             ended: AtomicU64::new(0),
@@ -598,6 +602,11 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// The error of a request that gives it up.
+    pub(super) fn limited(&self, why: super::Refusal, until: Option<Instant>) -> super::ConcurrencyLimited {
+        super::ConcurrencyLimited::new(Arc::clone(self.gate.key()), why, until)
+    }
+
     /// Not again after [`Turn::Come`].
     pub(super) fn look(&mut self, now: Instant, waker: &Waker) -> Turn {
         let gate = Arc::clone(&self.gate);

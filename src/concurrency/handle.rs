@@ -1,3 +1,4 @@
+use std::fmt;
 use std::sync::Arc;
 
 use super::shared::Shared;
@@ -16,7 +17,7 @@ use crate::request::{Target, TargetKey};
 ///     println!("{key}: {} in flight, {} waiting", state.in_flight(), state.queued());
 /// }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ConcurrencyHandle {
     shared: Arc<Shared>,
 }
@@ -67,5 +68,23 @@ impl ConcurrencyHandle {
     /// Forgets the keys that nobody uses and that have no limit. Done unasked when the map of keys is full.
     pub fn evict_idle(&self) {
         self.shared.gates.evict_idle();
+    }
+}
+
+/// How many limits `Debug` shows.
+const MAX_PRINTED: usize = 16;
+
+impl fmt::Debug for ConcurrencyHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = self.all();
+        let limited =
+            all.iter().filter_map(|(key, state)| Some((key, state, state.limit?))).take(MAX_PRINTED);
+        let limited = limited.map(|(key, state, limit)| {
+            format!("{key}: limit {limit:.2}, {} in flight, {} waiting", state.in_flight, state.queued)
+        });
+        f.debug_struct("ConcurrencyHandle")
+            .field("keys", &all.len())
+            .field("limited", &limited.collect::<Vec<_>>())
+            .finish_non_exhaustive()
     }
 }

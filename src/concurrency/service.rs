@@ -102,7 +102,9 @@ impl<S: Clone> AdaptiveConcurrency<S> {
             None => (time::saturating_add(now, self.shared.settings.max_wait), Refusal::MaxWait),
         };
         let visitor = Visitor { caller: view.caller(), until, is_deadline: late == Refusal::Deadline };
-        let refused = |why, earliest| State::Refused { error: Some(ConcurrencyLimited::new(why, earliest)) };
+        let refused = |why, earliest| State::Refused {
+            error: Some(ConcurrencyLimited::new(Arc::clone(gate.key()), why, earliest)),
+        };
         let state = match gate.enter(visitor, now) {
             Entry::Admitted(slot) => State::Called { future: self.inner.call(request), slot: Some(slot) },
             Entry::Full(earliest) => refused(Refusal::QueueFull, earliest),

@@ -56,6 +56,37 @@ pub fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<
     chain(error).find_map(|link| link.downcast_ref::<E>())
 }
 
+/// An error with all that is behind it, for a log: the texts of the chain, joined by `: `, each once.
+///
+/// Clients' own errors often say that something failed and leave the reason to their `source()`: `error decoding response body` is
+/// all that reqwest prints of a stream that a [`StrictBodyLayer`](crate::classify::StrictBodyLayer) has ended.
+///
+/// ```
+/// use std::io;
+/// use tower_gemini::error::{BoxError, Rejected, with_causes};
+///
+/// let error: BoxError = Box::new(io::Error::other(Rejected::new("maintenance window")));
+/// assert_eq!(with_causes(error.as_ref()).to_string(), "not sent: maintenance window");
+/// ```
+pub fn with_causes<'a>(error: &'a (dyn Error + 'static)) -> impl fmt::Display + 'a {
+    struct WithCauses<'a>(&'a (dyn Error + 'static));
+    impl fmt::Display for WithCauses<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            let mut before = String::new();
+            for text in chain(self.0).map(ToString::to_string) {
+                // A link that has printed its cause already.
+                if !before.is_empty() && before.ends_with(&text) {
+                    continue;
+                }
+                write!(f, "{}{text}", if before.is_empty() { "" } else { ": " })?;
+                before = text;
+            }
+            Ok(())
+        }
+    }
+    WithCauses(error)
+}
+
 /// The error and its sources, outermost first, at most [`MAX_DEPTH`] of them.
 pub(crate) fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |link| next_link(*link)).take(MAX_DEPTH)

@@ -116,23 +116,35 @@ impl fmt::Display for TimedOut {
             _ if self.is_stalled_upload() => {
                 write!(
                     f,
-                    "no answer within {after:?}, for the request's body has not come whole: send all of it"
+                    "attempt timeout: no answer within {after:?}, for the request's body has not come whole: send all of it"
                 )
             }
             Phase::Deadline if self.rejected.is_some() => {
-                f.write_str("the request's deadline had passed: give it more time")
+                f.write_str("not sent: the request's deadline had passed: give it more time")
             }
             Phase::FirstByte => {
-                write!(f, "no answer within {after:?}: try again, shorten the input, or raise `first_byte`")
+                write!(
+                    f,
+                    "attempt timeout (first_byte): no answer within {after:?}: try again, shorten the input, or raise `first_byte`"
+                )
             }
             Phase::Deadline => {
-                write!(f, "no answer in the {after:?} until the request's deadline: give it more time")
+                write!(
+                    f,
+                    "attempt timeout: no answer in the {after:?} until the request's deadline: give it more time"
+                )
             }
             Phase::Idle => {
-                write!(f, "the answer paused for {after:?}: discard what came and ask again, or raise `idle`")
+                write!(
+                    f,
+                    "attempt timeout (idle): the answer paused for {after:?}: discard what came and ask again, or raise `idle`"
+                )
             }
             Phase::Total => {
-                write!(f, "the answer was not over after {after:?}: ask for a shorter one, or raise `total`")
+                write!(
+                    f,
+                    "attempt timeout (total): the answer was not over after {after:?}: ask for a shorter one, or raise `total`"
+                )
             }
         }
     }

@@ -10,6 +10,8 @@ pub enum Why {
     Full,
     /// It cannot be admitted before its deadline.
     Deadline,
+    /// It cannot be admitted within [`max_wait`](crate::rate_limit::RateLimitBuilder::max_wait), which is over before its deadline.
+    MaxWait,
     /// So many wait already that the queue takes no more.
     Queue,
     /// It needs more input tokens, texts or images than a whole limit: it can never be admitted. Make it smaller, or ask
@@ -30,6 +32,7 @@ impl Why {
         match self {
             Self::Full => "the limit is reached",
             Self::Deadline => "it cannot be admitted before its deadline",
+            Self::MaxWait => "it cannot be admitted within `max_wait`",
             Self::Queue => "too many requests wait already",
             Self::TooLarge => "it is larger than the limit itself",
             Self::Spent => "the quota is spent",

@@ -16,8 +16,10 @@ enum Sign {
     TimedOut,
     /// It may have left.
     MaybeSent,
-    /// The caller's own mistake: the same request fails again.
+    /// The request's body failed: the same request fails again.
     Unsendable,
+    /// The program's own mistake: the client does not take such a request.
+    Usage,
 }
 
 /// Judges a failure. See [`Verdict::from_error`].
@@ -37,12 +39,18 @@ pub(crate) fn judge_error(error: &(dyn Error + 'static)) -> Verdict {
         }
         by_caller |= link.is::<UploadIncomplete>();
         match read(link) {
-            Some(found @ (Sign::NotSent | Sign::Unsendable)) => {
+            Some(found @ Sign::Unsendable) if sign != Sign::NotSent => {
                 sign = found;
                 break;
             }
-            Some(Sign::TimedOut) => sign = Sign::TimedOut,
-            Some(Sign::MaybeSent) | None => {}
+            Some(found @ Sign::Usage) => {
+                sign = found;
+                break;
+            }
+            // Goes on: a client calls it a failure to connect that it has no TLS to connect with.
+            Some(Sign::NotSent) => sign = Sign::NotSent,
+            Some(Sign::TimedOut) if sign != Sign::NotSent => sign = Sign::TimedOut,
+            Some(Sign::TimedOut | Sign::Unsendable | Sign::MaybeSent) | None => {}
         }
     }
     // A layer of this process knows what its own refusal stands for.
@@ -56,6 +64,7 @@ pub(crate) fn judge_error(error: &(dyn Error + 'static)) -> Verdict {
         // Another attempt would wait for the same caller.
         Sign::TimedOut if stalled => (Kind::DeadlineExceeded, Sent::Maybe, Retryability::Never),
         Sign::TimedOut => (Kind::DeadlineExceeded, Sent::Maybe, Retryability::WithBackoff),
+        Sign::Usage => (Kind::Usage, Sent::No, Retryability::Never),
         Sign::Unsendable => (Kind::Transport, Sent::No, Retryability::Never),
     };
     Verdict::new(Inner { sent, retryability, alternative: Alternative::None, by_caller, ..Inner::new(kind) })
@@ -64,6 +73,9 @@ pub(crate) fn judge_error(error: &(dyn Error + 'static)) -> Verdict {
 fn read(link: &(dyn Error + 'static)) -> Option<Sign> {
     if link.is::<Rejected>() {
         return Some(Sign::NotSent);
+    }
+    if is_usage(link) {
+        return Some(Sign::Usage);
     }
     if let Some(error) = link.downcast_ref::<io::Error>() {
         return Some(read_io(error));
@@ -80,7 +92,7 @@ fn read(link: &(dyn Error + 'static)) -> Option<Sign> {
     #[cfg(feature = "reqwest")]
     if let Some(error) = link.downcast_ref::<::reqwest::Error>() {
         return Some(match error {
-            e if e.is_builder() => Sign::Unsendable,
+            e if e.is_builder() => Sign::Usage,
             e if e.is_connect() => Sign::NotSent,
             e if e.is_timeout() => Sign::TimedOut,
             _ => Sign::MaybeSent,
@@ -112,6 +124,50 @@ fn read(link: &(dyn Error + 'static)) -> Option<Sign> {
     None
 }
 
+/// Whether a client says that it does not take such a request.
+///
+/// Most clients have no type or method for it that could be asked, so their texts are compared: those of hyper-util 0.1's
+/// client and its `HttpConnector`, which reqwest without TLS has, too, and of hyper-rustls 0.27.
+fn is_usage(link: &(dyn Error + 'static)) -> bool {
+    const TEXTS: [&str; 8] = [
+        "invalid URL, scheme is not http",
+        "invalid URL, scheme is missing",
+        "invalid URL, host is missing",
+        "client error (UserAbsoluteUriRequired)",
+        "client error (UserUnsupportedRequestMethod)",
+        "client error (UserUnsupportedVersion)",
+        "unsupported scheme http",
+        "missing scheme",
+    ];
+    let is_of_http = link.is::<http::Error>()
+        || link.is::<http::uri::InvalidUri>()
+        || link.is::<http::uri::InvalidUriParts>()
+        || link.is::<http::method::InvalidMethod>()
+        || link.is::<http::header::InvalidHeaderName>()
+        || link.is::<http::header::InvalidHeaderValue>();
+    is_of_http || {
+        let mut text = Beginning { bytes: [0; 48], len: 0 };
+        // It ends early where the text is longer than any of these.
+        let is_whole = std::fmt::Write::write_fmt(&mut text, format_args!("{link}")).is_ok();
+        is_whole && TEXTS.iter().any(|known| known.as_bytes() == &text.bytes[..text.len])
+    }
+}
+
+/// The beginning of an error's text: nothing is allocated for it.
+struct Beginning {
+    bytes: [u8; 48],
+    len: usize,
+}
+
+impl std::fmt::Write for Beginning {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let room = self.bytes.get_mut(self.len..self.len + text.len()).ok_or(std::fmt::Error)?;
+        room.copy_from_slice(text.as_bytes());
+        self.len += text.len();
+        Ok(())
+    }
+}
+
 fn read_io(error: &io::Error) -> Sign {
     match error.kind() {
         io::ErrorKind::ConnectionRefused
@@ -132,7 +188,12 @@ mod tests {
     #[test]
     fn what_was_sent_by_kind_of_error() {
         let io = |kind| -> BoxError { Box::new(io::Error::from(kind)) };
-        let cases: [(BoxError, Kind, Sent); 6] = [
+        let usage = || http::Request::builder().uri("http://a b").body(()).expect_err("a space");
+        let cases: [(BoxError, Kind, Sent); 10] = [
+            (Box::new(usage()), Kind::Usage, Sent::No),
+            (Box::new(io::Error::other(usage())), Kind::Usage, Sent::No),
+            (Box::new(io::Error::other("missing scheme")), Kind::Usage, Sent::No),
+            ("missing scheme, or so".into(), Kind::Transport, Sent::Maybe),
             (io(io::ErrorKind::ConnectionRefused), Kind::Transport, Sent::No),
             (io(io::ErrorKind::ConnectionReset), Kind::Transport, Sent::Maybe),
             (io(io::ErrorKind::TimedOut), Kind::DeadlineExceeded, Sent::Maybe),

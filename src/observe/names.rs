@@ -54,6 +54,7 @@ pub(super) const fn why(why: Why) -> &'static str {
     match why {
         Why::Full => "full",
         Why::Deadline => "deadline",
+        Why::MaxWait => "max_wait",
         Why::Queue => "queue",
         Why::TooLarge => "too_large",
         Why::Spent => "spent",

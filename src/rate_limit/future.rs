@@ -67,13 +67,15 @@ pub(super) struct Ticket {
     place: Place,
     /// When the request has waited for quota as long as it may.
     patience: Nanos,
+    /// That is before its deadline.
+    is_impatient: bool,
     /// The place was given back with the answer.
     left: bool,
 }
 
 impl Ticket {
-    pub(super) const fn new(key: Arc<Key>, place: Place, patience: Nanos) -> Self {
-        Self { key, place, patience, left: false }
+    pub(super) const fn new(key: Arc<Key>, place: Place, patience: Nanos, is_impatient: bool) -> Self {
+        Self { key, place, patience, is_impatient, left: false }
     }
 }
 
@@ -211,7 +213,7 @@ impl Ticket {
                             receipt.waited = self.key.common().waited(self.patience);
                             Ok(Permit::new(Arc::clone(&self.key), receipt, true))
                         }
-                        Err(refusal) => Err(self.key.refuse(refusal, self.patience)),
+                        Err(refusal) => Err(self.key.refuse(refusal, self.patience, self.is_impatient)),
                     });
                 }
                 // Each has a timer of its own, so that nobody waits for another one's to be polled.

@@ -69,7 +69,12 @@ impl RateLimits {
         let now = key.common().now();
         let (dimension, Spent { reset }) = key.at_desk(now, |desk| desk.ledger.spent(now))?;
         let why = if reset.is_none() { Why::Zero } else { Why::Spent };
-        Some(RateLimited::new(why, dimension, reset.and_then(|reset| key.common().instant(reset))))
+        Some(RateLimited::new(
+            Arc::clone(key.id()),
+            why,
+            dimension,
+            reset.and_then(|reset| key.common().instant(reset)),
+        ))
     }
 
     /// Whether a call for this target would wait or be at the expense of others: a door is closed, somebody waits, or so
@@ -162,9 +167,18 @@ impl RateLimits {
     }
 }
 
+/// How many quotas `Debug` shows.
+const MAX_PRINTED: usize = 16;
+
 impl fmt::Debug for RateLimits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.shared, f)
+        let all = self.status();
+        let is_of_note = |status: &&QuotaStatus| status.queued > 0 || !status.closed.is_empty();
+        let of_note = all.iter().filter(is_of_note).take(MAX_PRINTED).map(ToString::to_string);
+        f.debug_struct("RateLimits")
+            .field("keys", &all.len())
+            .field("waiting_or_closed", &of_note.collect::<Vec<_>>())
+            .finish_non_exhaustive()
     }
 }
 
@@ -240,7 +254,7 @@ impl QuotaStatus {
                 (dimension, common.instant(closed.until).filter(|_| !closed.zero))
             });
             Self {
-                key: key.id().clone(),
+                key: QuotaKey::clone(key.id()),
                 limits: ledger.limits(),
                 requests: ledger.window().requests(),
                 tokens: ledger.window().tokens(),

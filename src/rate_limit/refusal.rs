@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,6 +12,8 @@ use crate::context::quota_wait::QuotaWait;
 use crate::error::Rejected;
 use crate::event::Why;
 use crate::request::limits::Dimension;
+use crate::request::quota_key::QuotaKey;
+use crate::time::Until;
 use crate::verdict::Kind;
 
 /// A request was not admitted, and **not sent**: the error of [`RateLimit`](super::RateLimit).
@@ -32,6 +35,8 @@ use crate::verdict::Kind;
 /// ```
 #[derive(Clone, Debug)]
 pub struct RateLimited {
+    /// Shared with the quota: a refusal copies no names.
+    key: Arc<QuotaKey>,
     why: Why,
     dimension: Dimension,
     until: Option<Instant>,
@@ -39,7 +44,7 @@ pub struct RateLimited {
 }
 
 impl RateLimited {
-    pub(super) fn new(why: Why, dimension: Dimension, until: Option<Instant>) -> Self {
+    pub(super) fn new(key: Arc<QuotaKey>, why: Why, dimension: Dimension, until: Option<Instant>) -> Self {
         let kind = match why {
             Why::Spent | Why::Zero => Kind::QuotaExhausted,
             _ => Kind::RateLimited,
@@ -49,7 +54,7 @@ impl RateLimited {
             Some(until) => rejected.with_until(until),
             None => rejected,
         };
-        Self { why, dimension, until, rejected }
+        Self { key, why, dimension, until, rejected }
     }
 
     /// Of a request whose waits for quota are bounded.
@@ -62,6 +67,12 @@ impl RateLimited {
     pub(super) fn for_good(mut self) -> Self {
         self.rejected = self.rejected.for_good();
         self
+    }
+
+    /// Whose quota it is.
+    #[must_use]
+    pub fn key(&self) -> &QuotaKey {
+        &self.key
     }
 
     /// Why.
@@ -89,8 +100,12 @@ impl fmt::Display for RateLimited {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.dimension {
             // "Too many wait already" and the like say it all.
-            Dimension::Other => write!(f, "rate limited: {}", self.why),
-            dimension => write!(f, "rate limited by {dimension}: {}", self.why),
+            Dimension::Other => write!(f, "rate limit of {}: {}", self.key, self.why)?,
+            dimension => write!(f, "rate limit of {} ({dimension}): {}", self.key, self.why)?,
+        }
+        match self.until {
+            Some(until) => write!(f, "; {}", Until(until)),
+            None => Ok(()),
         }
     }
 }

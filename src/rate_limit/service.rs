@@ -121,14 +121,18 @@ where
                 }
             }
             Arrival::Queued(place, _) => {
-                let ticket = Ticket::new(key, place, patience);
+                let is_impatient = key.common().is_impatient(patience, deadline);
+                let ticket = Ticket::new(key, place, patience, is_impatient);
                 // The readiness that the caller obtained goes back while the request waits: others may need it.
                 // What waits asks a clone of its own when its turn has come.
                 let fresh = self.inner.clone();
                 drop(std::mem::replace(&mut self.inner, fresh.clone()));
                 ResponseFuture::queued(fresh, request, ticket)
             }
-            Arrival::Refused(refusal) => ResponseFuture::refused(key.refuse(refusal, patience)),
+            Arrival::Refused(refusal) => {
+                let is_impatient = key.common().is_impatient(patience, deadline);
+                ResponseFuture::refused(key.refuse(refusal, patience, is_impatient))
+            }
         }
     }
 }

@@ -20,6 +20,7 @@ use super::refusal::{RateLimited, Refusal};
 use super::window::Nanos;
 use crate::context::quota_wait::QuotaWait;
 use crate::error::ConfigError;
+use crate::event::Why;
 use crate::event::{Event, Observed};
 use crate::keyed::{Keyed, Need, State};
 use crate::request::limits::Limits;
@@ -160,6 +161,11 @@ impl Common {
         most.map_or(NEVER, |most| now.saturating_add(u64::try_from(most.as_nanos()).unwrap_or(NEVER)))
     }
 
+    /// Whether a request's patience ends before its deadline.
+    pub(super) fn is_impatient(&self, patience: Nanos, deadline: Option<Instant>) -> bool {
+        patience != NEVER && deadline.is_none_or(|deadline| self.nanos(deadline) > patience)
+    }
+
     /// What a request that has so much patience left has waited, in whole milliseconds, rounded up.
     pub(super) fn waited(&self, patience: Nanos) -> u32 {
         let Some(most) = self.max_wait.filter(|_| patience != NEVER) else { return 0 };
@@ -261,7 +267,7 @@ impl Work {
 
 /// The state of one key.
 pub(super) struct Key {
-    id: QuotaKey,
+    id: Arc<QuotaKey>,
     common: Arc<Common>,
     desk: Mutex<Desk<Waker>>,
     /// Whether the heads of answers are of interest. Relaxed: a head that misses the moment in which this was set
@@ -293,7 +299,7 @@ impl Key {
         }
         let desk = Mutex::new(Desk::new(ledger, common.max_queue, common.waits, Patience::DEFAULT));
         Self {
-            id,
+            id: Arc::new(id),
             common,
             desk,
             attentive: AtomicBool::new(false),
@@ -303,7 +309,7 @@ impl Key {
         }
     }
 
-    pub(super) const fn id(&self) -> &QuotaKey {
+    pub(super) const fn id(&self) -> &Arc<QuotaKey> {
         &self.id
     }
 
@@ -553,9 +559,15 @@ impl Key {
     }
 
     /// The named error of a refusal.
-    pub(super) fn refuse(&self, refusal: Refusal, patience: Nanos) -> RateLimited {
+    ///
+    /// `is_impatient` says that the request's patience ends before its deadline.
+    pub(super) fn refuse(&self, refusal: Refusal, patience: Nanos, is_impatient: bool) -> RateLimited {
         let until = refusal.until.and_then(|until| self.common.instant(until));
-        let mut error = RateLimited::new(refusal.why, refusal.dimension, until);
+        let why = match refusal.why {
+            Why::Deadline if is_impatient => Why::MaxWait,
+            why => why,
+        };
+        let mut error = RateLimited::new(Arc::clone(&self.id), why, refusal.dimension, until);
         if patience != NEVER {
             error = error.with_quota(Duration::from_nanos(patience.saturating_sub(self.common.now())));
         }

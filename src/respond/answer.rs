@@ -197,9 +197,11 @@ fn seconds(delay: Duration) -> String {
 /// The HTTP status of a kind, and the canonical code beside it.
 const fn status_of(kind: Kind) -> (u16, Code) {
     match kind {
-        Kind::InvalidArgument | Kind::ApiKeyInvalid | Kind::ContextTooLong | Kind::ContentBlocked => {
-            (400, Code::InvalidArgument)
-        }
+        Kind::InvalidArgument
+        | Kind::ApiKeyInvalid
+        | Kind::ContextTooLong
+        | Kind::ContentBlocked
+        | Kind::Usage => (400, Code::InvalidArgument),
         Kind::FailedPrecondition => (400, Code::FailedPrecondition),
         Kind::PayloadTooLarge => (413, Code::InvalidArgument),
         Kind::Unauthenticated => (401, Code::Unauthenticated),
@@ -241,6 +243,7 @@ const fn reason_of(kind: Kind) -> &'static str {
         Kind::EmptyResponse => "EMPTY_RESPONSE",
         Kind::Truncated => "TRUNCATED",
         Kind::Transport => "TRANSPORT",
+        Kind::Usage => "USAGE",
         Kind::Unknown => "UNKNOWN",
     }
 }
@@ -344,6 +347,7 @@ mod tests {
                 // Read from Google's own words only, or never said by a status.
                 Kind::ContextTooLong | Kind::PayloadTooLarge | Kind::ContentBlocked => Kind::InvalidArgument,
                 Kind::KeyLeaked => Kind::PermissionDenied,
+                Kind::Usage => Kind::InvalidArgument,
                 Kind::Transport => Kind::Unavailable,
                 Kind::EmptyResponse | Kind::Truncated | Kind::Unknown => Kind::Internal,
                 kind => kind,

@@ -55,6 +55,9 @@ pub enum Kind {
     Truncated,
     /// No answer: connecting, sending or receiving failed.
     Transport,
+    /// The client refused to send the request, and will the next time: no TLS for `https`, a relative URI, a header, method or
+    /// version that it does not take.
+    Usage,
     /// None of the above could be read from the answer.
     Unknown,
 }
@@ -85,6 +88,7 @@ impl Kind {
         Self::EmptyResponse,
         Self::Truncated,
         Self::Transport,
+        Self::Usage,
         Self::Unknown,
     ];
 
@@ -115,6 +119,7 @@ impl Kind {
             Self::EmptyResponse => "empty_response",
             Self::Truncated => "truncated",
             Self::Transport => "transport",
+            Self::Usage => "usage",
             Self::Unknown => "unknown",
         }
     }
@@ -182,6 +187,9 @@ impl Kind {
             Self::Truncated => "The answer broke off: discard or mark what arrived, and ask again.",
             Self::Transport => {
                 "Check the network, the address and the proxy; the request may not have arrived."
+            }
+            Self::Usage => {
+                "Correct the program: the client needs TLS for https, an absolute URI, and a method, version and headers that it takes; nothing was sent."
             }
             Self::Unknown => "Look at the answer itself: it does not look like one of Gemini's.",
         }

@@ -223,10 +223,10 @@ async fn what_cannot_go_before_its_deadline_fails_now() {
     assert_eq!((limited.why(), limited.dimension()), (Why::Deadline, Dimension::RequestsPerMinute));
     assert_eq!(limited.until().unwrap() - start, secs(60) + std::time::Duration::from_millis(500));
     assert_eq!(find::<Rejected>(error.as_ref()).unwrap().until(), limited.until());
-    assert_eq!(
-        error.to_string(),
-        "rate limited by requests per minute: it cannot be admitted before its deadline"
-    );
+    let text = error.to_string();
+    let why = "(requests per minute): it cannot be admitted before its deadline; until 2";
+    assert!(text.starts_with("rate limit of generate gemini_api ") && text.contains(why), "{text}");
+    assert!(text.ends_with("Z, in 1 min 0 s"), "{text}");
     let verdict = Verdict::from_error(error.as_ref());
     assert_eq!((verdict.kind(), verdict.sent()), (Some(Kind::RateLimited), tower_gemini::verdict::Sent::No));
     // A turn in the third minute, behind one who waits, is too late for two minutes.
