@@ -130,6 +130,7 @@ fn any_config() -> impl Strategy<Value = StackConfig> {
         least_per_minute: 0..=6_000_u32,
     });
     let retry = some_of!(RetryConfig {
+        enabled: any::<bool>(),
         attempts: 1..=100_u32,
         quick_retries: 0..=100_u32,
         backoff: backoff(),
@@ -144,6 +145,7 @@ fn any_config() -> impl Strategy<Value = StackConfig> {
         seed: 0..1_u64 << 60,
     });
     let rate_limit = some_of!(RateLimitConfig {
+        enabled: any::<bool>(),
         requests_per_minute: 1..1_000_000_u64,
         input_tokens_per_minute: 1..1_000_000_u64,
         requests_per_day: 1..1_000_000_u64,
@@ -160,6 +162,7 @@ fn any_config() -> impl Strategy<Value = StackConfig> {
         window: duration(100..3_600_000),
     });
     let concurrency = some_of!(ConcurrencyConfig {
+        enabled: any::<bool>(),
         decrease: share(100..=900),
         paced_decrease: share(10..=900),
         growth: share(10..=1000),
@@ -179,6 +182,7 @@ fn any_config() -> impl Strategy<Value = StackConfig> {
         slow
     });
     let circuit_breaker = some_of!(CircuitBreakerConfig {
+        enabled: any::<bool>(),
         failure_share: share(1..=1000),
         min_calls: 1..1_000_u32,
         window: duration(100..86_400_000),
@@ -217,6 +221,7 @@ fn any_config() -> impl Strategy<Value = StackConfig> {
         prop::collection::btree_set("[m-z]{1,5}", 1..4).prop_map(|names| names.into_iter().collect());
     let ladder = Just(BTreeMap::from([(ServiceTier::Flex, vec![ServiceTier::Standard])]));
     let fallback = some_of!(FallbackConfig {
+        enabled: any::<bool>(),
         chain: prop::collection::btree_map("[a-l]{1,5}", others, 0..3),
         tier_ladder: ladder,
     });
@@ -439,4 +444,40 @@ fn lists_in_variables_are_separated_by_commas() {
     let all = StackConfig::of(&GeminiStack::from_config(&config).expect("valid"));
     assert_eq!(all.fallback, config.complete().fallback);
     assert_eq!(all.fallback.header.expect("given").0, "x-gemini-model");
+}
+
+/// One type whatever is switched off: no layer that is waits, refuses, repeats or keeps a state.
+#[tokio::test(start_paused = true)]
+async fn what_is_switched_off_does_nothing_and_has_the_same_type() {
+    use http_body_util::Full;
+    use tower::{Layer, ServiceExt};
+    type Body = Full<bytes::Bytes>;
+    let calls = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let count = calls.clone();
+    let client = tower::service_fn(move |_: http::Request<Body>| {
+        count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        std::future::ready(Ok::<_, std::io::Error>(
+            http::Response::builder().status(503).body(Body::default()).expect("valid"),
+        ))
+    });
+    let off = "[retry]\nenabled = false\n[rate_limit]\nenabled = false\nrequests_per_minute = 1\n[concurrency]\nenabled = false
+        [circuit_breaker]\nenabled = false\nmin_calls = 1\n[fallback]\nenabled = false\nchain.m = ['n']";
+    let off = GeminiStack::from_config(&toml::from_str(off).expect("valid")).expect("valid");
+    // One binding for both: the types are the same.
+    let mut stack = GeminiStack::from_config(&StackConfig::default()).expect("valid");
+    assert_eq!(StackConfig::of(&stack).retry.enabled, Some(true));
+    stack = off;
+    let start = tokio::time::Instant::now();
+    let service = stack.layer(client);
+    for _ in 0..60 {
+        let request = http::Request::post("https://h/v1beta/models/m:generateContent")
+            .body(Body::default())
+            .expect("valid");
+        assert_eq!(service.clone().oneshot(request).await.expect("the answer").status(), 503);
+    }
+    assert_eq!(calls.load(std::sync::atomic::Ordering::Relaxed), 60, "each is sent once, and to one model");
+    assert_eq!(tokio::time::Instant::now(), start, "nobody waits");
+    assert!(stack.get_rate_limit().handle().status().is_empty());
+    assert!(stack.get_circuit_breaker().handle().keys().is_empty());
+    assert!(stack.get_concurrency().handle().all().is_empty());
 }

@@ -19,6 +19,7 @@ use crate::verdict::{Signal, Signals, Verdict};
 /// Builds a [`CircuitBreakerLayer`]. Each setting has the default of the [module documentation](super).
 #[must_use]
 pub struct CircuitBreakerBuilder {
+    enabled: bool,
     rules: Rules,
     slow: Option<(Duration, f64)>,
     fail_fast: bool,
@@ -32,6 +33,7 @@ pub struct CircuitBreakerBuilder {
 impl CircuitBreakerBuilder {
     pub(super) fn new() -> Self {
         Self {
+            enabled: true,
             rules: Rules {
                 mode: Mode::Automatic,
                 window: 30 * SECOND,
@@ -56,6 +58,13 @@ impl CircuitBreakerBuilder {
             observer: Observed::default(),
             chance: Chance::default(),
         }
+    }
+
+    /// Whether the layer does anything. Default `true`. With `false` each call passes through, nothing is counted or kept, and no
+    /// state is made; the type is the same.
+    pub const fn enabled(mut self, enabled: bool) -> Self {
+        self.enabled = enabled;
+        self
     }
 
     /// The share of failures in the window at which a circuit opens, above 0 and at most 1. Default 0.95.
@@ -251,6 +260,7 @@ impl CircuitBreakerBuilder {
         }
         let keyed = Keyed::new(self.max_keys, Part::CircuitBreaker, self.observer.clone());
         let common = Arc::new(Common {
+            enabled: self.enabled,
             rules,
             slow: self.slow.map(|(threshold, _)| threshold),
             fail_fast: self.fail_fast,

@@ -24,6 +24,8 @@ pub(super) type KeyBy = Arc<dyn Fn(&Target<'_>) -> TargetKey + Send + Sync>;
 
 /// What all circuits of a layer have in common.
 pub(super) struct Common {
+    /// Else calls pass through.
+    pub(super) enabled: bool,
     pub(super) rules: Rules,
     /// Only where slow calls matter.
     pub(super) slow: Option<Duration>,

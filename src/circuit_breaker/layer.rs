@@ -33,6 +33,7 @@ impl CircuitBreakerLayer {
             common.rules;
         let nanos = |nanos| Some(Duration::from_nanos(nanos).into());
         let mut config = CircuitBreakerConfig::default();
+        config.enabled = Some(common.enabled);
         config.failure_share = Some(failure_share);
         config.min_calls = Some(min_calls);
         config.window = nanos(window);

@@ -114,6 +114,10 @@ where
     #[inline(always)]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let shared = &*self.shared;
+        if !shared.common.enabled && self.ready {
+            self.ready = false;
+            return ResponseFuture { state: State::Called { future: self.inner.call(request), guard: None } };
+        }
         let view = View::of(&request);
         let key = shared.keyed.of_request(&mut self.memo, &request, view, |target| shared.of_target(target));
         let caller = view.caller();

@@ -74,6 +74,9 @@ where
     #[inline(always)]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let shared = &self.shared;
+        if !shared.settings.enabled {
+            return ResponseFuture { state: State::Called { future: self.inner.call(request), slot: None } };
+        }
         let view = View::of(&request);
         let gate = shared.gates.of_request(&mut self.memo, &request, view, |target| shared.gate(target));
         match gate.try_enter(view.caller()) {

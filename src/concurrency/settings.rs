@@ -47,6 +47,7 @@ pub(super) type KeyBy = Arc<dyn Fn(&Target<'_>) -> TargetKey + Send + Sync>;
 
 #[derive(Clone)]
 pub(super) struct Settings {
+    pub(super) enabled: bool,
     pub(super) tuning: Tuning,
     pub(super) max_wait: Duration,
     pub(super) max_queued: usize,
@@ -60,6 +61,7 @@ pub(super) struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            enabled: true,
             tuning: Tuning::default(),
             max_wait: Duration::from_secs(120),
             max_queued: 100_000,
@@ -77,6 +79,7 @@ impl Settings {
         let Tuning { decrease, paced_decrease, growth, increase, floor, pace, cut_interval, lift_after } =
             self.tuning;
         let mut config = ConcurrencyConfig::default();
+        config.enabled = Some(self.enabled);
         config.decrease = Some(decrease);
         config.paced_decrease = Some(paced_decrease);
         config.growth = Some(growth);
@@ -120,6 +123,13 @@ pub struct AdaptiveConcurrencyBuilder {
 }
 
 impl AdaptiveConcurrencyBuilder {
+    /// Whether the layer does anything. Default `true`. With `false` each call passes through, nothing is counted or kept, and no
+    /// state is made; the type is the same.
+    pub const fn enabled(mut self, enabled: bool) -> Self {
+        self.settings.enabled = enabled;
+        self
+    }
+
     /// What a cut leaves of a limit above one call at a time: this share of the answers that came during the life of
     /// the call that timed out, but at least one call. From 0.1 to 0.9, default 0.7. What a server answers within one
     /// patience is what it can do in that time: with a share of 0.7, what is in flight then is answered in 0.7 of it.

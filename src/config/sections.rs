@@ -208,6 +208,8 @@ impl BudgetConfig {
 table! {
     /// `[retry]`: what is sent again, how often and when. See [`RetryPolicyBuilder`].
     RetryConfig {
+        /// [`RetryPolicyBuilder::enabled`].
+        enabled: bool,
         /// [`RetryPolicyBuilder::attempts`].
         attempts: u32,
         /// [`RetryPolicyBuilder::quick_retries`].
@@ -277,7 +279,7 @@ impl RetryConfig {
             Some(OrOff::Off) => builder.without_budget(),
             None => builder,
         };
-        apply!(builder, all: attempts quick_retries max_server_delay server_delay_jitter maybe_processed_retries
+        apply!(builder, all: enabled attempts quick_retries max_server_delay server_delay_jitter maybe_processed_retries
             empty_answers max_body_bytes seed);
         Ok(builder)
     }
@@ -310,6 +312,8 @@ impl LimitsConfig {
 plain_table! {
     /// `[rate_limit]`: the quotas that are kept. See [`RateLimitBuilder`].
     RateLimitConfig {
+        /// [`RateLimitBuilder::enabled`].
+        enabled: bool,
         /// [`Limits::requests_per_minute`] of each model that has no limits of its own.
         requests_per_minute: u64,
         /// [`Limits::input_tokens_per_minute`] of each model that has no limits of its own.
@@ -360,7 +364,7 @@ impl RateLimitConfig {
         if all.by_tier == Some(true) {
             builder = builder.by_tier();
         }
-        apply!(builder, all: margin guard mode max_queue max_keys learn probe_every window);
+        apply!(builder, all: enabled margin guard mode max_queue max_keys learn probe_every window);
         builder
     }
 }
@@ -368,6 +372,8 @@ impl RateLimitConfig {
 plain_table! {
     /// `[concurrency]`: the limit of calls in flight. See [`AdaptiveConcurrencyBuilder`].
     ConcurrencyConfig {
+        /// [`AdaptiveConcurrencyBuilder::enabled`].
+        enabled: bool,
         /// [`AdaptiveConcurrencyBuilder::decrease`].
         decrease: f64,
         /// [`AdaptiveConcurrencyBuilder::paced_decrease`].
@@ -399,7 +405,7 @@ impl ConcurrencyConfig {
     /// A builder with these settings and else the defaults.
     pub fn to_builder(&self) -> AdaptiveConcurrencyBuilder {
         let mut builder = AdaptiveConcurrencyLayer::builder();
-        apply!(builder, self: decrease paced_decrease growth increase floor pace cut_interval lift_after max_wait
+        apply!(builder, self: enabled decrease paced_decrease growth increase floor pace cut_interval lift_after max_wait
             max_queued max_keys seed);
         builder
     }
@@ -441,6 +447,8 @@ impl SlowCallsConfig {
 plain_table! {
     /// `[circuit_breaker]`: when a model is not asked any more. See [`CircuitBreakerBuilder`].
     CircuitBreakerConfig {
+        /// [`CircuitBreakerBuilder::enabled`].
+        enabled: bool,
         /// [`CircuitBreakerBuilder::failure_share`].
         failure_share: f64,
         /// [`CircuitBreakerBuilder::min_calls`].
@@ -500,7 +508,7 @@ impl CircuitBreakerConfig {
         if all.observe_only == Some(true) {
             builder = builder.observe_only();
         }
-        apply!(builder, all: failure_share min_calls window consecutive_failures open_time_factor max_server_delay probes
+        apply!(builder, all: enabled failure_share min_calls window consecutive_failures open_time_factor max_server_delay probes
             probe_successes probe_lease ramp max_keys seed);
         Ok(builder)
     }
@@ -584,6 +592,8 @@ impl ClassifyConfig {
 plain_table! {
     /// `[fallback]`: which models stand in for which. See [`ModelFallbackBuilder`].
     FallbackConfig {
+        /// [`ModelFallbackBuilder::enabled`].
+        enabled: bool,
         /// [`ModelFallbackBuilder::chain`]: the models that stand in, by the model that is asked.
         chain: BTreeMap<String, Vec<String>>,
         /// [`ModelFallbackBuilder::tier_ladder`]: the tiers that stand in, by the tier that is asked.
@@ -599,6 +609,7 @@ impl FallbackConfig {
     /// A builder with these settings.
     pub fn to_builder(&self) -> ModelFallbackBuilder {
         let mut builder = ModelFallbackLayer::builder();
+        apply!(builder, self: enabled);
         for (model, others) in self.chain.iter().flatten() {
             builder = builder.chain(&**model, others.iter().map(String::as_str));
         }

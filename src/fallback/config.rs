@@ -19,6 +19,7 @@ pub(super) type LastResort = Arc<dyn Fn(&Parts, &Verdict) -> Option<Response<Byt
 
 #[derive(Clone, Default)]
 pub(super) struct Settings {
+    pub(super) disabled: bool,
     pub(super) chains: Chains,
     pub(super) ladders: Ladders,
     pub(super) circuits: Option<Circuits>,

@@ -35,6 +35,7 @@ impl ModelFallbackLayer {
     pub(crate) fn config(&self) -> FallbackConfig {
         let Settings { chains, ladders, header, .. } = &*self.settings;
         let mut config = FallbackConfig::default();
+        config.enabled = Some(!self.settings.disabled);
         config.chain = Some(chains.names());
         config.larger_context = Some(chains.larger());
         config.tier_ladder = Some(ladders.tiers());
@@ -62,6 +63,12 @@ pub struct ModelFallbackBuilder {
 }
 
 impl ModelFallbackBuilder {
+    /// Whether the layer does anything. Default `true`. With `false` each call passes through; the type is the same.
+    pub const fn enabled(mut self, enabled: bool) -> Self {
+        self.settings.disabled = !enabled;
+        self
+    }
+
     /// The models that stand in for `model`, in the order in which they are asked: 1 to 15. Names are those of the
     /// API without `models/`. Give one chain for each model; a model may stand in several.
     ///

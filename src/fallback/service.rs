@@ -75,6 +75,9 @@ where
 
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
+        if self.settings.disabled {
+            return ResponseFuture { state: State::called(self.inner.call(request)), work: None };
+        }
         match self.settings.chains.plan(&self.settings.ladders, &request) {
             None => ResponseFuture { state: State::called(self.inner.call(request)), work: None },
             Some(plan) => self.call_planned(request, plan),

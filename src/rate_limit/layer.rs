@@ -70,6 +70,7 @@ impl RateLimitLayer {
             observer: Observed::default(),
             window: WINDOW,
             prices: None,
+            enabled: true,
             #[cfg(feature = "fleet")]
             fleet: None,
         };
@@ -89,6 +90,7 @@ impl<E> RateLimitLayer<E> {
         let Config { limits, by_model, .. } = &*lock(&self.core.shared.config);
         let Rules { span, margin, learn, probe_every, guard, .. } = common.rules;
         let mut config = RateLimitConfig::default();
+        config.enabled = Some(self.core.shared.enabled);
         config.requests_per_minute = limits.rpm;
         config.input_tokens_per_minute = limits.tpm;
         config.requests_per_day = limits.rpd;
@@ -161,11 +163,19 @@ struct Settings {
     observer: Observed,
     window: Duration,
     prices: Option<Prices>,
+    enabled: bool,
     #[cfg(feature = "fleet")]
     fleet: Option<crate::fleet::Fleet>,
 }
 
 impl<E> RateLimitBuilder<E> {
+    /// Whether the layer does anything. Default `true`. With `false` each call passes through, nothing is counted or kept, and no
+    /// state is made; the type is the same.
+    pub const fn enabled(mut self, enabled: bool) -> Self {
+        self.settings.enabled = enabled;
+        self
+    }
+
     /// The limits of each model that has none of its own. Default: none.
     pub const fn limits(mut self, limits: Limits) -> Self {
         self.settings.limits = limits;
@@ -386,6 +396,7 @@ impl<E> RateLimitBuilder<E> {
             config: Mutex::new(config),
             key_by: settings.key_by,
             by_tier: settings.by_tier,
+            enabled: settings.enabled,
             id: Chance::default().stream().id(),
         };
         #[cfg(feature = "fleet")]

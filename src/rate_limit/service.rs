@@ -93,6 +93,12 @@ where
     #[inline(always)]
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let core = &self.core;
+        if !core.shared.enabled {
+            return ResponseFuture {
+                state: State::Called { future: self.inner.call(request) },
+                permit: None,
+            };
+        }
         let keys = &core.shared.keys;
         let mut view = View::of(&request);
         let key = keys.of_request(&mut self.memo, &request, view, |target| core.shared.key_of(target));

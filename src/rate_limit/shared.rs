@@ -42,6 +42,7 @@ pub(super) struct Shared {
     pub(super) key_by: Option<KeyBy>,
     /// Whether service tiers have quotas of their own.
     pub(super) by_tier: bool,
+    pub(super) enabled: bool,
     /// Tells snapshots of this layer from those of another one.
     pub(super) id: u64,
 }

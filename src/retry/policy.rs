@@ -46,7 +46,10 @@ pub struct RetryPolicy {
 
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
+    /// 1 where the layer is not enabled.
     pub(super) attempts: u32,
+    /// What was set, where it is not.
+    disabled: Option<u32>,
     pub(super) quick_retries: u32,
     /// By `Kind as usize`. `None` is never.
     schedules: [Option<Schedule>; Kind::ALL.len()],
@@ -107,6 +110,7 @@ impl Schedule {
 #[must_use]
 pub struct RetryPolicyBuilder {
     settings: Settings,
+    enabled: bool,
     never_retried: Option<Kind>,
 }
 
@@ -136,6 +140,7 @@ impl RetryPolicy {
         RetryPolicyBuilder {
             settings: Settings {
                 attempts: 10,
+                disabled: None,
                 quick_retries: 3,
                 schedules,
                 max_server_delay: second(60),
@@ -151,6 +156,7 @@ impl RetryPolicy {
                 failed_requests: Arc::default(),
                 free_waits: Arc::default(),
             },
+            enabled: true,
             never_retried: None,
         }
     }
@@ -167,13 +173,17 @@ impl RetryPolicy {
     /// # let _ = policy; Ok(()) }
     /// ```
     pub fn to_builder(&self) -> RetryPolicyBuilder {
-        RetryPolicyBuilder { settings: Settings::clone(&self.settings), never_retried: None }
+        let mut settings = Settings::clone(&self.settings);
+        let enabled = settings.disabled.is_none();
+        settings.attempts = settings.disabled.take().unwrap_or(settings.attempts);
+        RetryPolicyBuilder { settings, enabled, never_retried: None }
     }
 
     pub(crate) fn config(&self) -> RetryConfig {
         let settings = &*self.settings;
         let mut config = RetryConfig::default();
-        config.attempts = Some(settings.attempts);
+        config.enabled = Some(settings.disabled.is_none());
+        config.attempts = Some(settings.disabled.unwrap_or(settings.attempts));
         config.quick_retries = Some(settings.quick_retries);
         config.backoff = Some(BackoffConfig::of(settings.empty_backoff.parts()));
         let schedules =
@@ -217,6 +227,13 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicyBuilder {
+    /// Whether anything is sent again. Default `true`. With `false` each call passes through once, and nothing is kept or counted;
+    /// the type is the same.
+    pub const fn enabled(mut self, enabled: bool) -> Self {
+        self.enabled = enabled;
+        self
+    }
+
     /// Attempts in all, the first included and whatever their kinds. From 1 (never retry) to 100; default 10.
     /// A kind's [`schedule`](Self::schedule) may end a request earlier: by default `conflict` does, after 3. With a
     /// [`Budget`], attempts beyond the fifth are made only while it is at least half full.
@@ -371,7 +388,7 @@ impl RetryPolicyBuilder {
     ///
     /// The first setting that is out of its range, and the range.
     pub fn build(self) -> Result<RetryPolicy, ConfigError> {
-        let Self { settings, never_retried } = self;
+        let Self { mut settings, enabled, never_retried } = self;
         if !(1..=100).contains(&settings.attempts) {
             return Err(ConfigError::new("attempts", "must be from 1 to 100, the first one included"));
         }
@@ -401,6 +418,9 @@ impl RetryPolicyBuilder {
         }
         if settings.deadline.is_some_and(|d| d.is_zero()) {
             return Err(ConfigError::new("deadline", "must be above zero"));
+        }
+        if !enabled {
+            settings.disabled = Some(std::mem::replace(&mut settings.attempts, 1));
         }
         Ok(RetryPolicy { settings: Arc::new(settings), progress: Progress::default() })
     }
@@ -449,6 +469,14 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    /// With no more attempts than these, where the caller has said how many.
+    pub(super) fn at_most(mut self, attempts: u32) -> Self {
+        if attempts != u32::MAX {
+            self.limit = Some(self.limit.map_or(attempts, |limit| limit.min(attempts)));
+        }
+        self
+    }
+
     /// An attempt has failed.
     pub(super) fn count(&mut self, verdict: &Verdict) {
         self.attempts += 1;
