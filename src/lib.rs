@@ -116,6 +116,7 @@
 
 mod answered;
 mod blame;
+mod call_options;
 pub mod catalogue;
 pub mod circuit_breaker;
 pub mod classify;
@@ -171,6 +172,7 @@ pub mod timeout;
 pub mod verdict;
 
 pub use answered::AnyResponse;
+pub use call_options::CallOptions;
 pub use error::{BoxError, ConfigError, Rejected};
 pub use request::{KeyLabel, Method, Surface, Target};
 pub use tier::ServiceTier;

@@ -13,6 +13,7 @@
 //! | [`timeouts`](More::timeouts): earlier attempts that took too long | `retry` | `timeout`, whose limit grows with it |
 //! | [`quota`](More::quota): what earlier attempts have waited for quota | `retry` | `rate_limit` |
 //! | [`carry`](More::carry): attempts at other models and places | `fallback`, `places` | `retry`, `places` |
+//! | [`most_attempts`](More::most_attempts): the caller's own limit | [`CallOptions`](crate::CallOptions) | `retry` |
 //! | [`trail`](More::trail): where attempts are noted for who watches the call | `observe` | `retry` writes to it, `classify` asks it for the model |
 //!
 //! What callers put in themselves is no part of it: [`Deadline`], [`KeyLabel`], [`ModelHint`](crate::request::ModelHint),
@@ -27,6 +28,7 @@ pub(crate) mod deadline;
 pub(crate) mod quota_wait;
 mod trail;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,6 +62,7 @@ pub(crate) struct More {
     pub(crate) quota: QuotaWait,
     pub(crate) carry: Option<Carry>,
     pub(crate) trail: Option<Trail>,
+    pub(crate) most_attempts: Option<NonZeroU32>,
 }
 
 impl Context {
@@ -79,6 +82,12 @@ impl Context {
     #[inline]
     pub(crate) fn carry(&self) -> Option<&Carry> {
         self.more.as_ref()?.carry.as_ref()
+    }
+
+    /// The attempts that the caller allows in all; `u32::MAX` where it has not said.
+    #[inline]
+    pub(crate) fn most_attempts(&self) -> u32 {
+        self.more.as_ref().and_then(|more| more.most_attempts).map_or(u32::MAX, NonZeroU32::get)
     }
 
     /// The deadline for the flex tier, where it is another one.

@@ -128,7 +128,8 @@ impl Drop for Failed {
 impl Failed {
     /// For a call that goes on where an earlier one ended: its request is told which attempt it is.
     pub(super) fn resume<B>(carry: &Carry, request: &mut Request<B>) -> Option<Box<Self>> {
-        let progress = carry.take();
+        let most = Context::of(request).map_or(u32::MAX, Context::most_attempts);
+        let progress = carry.take().at_most(most);
         if progress.request == 0 {
             return None;
         }
@@ -138,8 +139,8 @@ impl Failed {
         Some(Box::new(Self { progress, token: None, is_called: false }))
     }
 
-    fn begin(carry: Option<&Carry>) -> Box<Self> {
-        let progress = carry.map(Carry::take).unwrap_or_default();
+    fn begin(carry: Option<&Carry>, most: u32) -> Box<Self> {
+        let progress = carry.map(Carry::take).unwrap_or_default().at_most(most);
         Box::new(Self { progress, token: None, is_called: false })
     }
 
@@ -275,7 +276,7 @@ impl Refused {
         };
         let failure = Failure::of(&result, &verdict);
         self.settings.note_free_wait(&failure);
-        let mut failed = self.failed.take().unwrap_or_else(|| Failed::begin(self.carry.as_ref()));
+        let mut failed = self.failed.take().unwrap_or_else(|| Failed::begin(self.carry.as_ref(), u32::MAX));
         let progress = &mut failed.progress;
         self.settings.number(progress);
         self.settings.tell_failed(progress, &failure);
@@ -301,7 +302,8 @@ impl<S, B: Body + Clone> Kept<S, B> {
             return Next::Return(result);
         };
         let failure = Failure::of(&result, &verdict);
-        let mut failed = self.failed.take().unwrap_or_else(|| Failed::begin(self.context.carry()));
+        let begin = || Failed::begin(self.context.carry(), self.context.most_attempts());
+        let mut failed = self.failed.take().unwrap_or_else(begin);
         failed.progress.hear(Progress::said(&result));
         failed.is_called = false;
         // One that was turned away, or was a circuit's probe, keeps the token for when it goes again.

@@ -10,7 +10,7 @@ use super::carry::Carry;
 use super::future::{Failed, Kept, Refused, State, Task};
 use super::shared::Shared;
 use super::{GaveUp, ResponseFuture, RetryPolicy, budget_key, replayable};
-use crate::context::View;
+use crate::context::{self, View};
 use crate::error::BoxError;
 
 /// Sends failed requests again. Made by [`RetryLayer`](super::RetryLayer); see the [module
@@ -86,12 +86,13 @@ impl<S> Retry<S> {
     fn keep<B: Clone>(
         &self,
         request: &Request<B>,
-        carry: Option<&Carry>,
+        context: &context::Context,
         failed: Option<&Failed>,
     ) -> Option<Request<B>> {
         let made = failed.map_or(0, Failed::attempts);
-        let reserved = carry.map_or(0, Carry::reserved);
-        (made + 1 < self.shared.settings.most(reserved)).then(|| request.clone())
+        let reserved = context.carry().map_or(0, Carry::reserved);
+        let most = self.shared.settings.most(reserved).min(context.most_attempts());
+        (made + 1 < most).then(|| request.clone())
     }
 }
 
@@ -137,7 +138,7 @@ where
         let extensions = left_out.then(|| std::mem::take(request.extensions_mut()));
         ResponseFuture {
             task: Task::Kept(Kept {
-                request: self.keep(&request, context.carry(), failed.as_deref()),
+                request: self.keep(&request, &context, failed.as_deref()),
                 context,
                 left_out,
                 shared: Arc::clone(&self.shared),
