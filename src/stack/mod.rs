@@ -239,7 +239,7 @@ place!(X, last_good, without_last_good, get_last_good, "the last good answers",
 /// A stack with other layers has another type; [`tower::util::BoxCloneSyncService`] hides it.
 pub type GeminiService<S, B> = <GeminiStack as Layer<HttpClient<S, B>>>::Service;
 
-impl<D, P, F, R, L, C, K, T, J, Q, G> GeminiStack<D, P, F, R, L, C, K, T, J, Q, G> {
+impl<D, P, F, R, L, C, K, T, J, Q, G, W, X> GeminiStack<D, P, F, R, L, C, K, T, J, Q, G, W, X> {
     /// The stack around `client`: as [`layer`](Layer::layer), but what is wrong with a client is told by the compiler here, by its name,
     /// and not where the first request is sent.
     ///
