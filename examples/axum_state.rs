@@ -21,7 +21,7 @@ async fn ask(State(mut app): State<App>, question: String) -> Result<Bytes, (Sta
     let prompt = serde_json::json!({ "contents": [{ "parts": [{ "text": question }] }] }).to_string();
     let request = Request::post(&app.url).body(Full::from(prompt)).map_err(|e| told(e.into()))?;
     let response = app.gemini.ready().await.map_err(told)?.call(request).await.map_err(told)?;
-    Ok(response.into_body().collect().await.map_err(|e| told(e.into()))?.to_bytes())
+    Ok(response.into_body().collect().await.map_err(told)?.to_bytes())
 }
 
 #[tokio::main]

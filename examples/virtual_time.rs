@@ -26,7 +26,7 @@ async fn main() -> Result<(), BoxError> {
     let response = gemini.oneshot(request).await?;
 
     assert_eq!((response.status().as_u16(), Attempts::of(&response).made()), (200, 2));
-    let took = begun.elapsed();
+    let took = Instant::now() - begun;
     assert!((Duration::from_secs(30)..Duration::from_secs(40)).contains(&took), "waited {took:?}");
     assert_eq!(sim.calls()[0].status().map(|status| status.as_u16()), Some(429));
     Ok(())
