@@ -360,7 +360,7 @@ fn a_longer_deadline_lengthens_that_of_flex() {
 fn what_is_not_known_is_refused_by_its_name() {
     for (text, name) in [
         ("retries = 3", "unknown field `retries`"),
-        ("[retry]\natempts = 3", "unknown field `atempts`, expected one of `attempts`"),
+        ("[retry]\natempts = 3", "unknown field `atempts`, expected one of `enabled`"),
         ("[retry.backoff]\nmin = '1s'", "unknown field `min`"),
         ("[retry.schedule.overloadd]\nattempts = 1", "overloadd"),
         ("[rate_limit.model_limits.m]\nrpm = 1", "unknown field `rpm`"),
@@ -411,7 +411,7 @@ fn a_wrong_variable_is_named_and_its_value_is_not_shown() {
         ("GEMINI_TIMEOUT_IDLE", "30", "must be a duration with a unit"),
         ("GEMINI_RETRY_BACKOFF", "{\"min\":\"1s\"}", "unknown field `min`"),
         ("GEMINI_RETRY_BACKOFF", "{} {}", "trailing characters"),
-        ("GEMINI_RETRY_ATEMPTS", "3", "is no setting; the section has ATTEMPTS, "),
+        ("GEMINI_RETRY_ATEMPTS", "3", "is no setting; the section has ENABLED, "),
     ] {
         let error = StackConfig::from_vars([(name, value)]).expect_err(name);
         assert_eq!(error.variable(), name);

@@ -26,7 +26,7 @@
 //! assert_eq!(all.circuit_breaker.min_calls, Some(20));
 //!
 //! let wrong = serde_json::from_str::<StackConfig>(r#"{ "retry": { "atempts": 4 } }"#);
-//! assert!(wrong.unwrap_err().to_string().contains("unknown field `atempts`, expected one of `attempts`"));
+//! assert!(wrong.unwrap_err().to_string().contains("unknown field `atempts`, expected one of `enabled`"));
 //! # Ok(()) }
 //! ```
 //!

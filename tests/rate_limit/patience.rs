@@ -75,7 +75,7 @@ async fn a_full_window_of_ones_own_is_not_waited_for_by_the_retry_layer_either()
             let error = service.clone().oneshot(request).await.err().unwrap();
             assert_eq!((Instant::now() - start), Duration::ZERO, "{mode:?}");
             let limited = find::<RateLimited>(error.as_ref()).unwrap();
-            let why = if mode == Mode::Wait { Why::Deadline } else { Why::Full };
+            let why = if mode == Mode::Wait { Why::MaxWait } else { Why::Full };
             assert_eq!(limited.why(), why);
             assert_eq!(
                 limited.until().unwrap() - start,
@@ -133,7 +133,7 @@ async fn the_queue_and_the_retry_layer_share_one_bound() {
             assert_eq!(Attempts::of(&ended.unwrap()).made(), 1);
         } else {
             let error = ended.err().unwrap();
-            assert_eq!(find::<RateLimited>(error.as_ref()).unwrap().why(), Why::Deadline);
+            assert_eq!(find::<RateLimited>(error.as_ref()).unwrap().why(), Why::MaxWait);
         }
         assert_eq!(sim.call_count(), 2);
         assert!(elapsed <= Duration::from_millis(waited), "{delay}: {elapsed:?}");

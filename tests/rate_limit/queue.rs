@@ -245,7 +245,7 @@ async fn the_longest_wait_can_be_set() {
     let builder = RateLimitLayer::builder().limits(Limits::new().requests_per_minute(1)).max_wait(secs(30));
     let service = over(&builder.build().unwrap(), &probe);
     service.clone().oneshot(ask()).await.unwrap();
-    assert_eq!(limited(&service.oneshot(ask()).await.unwrap_err()).why(), Why::Deadline);
+    assert_eq!(limited(&service.oneshot(ask()).await.unwrap_err()).why(), Why::MaxWait);
 }
 
 #[tokio::test(start_paused = true)]
