@@ -15,18 +15,14 @@ use tower_gemini::retry::Attempts;
 use tower_gemini::stack::{GeminiStack, Preset};
 use tower_gemini::{CallOptions, Deadline, ServiceTier, Verdict};
 
+type Answer = std::future::Ready<Result<Response<Full<Bytes>>, std::io::Error>>;
+
 /// A model that is always overloaded, and counts.
 fn overloaded(
     calls: &Arc<AtomicU32>,
-) -> impl tower::Service<
-    Request<Full<Bytes>>,
-    Response = Response<Full<Bytes>>,
-    Error = std::io::Error,
-    Future = std::future::Ready<Result<Response<Full<Bytes>>, std::io::Error>>,
-> + Clone
-+ use<> {
+) -> tower::util::ServiceFn<impl Fn(Request<Full<Bytes>>) -> Answer + Clone + use<>> {
     let calls = Arc::clone(calls);
-    tower::service_fn(move |_| {
+    tower::service_fn(move |_: Request<Full<Bytes>>| {
         calls.fetch_add(1, Ordering::Relaxed);
         std::future::ready(Ok(Response::builder().status(503).body(Full::default()).unwrap()))
     })

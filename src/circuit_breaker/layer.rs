@@ -26,6 +26,10 @@ impl CircuitBreakerLayer {
         CircuitBreakerBuilder::new()
     }
 
+    #[allow(
+        clippy::field_reassign_with_default,
+        reason = "one setting a line, some of them worked out between"
+    )]
     pub(crate) fn config(&self) -> CircuitBreakerConfig {
         let Shared { common, keyed, .. } = &*self.shared;
         let Rules { mode, window, min_calls, failure_share, consecutive, slow_share, .. } = common.rules;

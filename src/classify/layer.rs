@@ -65,6 +65,10 @@ impl ClassifyLayer {
         self
     }
 
+    #[allow(
+        clippy::field_reassign_with_default,
+        reason = "one setting a line, some of them worked out between"
+    )]
     pub(crate) fn config(&self) -> ClassifyConfig {
         let Settings { max_error_bytes, read_timeout, watch, peek } = self.settings;
         let mut config = ClassifyConfig::default();

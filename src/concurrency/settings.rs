@@ -75,6 +75,10 @@ impl Default for Settings {
 }
 
 impl Settings {
+    #[allow(
+        clippy::field_reassign_with_default,
+        reason = "one setting a line, some of them worked out between"
+    )]
     pub(super) fn config(&self) -> ConcurrencyConfig {
         let Tuning { decrease, paced_decrease, growth, increase, floor, pace, cut_interval, lift_after } =
             self.tuning;

@@ -85,6 +85,10 @@ impl<E> RateLimitLayer<E> {
         RateLimits::new(Arc::clone(&self.core.shared))
     }
 
+    #[allow(
+        clippy::field_reassign_with_default,
+        reason = "one setting a line, some of them worked out between"
+    )]
     pub(crate) fn config(&self) -> RateLimitConfig {
         let Shared { common, keys, by_tier, .. } = &*self.core.shared;
         let Config { limits, by_model, .. } = &*lock(&self.core.shared.config);

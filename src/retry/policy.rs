@@ -179,6 +179,10 @@ impl RetryPolicy {
         RetryPolicyBuilder { settings, enabled, never_retried: None }
     }
 
+    #[allow(
+        clippy::field_reassign_with_default,
+        reason = "one setting a line, some of them worked out between"
+    )]
     pub(crate) fn config(&self) -> RetryConfig {
         let settings = &*self.settings;
         let mut config = RetryConfig::default();

@@ -51,6 +51,10 @@ impl Default for Settings {
 }
 
 impl Settings {
+    #[allow(
+        clippy::field_reassign_with_default,
+        reason = "one setting a line, some of them worked out between"
+    )]
     pub(super) fn config(&self) -> TimeoutConfig {
         let or_off = |limit: Option<Duration>| Some(limit.map(Into::into).into());
         let tiers = |of: fn(&Own) -> u32| {
