@@ -20,7 +20,7 @@ use super::{End, Inner, Kind, Outcome, Retryability, Verdict};
 /// | [`Soft`](Self::Soft) | `rate_limited` without a quota that it names, `cancelled` |
 /// | [`Neutral`](Self::Neutral) | all others: the caller's mistakes, quotas, `content_blocked`, `empty_response`, `conflict` |
 ///
-/// Neutral as well, whatever the kind: a request that a layer of this process turned away ([`Rejected`]), one that
+/// Neutral as well, whatever the kind: a request that a layer of this process turned away ([`Rejected`](crate::Rejected)), one that
 /// the client refused to send, a call or a body that the caller dropped, and a failure that the caller brought about
 /// ([`Verdict::is_by_caller`]).
 ///
@@ -64,7 +64,7 @@ impl fmt::Display for Signal {
 impl Verdict {
     /// What this outcome says of the server's health; the table is on [`Signal`].
     ///
-    /// A [`Rejected`] behind an error is not visible here: the verdict says `transport`, which is a
+    /// A [`Rejected`](crate::Rejected) behind an error is not visible here: the verdict says `transport`, which is a
     /// [`Failure`](Signal::Failure). The layers look for it first and take it for [`Neutral`](Signal::Neutral).
     #[must_use]
     pub fn signal(&self) -> Signal {
