@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::key::{Common, KeyBy, Shared};
+use super::circuit::{Common, KeyBy, Shared};
 use super::layer::CircuitBreakerLayer;
 use super::state::Rules;
 use super::{MAX_PROBES, SECOND, nanos};

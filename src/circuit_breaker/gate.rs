@@ -298,5 +298,5 @@ fn unpack(opened: u64) -> (Nanos, Cause) {
 }
 
 #[cfg(test)]
-#[path = "gate_tests.rs"]
+#[path = "tests/gate.rs"]
 mod tests;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::circuit::{Key, Shared};
 use super::error::CircuitOpen;
-use super::key::{Key, Shared};
 use super::state::{Change, Machine};
 use crate::event::circuit::{CircuitState, Mode, Transition};
 use crate::request::{KeyLabel, Target, TargetKey};

@@ -3,9 +3,9 @@ use std::time::Duration;
 
 use tower_layer::Layer;
 
+use super::circuit::Shared;
 use super::config::CircuitBreakerBuilder;
 use super::handle::Circuits;
-use super::key::Shared;
 use super::service::CircuitBreaker;
 use super::state::Rules;
 use crate::config::{CircuitBreakerConfig, OpenTimeConfig, SlowCallsConfig};

@@ -132,12 +132,12 @@
 //! ```
 
 mod body;
+mod circuit;
 mod config;
 mod error;
 mod future;
 mod gate;
 mod handle;
-mod key;
 mod layer;
 mod ramp;
 mod service;

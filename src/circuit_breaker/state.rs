@@ -675,5 +675,5 @@ fn exceeds(bad: u32, calls: u32, share: f64) -> bool {
 }
 
 #[cfg(test)]
-#[path = "state_tests.rs"]
+#[path = "tests/state.rs"]
 mod tests;

@@ -12,7 +12,7 @@ use super::{ConcurrencyLimited, Refusal};
 use crate::error::BoxError;
 use crate::event::Part;
 use crate::held;
-use crate::order;
+use crate::layer_order;
 use crate::time;
 use crate::verdict::{Signal, Verdict};
 
@@ -140,7 +140,7 @@ fn headed<RB>(response: &mut Response<RB>, slot: Option<Slot>) {
 
 #[cold]
 fn failed<RB>(response: &mut Response<RB>, slot: Slot) {
-    order::passed(response, Part::Concurrency, slot.observer());
+    layer_order::passed(response, Part::Concurrency, slot.observer());
     let signal = slot.signals().of_verdict(&Verdict::of(response));
     slot.end(signal);
 }

@@ -15,11 +15,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::ConcurrencyState;
+use super::config::Settings;
 use super::control::{Control, Moment};
 use super::ends::{Said, Start};
 use super::evidence::Usual;
 use super::limit::{Limit, Room};
-use super::settings::Settings;
 use crate::blame::Caller;
 use crate::event::{Event, Observed};
 use crate::keyed::State;

@@ -17,7 +17,7 @@ use crate::error::{BoxError, Rejected, find};
 use crate::event::Part;
 use crate::event::fallback::{AnsweredBy, Refusal};
 use crate::event::{Event, GaveUp};
-use crate::order;
+use crate::layer_order;
 use crate::request::{ModelHint, Surface, Target};
 use crate::retry::{self, Attempts, Carry};
 use crate::tier::{self, ServiceTier, X_GEMINI_SERVICE_TIER, X_VERTEX_SHARED_REQUEST_TYPE};
@@ -262,7 +262,7 @@ impl<S, B: RewriteBody> Work<S, B> {
     ) -> Result<Response<FallbackBody<RB>>, BoxError> {
         let mut response = result?;
         if !Verdict::is_good(&response) {
-            order::passed(&mut response, Part::Fallback, &self.settings.observer);
+            layer_order::passed(&mut response, Part::Fallback, &self.settings.observer);
         }
         if self.at > 0 {
             let step = self.plan.step(self.at);

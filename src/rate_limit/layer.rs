@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use tower_layer::Layer;
 
-use super::ledger::Rules;
+use super::quota_state::Rules;
 use super::service::Core;
 use super::shared::{Common, Config, KeyBy, Shared, WallClock};
 use super::{BySize, ConfigError, Prices, RateLimit, RateLimits};

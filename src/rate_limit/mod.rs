@@ -201,10 +201,11 @@
 //! # let _ = layer; Ok(()) }
 //! ```
 
-mod admission;
 mod body;
 mod day;
-mod desk;
+mod day_count;
+mod decision;
+mod error;
 mod estimate;
 #[cfg(feature = "fleet")]
 mod fleet;
@@ -212,22 +213,23 @@ mod future;
 mod handle;
 mod layer;
 mod learnt;
-mod ledger;
-mod lesson;
 #[cfg(test)]
+#[path = "tests/model.rs"]
 mod model;
 mod permit;
 mod prices;
 mod queue;
-mod refusal;
+mod quota_state;
+mod quota_update;
+mod scheduler;
 mod service;
 mod shared;
 mod snapshot;
 mod spans;
-mod tally;
 mod window;
 
 pub use self::body::RateLimitBody;
+pub use self::error::RateLimited;
 pub use self::estimate::{ByContent, BySize, Estimate, Images, InputTokens, Texts};
 #[cfg(feature = "fleet")]
 #[cfg_attr(docsrs, doc(cfg(feature = "fleet")))]
@@ -236,7 +238,6 @@ pub use self::future::ResponseFuture;
 pub use self::handle::{QuotaStatus, RateLimits, SpanStatus};
 pub use self::layer::{Mode, RateLimitBuilder, RateLimitLayer};
 pub use self::prices::{Price, Prices};
-pub use self::refusal::RateLimited;
 pub use self::service::RateLimit;
 pub use self::snapshot::{Restored, Snapshot, SnapshotError};
 pub use crate::error::ConfigError;

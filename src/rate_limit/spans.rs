@@ -3,7 +3,7 @@
 //! Each has an exact [`Window`] of its own, whose tokens are what its unit counts. A call is charged to all of them in one step,
 //! and keeps a number under which it is found again when it is settled.
 
-use super::admission::{Forecast, Settlement, Spent};
+use super::decision::{Forecast, Settlement, Spent};
 use super::estimate::Cost;
 use super::prices::Purse;
 use super::window::{EntryId, Nanos, Window};
@@ -281,5 +281,5 @@ impl Spans {
 }
 
 #[cfg(test)]
-#[path = "spans_tests.rs"]
+#[path = "tests/spans.rs"]
 mod tests;

@@ -1,11 +1,11 @@
 //! What the ledger is asked and what it answers. Pure.
 
-use super::refusal::Refusal;
+use super::error::Refusal;
 use super::window::{EntryId, Nanos};
 use crate::event::Why;
 use crate::request::limits::Dimension;
 
-/// What was charged for one request. Given back to [`Ledger::settle`] exactly once.
+/// What was charged for one request. Given back to [`QuotaState::settle`] exactly once.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "an admission must be settled"]
 pub(super) struct Receipt {

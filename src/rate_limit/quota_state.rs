@@ -1,20 +1,20 @@
 //! What one key may do, and what it has done: the decision about one request. Pure.
 //!
 //! NOTE: this is the seam for a store that a fleet shares. Three calls decide everything about a key, each over all
-//! its dimensions at once: [`admit`](Ledger::admit), [`settle`](Ledger::settle) and
-//! [`close_until`](Ledger::close_until). The queue and the layer above know nothing of windows and days.
+//! its dimensions at once: [`admit`](QuotaState::admit), [`settle`](QuotaState::settle) and
+//! [`close_until`](QuotaState::close_until). The queue and the layer above know nothing of windows and days.
 
 use std::time::Duration;
 
-use super::admission::{Admission, Forecast, Receipt, Settlement, Spent, Trial, too_large};
 use super::day::Day;
+use super::day_count::DayCount;
+use super::decision::{Admission, Forecast, Receipt, Settlement, Spent, Trial, too_large};
+use super::error::Refusal;
 use super::estimate::{Cost, Ratio, Trust};
 use super::learnt::Learnt;
-use super::lesson::Lesson;
 use super::prices::Purse;
-use super::refusal::Refusal;
+use super::quota_update::QuotaUpdate;
 use super::spans::{Full, Spans};
-use super::tally::Tally;
 use super::window::{EntryId, Freed, Nanos, Window};
 use crate::request::limits::{Dimension, Limits};
 use crate::tier::ServiceTier;
@@ -48,7 +48,7 @@ pub(super) struct Rules {
 }
 
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(super) struct QuotaState {
     rules: Rules,
     window: Window,
     /// Limits over other spans.
@@ -64,7 +64,7 @@ pub(super) struct Ledger {
     /// are windows of other spans.
     plain_from: Nanos,
     limits: InForce,
-    day: Tally,
+    day: DayCount,
     closed: [Option<Closed>; Dimension::COUNT],
     /// The latest `until` of them: nothing is closed from then on.
     closed_until: Nanos,
@@ -182,7 +182,7 @@ pub(super) struct Counts {
     pub(super) too_many: u64,
 }
 
-impl Ledger {
+impl QuotaState {
     #[cfg(test)]
     pub(super) fn new(rules: Rules, configured: Limits, now: Nanos) -> Self {
         Self::with_prices(rules, configured, None, now)
@@ -190,7 +190,7 @@ impl Ledger {
 
     /// With what tells the money that calls cost.
     pub(super) fn with_prices(rules: Rules, configured: Limits, purse: Option<Purse>, now: Nanos) -> Self {
-        let day = Tally::new(now);
+        let day = DayCount::new(now);
         let mut ledger = Self {
             rules,
             window: Window::new(rules.span),
@@ -331,9 +331,9 @@ impl Ledger {
     ///
     /// Returns whether the call went over a learnt limit, on purpose or because that had seemed to be higher: then the log
     /// alone holds others back, and no door is closed.
-    pub(super) fn close_until(&mut self, now: Nanos, receipt: &mut Receipt, lesson: Lesson) -> bool {
+    pub(super) fn close_until(&mut self, now: Nanos, receipt: &mut Receipt, lesson: QuotaUpdate) -> bool {
         let now = self.tick(now);
-        let Lesson { dimension, limit, until, spent, zero } = lesson;
+        let QuotaUpdate { dimension, limit, until, spent, zero } = lesson;
         self.note_refusal(now, receipt);
         let sent = self.window.charged_at(receipt.entry);
         let misled = self.learnt[dimension as usize]
@@ -1067,9 +1067,9 @@ const DIMENSIONS: [Dimension; Dimension::COUNT] = [
 ];
 
 #[cfg(feature = "fleet")]
-#[path = "ledger_fleet.rs"]
+#[path = "quota_state_fleet.rs"]
 mod fleet;
 
 #[cfg(test)]
-#[path = "ledger_tests.rs"]
+#[path = "tests/quota_state.rs"]
 mod tests;

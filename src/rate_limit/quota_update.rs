@@ -11,7 +11,7 @@ const BELIEVED: Nanos = 3600 * 1_000_000_000;
 
 /// What one quota violation teaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Lesson {
+pub(super) struct QuotaUpdate {
     pub(super) dimension: Dimension,
     /// The limit that the answer named.
     pub(super) limit: Option<u64>,
@@ -23,8 +23,8 @@ pub(super) struct Lesson {
     pub(super) zero: bool,
 }
 
-/// The lessons of a verdict, one for each violation that it names; none if it does not speak of quotas.
-pub(super) fn lessons(verdict: &Verdict, now: Nanos, day_ends: Nanos) -> Vec<Lesson> {
+/// The updates_from of a verdict, one for each violation that it names; none if it does not speak of quotas.
+pub(super) fn updates_from(verdict: &Verdict, now: Nanos, day_ends: Nanos) -> Vec<QuotaUpdate> {
     let Some(kind @ (Kind::RateLimited | Kind::QuotaExhausted)) = verdict.kind() else { return Vec::new() };
     if verdict.sent() == Sent::No {
         // Another layer's word, not the server's.
@@ -64,7 +64,7 @@ fn counts_money(violation: &QuotaViolation) -> bool {
 }
 
 impl Heard {
-    fn lesson(&self, violation: &QuotaViolation) -> Lesson {
+    fn lesson(&self, violation: &QuotaViolation) -> QuotaUpdate {
         let dimension = match (violation.dimension(), violation.period()) {
             (Counted::Requests, Period::Day) => Dimension::RequestsPerDay,
             (Counted::Requests, Period::Minute) => Dimension::RequestsPerMinute,
@@ -84,28 +84,34 @@ impl Heard {
     }
 
     /// Clears within minutes, when the server says.
-    fn passing(&self, dimension: Dimension, limit: Option<u64>) -> Lesson {
+    fn passing(&self, dimension: Dimension, limit: Option<u64>) -> QuotaUpdate {
         let until = self.delay.map(|delay| self.now.saturating_add(delay));
-        Lesson { dimension, limit, until, spent: false, zero: false }
+        QuotaUpdate { dimension, limit, until, spent: false, zero: false }
     }
 
     /// Money was spent too fast: it clears when the server says, and a month's in no time that anybody waits for.
-    fn money(&self, period: Period) -> Lesson {
+    fn money(&self, period: Period) -> QuotaUpdate {
         let window = !matches!(period, Period::Day | Period::Month);
         match self.delay.filter(|_| window) {
             Some(delay) => {
                 let until = Some(self.now.saturating_add(delay));
-                Lesson { dimension: Dimension::Spend, limit: None, until, spent: true, zero: false }
+                QuotaUpdate { dimension: Dimension::Spend, limit: None, until, spent: true, zero: false }
             }
             None => self.spent(Dimension::Spend, None, Some(self.day_ends).filter(|_| period == Period::Day)),
         }
     }
 
     /// Clears at `reset`, at a time that the server names credibly, or nobody knows when.
-    fn spent(&self, dimension: Dimension, limit: Option<u64>, reset: Option<Nanos>) -> Lesson {
+    fn spent(&self, dimension: Dimension, limit: Option<u64>, reset: Option<Nanos>) -> QuotaUpdate {
         let said = self.delay.filter(|delay| *delay >= BELIEVED).map(|delay| self.now.saturating_add(delay));
         let until = said.or(reset);
-        Lesson { dimension, limit, until: Some(until.unwrap_or(NEVER)), spent: true, zero: until.is_none() }
+        QuotaUpdate {
+            dimension,
+            limit,
+            until: Some(until.unwrap_or(NEVER)),
+            spent: true,
+            zero: until.is_none(),
+        }
     }
 }
 
@@ -119,7 +125,7 @@ mod tests {
     const NOW: Nanos = 100 * SECOND;
     const MIDNIGHT: Nanos = 50_000 * SECOND;
 
-    fn taught(violations: &[(&str, Option<&str>)], delay: Option<&str>) -> Vec<Lesson> {
+    fn taught(violations: &[(&str, Option<&str>)], delay: Option<&str>) -> Vec<QuotaUpdate> {
         let violations: Vec<String> = violations
             .iter()
             .map(|(id, value)| {
@@ -141,9 +147,13 @@ mod tests {
         judge(&body)
     }
 
-    fn judge(body: &str) -> Vec<Lesson> {
+    fn judge(body: &str) -> Vec<QuotaUpdate> {
         let body = Bytes::from(body.to_owned());
-        lessons(&Verdict::from_parts(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new(), body), NOW, MIDNIGHT)
+        updates_from(
+            &Verdict::from_parts(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new(), body),
+            NOW,
+            MIDNIGHT,
+        )
     }
 
     const RPM: &str = "GenerateRequestsPerMinutePerProjectPerModel-FreeTier";
@@ -154,8 +164,13 @@ mod tests {
     #[test]
     fn each_violation_teaches_its_own_dimension() {
         let until = Some(NOW + 6 * SECOND);
-        let passing =
-            |dimension, limit| Lesson { dimension, limit: Some(limit), until, spent: false, zero: false };
+        let passing = |dimension, limit| QuotaUpdate {
+            dimension,
+            limit: Some(limit),
+            until,
+            spent: false,
+            zero: false,
+        };
         assert_eq!(
             taught(&[(RPM, Some("15")), (TPM, Some("250000"))], Some("5s")),
             [passing(Dimension::RequestsPerMinute, 15), passing(Dimension::InputTokensPerMinute, 250_000)],
@@ -165,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_spent_day_ends_at_midnight_whatever_the_delay() {
-        let day = |until| Lesson {
+        let day = |until| QuotaUpdate {
             dimension: Dimension::RequestsPerDay,
             limit: Some(20),
             until: Some(until),
@@ -194,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_spend_limit_closes_until_the_server_says() {
-        let spend = |until: Option<Nanos>| Lesson {
+        let spend = |until: Option<Nanos>| QuotaUpdate {
             dimension: Dimension::Spend,
             limit: None,
             until: Some(until.unwrap_or(NEVER)),
@@ -219,11 +234,16 @@ mod tests {
 
     #[test]
     fn a_month_and_an_exhausted_quota_of_no_period_have_no_end_in_sight() {
-        let endless =
-            Lesson { dimension: Dimension::Other, limit: None, until: Some(NEVER), spent: true, zero: true };
+        let endless = QuotaUpdate {
+            dimension: Dimension::Other,
+            limit: None,
+            until: Some(NEVER),
+            spent: true,
+            zero: true,
+        };
         assert_eq!(taught(&[("RequestsPerMonth", Some("5"))], Some("24s")), [endless]);
         assert_eq!(taught(&[("SomeRequests", Some("5"))], Some("600s")), [endless], "absurdly long");
-        let passing = Lesson {
+        let passing = QuotaUpdate {
             dimension: Dimension::Other,
             limit: None,
             until: Some(NOW + 6 * SECOND),
@@ -250,6 +270,6 @@ mod tests {
         let full = r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"No capacity available","details":[
           {"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"MODEL_CAPACITY_EXHAUSTED","domain":"cloudcode-pa.googleapis.com"}]}}"#;
         assert_eq!(judge(full), []);
-        assert_eq!(lessons(&Verdict::default(), NOW, MIDNIGHT), []);
+        assert_eq!(updates_from(&Verdict::default(), NOW, MIDNIGHT), []);
     }
 }

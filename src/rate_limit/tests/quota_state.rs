@@ -3,9 +3,9 @@ use super::*;
 const SPAN: Nanos = 60;
 const DAY: Nanos = 1_000;
 
-fn ledger(limits: Limits) -> Ledger {
+fn ledger(limits: Limits) -> QuotaState {
     let rules = Rules { span: SPAN, margin: 1.0, learn: true, probe_every: 40, guard: 0 };
-    let mut ledger = Ledger::new(rules, limits, 0);
+    let mut ledger = QuotaState::new(rules, limits, 0);
     ledger.set_day(0, Day { date: jiff::civil::date(2026, 11, 21), left: DAY });
     ledger
 }
@@ -14,19 +14,19 @@ fn exact(tokens: u32) -> Cost {
     Cost::exact(tokens)
 }
 
-fn grant(ledger: &mut Ledger, now: Nanos, cost: Cost) -> Receipt {
+fn grant(ledger: &mut QuotaState, now: Nanos, cost: Cost) -> Receipt {
     match ledger.admit(now, cost) {
         Admission::Granted(receipt) => receipt,
         other => panic!("{cost:?} at {now}: {other:?}"),
     }
 }
 
-fn closing(until: Option<Nanos>) -> Lesson {
-    Lesson { dimension: Dimension::Other, limit: None, until, spent: false, zero: false }
+fn closing(until: Option<Nanos>) -> QuotaUpdate {
+    QuotaUpdate { dimension: Dimension::Other, limit: None, until, spent: false, zero: false }
 }
 
 /// A door that a 429 has closed at 0, until then.
-fn closed(limits: Limits, until: Option<Nanos>) -> Ledger {
+fn closed(limits: Limits, until: Option<Nanos>) -> QuotaState {
     let mut ledger = ledger(limits);
     let mut refused = grant(&mut ledger, 0, exact(1));
     ledger.close_until(0, &mut refused, closing(until));
@@ -193,7 +193,7 @@ fn a_door_is_closed_until_its_instant() {
 fn a_limit_of_zero_is_not_learnt() {
     let mut ledger = ledger(Limits::new().requests_per_minute(5));
     let mut receipt = grant(&mut ledger, 0, exact(1));
-    let lesson = Lesson { dimension: Dimension::RequestsPerMinute, limit: Some(0), ..closing(None) };
+    let lesson = QuotaUpdate { dimension: Dimension::RequestsPerMinute, limit: Some(0), ..closing(None) };
     ledger.close_until(0, &mut receipt, lesson);
     assert_eq!(ledger.limits(), Limits::new().requests_per_minute(5));
 }
@@ -213,7 +213,7 @@ fn a_spent_day_is_told_until_a_probe_is_due() {
 fn after_a_429_that_nothing_explains_calls_go_in_batches_that_double() {
     const SECOND: Nanos = 1_000_000_000;
     let rules = Rules { span: 60 * SECOND, margin: 1.0, learn: true, probe_every: 300 * SECOND, guard: 0 };
-    let mut ledger = Ledger::new(rules, Limits::new(), 0);
+    let mut ledger = QuotaState::new(rules, Limits::new(), 0);
     ledger.set_day(0, Day { date: jiff::civil::date(2026, 11, 21), left: 3600 * SECOND });
     let mut refused = grant(&mut ledger, 0, exact(1));
     // It took a quarter of a second, so whoever was not refused in half a second was admitted.
@@ -261,7 +261,7 @@ fn a_call_that_strangers_had_refused_counts_against_a_configured_limit_only() {
         let mut ledger = ledger(limits);
         let mut refused = grant(&mut ledger, 0, exact(1));
         let dimension = Dimension::RequestsPerMinute;
-        let lesson = Lesson { dimension, limit: Some(4), until: Some(10), spent: false, zero: false };
+        let lesson = QuotaUpdate { dimension, limit: Some(4), until: Some(10), spent: false, zero: false };
         ledger.close_until(1, &mut refused, lesson);
         ledger.settle(refused, Settlement::TooMany);
         assert_eq!(ledger.window.requests(), counted, "{limits:?}");
