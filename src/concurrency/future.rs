@@ -8,7 +8,7 @@ use tokio::time::{Instant, Sleep};
 use tower_service::Service;
 
 use super::gate::{Place, Slot, Turn};
-use super::{ConcurrencyLimited, Refusal};
+use super::{ConcurrencyLimited, ConcurrencyReason};
 use crate::error::BoxError;
 use crate::event::Part;
 use crate::held;
@@ -49,7 +49,7 @@ pub(super) struct Waiting<S, B> {
     /// `None` once it was sent.
     request: Option<Request<B>>,
     deadline: Instant,
-    late: Refusal,
+    late: ConcurrencyReason,
     /// For the deadline, and for the pace while this is the first of the queue.
     sleep: Pin<Box<Sleep>>,
 }
@@ -60,7 +60,7 @@ impl<S, B> Waiting<S, B> {
         service: S,
         request: Request<B>,
         deadline: Instant,
-        late: Refusal,
+        late: ConcurrencyReason,
     ) -> Self {
         let sleep = Box::pin(tokio::time::sleep_until(deadline));
         Self { slot: None, place, service, request: Some(request), deadline, late, sleep }

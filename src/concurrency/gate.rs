@@ -603,7 +603,11 @@ pub(super) struct Place {
 
 impl Place {
     /// The error of a request that gives it up.
-    pub(super) fn limited(&self, why: super::Refusal, until: Option<Instant>) -> super::ConcurrencyLimited {
+    pub(super) fn limited(
+        &self,
+        why: super::ConcurrencyReason,
+        until: Option<Instant>,
+    ) -> super::ConcurrencyLimited {
         super::ConcurrencyLimited::new(Arc::clone(self.gate.key()), why, until)
     }
 

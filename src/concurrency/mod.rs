@@ -171,7 +171,7 @@ mod shared;
 mod state;
 
 pub use self::config::AdaptiveConcurrencyBuilder;
-pub use self::error::{ConcurrencyLimited, Refusal};
+pub use self::error::{ConcurrencyLimited, ConcurrencyReason};
 pub use self::future::ResponseFuture;
 pub use self::handle::ConcurrencyHandle;
 pub use self::layer::AdaptiveConcurrencyLayer;

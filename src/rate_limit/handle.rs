@@ -13,9 +13,9 @@ use super::snapshot::{Restored, Snapshot, SnapshotError};
 use super::spans::SpanState;
 use super::window::Nanos;
 use crate::error::ConfigError;
-use crate::event::Why;
+use crate::event::RateLimitReason;
 use crate::request::Target;
-use crate::request::limits::{Dimension, Limits, Unit};
+use crate::request::limits::{LimitKind, Limits, Unit};
 use crate::request::quota_key::QuotaKey;
 use crate::sync::lock;
 
@@ -68,7 +68,7 @@ impl RateLimits {
         let key = self.shared.keys.peek(&self.shared.id_of(target))?;
         let now = key.common().now();
         let (dimension, Spent { reset }) = key.with_state(now, |scheduler| scheduler.ledger.spent(now))?;
-        let why = if reset.is_none() { Why::Zero } else { Why::Spent };
+        let why = if reset.is_none() { RateLimitReason::Zero } else { RateLimitReason::Spent };
         Some(RateLimited::new(
             Arc::clone(key.id()),
             why,
@@ -226,7 +226,7 @@ pub struct QuotaStatus {
     /// When the first of them may go, if nothing changes.
     pub next_admission: Option<Instant>,
     /// The doors that 429s closed, and until when; `None` where nobody knows.
-    pub closed: Vec<(Dimension, Option<Instant>)>,
+    pub closed: Vec<(LimitKind, Option<Instant>)>,
     /// Tokens of the answers per estimated token, the deviation included: what estimates are multiplied by.
     pub correction: f32,
     /// Calls that were ever admitted.

@@ -1,6 +1,6 @@
 //! What the ledger tells a fleet, and what it is told. Pure.
 
-use super::{DIMENSIONS, Dimension, Limits, Nanos, QuotaState, QuotaUpdate};
+use super::{DIMENSIONS, LimitKind, Limits, Nanos, QuotaState, QuotaUpdate};
 use crate::fleet::{Close, Quota, Supply};
 use crate::rate_limit::decision::Spent;
 use crate::rate_limit::queue::NEVER;
@@ -36,7 +36,7 @@ impl QuotaState {
         let limit = limit.filter(|_| self.rules.learn && !zero).and_then(share);
         let probe = self.rules.probe_every / 1_000;
         // A store knows no more than this.
-        let dimension = (dimension as u8).min(Dimension::Other as u8);
+        let dimension = (dimension as u8).min(LimitKind::Other as u8);
         supply.close(Close { limit, spent, zero, ramp, probe, ..Close::new(dimension, lasts) });
     }
 

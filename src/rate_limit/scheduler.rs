@@ -24,10 +24,10 @@ use super::estimate::Cost;
 use super::queue::{NEVER, Place, Queue};
 use super::quota_state::QuotaState;
 use super::window::Nanos;
-use crate::event::Why;
+use crate::event::RateLimitReason;
 use crate::keyed::Need;
 use crate::latency::Latency;
-use crate::request::limits::Dimension;
+use crate::request::limits::LimitKind;
 
 /// How many behind the head are looked at for one that fits before it.
 const BACKFILL: usize = 64;
@@ -90,7 +90,7 @@ pub(super) struct Scheduler<W> {
 
 /// Of a request that would be answered too late.
 const LATE: Refusal =
-    Refusal { why: Why::Deadline, dimension: Dimension::Other, until: None, is_final: true };
+    Refusal { why: RateLimitReason::Deadline, dimension: LimitKind::Other, until: None, is_final: true };
 
 fn nanos(estimate: Option<Duration>) -> Nanos {
     estimate.map_or(0, |duration| u64::try_from(duration.as_nanos()).unwrap_or(NEVER))
@@ -99,7 +99,7 @@ fn nanos(estimate: Option<Duration>) -> Nanos {
 /// What a request that queues waits for, as far as can be told when it comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Held {
-    pub(super) dimension: Dimension,
+    pub(super) dimension: LimitKind,
     pub(super) until: Nanos,
 }
 
@@ -200,21 +200,25 @@ impl<W> Scheduler<W> {
         if let Some(Spent { reset }) = forecast.spent {
             // Whoever has all day may wait for tomorrow.
             if deadline == NEVER || reset.is_none_or(|reset| reset > deadline) {
-                return refuse(if reset.is_none() { Why::Zero } else { Why::Spent });
+                return refuse(if reset.is_none() { RateLimitReason::Zero } else { RateLimitReason::Spent });
             }
         }
         if !self.waits {
-            return refuse(Why::Full);
+            return refuse(RateLimitReason::Full);
         }
         if forecast.at > deadline && !self.may_pass(now, cost, deadline) {
-            return self.last_resort(now, cost, refusal(Why::Deadline));
+            return self.last_resort(now, cost, refusal(RateLimitReason::Deadline));
         }
         let in_time = forecast.at.saturating_add(self.least()) <= deadline;
         if !first && !in_time && forecast.at <= deadline {
-            return self.last_resort(now, cost, Refusal { is_final: true, ..refusal(Why::Deadline) });
+            return self.last_resort(
+                now,
+                cost,
+                Refusal { is_final: true, ..refusal(RateLimitReason::Deadline) },
+            );
         }
         if self.queue.busy() >= self.max_queue {
-            return refuse(Why::Queue);
+            return refuse(RateLimitReason::Queue);
         }
         // Its turn, if all before it take theirs. Not a moment later: who is served late by its own timer would make all
         // those behind it late.
@@ -541,7 +545,7 @@ impl<W> Scheduler<W> {
                 Admission::TooLarge(of) => self.answer(now, head, Err(too_large(of))),
                 Admission::Wait { until, dimension, spent } => {
                     self.next = until;
-                    if dimension == Dimension::InputTokensPerMinute {
+                    if dimension == LimitKind::InputTokensPerMinute {
                         self.backfill(now, head);
                     }
                     self.refuse_hopeless(now, dimension, spent);
@@ -610,9 +614,9 @@ impl<W> Scheduler<W> {
     }
 
     /// Refuses those whose deadline comes before anybody can be admitted.
-    fn refuse_hopeless(&mut self, now: Nanos, dimension: Dimension, spent: Option<Spent>) {
+    fn refuse_hopeless(&mut self, now: Nanos, dimension: LimitKind, spent: Option<Spent>) {
         // A grant that is not fetched passes on, so there may be room when its time is over.
-        let (mut before, mut why) = (self.next, Why::Deadline);
+        let (mut before, mut why) = (self.next, RateLimitReason::Deadline);
         if self.queue.fetched_by() != NEVER {
             // Whoever has to go by then takes it back, see `claim`.
             before = before.min(now.saturating_sub(self.patience.tick));
@@ -621,10 +625,10 @@ impl<W> Scheduler<W> {
         let is_final = false;
         #[cfg(feature = "fleet")]
         if self.ledger.is_store_lost() {
-            (why, until) = (Why::Store, None);
+            (why, until) = (RateLimitReason::Store, None);
         }
         if let Some(Spent { reset }) = spent {
-            why = if reset.is_none() { Why::Zero } else { Why::Spent };
+            why = if reset.is_none() { RateLimitReason::Zero } else { RateLimitReason::Spent };
             (before, until) = (reset.unwrap_or(NEVER), reset.or(until));
             for place in self.queue.undated() {
                 self.answer(now, place, Err(Refusal { why, dimension, until, is_final }));
@@ -844,8 +848,8 @@ mod tests {
         let mut scheduler = scheduler(Limits::new().requests_per_day(1));
         assert!(scheduler.grant(0, of(1)).is_some());
         let refused = Arrival::Refused(Refusal {
-            why: Why::Spent,
-            dimension: Dimension::RequestsPerDay,
+            why: RateLimitReason::Spent,
+            dimension: LimitKind::RequestsPerDay,
             until: Some(DAY),
             is_final: false,
         });
@@ -886,7 +890,7 @@ mod tests {
         assert!(scheduler.grant(0, of(60)).is_some());
         queued(&mut scheduler, 10, 80, NEVER);
         let late = scheduler.arrive(10, of(30), SPAN - 1);
-        assert!(matches!(late, Arrival::Refused(Refusal { why: Why::Deadline, .. })), "{late:?}");
+        assert!(matches!(late, Arrival::Refused(Refusal { why: RateLimitReason::Deadline, .. })), "{late:?}");
         let small = queued(&mut scheduler, 10, 15, SPAN - 1);
         assert!(matches!(look(&mut scheduler, small, 0), Look::Answered(Ok(_))));
     }
@@ -896,7 +900,7 @@ mod tests {
         let mut scheduler = scheduler(Limits::new().input_tokens_per_minute(100));
         let mut refused = scheduler.grant(0, of(1)).expect("it fits");
         let lesson = QuotaUpdate {
-            dimension: Dimension::Other,
+            dimension: LimitKind::Other,
             limit: None,
             until: Some(40),
             spent: false,
@@ -907,7 +911,7 @@ mod tests {
         queued(&mut scheduler, 10, 50, NEVER);
         queued(&mut scheduler, 10, 50, NEVER);
         let late = scheduler.arrive(10, of(20), 50);
-        assert!(matches!(late, Arrival::Refused(Refusal { why: Why::Deadline, .. })), "{late:?}");
+        assert!(matches!(late, Arrival::Refused(Refusal { why: RateLimitReason::Deadline, .. })), "{late:?}");
     }
 
     #[test]
@@ -939,7 +943,7 @@ mod tests {
         let [undated, early, late] =
             [NEVER, DAY - 1, DAY].map(|deadline| queued(&mut scheduler, 10, 1, deadline));
         let lesson = QuotaUpdate {
-            dimension: Dimension::RequestsPerDay,
+            dimension: LimitKind::RequestsPerDay,
             limit: None,
             until: Some(DAY),
             spent: true,
@@ -949,8 +953,8 @@ mod tests {
         scheduler.settle(first, Settlement::TooMany);
         scheduler.advance(20);
         let refusal = Refusal {
-            why: Why::Spent,
-            dimension: Dimension::RequestsPerDay,
+            why: RateLimitReason::Spent,
+            dimension: LimitKind::RequestsPerDay,
             until: Some(DAY),
             is_final: false,
         };
@@ -1016,7 +1020,7 @@ mod tests {
         let mut scheduler: Scheduler<u32> =
             Scheduler::new(ledger, 1000, true, Patience { fetch: SECOND, tick: 0 });
         let mut refused = scheduler.grant(0, of(1)).expect("it fits");
-        let dimension = Dimension::RequestsPerMinute;
+        let dimension = LimitKind::RequestsPerMinute;
         let lesson = QuotaUpdate { dimension, limit: Some(1), until: None, spent: false, zero: false };
         scheduler.ledger.close_until(0, &mut refused, lesson);
         scheduler.settle(refused, Settlement::TooMany);
@@ -1114,7 +1118,7 @@ mod tests {
         let mut scheduler: Scheduler<u32> =
             Scheduler::new(ledger, 1000, true, Patience { fetch: SECOND, tick: 0 });
         let mut refused = scheduler.grant(0, of(1)).expect("it fits");
-        let dimension = Dimension::RequestsPerMinute;
+        let dimension = LimitKind::RequestsPerMinute;
         let lesson = QuotaUpdate { dimension, limit: Some(1), until: None, spent: false, zero: false };
         scheduler.ledger.close_until(10 * SECOND, &mut refused, lesson);
         scheduler.settle(refused, Settlement::TooMany);

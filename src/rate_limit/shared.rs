@@ -20,7 +20,7 @@ use super::scheduler::{Arrival, Look, Patience, Scheduler};
 use super::window::Nanos;
 use crate::context::quota_wait::QuotaWait;
 use crate::error::ConfigError;
-use crate::event::Why;
+use crate::event::RateLimitReason;
 use crate::event::{Event, Observed};
 use crate::keyed::{Keyed, Need, State};
 use crate::request::limits::Limits;
@@ -565,7 +565,7 @@ impl Key {
     pub(super) fn refuse(&self, refusal: Refusal, patience: Nanos, is_impatient: bool) -> RateLimited {
         let until = refusal.until.and_then(|until| self.common.instant(until));
         let why = match refusal.why {
-            Why::Deadline if is_impatient => Why::MaxWait,
+            RateLimitReason::Deadline if is_impatient => RateLimitReason::MaxWait,
             why => why,
         };
         let mut error = RateLimited::new(Arc::clone(&self.id), why, refusal.dimension, until);

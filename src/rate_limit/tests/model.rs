@@ -12,8 +12,8 @@ use super::quota_state::{QuotaState, Rules};
 use super::quota_update::QuotaUpdate;
 use super::scheduler::{Arrival, Look, Patience, Scheduler};
 use super::window::Nanos;
-use crate::event::Why;
-use crate::request::limits::{Dimension, Limits, Unit};
+use crate::event::RateLimitReason;
+use crate::request::limits::{LimitKind, Limits, Unit};
 
 /// A short window, so that charges come and go often.
 const SPAN: Nanos = 60;
@@ -319,7 +319,7 @@ impl Pair {
                     false
                 }
                 Look::Answered(Err(refusal)) => {
-                    assert_eq!(refusal.why, Why::TooLarge, "nobody has a deadline");
+                    assert_eq!(refusal.why, RateLimitReason::TooLarge, "nobody has a deadline");
                     self.refused += 1;
                     self.model.queue.retain(|(waiting, _)| waiting != id);
                     false
@@ -360,7 +360,7 @@ impl Pair {
                         self.model.queue.push((id, *tokens));
                     }
                     Arrival::Refused(refusal) => {
-                        assert_eq!(refusal.why, Why::TooLarge);
+                        assert_eq!(refusal.why, RateLimitReason::TooLarge);
                         let long = self.model.long.map_or(u64::MAX, |long| long[1].0);
                         assert!(*tokens > self.model.tpm || *tokens > long);
                         self.refused += 1;
@@ -442,9 +442,9 @@ impl Pair {
         limit: Option<u64>,
     ) {
         let (dimension, door) = match dimension {
-            0 => (Dimension::RequestsPerMinute, 0),
-            1 => (Dimension::InputTokensPerMinute, 1),
-            _ => (Dimension::Other, 2),
+            0 => (LimitKind::RequestsPerMinute, 0),
+            1 => (LimitKind::InputTokensPerMinute, 1),
+            _ => (LimitKind::Other, 2),
         };
         let limit = limit.map(|limit| if door == 1 { limit * 15 } else { limit }).filter(|_| door < 2);
         let model = &mut self.model;
