@@ -20,27 +20,26 @@ ROOT = Path(__file__).resolve().parent.parent
 # From the ground up. A room imports rooms that stand before it.
 ROOMS = [
     # The ground: nothing of Gemini.
-    "lock", "sync", "time", "rng", "held", "latency", "either", "blame", "redact", "config_error",
+    "lock", "sync", "time", "rng", "held", "latency", "blame", "redact", "config_error", "answered",
     # Words: plain data, and what reads them.
-    "google_rpc", "tier", "catalogue", "verdict", "scan", "request", "context", "error", "judge", "event",
+    "google_rpc", "tier", "catalogue", "verdict", "scan", "request", "context", "call_options", "error", "judge", "event",
     # What layers are made of.
-    "order", "tail", "seen", "keyed", "fleet",
+    "layer_order", "body", "seen", "keyed", "fleet",
     # Layers.
     "classify", "retry", "timeout", "concurrency", "circuit_breaker", "rate_limit", "preflight", "fallback", "coalesce",
-    "last_good", "respond", "observe",
+    "last_good", "hedge", "places", "respond", "observe",
     # What puts layers to use.
-    "stack", "config", "reqwest", "sim", "guide",
+    "stack", "config", "proxy", "reqwest", "sim", "guide",
 ]
 
 # Imports that run upward or close a circle, each with its reason: file, file it imports (patterns), why.
 ALLOWED = [
     ("*", "config/*", "a layer says its settings as data, which stand beside what is built of them"),
-    ("*/settings", "*/layer", "builder and built"),
-    ("circuit_breaker/config", "circuit_breaker/layer", "builder and built"),
+    ("*/config", "*/layer", "builder and built"),
     ("sim/builder", "sim/simulator", "builder and built"),
     ("stack/preset", "stack", "builder and built"),
     ("tier/service", "*", "the layer that reads a tier lies beside the word that all rooms read"),
-    ("context", "retry/carry", "a field of the context whose inside is retry's alone"),
+    ("context", "retry/shared_attempts", "a field of the context whose inside is retry's alone"),
     ("context/deadline", "context", "the context's reader looks for a deadline, which is asked through it"),
     ("sim/guard", "sim/simulator", "a guard gives back to the simulator what a call has taken of it"),
     ("sim/server", "sim/simulator", "builder and built"),
@@ -52,7 +51,7 @@ ALLOWED = [
 ]
 
 # Folders that ignore files of common templates drop wherever they stand.
-IGNORED = {"target", "build", "debug", "dist", "out", "bin", "obj", "release", "tmp", "temp", "log", "logs", "vendor",
+IGNORED = {"target", "build", "debug", "dist", "out", "obj", "release", "tmp", "temp", "log", "logs", "vendor",
            "node_modules", "coverage", "env", "venv", "lib", "lib64", "pkg", "cache"}
 
 

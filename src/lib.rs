@@ -116,6 +116,7 @@
 
 mod answered;
 mod blame;
+mod body;
 mod call_options;
 pub mod catalogue;
 pub mod circuit_breaker;
@@ -125,7 +126,6 @@ pub mod concurrency;
 pub mod config;
 mod config_error;
 mod context;
-mod either;
 pub mod error;
 pub mod event;
 pub mod fallback;
@@ -140,9 +140,9 @@ mod judge;
 mod keyed;
 pub mod last_good;
 mod latency;
+mod layer_order;
 mod lock;
 pub mod observe;
-mod order;
 pub mod places;
 pub mod preflight;
 #[cfg(feature = "proxy")]
@@ -165,7 +165,6 @@ mod seen;
 pub mod sim;
 pub mod stack;
 mod sync;
-mod tail;
 pub mod tier;
 mod time;
 pub mod timeout;

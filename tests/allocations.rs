@@ -18,7 +18,7 @@ use tower_gemini::concurrency::AdaptiveConcurrencyLayer;
 use tower_gemini::event::{Event, Observer};
 use tower_gemini::fallback::ModelFallbackLayer;
 use tower_gemini::observe::{JsonLines, ObserveLayer};
-use tower_gemini::rate_limit::{Limits, Mode, RateLimitLayer};
+use tower_gemini::rate_limit::{AdmissionMode, Limits, RateLimitLayer};
 use tower_gemini::respond::RespondLayer;
 use tower_gemini::retry::{Budget, RetryLayer, RetryPolicy};
 use tower_gemini::timeout::{DeadlineLayer, TimeoutLayer};
@@ -258,7 +258,7 @@ fn a_refusal_of_the_rate_limit_allocates_the_box_of_its_error() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let _in_runtime = runtime.enter();
     let limits = Limits::new().requests_per_minute(1);
-    let layer = RateLimitLayer::builder().limits(limits).mode(Mode::Reject).build().unwrap();
+    let layer = RateLimitLayer::builder().limits(limits).mode(AdmissionMode::Reject).build().unwrap();
     let mut service = layer.layer(Bare(200));
     drop(service.call(request()).poll_unpin(&mut Context::from_waker(Waker::noop())));
     of_one_refusal(&mut service);

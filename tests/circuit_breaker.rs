@@ -16,8 +16,8 @@ use support::{Answer, Body, Probe, error, quota, request};
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_gemini::circuit_breaker::{
-    Cause, Circuit, CircuitBreaker, CircuitBreakerBuilder, CircuitBreakerLayer, CircuitOpen, CircuitState,
-    Mode, Transition, Why,
+    BreakerMode, Circuit, CircuitBreaker, CircuitBreakerBuilder, CircuitBreakerLayer, CircuitOpen,
+    CircuitOpenReason, CircuitState, Transition, TransitionCause,
 };
 use tower_gemini::classify::{Classify, ClassifyLayer};
 use tower_gemini::error::find;
@@ -103,7 +103,7 @@ async fn a_full_outage_opens_it_within_twenty_calls_whatever_went_well_before() 
             assert_eq!(ask(&mut service).await.unwrap(), 503);
         }
         let turned_away = ask(&mut service).await.unwrap_err();
-        assert_eq!(turned_away.why(), Why::Opened(Cause::ConsecutiveFailures));
+        assert_eq!(turned_away.why(), CircuitOpenReason::Opened(TransitionCause::ConsecutiveFailures));
         assert_eq!(calls(&probe), healthy + ROW);
     }
 }
@@ -120,7 +120,7 @@ async fn a_share_that_is_clearly_too_large_opens_it() {
             break turned_away;
         }
     };
-    assert_eq!(turned_away.why(), Why::Opened(Cause::FailureShare));
+    assert_eq!(turned_away.why(), CircuitOpenReason::Opened(TransitionCause::FailureShare));
     assert!((20..40).contains(&calls(&probe)), "{}", calls(&probe));
 }
 
@@ -173,7 +173,10 @@ async fn bare_429s_are_failures_like_others() {
         let row = circuit(&layer).consecutive_failures as usize;
         assert_eq!(row, if n < ROW { n } else { 0 }, "the row is over when the circuit opens");
     }
-    assert_eq!(ask(&mut service).await.unwrap_err().why(), Why::Opened(Cause::ConsecutiveFailures));
+    assert_eq!(
+        ask(&mut service).await.unwrap_err().why(),
+        CircuitOpenReason::Opened(TransitionCause::ConsecutiveFailures)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -393,7 +396,7 @@ async fn results_from_another_age_move_nothing() {
     answers.lock().unwrap().push(503);
     ends.notify_one();
     probe.await.unwrap().unwrap();
-    assert_eq!(circuit(&layer).history.last().unwrap().cause, Cause::ProbeFailed);
+    assert_eq!(circuit(&layer).history.last().unwrap().cause, TransitionCause::ProbeFailed);
 }
 
 #[tokio::test(start_paused = true)]
@@ -415,7 +418,7 @@ async fn a_hung_probe_loses_its_place_after_the_lease() {
     let _hung = tokio::spawn(service.clone().oneshot(request()));
     tokio::time::sleep(9 * SECOND).await;
     let turned_away = ask(&mut service.clone()).await.unwrap_err();
-    assert_eq!(turned_away.why(), Why::Probing);
+    assert_eq!(turned_away.why(), CircuitOpenReason::Probing);
     let wait = turned_away.until().unwrap() - Instant::now();
     assert!((SECOND / 4..SECOND).contains(&wait), "soon, since nobody knows: {wait:?}");
     tokio::time::sleep(SECOND).await;
@@ -721,18 +724,21 @@ async fn a_circuit_can_be_held_by_hand() {
     for _ in 0..50 {
         assert_eq!(ask(&mut service).await.unwrap(), 503);
     }
-    assert_eq!((circuit(&layer).mode, circuit(&layer).failures), (Mode::ForcedClosed, 50));
+    assert_eq!((circuit(&layer).mode, circuit(&layer).failures), (BreakerMode::ForcedClosed, 50));
     handle.force_open(&key());
     tokio::time::sleep(3600 * SECOND).await;
     let turned_away = ask(&mut service).await.unwrap_err();
-    assert_eq!((turned_away.why(), turned_away.until()), (Why::Opened(Cause::ByHand), None));
+    assert_eq!(
+        (turned_away.why(), turned_away.until()),
+        (CircuitOpenReason::Opened(TransitionCause::ByHand), None)
+    );
     handle.observe_only(&key());
     for _ in 0..50 {
         assert_eq!(ask(&mut service).await.unwrap(), 503);
     }
-    assert_eq!((circuit(&layer).mode, circuit(&layer).state), (Mode::ObserveOnly, CircuitState::Open));
+    assert_eq!((circuit(&layer).mode, circuit(&layer).state), (BreakerMode::ObserveOnly, CircuitState::Open));
     handle.reset(&key());
-    assert_eq!((circuit(&layer).mode, circuit(&layer).state), (Mode::Automatic, CircuitState::Closed));
+    assert_eq!((circuit(&layer).mode, circuit(&layer).state), (BreakerMode::Automatic, CircuitState::Closed));
     for _ in 0..ROW {
         assert_eq!(ask(&mut service).await.unwrap(), 503);
     }
@@ -743,7 +749,7 @@ async fn a_circuit_can_be_held_by_hand() {
             .windows(2)
             .all(|pair| pair[0].to == pair[1].from && pair[0].generation + 1 == pair[1].generation)
     );
-    assert_eq!(history.first().map(|first| first.mode), Some(Mode::ForcedClosed));
+    assert_eq!(history.first().map(|first| first.mode), Some(BreakerMode::ForcedClosed));
 }
 
 #[tokio::test(start_paused = true)]
@@ -768,9 +774,9 @@ async fn observers_are_told_of_each_change_in_order() {
     assert_eq!(
         told,
         [
-            (1, CircuitState::Open, Cause::ConsecutiveFailures),
-            (2, CircuitState::HalfOpen, Cause::OpenTimeOver),
-            (3, CircuitState::Closed, Cause::ProbesSucceeded),
+            (1, CircuitState::Open, TransitionCause::ConsecutiveFailures),
+            (2, CircuitState::HalfOpen, TransitionCause::OpenTimeOver),
+            (3, CircuitState::Closed, TransitionCause::ProbesSucceeded),
         ]
     );
 }

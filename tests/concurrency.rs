@@ -21,8 +21,8 @@ use tokio::time::Instant;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::concurrency::{
-    AdaptiveConcurrency, AdaptiveConcurrencyLayer, ConcurrencyHandle, ConcurrencyLimited, ConcurrencyState,
-    Refusal,
+    AdaptiveConcurrency, AdaptiveConcurrencyLayer, ConcurrencyHandle, ConcurrencyLimited, ConcurrencyReason,
+    ConcurrencyState,
 };
 use tower_gemini::error::find;
 use tower_gemini::event::{Event, Observer};
@@ -700,7 +700,7 @@ async fn a_slot_is_not_spent_on_one_that_will_be_gone_before_it_is_answered() {
     (0..inside).for_each(|_| server.answer(503));
     settle().await;
     let error = short.await.unwrap().unwrap_err();
-    assert_eq!(find::<ConcurrencyLimited>(error.as_ref()).unwrap().why(), Refusal::Deadline);
+    assert_eq!(find::<ConcurrencyLimited>(error.as_ref()).unwrap().why(), ConcurrencyReason::Deadline);
     server.answer_all(200);
     assert_eq!(long.await.unwrap().unwrap(), 200);
 }
@@ -711,8 +711,12 @@ async fn it_waits_until_the_deadline_and_no_longer() {
     server.answer(504);
     settle().await;
     let start = Instant::now();
-    for (seconds, why) in [(7, Refusal::Deadline), (120, Refusal::MaxWait), (300, Refusal::Deadline)] {
-        let request = if why == Refusal::MaxWait { request() } else { within(seconds) };
+    for (seconds, why) in [
+        (7, ConcurrencyReason::Deadline),
+        (120, ConcurrencyReason::MaxWait),
+        (300, ConcurrencyReason::Deadline),
+    ] {
+        let request = if why == ConcurrencyReason::MaxWait { request() } else { within(seconds) };
         let before = Instant::now();
         let error = service.clone().oneshot(request).await.unwrap_err();
         assert_eq!((Instant::now() - before).as_secs(), seconds, "{error}");
@@ -739,7 +743,8 @@ async fn what_is_certain_to_be_late_is_turned_away_at_once() {
         call.await.unwrap().unwrap();
     }
     let now = Instant::now();
-    for (request, why) in [(within(0), Refusal::Deadline), (within(5), Refusal::Deadline)] {
+    for (request, why) in [(within(0), ConcurrencyReason::Deadline), (within(5), ConcurrencyReason::Deadline)]
+    {
         let error = service.clone().oneshot(request).await.unwrap_err();
         let limited = find::<ConcurrencyLimited>(error.as_ref()).unwrap();
         assert_eq!((limited.why(), Instant::now()), (why, now), "at once");
@@ -763,7 +768,7 @@ async fn a_full_queue_turns_the_next_away() {
     let _three: Vec<_> = (0..3).map(|_| spawn(&service, request())).collect();
     settle().await;
     let error = service.clone().oneshot(request()).await.unwrap_err();
-    assert_eq!(find::<ConcurrencyLimited>(error.as_ref()).unwrap().why(), Refusal::QueueFull);
+    assert_eq!(find::<ConcurrencyLimited>(error.as_ref()).unwrap().why(), ConcurrencyReason::QueueFull);
     let text = error.to_string();
     assert!(text.starts_with("concurrency limit of gemini_api "), "{text}");
     assert!(text.contains(": too many requests wait for their turn; until "), "{text}");

@@ -12,7 +12,7 @@ use tower_gemini::config::{
     FallbackConfig, HumanDuration, LimitsConfig, OpenTimeConfig, OrOff, PresetName, RateLimitConfig,
     RetryConfig, ScheduleConfig, SlowCallsConfig, StackConfig, TimeoutConfig,
 };
-use tower_gemini::rate_limit::Mode;
+use tower_gemini::rate_limit::AdmissionMode;
 use tower_gemini::retry::Jitter;
 use tower_gemini::stack::{GeminiStack, Preset};
 
@@ -152,7 +152,7 @@ fn any_config() -> impl Strategy<Value = StackConfig> {
         model_limits: prop::collection::btree_map("[a-z.0-9-]{1,9}", limits(), 0..3),
         margin: share(10..=1000),
         guard: duration(0..60_000),
-        mode: prop::sample::select(vec![Mode::Wait, Mode::Reject]),
+        mode: prop::sample::select(vec![AdmissionMode::Wait, AdmissionMode::Reject]),
         max_wait: or_off(duration(0..86_400_000)),
         max_queue: 1..=10_000_000_usize,
         max_keys: 1..=1_000_000_usize,

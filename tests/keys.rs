@@ -19,7 +19,7 @@ use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::concurrency::AdaptiveConcurrencyLayer;
 use tower_gemini::error::find;
 use tower_gemini::event::{Event, Observer, Part};
-use tower_gemini::rate_limit::{Limits, RateLimitLayer, RateLimited, Why};
+use tower_gemini::rate_limit::{Limits, RateLimitLayer, RateLimitReason, RateLimited};
 use tower_gemini::request::KeyLabel;
 use tower_gemini::stack::GeminiStack;
 
@@ -209,7 +209,7 @@ async fn who_finds_no_room_is_bound_by_nothing_and_it_is_told_once() {
     // Nobody's day was forgotten for them.
     for nth in 0..KEYS {
         let refused = call(&service, ask(&format!("spent-{nth}"), "gemini-3.5-flash")).await.unwrap_err();
-        assert_eq!(find::<RateLimited>(refused.as_ref()).unwrap().why(), Why::Spent);
+        assert_eq!(find::<RateLimited>(refused.as_ref()).unwrap().why(), RateLimitReason::Spent);
     }
     assert_eq!(layer.handle().status().len(), KEYS);
     // The next day there is room.

@@ -31,7 +31,7 @@ use tower_gemini::concurrency::{AdaptiveConcurrencyLayer, ConcurrencyHandle};
 use tower_gemini::event::{Event, Observer};
 use tower_gemini::fallback::ModelFallbackLayer;
 use tower_gemini::observe::ObserveLayer;
-use tower_gemini::rate_limit::{Limits, Mode, RateLimitLayer, RateLimits};
+use tower_gemini::rate_limit::{AdmissionMode, Limits, RateLimitLayer, RateLimits};
 use tower_gemini::retry::{Backoff, ReplayLayer, RetryLayer, RetryPolicy};
 use tower_gemini::stack::GeminiStack;
 use tower_gemini::timeout::{DeadlineLayer, TimeoutLayer};
@@ -206,7 +206,7 @@ fn concurrency() {
 fn a_rate_limit_that_has_room() {
     let server = Server::new(MOODS);
     let limits = Limits::new().requests_per_minute(1_000_000).input_tokens_per_minute(100_000_000);
-    let limit = RateLimitLayer::builder().limits(limits).mode(Mode::Reject).build().unwrap();
+    let limit = RateLimitLayer::builder().limits(limits).mode(AdmissionMode::Reject).build().unwrap();
     let quotas = limit.handle();
     let service =
         ServiceBuilder::new().layer(limit).layer(ClassifyLayer::new().watch()).service(server.clone());
@@ -218,7 +218,7 @@ fn a_rate_limit_that_has_room() {
 fn a_rate_limit_that_rejects() {
     let server = Server::new(&[Fate::Good, Fate::Late, Fate::Cut]);
     let limits = Limits::new().requests_per_minute(100);
-    let limit = RateLimitLayer::builder().limits(limits).mode(Mode::Reject).build().unwrap();
+    let limit = RateLimitLayer::builder().limits(limits).mode(AdmissionMode::Reject).build().unwrap();
     let quotas = limit.handle();
     let service =
         ServiceBuilder::new().layer(limit).layer(ClassifyLayer::new().watch()).service(server.clone());
@@ -367,7 +367,8 @@ fn the_stack_with_open_circuits() {
 #[test]
 fn the_stack_with_a_limiter_that_rejects() {
     let server = Server::new(MOODS);
-    let limit = RateLimitLayer::builder().limits(Limits::new().requests_per_minute(100)).mode(Mode::Reject);
+    let limit =
+        RateLimitLayer::builder().limits(Limits::new().requests_per_minute(100)).mode(AdmissionMode::Reject);
     let stack = stack(limit.build().unwrap(), jumpy(2));
     // The retry layer would wait for the next minute.
     let stack = stack.deadline(DeadlineLayer::new(Duration::from_secs(20)).unwrap());

@@ -21,7 +21,7 @@ use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::concurrency::AdaptiveConcurrencyLayer;
 use tower_gemini::error::find;
 use tower_gemini::google_rpc::{Detail, Status};
-use tower_gemini::rate_limit::{InputTokens, Limits, Mode, RateLimitLayer};
+use tower_gemini::rate_limit::{AdmissionMode, InputTokens, Limits, RateLimitLayer};
 use tower_gemini::request::Target;
 use tower_gemini::respond::{Cause, RespondLayer};
 use tower_gemini::retry::RetryLayer;
@@ -79,7 +79,8 @@ impl Told {
 
 #[tokio::test(start_paused = true)]
 async fn a_rate_limit_says_which_and_until_when() {
-    let layer = RateLimitLayer::builder().limits(Limits::new().requests_per_minute(1)).mode(Mode::Reject);
+    let layer =
+        RateLimitLayer::builder().limits(Limits::new().requests_per_minute(1)).mode(AdmissionMode::Reject);
     let service = layer.build().unwrap().layer(Probe::always(Answer::Ok));
     service.clone().oneshot(request()).await.unwrap();
     tokio::time::advance(Duration::from_millis(57_300)).await;
@@ -106,7 +107,7 @@ async fn tokens_days_and_requests_that_are_too_large_are_told_apart() {
     };
     let service = RateLimitLayer::builder()
         .limits(Limits::new().input_tokens_per_minute(100))
-        .mode(Mode::Reject)
+        .mode(AdmissionMode::Reject)
         .build()
         .unwrap()
         .layer(Probe::always(Answer::Ok));

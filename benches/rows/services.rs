@@ -172,13 +172,13 @@ pub(super) fn limited() -> AdaptiveConcurrencyLayer {
 pub(super) fn stocked(limits: tower_gemini::rate_limit::Limits) -> tower_gemini::rate_limit::RateLimit<Bare> {
     use std::time::Duration;
 
-    use tower_gemini::rate_limit::{Mode, RateLimitLayer};
+    use tower_gemini::rate_limit::{AdmissionMode, RateLimitLayer};
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     // The layer's task has nothing more to do, and its runtime is gone with the process.
     let runtime = Box::leak(Box::new(runtime));
     // Nobody queues, so that no call is looked at as those are that others wait behind.
-    let builder = RateLimitLayer::builder().limits(limits).mode(Mode::Reject).guard(Duration::ZERO);
+    let builder = RateLimitLayer::builder().limits(limits).mode(AdmissionMode::Reject).guard(Duration::ZERO);
     let store = fleet::Generous::default();
     let layer = builder.window(Duration::from_secs(120)).store(store).build().unwrap();
     let is_stocked = || {

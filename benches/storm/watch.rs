@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tower::{Layer, Service};
 use tower_gemini::circuit_breaker::CircuitState;
 use tower_gemini::event::{Event, Observer};
-use tower_gemini::rate_limit::Dimension;
+use tower_gemini::rate_limit::LimitKind;
 use tower_gemini::retry::{Attempt, Budget};
 use tower_gemini::verdict::{Retryability, Sent};
 use tower_gemini::{BoxError, Deadline, Verdict};
@@ -203,7 +203,7 @@ impl Observer for Watch {
             Event::QuotaExceeded { dimension, until: Some(until), .. } => {
                 // A longer door is probed now and then.
                 let short = *until <= now + 2 * MINUTE;
-                if short && *dimension != Dimension::RequestsPerDay {
+                if short && *dimension != LimitKind::RequestsPerDay {
                     let before = watched.closed.filter(|(_, until)| now < *until);
                     let (since, most) = before.unwrap_or((now, *until));
                     watched.closed = Some((since, most.max(*until)));

@@ -14,7 +14,7 @@ use http::{Request, Response};
 use http_body::{Body, Frame};
 use libfuzzer_sys::fuzz_target;
 use tower_gemini::BoxError;
-use tower_gemini::preflight::{Finding, Mode, PreflightBody, PreflightLayer, PreflightRefused, Rule};
+use tower_gemini::preflight::{Finding, RuleMode, PreflightBody, PreflightLayer, PreflightRefused, Rule};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -48,7 +48,7 @@ fuzz_target!(|data: &[u8]| {
 fn send(uri: &str, frames: Vec<Bytes>, sent: &[u8]) -> Vec<Finding> {
     let mut builder = PreflightLayer::builder();
     for rule in Rule::ALL {
-        builder = builder.mode(*rule, Mode::Reject);
+        builder = builder.mode(*rule, RuleMode::Reject);
     }
     let mut service = builder.build().expect("valid").layer(Server);
     let request = Request::post(uri).body(Frames(frames.into())).expect("valid");

@@ -9,7 +9,7 @@ use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tower_gemini::circuit_breaker::CircuitState;
-use tower_gemini::rate_limit::{Dimension, QuotaStatus};
+use tower_gemini::rate_limit::{LimitKind, QuotaStatus};
 
 use crate::clients::Clients;
 use crate::history::History;
@@ -67,10 +67,10 @@ pub const fn state(state: CircuitState) -> &'static str {
     }
 }
 
-const DIMENSIONS: [(Dimension, &str); 3] = [
-    (Dimension::RequestsPerMinute, "requests_per_minute"),
-    (Dimension::InputTokensPerMinute, "input_tokens_per_minute"),
-    (Dimension::RequestsPerDay, "requests_per_day"),
+const DIMENSIONS: [(LimitKind, &str); 3] = [
+    (LimitKind::RequestsPerMinute, "requests_per_minute"),
+    (LimitKind::InputTokensPerMinute, "input_tokens_per_minute"),
+    (LimitKind::RequestsPerDay, "requests_per_day"),
 ];
 
 fn used(quota: &QuotaStatus) -> [u64; 3] {

@@ -9,7 +9,7 @@ use tower_gemini::circuit_breaker::{CircuitBreakerBuilder, CircuitBreakerLayer, 
 use tower_gemini::concurrency::{AdaptiveConcurrencyBuilder, AdaptiveConcurrencyLayer, ConcurrencyHandle};
 use tower_gemini::event::Observer;
 use tower_gemini::fallback::ModelFallbackLayer;
-use tower_gemini::rate_limit::{Limits, Mode, QuotaKey, RateLimitLayer, RateLimits};
+use tower_gemini::rate_limit::{AdmissionMode, Limits, QuotaKey, RateLimitLayer, RateLimits};
 use tower_gemini::retry::{Budget, RetryLayer};
 use tower_gemini::stack::{GeminiStack, Preset};
 use tower_gemini::tier::ServiceTier;
@@ -112,7 +112,7 @@ fn quotas(settings: &Settings, observer: &Arc<dyn Observer>) -> Result<RateLimit
         .max_wait(settings.quota_wait)
         .observer(Arc::clone(observer));
     if settings.quota_wait.is_zero() {
-        quotas = quotas.mode(Mode::Reject);
+        quotas = quotas.mode(AdmissionMode::Reject);
     }
     // A store without its project was refused before.
     let store = settings.quota().ok().flatten();

@@ -2,8 +2,8 @@ use http::{Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
 
-use super::key::Guard;
-use crate::tail::{OnEnd, Tail, Told, passes_on};
+use super::circuit::Guard;
+use crate::body::on_end::{OnEnd, Tail, Told, passes_on};
 use crate::verdict::End;
 
 pin_project! {

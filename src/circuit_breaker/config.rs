@@ -1,13 +1,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::key::{Common, KeyBy, Shared};
+use super::circuit::{Common, KeyBy, Shared};
 use super::layer::CircuitBreakerLayer;
 use super::state::Rules;
 use super::{MAX_PROBES, SECOND, nanos};
 use crate::error::ConfigError;
 use crate::event::Part;
-use crate::event::circuit::Mode;
+use crate::event::circuit::BreakerMode;
 use crate::event::{Observed, Observer};
 use crate::keyed::{Keyed, MAX_KEYS};
 use crate::request::{Target, TargetKey};
@@ -35,7 +35,7 @@ impl CircuitBreakerBuilder {
         Self {
             enabled: true,
             rules: Rules {
-                mode: Mode::Automatic,
+                mode: BreakerMode::Automatic,
                 window: 30 * SECOND,
                 min_calls: 20,
                 failure_share: 0.95,
@@ -181,9 +181,9 @@ impl CircuitBreakerBuilder {
         self
     }
 
-    /// Every circuit begins in [`Mode::ObserveOnly`]: it tells what it would do, and turns nobody away.
+    /// Every circuit begins in [`BreakerMode::ObserveOnly`]: it tells what it would do, and turns nobody away.
     pub const fn observe_only(mut self) -> Self {
-        self.rules.mode = Mode::ObserveOnly;
+        self.rules.mode = BreakerMode::ObserveOnly;
         self
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::error::Rejected;
-use crate::event::circuit::Cause;
+use crate::event::circuit::TransitionCause;
 use crate::request::TargetKey;
 use crate::time::Until;
 use crate::verdict::Kind;
@@ -13,23 +13,29 @@ use crate::verdict::Kind;
 /// Why a circuit turned a request away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Why {
+pub enum CircuitOpenReason {
     /// The circuit is open, for this cause.
-    Opened(Cause),
+    Opened(TransitionCause),
     /// Probes are under way, and no more of them are permitted.
     Probing,
     /// The server is back, and those who waited for it are let through bit by bit.
     Ramping,
 }
 
-impl Why {
+impl CircuitOpenReason {
     const fn as_str(self) -> &'static str {
         match self {
-            Self::Opened(Cause::ByHand) => "the circuit is held open by hand",
-            Self::Opened(Cause::FailureShare) => "the circuit is open: too large a share of calls failed",
-            Self::Opened(Cause::ConsecutiveFailures) => "the circuit is open: too many calls failed in a row",
-            Self::Opened(Cause::SlowShare) => "the circuit is open: too large a share of calls was slow",
-            Self::Opened(Cause::ProbeFailed) => "the circuit is open: a probe failed",
+            Self::Opened(TransitionCause::ByHand) => "the circuit is held open by hand",
+            Self::Opened(TransitionCause::FailureShare) => {
+                "the circuit is open: too large a share of calls failed"
+            }
+            Self::Opened(TransitionCause::ConsecutiveFailures) => {
+                "the circuit is open: too many calls failed in a row"
+            }
+            Self::Opened(TransitionCause::SlowShare) => {
+                "the circuit is open: too large a share of calls was slow"
+            }
+            Self::Opened(TransitionCause::ProbeFailed) => "the circuit is open: a probe failed",
             Self::Opened(_) => "the circuit is open",
             Self::Probing => "the circuit is half-open and a probe is under way",
             Self::Ramping => "the circuit has closed and lets requests through bit by bit",
@@ -37,7 +43,7 @@ impl Why {
     }
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for CircuitOpenReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
@@ -54,7 +60,7 @@ pub struct CircuitOpen {
     key: Arc<TargetKey>,
     since: Instant,
     until: Option<Instant>,
-    why: Why,
+    why: CircuitOpenReason,
     /// Without an instant where nobody is to wait for it.
     rejected: Rejected,
 }
@@ -64,7 +70,7 @@ impl CircuitOpen {
         key: Arc<TargetKey>,
         since: Instant,
         until: Option<Instant>,
-        why: Why,
+        why: CircuitOpenReason,
         is_waited_for: bool,
     ) -> Self {
         let rejected = Rejected::new(why.as_str()).with_kind(Kind::Unavailable);
@@ -98,7 +104,7 @@ impl CircuitOpen {
 
     /// Why.
     #[must_use]
-    pub const fn why(&self) -> Why {
+    pub const fn why(&self) -> CircuitOpenReason {
         self.why
     }
 }

@@ -9,14 +9,14 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::body::{CircuitBody, Watch};
+use super::circuit::{Guard, Key};
 use super::error::CircuitOpen;
-use super::key::{Guard, Key};
 use crate::blame::Caller;
+use crate::body::on_end::Told;
 use crate::error::{BoxError, FailedProbe, ProbeFailed};
 use crate::event::Part;
 use crate::held;
-use crate::order;
-use crate::tail::Told;
+use crate::layer_order;
 use crate::verdict::{Signal, Verdict};
 
 pin_project! {
@@ -131,7 +131,7 @@ fn headed<RB: Body>(response: &mut Response<RB>, guard: Option<Guard>) -> Told<W
 
 #[cold]
 fn report_failure<RB>(response: &mut Response<RB>, guard: Guard) {
-    order::passed(response, Part::CircuitBreaker, guard.observer());
+    layer_order::passed(response, Part::CircuitBreaker, guard.observer());
     let verdict = Verdict::of(response);
     let hint = verdict.server_delay().map(|delay| delay.at_least());
     let signal = guard.signals().of_verdict(&verdict);

@@ -23,10 +23,10 @@ use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 
 use super::Nanos;
-use super::error::Why;
+use super::error::CircuitOpenReason;
 use super::state::{Admission, Change, Denial, Machine, Pass};
 use crate::blame::Caller;
-use crate::event::circuit::Cause;
+use crate::event::circuit::TransitionCause;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lock};
 
 const PENDING: u64 = 0xff;
@@ -112,7 +112,7 @@ impl Gate {
         let shut_for = self.shut_for.load(Ordering::Relaxed);
         (now < until && (shut_for == ALL || shut_for == caller)).then(|| {
             let (since, cause) = unpack(self.opened.load(Ordering::Relaxed));
-            Denial { until, since: since.min(now), why: Why::Opened(cause) }
+            Denial { until, since: since.min(now), why: CircuitOpenReason::Opened(cause) }
         })
     }
 
@@ -251,7 +251,7 @@ impl Drop for Entered<'_> {
         self.gate.opened.store(pack(machine.since(), machine.cause()), Ordering::Relaxed);
         self.gate.shut.store(shut, Ordering::Relaxed);
         self.gate.word.store(word, Ordering::Relaxed);
-        let counted = word & FREE == 0 && machine.mode() != super::Mode::ObserveOnly;
+        let counted = word & FREE == 0 && machine.mode() != super::BreakerMode::ObserveOnly;
         if counted != std::mem::replace(&mut self.inside.counted, counted) {
             // Only ever a hint about whether to ask the inner service for readiness.
             let step = if counted { 1 } else { usize::MAX };
@@ -285,18 +285,23 @@ const fn generation(word: u64) -> u32 {
 }
 
 /// The causes for which a circuit opens, by their number.
-const CAUSES: [Cause; 5] =
-    [Cause::ByHand, Cause::FailureShare, Cause::ConsecutiveFailures, Cause::SlowShare, Cause::ProbeFailed];
+const CAUSES: [TransitionCause; 5] = [
+    TransitionCause::ByHand,
+    TransitionCause::FailureShare,
+    TransitionCause::ConsecutiveFailures,
+    TransitionCause::SlowShare,
+    TransitionCause::ProbeFailed,
+];
 
-fn pack(since: Nanos, cause: Cause) -> u64 {
+fn pack(since: Nanos, cause: TransitionCause) -> u64 {
     let number = CAUSES.iter().position(|known| *known == cause).unwrap_or(0);
     (since & !0xf) | number as u64
 }
 
-fn unpack(opened: u64) -> (Nanos, Cause) {
-    (opened & !0xf, CAUSES.get((opened & 0xf) as usize).copied().unwrap_or(Cause::ByHand))
+fn unpack(opened: u64) -> (Nanos, TransitionCause) {
+    (opened & !0xf, CAUSES.get((opened & 0xf) as usize).copied().unwrap_or(TransitionCause::ByHand))
 }
 
 #[cfg(test)]
-#[path = "gate_tests.rs"]
+#[path = "tests/gate.rs"]
 mod tests;

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::circuit::{Key, Shared};
 use super::error::CircuitOpen;
-use super::key::{Key, Shared};
 use super::state::{Change, Machine};
-use crate::event::circuit::{CircuitState, Mode, Transition};
+use crate::event::circuit::{BreakerMode, CircuitState, Transition};
 use crate::request::{KeyLabel, Target, TargetKey};
 
 /// The circuits of a layer, to look at and to act on. Made by
@@ -28,7 +28,7 @@ pub struct Circuit {
     /// What it does with requests, unless it only observes.
     pub state: CircuitState,
     /// Who decides.
-    pub mode: Mode,
+    pub mode: BreakerMode,
     /// Since when it has been in this state.
     pub since: Instant,
     /// Of an open circuit: when it lets a probe through. `None` while nobody knows.
@@ -106,22 +106,22 @@ impl Circuits {
     /// generation: what is under way counts nothing. Where the circuit is in that mode already, nothing happens.
     /// Observers are told before the act returns, or by the thread that is telling them of an earlier change.
     pub fn force_open(&self, key: &TargetKey) {
-        self.set(key, Mode::ForcedOpen);
+        self.set(key, BreakerMode::ForcedOpen);
     }
 
     /// Lets every request of this key through from now on, until somebody resets it.
     pub fn force_closed(&self, key: &TargetKey) {
-        self.set(key, Mode::ForcedClosed);
+        self.set(key, BreakerMode::ForcedClosed);
     }
 
     /// Lets every request of this key through from now on, and goes on telling what it would do.
     pub fn observe_only(&self, key: &TargetKey) {
-        self.set(key, Mode::ObserveOnly);
+        self.set(key, BreakerMode::ObserveOnly);
     }
 
     /// Lets the circuit decide by itself, beginning closed.
     pub fn automatic(&self, key: &TargetKey) {
-        self.set(key, Mode::Automatic);
+        self.set(key, BreakerMode::Automatic);
     }
 
     /// Begins anew, closed, in the mode of the layer's settings, and forgets how often it was open.
@@ -135,7 +135,7 @@ impl Circuits {
         self.shared.keyed.evict_idle();
     }
 
-    fn set(&self, key: &TargetKey, mode: Mode) {
+    fn set(&self, key: &TargetKey, mode: BreakerMode) {
         self.act(key, |machine, now| machine.set_mode(now, mode));
     }
 
@@ -179,7 +179,7 @@ impl fmt::Debug for Circuits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = self.all();
         let is_of_note = |circuit: &&Circuit| {
-            circuit.state != CircuitState::Closed || circuit.ramping || circuit.mode != Mode::Automatic
+            circuit.state != CircuitState::Closed || circuit.ramping || circuit.mode != BreakerMode::Automatic
         };
         let of_note = all.iter().filter(is_of_note).take(MAX_PRINTED).map(|circuit| {
             let until =

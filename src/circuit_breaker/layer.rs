@@ -3,13 +3,13 @@ use std::time::Duration;
 
 use tower_layer::Layer;
 
+use super::circuit::Shared;
 use super::config::CircuitBreakerBuilder;
 use super::handle::Circuits;
-use super::key::Shared;
 use super::service::CircuitBreaker;
 use super::state::Rules;
 use crate::config::{CircuitBreakerConfig, OpenTimeConfig, SlowCallsConfig};
-use crate::event::circuit::Mode;
+use crate::event::circuit::BreakerMode;
 
 /// Puts a [`CircuitBreaker`] around a service. See the [module documentation](super).
 ///
@@ -53,7 +53,7 @@ impl CircuitBreakerLayer {
         config.probe_lease = nanos(lease);
         config.ramp = nanos(ramp);
         config.fail_fast = Some(common.fail_fast);
-        config.observe_only = Some(mode == Mode::ObserveOnly);
+        config.observe_only = Some(mode == BreakerMode::ObserveOnly);
         config.max_keys = Some(keyed.max_keys());
         config.seed = common.chance.seed();
         config

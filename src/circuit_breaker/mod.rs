@@ -50,7 +50,7 @@
 //!
 //! Up to four at once, each an open time after the one before. Each that fails or hangs lengthens the open time; all of it
 //! is forgotten when the circuit closes. One success closes. So does a probe that has not failed within
-//! `2 * (4 * t + 100 ms)`, `t` being the longest in which a probe of this outage failed ([`Cause::ProbeOutlasts`]). A failed
+//! `2 * (4 * t + 100 ms)`, `t` being the longest in which a probe of this outage failed ([`TransitionCause::ProbeOutlasts`]). A failed
 //! probe is marked ([`ProbeFailed`](crate::error::ProbeFailed)), so that the [retry layer](crate::retry) outside counts
 //! neither an attempt nor a token for it.
 //!
@@ -132,12 +132,12 @@
 //! ```
 
 mod body;
+mod circuit;
 mod config;
 mod error;
 mod future;
 mod gate;
 mod handle;
-mod key;
 mod layer;
 mod ramp;
 mod service;
@@ -148,12 +148,12 @@ use std::time::Duration;
 
 pub use self::body::CircuitBody;
 pub use self::config::CircuitBreakerBuilder;
-pub use self::error::{CircuitOpen, Why};
+pub use self::error::{CircuitOpen, CircuitOpenReason};
 pub use self::future::ResponseFuture;
 pub use self::handle::{Circuit, Circuits};
 pub use self::layer::CircuitBreakerLayer;
 pub use self::service::CircuitBreaker;
-pub use crate::event::circuit::{Cause, CircuitState, Mode, Transition};
+pub use crate::event::circuit::{BreakerMode, CircuitState, Transition, TransitionCause};
 
 /// Nanoseconds: a duration, or an instant on the clock that begins when the layer is built. They last 584 years.
 type Nanos = u64;

@@ -7,8 +7,8 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::body::CircuitBody;
+use super::circuit::{Guard, Key, Shared};
 use super::future::{Asking, ResponseFuture, State};
-use super::key::{Guard, Key, Shared};
 use crate::blame::Caller;
 use crate::context::View;
 use crate::error::BoxError;

@@ -4,17 +4,17 @@
 //! counts in that generation only: a success from before the outage closes nothing, a straggler's failure opens
 //! nothing. A probe carries the ticket of its lease on top; given back, dropped or expired, it counts nothing.
 
-use super::error::Why;
+use super::error::CircuitOpenReason;
 use super::ramp::Ramp;
 use super::window::{Counts, Range, Window};
 use super::{MAX_PROBES, Nanos, SECOND};
 use crate::blame::{Caller, Witness};
-use crate::event::circuit::{Cause, CircuitState, Mode};
+use crate::event::circuit::{BreakerMode, CircuitState, TransitionCause};
 
 /// Every number that the rules depend on. Checked by the builder.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
-    pub(super) mode: Mode,
+    pub(super) mode: BreakerMode,
     pub(super) window: Nanos,
     pub(super) min_calls: u32,
     pub(super) failure_share: f64,
@@ -91,7 +91,7 @@ pub(super) struct Denial {
     /// [`NEVER`] where nobody knows.
     pub(super) until: Nanos,
     pub(super) since: Nanos,
-    pub(super) why: Why,
+    pub(super) why: CircuitOpenReason,
 }
 
 /// `None` is let through without counting: it would have been turned away.
@@ -106,8 +106,8 @@ pub(super) struct Change {
     pub(super) at: Nanos,
     pub(super) from: CircuitState,
     pub(super) to: CircuitState,
-    pub(super) mode: Mode,
-    pub(super) cause: Cause,
+    pub(super) mode: BreakerMode,
+    pub(super) cause: TransitionCause,
     pub(super) until: Option<Nanos>,
 }
 
@@ -137,13 +137,13 @@ enum Phase {
 #[derive(Clone, Debug)]
 pub(super) struct Machine {
     rules: Rules,
-    mode: Mode,
+    mode: BreakerMode,
     phase: Phase,
     /// Of the phase. Every change of phase or mode adds one, and nothing else does.
     generation: u32,
     since: Nanos,
     /// Why the phase was entered.
-    cause: Cause,
+    cause: TransitionCause,
     window: Window,
     /// Failures in a row.
     row: u32,
@@ -182,7 +182,7 @@ impl Machine {
             phase: Phase::Closed { ramp: None },
             generation: 0,
             since: now,
-            cause: Cause::ByHand,
+            cause: TransitionCause::ByHand,
             window: Window::new(rules.window),
             row: 0,
             witness: Witness::Nobody,
@@ -216,16 +216,16 @@ impl Machine {
         match self.phase {
             Phase::Open { until } if now < until || until == NEVER => {}
             _ if self.promise(now) >= Promise::Kept => {
-                change = Some(self.close(now, Cause::ProbeOutlasts));
+                change = Some(self.close(now, TransitionCause::ProbeOutlasts));
             }
             Phase::Open { .. } => {
-                change = Some(self.enter(now, Phase::HalfOpen { next: now }, Cause::OpenTimeOver));
+                change = Some(self.enter(now, Phase::HalfOpen { next: now }, TransitionCause::OpenTimeOver));
             }
             Phase::Closed { .. } | Phase::HalfOpen { .. } => {}
         }
         let ticket = match self.reserve(now) {
             Ok(ticket) => ticket,
-            Err(_) if self.mode == Mode::ObserveOnly => return (Ok(None), change),
+            Err(_) if self.mode == BreakerMode::ObserveOnly => return (Ok(None), change),
             Err(denial) => return (Err(denial), change),
         };
         (Ok(Some(Pass { generation: self.generation, ticket, number: 0 })), change)
@@ -280,7 +280,7 @@ impl Machine {
 
     /// Turns a call away where it is certain already that it may not go, and takes no place where it may.
     pub(super) fn refuse(&mut self, now: Nanos, caller: Caller) -> Option<Denial> {
-        if self.mode == Mode::ObserveOnly || !self.binds(caller) { None } else { self.deny(now) }
+        if self.mode == BreakerMode::ObserveOnly || !self.binds(caller) { None } else { self.deny(now) }
     }
 
     fn deny(&mut self, now: Nanos) -> Option<Denial> {
@@ -291,10 +291,10 @@ impl Machine {
                     *ramp = None;
                 }
                 let until = ramp.as_mut()?.promise(now)?;
-                Some(Denial { until, since, why: Why::Ramping })
+                Some(Denial { until, since, why: CircuitOpenReason::Ramping })
             }
             Phase::Open { until } if now < *until || *until == NEVER => {
-                Some(Denial { until: *until, since, why: Why::Opened(self.cause) })
+                Some(Denial { until: *until, since, why: CircuitOpenReason::Opened(self.cause) })
             }
             Phase::Open { .. } => None,
             Phase::HalfOpen { next } => {
@@ -310,7 +310,7 @@ impl Machine {
                 self.denied = self.denied.wrapping_add(0x9E37_79B9);
                 let spread = (u128::from(self.rules.open) * u128::from(self.denied)) >> 32;
                 let until = now.saturating_add(self.rules.open / 2).saturating_add(spread as Nanos);
-                Some(Denial { until, since, why: Why::Probing })
+                Some(Denial { until, since, why: CircuitOpenReason::Probing })
             }
         }
     }
@@ -370,11 +370,11 @@ impl Machine {
             Mark::Neutral => None,
             Mark::Success if !slow => {
                 self.good += 1;
-                (self.good >= self.rules.successes).then(|| self.close(now, Cause::ProbesSucceeded))
+                (self.good >= self.rules.successes).then(|| self.close(now, TransitionCause::ProbesSucceeded))
             }
             // Another one has failed before it, and it has been waited for since.
             Mark::Success | Mark::Failure if matches!(self.phase, Phase::Open { .. }) => None,
-            Mark::Success | Mark::Failure => Some(self.open(now, Cause::ProbeFailed, hint, draw())),
+            Mark::Success | Mark::Failure => Some(self.open(now, TransitionCause::ProbeFailed, hint, draw())),
         }
     }
 
@@ -392,7 +392,7 @@ impl Machine {
             // Nobody else has waited, and nobody else is held back by a ramp.
             Mark::Success => {
                 self.forget_outage();
-                Some(self.enter(now, Phase::Closed { ramp: None }, Cause::ProbesSucceeded))
+                Some(self.enter(now, Phase::Closed { ramp: None }, TransitionCause::ProbesSucceeded))
             }
             Mark::Failure => {
                 self.others += 1;
@@ -425,7 +425,14 @@ impl Machine {
     }
 
     /// Counts one call, and says whether the circuit opens for it.
-    fn count(&mut self, now: Nanos, caller: Caller, number: u32, mark: Mark, slow: bool) -> Option<Cause> {
+    fn count(
+        &mut self,
+        now: Nanos,
+        caller: Caller,
+        number: u32,
+        mark: Mark,
+        slow: bool,
+    ) -> Option<TransitionCause> {
         let failed = match mark {
             Mark::Neutral => return None,
             // One that began before the row did is news from before it.
@@ -448,11 +455,11 @@ impl Machine {
         }
         self.window.record(now, Counts { calls: 1, failures: failed.into(), slow: slow.into() });
         self.window.number(number);
-        if self.mode == Mode::ForcedClosed || !(failed || slow) {
+        if self.mode == BreakerMode::ForcedClosed || !(failed || slow) {
             return None;
         }
         if self.row >= self.rules.consecutive && self.range.is_mostly(self.row) {
-            return Some(Cause::ConsecutiveFailures);
+            return Some(TransitionCause::ConsecutiveFailures);
         }
         let counts = self.window.read(now);
         if counts.calls < self.rules.min_calls {
@@ -462,14 +469,16 @@ impl Machine {
             () if exceeds(counts.failures, counts.calls, self.rules.failure_share)
                 && self.window.range(number).is_mostly(counts.calls) =>
             {
-                Some(Cause::FailureShare)
+                Some(TransitionCause::FailureShare)
             }
-            () if exceeds(counts.slow, counts.calls, self.rules.slow_share) => Some(Cause::SlowShare),
+            () if exceeds(counts.slow, counts.calls, self.rules.slow_share) => {
+                Some(TransitionCause::SlowShare)
+            }
             () => None,
         }
     }
 
-    fn open(&mut self, now: Nanos, cause: Cause, hint: Nanos, draw: f64) -> Change {
+    fn open(&mut self, now: Nanos, cause: TransitionCause, hint: Nanos, draw: f64) -> Change {
         if let Phase::Closed { ramp } = &self.phase {
             let closed_for = now.saturating_sub(self.since);
             // What the ramp held back is no measure of the traffic.
@@ -479,7 +488,8 @@ impl Machine {
             self.down = now;
             self.outage = self.generation.wrapping_add(1);
             // A share of the window is everybody's, and only a row is anybody's.
-            self.bound = if cause == Cause::ConsecutiveFailures { self.witness } else { Witness::Many };
+            self.bound =
+                if cause == TransitionCause::ConsecutiveFailures { self.witness } else { Witness::Many };
             self.others = 0;
         }
         self.good = 0;
@@ -508,7 +518,7 @@ impl Machine {
         lengthens
     }
 
-    fn close(&mut self, now: Nanos, cause: Cause) -> Change {
+    fn close(&mut self, now: Nanos, cause: TransitionCause) -> Change {
         let outage = now.saturating_sub(self.down);
         let share =
             RAMP_SHARES.iter().find(|(longest, _)| outage < *longest).map_or(0.0, |(_, share)| *share);
@@ -519,7 +529,7 @@ impl Machine {
     }
 
     /// Hands the decision to somebody else, who begins with a blank page. Nothing happens where it is the same.
-    pub(super) fn set_mode(&mut self, now: Nanos, mode: Mode) -> Option<Change> {
+    pub(super) fn set_mode(&mut self, now: Nanos, mode: BreakerMode) -> Option<Change> {
         (self.mode != mode).then(|| self.begin(now, mode))
     }
 
@@ -528,14 +538,16 @@ impl Machine {
         self.begin(now, self.rules.mode)
     }
 
-    fn begin(&mut self, now: Nanos, mode: Mode) -> Change {
+    fn begin(&mut self, now: Nanos, mode: BreakerMode) -> Change {
         (self.mode, self.busy) = (mode, 0.0);
         self.forget_outage();
         let phase = match mode {
-            Mode::ForcedOpen => Phase::Open { until: NEVER },
-            Mode::Automatic | Mode::ForcedClosed | Mode::ObserveOnly => Phase::Closed { ramp: None },
+            BreakerMode::ForcedOpen => Phase::Open { until: NEVER },
+            BreakerMode::Automatic | BreakerMode::ForcedClosed | BreakerMode::ObserveOnly => {
+                Phase::Closed { ramp: None }
+            }
         };
-        self.enter(now, phase, Cause::ByHand)
+        self.enter(now, phase, TransitionCause::ByHand)
     }
 
     /// The next outage is another one.
@@ -546,7 +558,7 @@ impl Machine {
     }
 
     /// The only way from one phase to another.
-    fn enter(&mut self, now: Nanos, phase: Phase, cause: Cause) -> Change {
+    fn enter(&mut self, now: Nanos, phase: Phase, cause: TransitionCause) -> Change {
         let from = self.state();
         self.phase = phase;
         self.cause = cause;
@@ -575,7 +587,7 @@ impl Machine {
         }
     }
 
-    pub(super) const fn mode(&self) -> Mode {
+    pub(super) const fn mode(&self) -> BreakerMode {
         self.mode
     }
 
@@ -587,7 +599,7 @@ impl Machine {
         self.since
     }
 
-    pub(super) const fn cause(&self) -> Cause {
+    pub(super) const fn cause(&self) -> TransitionCause {
         self.cause
     }
 
@@ -616,7 +628,7 @@ impl Machine {
     /// And whom that is for: see [`shut_for`](Self::shut_for).
     pub(super) fn shut(&self) -> Nanos {
         match self.phase {
-            Phase::Open { until } if self.mode != Mode::ObserveOnly => until,
+            Phase::Open { until } if self.mode != BreakerMode::ObserveOnly => until,
             _ => 0,
         }
     }
@@ -675,5 +687,5 @@ fn exceeds(bad: u32, calls: u32, share: f64) -> bool {
 }
 
 #[cfg(test)]
-#[path = "state_tests.rs"]
+#[path = "tests/state.rs"]
 mod tests;

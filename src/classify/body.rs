@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::held::Held;
+use super::peeked_body::PeekedBody;
 use super::size_hint::behind;
 use super::watch::Watch;
 
@@ -28,7 +28,7 @@ pin_project! {
         // A success. The watcher is there only when asked for.
         Plain { #[pin] inner: B, watch: Option<Watch> },
         // An answer that was peeked at.
-        Held { held: Pin<Box<Held<B>>> },
+        PeekedBody { held: Pin<Box<PeekedBody<B>>> },
         // A failure, of which the beginning has been read.
         Read { read: Box<Read<B>> },
     }
@@ -73,8 +73,8 @@ impl<B: Body<Data = Bytes>> ClassifyBody<B> {
         Self { kind: Which::Plain { inner, watch: Some(watch) } }
     }
 
-    pub(super) const fn held(held: Pin<Box<Held<B>>>) -> Self {
-        Self { kind: Which::Held { held } }
+    pub(super) const fn held(held: Pin<Box<PeekedBody<B>>>) -> Self {
+        Self { kind: Which::PeekedBody { held } }
     }
 
     pub(super) const fn read(read: Box<Read<B>>) -> Self {
@@ -98,7 +98,7 @@ impl<B: Body<Data = Bytes>> Body for ClassifyBody<B> {
                 }
                 Poll::Ready(frame)
             }
-            WhichProj::Held { held } => held.as_mut().poll_frame(cx),
+            WhichProj::PeekedBody { held } => held.as_mut().poll_frame(cx),
             WhichProj::Read { read } => {
                 let front = std::mem::take(&mut read.front);
                 if !front.is_empty() {
@@ -123,7 +123,7 @@ impl<B: Body<Data = Bytes>> Body for ClassifyBody<B> {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Which::Plain { inner, .. } => inner.is_end_stream(),
-            Which::Held { held } => held.is_end_stream(),
+            Which::PeekedBody { held } => held.is_end_stream(),
             Which::Read { read } => {
                 read.front.is_empty()
                     && read.overflow.is_none()
@@ -136,7 +136,7 @@ impl<B: Body<Data = Bytes>> Body for ClassifyBody<B> {
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Which::Plain { inner, .. } => inner.size_hint(),
-            Which::Held { held } => held.size_hint(),
+            Which::PeekedBody { held } => held.size_hint(),
             Which::Read { read } => behind(read.len(), (!read.done).then(|| read.rest.size_hint())),
         }
     }

@@ -11,8 +11,8 @@ use tokio::time::Sleep;
 
 use super::body::{ClassifyBody, Read};
 use super::config::Settings;
-use super::held::Held;
 use super::peek::Asked;
+use super::peeked_body::PeekedBody;
 use super::reader::Reader;
 use super::watch::Watch;
 use crate::judge::response::judge;
@@ -40,7 +40,7 @@ pin_project! {
         // Boxed, so that the future of a success does not carry the room for it.
         Body { reading: Option<Box<Reading<B>>> },
         // A success whose body is being peeked at, with the head beside it.
-        Peek { held: Option<Pin<Box<Held<B>>>> },
+        Peek { held: Option<Pin<Box<PeekedBody<B>>>> },
     }
 }
 
@@ -75,7 +75,7 @@ where
                         };
                         let streams = this.asked.streams(&response);
                         let (parts, body) = response.into_parts();
-                        let held = Box::pin(Held::new(parts, body, until, streams, this.asked.model()));
+                        let held = Box::pin(PeekedBody::new(parts, body, until, streams, this.asked.model()));
                         this.state.set(State::Peek { held: Some(held) });
                         continue;
                     }
@@ -92,7 +92,7 @@ where
                     let peeked = held.as_mut().expect("polled after it was ready");
                     ready!(peeked.as_mut().poll_peek(this.settings.max_error_bytes, cx));
                     let held = held.take().expect("it was there a line above");
-                    let response = Held::hand_on(held, this.settings.watch, this.asked.tier());
+                    let response = PeekedBody::hand_on(held, this.settings.watch, this.asked.tier());
                     return Poll::Ready(Ok(response.map(ClassifyBody::held)));
                 }
             }

@@ -23,7 +23,7 @@
 //! # What it does not do
 //!
 //! It changes no response and swallows no error: the inner service's error type passes through, and an answer that
-//! failed under a 200 keeps that status. Held frames are handed on as they came, in their order, none joined or copied.
+//! failed under a 200 keeps that status. PeekedBody frames are handed on as they came, in their order, none joined or copied.
 //! An error that comes after output is the caller's to see: it is published at the end of the body when
 //! [`watch`](ClassifyLayer::watch) is on. An answer that is no stream is handed on unread but under [`Peek::Output`].
 //! Peeking has no time limit: an attempt timeout outside covers it. Neither it nor watching keeps a body, or reads a
@@ -84,9 +84,9 @@
 mod body;
 mod config;
 mod future;
-mod held;
 mod layer;
 mod peek;
+mod peeked_body;
 mod reader;
 mod service;
 mod size_hint;

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::config::Tuning;
 use super::ends::{Said, Start};
 use super::evidence::{Evidence, Timeout, Usual};
 use super::limit::{Limit, Room, Speed};
 use super::most::Most;
-use super::settings::Tuning;
 use crate::blame::{Caller, Witness};
 use crate::latency::Latency;
 use crate::time::saturating_add;

@@ -16,14 +16,14 @@ use crate::verdict::Kind;
 pub struct ConcurrencyLimited {
     /// Shared with the limit: a refusal copies no names.
     key: Arc<TargetKey>,
-    why: Refusal,
+    why: ConcurrencyReason,
     rejected: Rejected,
 }
 
 /// Why a request was turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Refusal {
+pub enum ConcurrencyReason {
     /// As many requests wait as may.
     QueueFull,
     /// The request's [`Deadline`](crate::Deadline) came first, or is certain to.
@@ -33,7 +33,7 @@ pub enum Refusal {
     MaxWait,
 }
 
-impl Refusal {
+impl ConcurrencyReason {
     /// The reason as a phrase.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -45,14 +45,14 @@ impl Refusal {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for ConcurrencyReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
 }
 
 impl ConcurrencyLimited {
-    pub(super) fn new(key: Arc<TargetKey>, why: Refusal, until: Option<Instant>) -> Self {
+    pub(super) fn new(key: Arc<TargetKey>, why: ConcurrencyReason, until: Option<Instant>) -> Self {
         let rejected = Rejected::new(why.as_str()).with_kind(Kind::Overloaded);
         Self { key, why, rejected: until.into_iter().fold(rejected, Rejected::with_until) }
     }
@@ -65,7 +65,7 @@ impl ConcurrencyLimited {
 
     /// Why the request was turned away.
     #[must_use]
-    pub const fn why(&self) -> Refusal {
+    pub const fn why(&self) -> ConcurrencyReason {
         self.why
     }
 

@@ -8,11 +8,11 @@ use tokio::time::{Instant, Sleep};
 use tower_service::Service;
 
 use super::gate::{Place, Slot, Turn};
-use super::{ConcurrencyLimited, Refusal};
+use super::{ConcurrencyLimited, ConcurrencyReason};
 use crate::error::BoxError;
 use crate::event::Part;
 use crate::held;
-use crate::order;
+use crate::layer_order;
 use crate::time;
 use crate::verdict::{Signal, Verdict};
 
@@ -49,7 +49,7 @@ pub(super) struct Waiting<S, B> {
     /// `None` once it was sent.
     request: Option<Request<B>>,
     deadline: Instant,
-    late: Refusal,
+    late: ConcurrencyReason,
     /// For the deadline, and for the pace while this is the first of the queue.
     sleep: Pin<Box<Sleep>>,
 }
@@ -60,7 +60,7 @@ impl<S, B> Waiting<S, B> {
         service: S,
         request: Request<B>,
         deadline: Instant,
-        late: Refusal,
+        late: ConcurrencyReason,
     ) -> Self {
         let sleep = Box::pin(tokio::time::sleep_until(deadline));
         Self { slot: None, place, service, request: Some(request), deadline, late, sleep }
@@ -140,7 +140,7 @@ fn headed<RB>(response: &mut Response<RB>, slot: Option<Slot>) {
 
 #[cold]
 fn failed<RB>(response: &mut Response<RB>, slot: Slot) {
-    order::passed(response, Part::Concurrency, slot.observer());
+    layer_order::passed(response, Part::Concurrency, slot.observer());
     let signal = slot.signals().of_verdict(&Verdict::of(response));
     slot.end(signal);
 }

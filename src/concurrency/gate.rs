@@ -15,11 +15,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::ConcurrencyState;
+use super::config::Settings;
 use super::control::{Control, Moment};
 use super::ends::{Said, Start};
 use super::evidence::Usual;
 use super::limit::{Limit, Room};
-use super::settings::Settings;
 use crate::blame::Caller;
 use crate::event::{Event, Observed};
 use crate::keyed::State;
@@ -603,7 +603,11 @@ pub(super) struct Place {
 
 impl Place {
     /// The error of a request that gives it up.
-    pub(super) fn limited(&self, why: super::Refusal, until: Option<Instant>) -> super::ConcurrencyLimited {
+    pub(super) fn limited(
+        &self,
+        why: super::ConcurrencyReason,
+        until: Option<Instant>,
+    ) -> super::ConcurrencyLimited {
         super::ConcurrencyLimited::new(Arc::clone(self.gate.key()), why, until)
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::settings::Tuning;
+use super::config::Tuning;
 use crate::time::saturating_add;
 
 /// What a slow answer takes away.

@@ -152,6 +152,7 @@
 //! # let _ = layer; Ok(()) }
 //! ```
 
+mod config;
 mod control;
 mod ends;
 mod error;
@@ -162,17 +163,17 @@ mod handle;
 mod layer;
 mod limit;
 #[cfg(test)]
+#[path = "tests/model.rs"]
 mod model;
 mod most;
 mod service;
-mod settings;
 mod shared;
 mod state;
 
-pub use self::error::{ConcurrencyLimited, Refusal};
+pub use self::config::AdaptiveConcurrencyBuilder;
+pub use self::error::{ConcurrencyLimited, ConcurrencyReason};
 pub use self::future::ResponseFuture;
 pub use self::handle::ConcurrencyHandle;
 pub use self::layer::AdaptiveConcurrencyLayer;
 pub use self::service::AdaptiveConcurrency;
-pub use self::settings::AdaptiveConcurrencyBuilder;
 pub use self::state::ConcurrencyState;

@@ -8,7 +8,7 @@ use tower_service::Service;
 use super::future::{State, Waiting};
 use super::gate::{Entry, Gate, Visitor};
 use super::shared::Shared;
-use super::{ConcurrencyLimited, Refusal, ResponseFuture};
+use super::{ConcurrencyLimited, ConcurrencyReason, ResponseFuture};
 use crate::context::View;
 use crate::error::BoxError;
 use crate::keyed::Memo;
@@ -101,16 +101,17 @@ impl<S: Clone> AdaptiveConcurrency<S> {
         let now = time::now();
         let view = View::of(&request);
         let (until, late) = match view.deadline() {
-            Some(deadline) => (deadline.instant(), Refusal::Deadline),
-            None => (time::saturating_add(now, self.shared.settings.max_wait), Refusal::MaxWait),
+            Some(deadline) => (deadline.instant(), ConcurrencyReason::Deadline),
+            None => (time::saturating_add(now, self.shared.settings.max_wait), ConcurrencyReason::MaxWait),
         };
-        let visitor = Visitor { caller: view.caller(), until, is_deadline: late == Refusal::Deadline };
+        let visitor =
+            Visitor { caller: view.caller(), until, is_deadline: late == ConcurrencyReason::Deadline };
         let refused = |why, earliest| State::Refused {
             error: Some(ConcurrencyLimited::new(Arc::clone(gate.key()), why, earliest)),
         };
         let state = match gate.enter(visitor, now) {
             Entry::Admitted(slot) => State::Called { future: self.inner.call(request), slot: Some(slot) },
-            Entry::Full(earliest) => refused(Refusal::QueueFull, earliest),
+            Entry::Full(earliest) => refused(ConcurrencyReason::QueueFull, earliest),
             Entry::Late(earliest) => refused(late, earliest),
             Entry::Queued(place) => {
                 // The instance that was polled ready is dropped, and with it its reservation: nobody below has to

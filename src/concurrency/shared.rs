@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::config::Settings;
 use super::gate::Gate;
-use super::settings::Settings;
 use crate::keyed::Keyed;
 use crate::request::{Target, TargetKey};
 

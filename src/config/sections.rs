@@ -12,7 +12,7 @@ use crate::classify::{ClassifyLayer, Peek};
 use crate::concurrency::{AdaptiveConcurrencyBuilder, AdaptiveConcurrencyLayer};
 use crate::error::ConfigError;
 use crate::fallback::{ModelFallbackBuilder, ModelFallbackLayer};
-use crate::rate_limit::{Limits, Mode, RateLimitBuilder, RateLimitLayer};
+use crate::rate_limit::{AdmissionMode, Limits, RateLimitBuilder, RateLimitLayer};
 use crate::retry::{Backoff, Budget, Jitter, RetryLayer, RetryPolicyBuilder, Schedule};
 use crate::tier::ServiceTier;
 use crate::timeout::{DeadlineLayer, TimeoutBuilder, TimeoutLayer};
@@ -327,7 +327,7 @@ plain_table! {
         /// [`RateLimitBuilder::guard`].
         guard: HumanDuration,
         /// [`RateLimitBuilder::mode`]: `"wait"` or `"reject"`.
-        mode: Mode,
+        mode: AdmissionMode,
         /// [`RateLimitBuilder::max_wait`], or off.
         max_wait: OrOff<HumanDuration>,
         /// [`RateLimitBuilder::max_queue`].

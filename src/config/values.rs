@@ -208,8 +208,8 @@ takes_its_place!(
     Vec<ServiceTier>,
     crate::retry::Jitter,
     Peek,
-    preflight::Mode,
-    rate_limit::Mode
+    preflight::RuleMode,
+    rate_limit::AdmissionMode
 );
 
 impl<T: Over> Over for OrOff<T> {
@@ -310,11 +310,18 @@ word!(
     [("off", Peek::Off), ("first_event", Peek::FirstEvent), ("output", Peek::Output), ("whole", Peek::Whole)]
         .into_iter()
 );
-word!(rate_limit::Mode, [("wait", rate_limit::Mode::Wait), ("reject", rate_limit::Mode::Reject)].into_iter());
 word!(
-    preflight::Mode,
-    [("off", preflight::Mode::Off), ("warn", preflight::Mode::Warn), ("reject", preflight::Mode::Reject)]
-        .into_iter()
+    rate_limit::AdmissionMode,
+    [("wait", rate_limit::AdmissionMode::Wait), ("reject", rate_limit::AdmissionMode::Reject)].into_iter()
+);
+word!(
+    preflight::RuleMode,
+    [
+        ("off", preflight::RuleMode::Off),
+        ("warn", preflight::RuleMode::Warn),
+        ("reject", preflight::RuleMode::Reject)
+    ]
+    .into_iter()
 );
 word!(
     PresetName,

@@ -20,7 +20,7 @@
 //! [`ServiceTier`], `InputTokens`, and the `Replay` of a body are extensions of their own, and a layer of the caller's may
 //! add one anywhere. [`View`] reads all of them with one look: mostly there is nothing but the context.
 //!
-//! Answers carry their part in extensions, too: `Verdict`, `Attempts`, the marks of [`order`](crate::order) and what a rate
+//! Answers carry their part in extensions, too: `Verdict`, `Attempts`, the marks of [`order`](crate::layer_order) and what a rate
 //! limit says to a retry. They stand in [`verdict`](crate::verdict), [`retry`](crate::retry) and
 //! [`quota_wait`].
 

@@ -17,7 +17,7 @@ pub enum CircuitState {
 /// Who decides about a circuit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Mode {
+pub enum BreakerMode {
     /// The circuit itself.
     #[default]
     Automatic,
@@ -34,7 +34,7 @@ pub enum Mode {
 /// Why a circuit changed its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Cause {
+pub enum TransitionCause {
     /// The share of failures in the window.
     FailureShare,
     /// Failures in a row.
@@ -53,7 +53,7 @@ pub enum Cause {
     ByHand,
 }
 
-impl Cause {
+impl TransitionCause {
     /// The cause as a phrase.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -70,7 +70,7 @@ impl Cause {
     }
 }
 
-impl fmt::Display for Cause {
+impl fmt::Display for TransitionCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
@@ -89,9 +89,9 @@ pub struct Transition {
     /// What it is from then on.
     pub to: CircuitState,
     /// Who decides from then on.
-    pub mode: Mode,
+    pub mode: BreakerMode,
     /// Why.
-    pub cause: Cause,
+    pub cause: TransitionCause,
     /// Of an open circuit: the instant from which on a request may be let through as a probe. `None` for the
     /// other states, and where it is held open by hand.
     pub until: Option<Instant>,
@@ -104,14 +104,14 @@ mod tests {
     #[test]
     fn a_cause_prints_as_a_phrase() {
         for (cause, phrase) in [
-            (Cause::FailureShare, "too large a share of calls failed"),
-            (Cause::ConsecutiveFailures, "too many calls failed in a row"),
-            (Cause::SlowShare, "too large a share of calls was slow"),
-            (Cause::ProbeFailed, "a probe failed"),
-            (Cause::OpenTimeOver, "the open time is over"),
-            (Cause::ProbesSucceeded, "the probes succeeded"),
-            (Cause::ProbeOutlasts, "a probe outlasts those that failed"),
-            (Cause::ByHand, "by hand"),
+            (TransitionCause::FailureShare, "too large a share of calls failed"),
+            (TransitionCause::ConsecutiveFailures, "too many calls failed in a row"),
+            (TransitionCause::SlowShare, "too large a share of calls was slow"),
+            (TransitionCause::ProbeFailed, "a probe failed"),
+            (TransitionCause::OpenTimeOver, "the open time is over"),
+            (TransitionCause::ProbesSucceeded, "the probes succeeded"),
+            (TransitionCause::ProbeOutlasts, "a probe outlasts those that failed"),
+            (TransitionCause::ByHand, "by hand"),
         ] {
             assert_eq!(cause.to_string(), phrase);
         }

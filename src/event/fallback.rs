@@ -47,7 +47,7 @@ impl AnsweredBy {
 /// Why no other model was called although one would have helped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Refusal {
+pub enum FallbackRefusal {
     /// The deadline has passed.
     Deadline,
     /// The request's body is gone: it was streamed through and was too large to be kept.
@@ -59,7 +59,7 @@ pub enum Refusal {
     Unavailable,
 }
 
-impl Refusal {
+impl FallbackRefusal {
     /// The reason as a phrase.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -72,7 +72,7 @@ impl Refusal {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for FallbackRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }

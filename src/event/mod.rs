@@ -34,13 +34,13 @@ pub(crate) use self::attempts::{Attempt, Attempts};
 pub(crate) use self::call::Call;
 pub(crate) use self::cause::Cause;
 pub(crate) use self::circuit::Transition;
-pub(crate) use self::fallback::{AnsweredBy, Refusal};
+pub(crate) use self::fallback::{AnsweredBy, FallbackRefusal};
 pub(crate) use self::finding::{Finding, Rule};
 pub use self::part::Part;
-pub(crate) use self::rate_limit::Why;
+pub(crate) use self::rate_limit::RateLimitReason;
 use crate::lock::lock;
 use crate::request::TargetKey;
-use crate::request::limits::{Dimension, Limits};
+use crate::request::limits::{LimitKind, Limits};
 use crate::request::quota_key::QuotaKey;
 use crate::tier::ServiceTier;
 use crate::verdict::Verdict;
@@ -113,8 +113,8 @@ pub enum Event<'a> {
     Queued {
         /// Whose quota.
         key: &'a QuotaKey,
-        /// Which one is in the way; [`Other`](crate::rate_limit::Dimension::Other) where only another call's end can tell.
-        dimension: Dimension,
+        /// Which one is in the way; [`Other`](crate::rate_limit::LimitKind::Other) where only another call's end can tell.
+        dimension: LimitKind,
         /// When its turn comes, as far as can be told now.
         until: Option<Instant>,
     },
@@ -124,9 +124,9 @@ pub enum Event<'a> {
         /// Whose quota.
         key: &'a QuotaKey,
         /// Why.
-        why: Why,
-        /// Which quota is in the way; [`Other`](crate::rate_limit::Dimension::Other) where it is none that has a name.
-        dimension: Dimension,
+        why: RateLimitReason,
+        /// Which quota is in the way; [`Other`](crate::rate_limit::LimitKind::Other) where it is none that has a name.
+        dimension: LimitKind,
         /// When a request like it could be admitted, where that is known.
         until: Option<Instant>,
     },
@@ -148,7 +148,7 @@ pub enum Event<'a> {
         /// Whose quota.
         key: &'a QuotaKey,
         /// Which one.
-        dimension: Dimension,
+        dimension: LimitKind,
         /// The limit that the answer named.
         limit: Option<u64>,
         /// When it clears, where that is known. `None` as well of a call that went over a learnt limit to see whether it
@@ -232,7 +232,7 @@ pub enum Event<'a> {
         /// The model that failed; `None` where the request's body names it, which is not at hand.
         model: Option<&'a str>,
         /// Why none was called.
-        why: Refusal,
+        why: FallbackRefusal,
         /// The failure, which is handed on.
         verdict: &'a Verdict,
     },

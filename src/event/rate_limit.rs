@@ -5,8 +5,8 @@ use std::fmt;
 /// Why a request was not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Why {
-    /// It would have to wait, and the layer is set to [reject](crate::rate_limit::Mode::Reject).
+pub enum RateLimitReason {
+    /// It would have to wait, and the layer is set to [reject](crate::rate_limit::AdmissionMode::Reject).
     Full,
     /// It cannot be admitted before its deadline.
     Deadline,
@@ -25,7 +25,7 @@ pub enum Why {
     Store,
 }
 
-impl Why {
+impl RateLimitReason {
     /// The reason as a phrase.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -42,7 +42,7 @@ impl Why {
     }
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for RateLimitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }

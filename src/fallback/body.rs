@@ -8,10 +8,10 @@ use http::Request;
 use http_body::Body;
 use pin_project_lite::pin_project;
 
-use crate::either::Either;
+use crate::body::either::Either;
+use crate::body::on_end::passes_on;
 use crate::error::BoxError;
 use crate::retry::ReplayBody;
-use crate::tail::passes_on;
 
 /// A request's body that can be looked at and replaced, for APIs that name the model in there.
 ///

@@ -196,4 +196,4 @@ pub use self::body::{FallbackBody, RewriteBody};
 pub use self::future::ResponseFuture;
 pub use self::layer::{ModelFallbackBuilder, ModelFallbackLayer};
 pub use self::service::ModelFallback;
-pub use crate::event::fallback::{AnsweredBy, Refusal};
+pub use crate::event::fallback::{AnsweredBy, FallbackRefusal};

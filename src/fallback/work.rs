@@ -15,9 +15,9 @@ use crate::context;
 use crate::context::deadline::Deadline;
 use crate::error::{BoxError, Rejected, find};
 use crate::event::Part;
-use crate::event::fallback::{AnsweredBy, Refusal};
+use crate::event::fallback::{AnsweredBy, FallbackRefusal};
 use crate::event::{Event, GaveUp};
-use crate::order;
+use crate::layer_order;
 use crate::request::{ModelHint, Surface, Target};
 use crate::retry::{self, Attempts, Carry};
 use crate::tier::{self, ServiceTier, X_GEMINI_SERVICE_TIER, X_VERTEX_SHARED_REQUEST_TYPE};
@@ -132,7 +132,7 @@ impl<S, B: RewriteBody> Work<S, B> {
                 self.plan.chain = self.settings.chains.named_by(&bytes);
             }
             None if help != Help::None && !self.plan.has_ladder() => {
-                self.refuse(None, Refusal::NotRewritable, verdict);
+                self.refuse(None, FallbackRefusal::NotRewritable, verdict);
             }
             None => {}
         }
@@ -147,7 +147,7 @@ impl<S, B: RewriteBody> Work<S, B> {
         helps: Helps,
         mut passed: Vec<Passed>,
         waits: bool,
-    ) -> Result<Request<B>, Option<Refusal>> {
+    ) -> Result<Request<B>, Option<FallbackRefusal>> {
         let plan = self.plan.clone();
         let would = |at: &usize| match (plan.step(*at), &plan.chain) {
             (Step { tier: Some(_), .. }, _) => helps.tier,
@@ -163,10 +163,10 @@ impl<S, B: RewriteBody> Work<S, B> {
         let mut opening = None;
         for at in (from..plan.len()).filter(would) {
             if deadline.is_some_and(|deadline| deadline <= time::now()) {
-                return Err(Some(Refusal::Deadline));
+                return Err(Some(FallbackRefusal::Deadline));
             }
             if retry::is_lost(self.original()) {
-                return Err(Some(Refusal::BodyLost));
+                return Err(Some(FallbackRefusal::BodyLost));
             }
             let request = self.prepare(at).map_err(Some)?;
             let Some(TurnedAway { verdict, opens }) = self.settings.turns_away(&request) else {
@@ -184,7 +184,7 @@ impl<S, B: RewriteBody> Work<S, B> {
             self.step_to(at, &passed[..before]);
             return Ok(request);
         }
-        Err((passed.len() > known).then_some(Refusal::Unavailable))
+        Err((passed.len() > known).then_some(FallbackRefusal::Unavailable))
     }
 
     /// Goes on to a step, past those that are named.
@@ -206,11 +206,11 @@ impl<S, B: RewriteBody> Work<S, B> {
     }
 
     /// The request for one step.
-    fn prepare(&self, at: usize) -> Result<Request<B>, Refusal> {
+    fn prepare(&self, at: usize) -> Result<Request<B>, FallbackRefusal> {
         let (plan, step) = (&self.plan, self.plan.step(at));
         let mut request = self.original().clone();
         if let Some(tier) = step.tier {
-            retier(&mut request, tier).ok_or(Refusal::NotRewritable)?;
+            retier(&mut request, tier).ok_or(FallbackRefusal::NotRewritable)?;
         }
         if let Some(chain) = &plan.chain {
             let (asked, model) = (chain.model(0), chain.model(step.model));
@@ -218,11 +218,10 @@ impl<S, B: RewriteBody> Work<S, B> {
                 match plan.place {
                     Place::Path => {
                         let uri = path::rewrite(request.uri(), &asked.name, &model.name);
-                        *request.uri_mut() = uri.ok_or(Refusal::NotRewritable)?;
+                        *request.uri_mut() = uri.ok_or(FallbackRefusal::NotRewritable)?;
                     }
-                    Place::Body => {
-                        rename(&mut request, &asked.name, &model.name).ok_or(Refusal::NotRewritable)?
-                    }
+                    Place::Body => rename(&mut request, &asked.name, &model.name)
+                        .ok_or(FallbackRefusal::NotRewritable)?,
                 }
             }
             // The layers inside keep their state by it.
@@ -240,7 +239,7 @@ impl<S, B: RewriteBody> Work<S, B> {
         self.kept.as_ref().expect("it is kept until the last step is asked")
     }
 
-    fn refuse(&self, model: Option<&str>, why: Refusal, verdict: &Verdict) {
+    fn refuse(&self, model: Option<&str>, why: FallbackRefusal, verdict: &Verdict) {
         self.settings.observer.tell(&Event::FallbackRefused { model, why, verdict });
     }
 
@@ -262,7 +261,7 @@ impl<S, B: RewriteBody> Work<S, B> {
     ) -> Result<Response<FallbackBody<RB>>, BoxError> {
         let mut response = result?;
         if !Verdict::is_good(&response) {
-            order::passed(&mut response, Part::Fallback, &self.settings.observer);
+            layer_order::passed(&mut response, Part::Fallback, &self.settings.observer);
         }
         if self.at > 0 {
             let step = self.plan.step(self.at);

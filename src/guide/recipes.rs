@@ -155,7 +155,7 @@
 //! use http_body_util::Full;
 //! use tower::{Layer, ServiceBuilder, ServiceExt};
 //! use tower_gemini::observe::JsonLines;
-//! use tower_gemini::preflight::{Mode, PreflightBody, PreflightLayer, Rule};
+//! use tower_gemini::preflight::{RuleMode, PreflightBody, PreflightLayer, Rule};
 //! use tower_gemini::respond::RespondLayer;
 //! use tower_gemini::stack::GeminiStack;
 //!
@@ -164,7 +164,7 @@
 //! # let client = tower::service_fn(async |_: Request<PreflightBody<Full<Bytes>>>|
 //! #     Ok::<_, std::io::Error>(Response::new(Full::<Bytes>::default())));
 //! let preflight = PreflightLayer::builder()
-//!     .mode(Rule::KeyInUrl, Mode::Reject)
+//!     .mode(Rule::KeyInUrl, RuleMode::Reject)
 //!     .observer(Arc::new(JsonLines::new(std::io::stderr()).with_events()))
 //!     .build()?;
 //! let gateway = ServiceBuilder::new()

@@ -11,14 +11,14 @@ use tokio::time::{Instant, Sleep};
 use tower_service::Service;
 
 use super::evidence::{Evidence, Paid};
-use super::layer::{Key, Shared};
 use super::report::{Hedged, HeldBack};
-use super::service::Spare;
+use super::shared::{Key, Shared};
+use super::spare::Spare;
 use crate::error::{BoxError, Rejected, find};
 use crate::event::Event;
 use crate::event::Part;
 use crate::held;
-use crate::order;
+use crate::layer_order;
 use crate::request::Target;
 use crate::retry::{Replay, Upload, is_lost};
 use crate::time;
@@ -201,7 +201,7 @@ impl<S, B, F, RB> Watched<S, B, F, RB> {
                 }
                 return Some(result);
             }
-            order::passed(response, Part::Hedge, &self.shared.settings.observer);
+            layer_order::passed(response, Part::Hedge, &self.shared.settings.observer);
         }
         let verdict = self.failed(&result);
         let Some(second) = &mut self.second else { return Some(result) };

@@ -1,21 +1,20 @@
-use std::fmt;
 use std::sync::Arc;
 
-use tokio::time::Instant;
 use tower_layer::Layer;
 
-use super::evidence::{Evidence, Nanos, Rules, nanos};
+use super::config::Settings;
+use super::evidence::Rules;
 use super::report::{HedgeStatus, HeldBack};
 use super::service::Hedge;
+use super::shared::{Id, Key, Shared};
 use crate::circuit_breaker::Circuits;
 use crate::concurrency::ConcurrencyHandle;
 use crate::error::ConfigError;
 use crate::event::Part;
 use crate::event::{Observed, Observer};
-use crate::keyed::{Keyed, MAX_KEYS, Need, State};
-use crate::lock::lock;
+use crate::keyed::{Keyed, MAX_KEYS};
 use crate::rate_limit::RateLimits;
-use crate::request::{Method, Target, TargetKey};
+use crate::request::{Method, TargetKey};
 use crate::retry::DEFAULT_MAX_BODY_BYTES;
 use crate::time;
 
@@ -58,85 +57,6 @@ impl<S> Layer<S> for HedgeLayer {
     fn layer(&self, inner: S) -> Self::Service {
         Hedge::new(Arc::clone(&self.shared), inner)
     }
-}
-
-/// What all services of a layer share.
-pub(super) struct Shared {
-    pub(super) settings: Settings,
-    pub(super) keys: Keyed<Id, Key>,
-    epoch: Instant,
-}
-
-impl Shared {
-    pub(super) fn of_target(&self, target: &Target<'_>) -> Arc<Key> {
-        let id = Id { target: target.key(), method: target.method() };
-        self.keys.get(id, |id| Key { id: id.clone(), evidence: std::sync::Mutex::new(Evidence::new()) })
-    }
-
-    pub(super) fn now(&self) -> Nanos {
-        nanos(time::now().saturating_duration_since(self.epoch))
-    }
-
-    /// What the handles of layers inside have against a second try.
-    pub(super) fn warned(&self, target: &Target<'_>) -> Option<HeldBack> {
-        let settings = &self.settings;
-        if settings.circuits.as_ref().is_some_and(|circuits| !circuits.is_well(target)) {
-            return Some(HeldBack::Circuit);
-        }
-        if settings.concurrency.as_ref().is_some_and(|gates| gates.is_limited(target)) {
-            return Some(HeldBack::Concurrency);
-        }
-        let is_short = settings.rate_limits.as_ref().is_some_and(|limits| limits.is_short(target, 9));
-        is_short.then_some(HeldBack::Quota)
-    }
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared")
-            .field("settings", &self.settings)
-            .field("keys", &self.keys)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Whose answers are alike.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Id {
-    pub(super) target: TargetKey,
-    pub(super) method: Method,
-}
-
-pub(super) struct Key {
-    pub(super) id: Id,
-    evidence: std::sync::Mutex<Evidence>,
-}
-
-impl Key {
-    pub(super) fn with<T>(&self, act: impl FnOnce(&mut Evidence) -> T) -> T {
-        act(&mut lock(&self.evidence))
-    }
-}
-
-impl State for Key {
-    fn is_idle(&self) -> bool {
-        self.with(|evidence| evidence.calls() == 0)
-    }
-
-    // A call under way holds the key; beside that there are counts alone.
-    fn need(&self) -> Need {
-        if self.is_idle() { Need::Nothing } else { Need::Counts }
-    }
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct Settings {
-    pub(super) rules: Rules,
-    pub(super) max_body_bytes: usize,
-    rate_limits: Option<RateLimits>,
-    circuits: Option<Circuits>,
-    concurrency: Option<ConcurrencyHandle>,
-    pub(super) observer: Observed,
 }
 
 /// Collects settings for a [`HedgeLayer`]; [`build`](Self::build) checks them.

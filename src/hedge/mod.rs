@@ -132,12 +132,15 @@
 //! # let _ = service; Ok(()) }
 //! ```
 
+mod config;
 mod evidence;
 mod future;
 mod layer;
 mod moment;
 mod report;
 mod service;
+mod shared;
+mod spare;
 
 pub use self::future::ResponseFuture;
 pub use self::layer::{HedgeBuilder, HedgeLayer, Hedges};

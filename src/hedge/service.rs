@@ -7,12 +7,12 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::future::{ResponseFuture, Task, Watched};
-use super::layer::{Key, Shared};
 use super::may_be_repeated;
+use super::shared::{Key, Shared};
+use super::spare::Spare;
 use crate::context::View;
 use crate::error::BoxError;
 use crate::keyed::Memo;
-use crate::lock::lock;
 use crate::request::Target;
 use crate::retry::Attempt;
 use crate::timeout::Deadline;
@@ -26,19 +26,6 @@ pub struct Hedge<S> {
     shared: Arc<Shared>,
     spare: Arc<Spare<S>>,
     memo: Memo<Key>,
-}
-
-/// What second tries are cloned from. Here and not in each call, because nearly all calls need none.
-pub(super) struct Spare<S>(OnceLock<Mutex<S>>);
-
-impl<S: Clone> Spare<S> {
-    /// A service for one second try, not polled ready.
-    #[cold]
-    pub(super) fn service(&self) -> S {
-        let spare = self.0.get().expect("it was made before the first try");
-        // NOTE: a user's code, `clone`, runs under this lock. Nothing else is behind it, and only second tries take it.
-        lock(spare).clone()
-    }
 }
 
 impl<S> Hedge<S> {

@@ -359,5 +359,5 @@ fn inflate(body: &[u8]) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
-#[path = "response_tests.rs"]
+#[path = "tests/response.rs"]
 mod tests;

@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 use super::asked::Asked;
 use super::config::Settings;
 use super::store::Answer;
-use crate::either::Either;
+use crate::body::either::Either;
 use crate::judge::response::is_whole_answer;
 use crate::verdict::{EndCell, Outcome, Verdict};
 

@@ -3,7 +3,7 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 
 use super::report::Report;
-use crate::tail::{Tail, Told, passes_on};
+use crate::body::on_end::{Tail, Told, passes_on};
 
 pin_project! {
     /// The body of a response that came through an [`Observe`](super::Observe).

@@ -8,8 +8,8 @@ use pin_project_lite::pin_project;
 
 use super::ObserveBody;
 use super::report::Report;
+use crate::body::on_end::Told;
 use crate::error::BoxError;
-use crate::tail::Told;
 
 pin_project! {
     /// The future of [`Observe`](super::Observe).

@@ -14,7 +14,7 @@ use super::line::Line;
 use super::names;
 use crate::event::{Event, Observer};
 use crate::lock::lock;
-use crate::request::limits::Dimension;
+use crate::request::limits::LimitKind;
 use crate::tier::ServiceTier;
 use crate::time;
 use crate::verdict::Verdict;
@@ -324,9 +324,9 @@ impl<W: Write> JsonLines<W> {
             }
             Event::LimitsDiffer { key, limits } => {
                 let mut line = self.of_key("limits_differ", key);
-                line.maybe("rpm", limits.of(Dimension::RequestsPerMinute));
-                line.maybe("tpm", limits.of(Dimension::InputTokensPerMinute));
-                line.maybe("rpd", limits.of(Dimension::RequestsPerDay));
+                line.maybe("rpm", limits.of(LimitKind::RequestsPerMinute));
+                line.maybe("tpm", limits.of(LimitKind::InputTokensPerMinute));
+                line.maybe("rpd", limits.of(LimitKind::RequestsPerDay));
                 line
             }
             Event::Redirected { asked, answered } => {

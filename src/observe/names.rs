@@ -1,10 +1,10 @@
 //! Names for machines: snake case, as documented, and not to be changed.
 
+use crate::event::FallbackRefusal;
 use crate::event::GaveUp;
-use crate::event::Refusal;
-use crate::event::Why;
-use crate::event::circuit::{Cause, CircuitState};
-use crate::request::limits::Dimension;
+use crate::event::RateLimitReason;
+use crate::event::circuit::{CircuitState, TransitionCause};
+use crate::request::limits::LimitKind;
 use crate::verdict::Outcome;
 
 pub(super) const fn outcome(outcome: Outcome) -> &'static str {
@@ -23,52 +23,52 @@ pub(super) const fn state(state: CircuitState) -> &'static str {
     }
 }
 
-pub(super) const fn cause(cause: Cause) -> &'static str {
+pub(super) const fn cause(cause: TransitionCause) -> &'static str {
     match cause {
-        Cause::FailureShare => "failure_share",
-        Cause::ConsecutiveFailures => "consecutive_failures",
-        Cause::SlowShare => "slow_share",
-        Cause::ProbeFailed => "probe_failed",
-        Cause::OpenTimeOver => "open_time_over",
-        Cause::ProbesSucceeded => "probes_succeeded",
-        Cause::ProbeOutlasts => "probe_outlasts",
-        Cause::ByHand => "by_hand",
+        TransitionCause::FailureShare => "failure_share",
+        TransitionCause::ConsecutiveFailures => "consecutive_failures",
+        TransitionCause::SlowShare => "slow_share",
+        TransitionCause::ProbeFailed => "probe_failed",
+        TransitionCause::OpenTimeOver => "open_time_over",
+        TransitionCause::ProbesSucceeded => "probes_succeeded",
+        TransitionCause::ProbeOutlasts => "probe_outlasts",
+        TransitionCause::ByHand => "by_hand",
     }
 }
 
-pub(super) const fn dimension(dimension: Dimension) -> &'static str {
+pub(super) const fn dimension(dimension: LimitKind) -> &'static str {
     match dimension {
-        Dimension::RequestsPerMinute => "requests_per_minute",
-        Dimension::InputTokensPerMinute => "input_tokens_per_minute",
-        Dimension::RequestsPerDay => "requests_per_day",
-        Dimension::Other => "other",
-        Dimension::Spend => "spend",
-        Dimension::Requests => "requests",
-        Dimension::InputTokens => "input_tokens",
-        Dimension::Images => "images",
-        Dimension::Texts => "texts",
+        LimitKind::RequestsPerMinute => "requests_per_minute",
+        LimitKind::InputTokensPerMinute => "input_tokens_per_minute",
+        LimitKind::RequestsPerDay => "requests_per_day",
+        LimitKind::Other => "other",
+        LimitKind::Spend => "spend",
+        LimitKind::Requests => "requests",
+        LimitKind::InputTokens => "input_tokens",
+        LimitKind::Images => "images",
+        LimitKind::Texts => "texts",
     }
 }
 
-pub(super) const fn why(why: Why) -> &'static str {
+pub(super) const fn why(why: RateLimitReason) -> &'static str {
     match why {
-        Why::Full => "full",
-        Why::Deadline => "deadline",
-        Why::MaxWait => "max_wait",
-        Why::Queue => "queue",
-        Why::TooLarge => "too_large",
-        Why::Spent => "spent",
-        Why::Zero => "zero",
-        Why::Store => "store",
+        RateLimitReason::Full => "full",
+        RateLimitReason::Deadline => "deadline",
+        RateLimitReason::MaxWait => "max_wait",
+        RateLimitReason::Queue => "queue",
+        RateLimitReason::TooLarge => "too_large",
+        RateLimitReason::Spent => "spent",
+        RateLimitReason::Zero => "zero",
+        RateLimitReason::Store => "store",
     }
 }
 
-pub(super) const fn refusal(why: Refusal) -> &'static str {
+pub(super) const fn refusal(why: FallbackRefusal) -> &'static str {
     match why {
-        Refusal::Deadline => "deadline",
-        Refusal::BodyLost => "body_lost",
-        Refusal::NotRewritable => "not_rewritable",
-        Refusal::Unavailable => "unavailable",
+        FallbackRefusal::Deadline => "deadline",
+        FallbackRefusal::BodyLost => "body_lost",
+        FallbackRefusal::NotRewritable => "not_rewritable",
+        FallbackRefusal::Unavailable => "unavailable",
     }
 }
 

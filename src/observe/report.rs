@@ -4,9 +4,9 @@ use http::Response;
 
 use super::Call;
 use super::span::CallSpan;
+use crate::body::on_end::OnEnd;
 use crate::error::BoxError;
 use crate::event::{Event, Observed};
-use crate::tail::OnEnd;
 use crate::verdict::{End, Kind, Outcome, Verdict};
 
 /// A call that is not over. Told exactly once: by its end, or by its drop.

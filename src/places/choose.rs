@@ -1,6 +1,6 @@
 //! Which place is asked. Pure.
 
-use super::health::Nanos;
+use super::health::Standing;
 
 /// One place, as it stands for one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,14 +10,6 @@ pub(super) struct Candidate {
     /// This request has been there.
     pub(super) tried: bool,
     pub(super) standing: Standing,
-}
-
-/// How a place stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
-    Open,
-    /// Closed until this instant.
-    Closed(Nanos),
 }
 
 impl Candidate {

@@ -2,12 +2,19 @@
 
 use std::time::Duration;
 
-use super::choose::Standing;
 use crate::error::Rejected;
 use crate::verdict::{Alternative, Kind, Retryability, Verdict};
 
 /// Nanoseconds since the layer's epoch.
 pub(super) type Nanos = u64;
+
+/// How a place stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    Open,
+    /// Closed until this instant.
+    Closed(Nanos),
+}
 
 /// Failures in a row that close a place, where they name no quota.
 pub(super) const ROW: u32 = 3;

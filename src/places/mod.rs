@@ -153,6 +153,7 @@ mod layer;
 mod place;
 mod report;
 mod service;
+mod shared;
 mod work;
 
 pub use self::future::ResponseFuture;

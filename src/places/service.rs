@@ -6,8 +6,8 @@ use tower_service::Service;
 
 use super::future::{ResponseFuture, State};
 use super::is_movable;
-use super::layer::{Key, Shared};
 use super::report::{NoPlace, NoPlaceReason};
+use super::shared::{Key, Shared};
 use super::work::Work;
 use crate::context::View;
 use crate::error::BoxError;

@@ -5,15 +5,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::{Request, Response};
 
-use super::choose::{Standing, another, choose};
+use super::choose::{another, choose};
+use super::health::Standing;
 use super::health::{Blame, Nanos};
-use super::layer::{Key, Permitted, Shared};
 use super::report::ServedAt;
+use super::shared::{Key, Permitted, Shared};
 use crate::context::Context;
 use crate::error::{BoxError, Rejected, find};
 use crate::event::Part;
 use crate::event::{Event, GaveUp};
-use crate::order;
+use crate::layer_order;
 use crate::request::Target;
 use crate::retry::{self, Carry, Elsewhere};
 use crate::time;
@@ -197,7 +198,7 @@ impl<S, B: Clone> Work<S, B> {
             }
         }
         if let Ok(response) = &mut result {
-            order::passed(response, Part::Places, &self.shared.observer);
+            layer_order::passed(response, Part::Places, &self.shared.observer);
         }
         self.mark(at, &mut result);
         Next::Return(result)

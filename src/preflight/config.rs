@@ -11,7 +11,7 @@ use super::count::{Bucket, CountTokens};
 use super::error::PreflightRefused;
 use super::facts::Facts;
 use super::judge::{Asked, Law};
-use super::rule::{Finding, Mode, Modes, Rule};
+use super::rule::{Finding, Modes, Rule, RuleMode};
 use crate::catalogue::Catalogue;
 use crate::event::{Event, Observed};
 use crate::rate_limit::{InputTokens, Texts};
@@ -61,8 +61,8 @@ impl Settings {
     /// What nobody would be told is not looked at.
     pub(super) fn finished(mut self) -> Self {
         for rule in Rule::ALL {
-            if self.modes.of(*rule) == Mode::Warn && !self.observer.is_some() {
-                self.modes.set(*rule, Mode::Off);
+            if self.modes.of(*rule) == RuleMode::Warn && !self.observer.is_some() {
+                self.modes.set(*rule, RuleMode::Off);
             }
         }
         self
@@ -115,7 +115,7 @@ impl Settings {
     /// Whether a request is to be refused for one of these.
     #[inline]
     pub(super) fn refuses(&self, findings: &[Finding]) -> bool {
-        findings.iter().any(|finding| self.modes.of(finding.rule()) == Mode::Reject)
+        findings.iter().any(|finding| self.modes.of(finding.rule()) == RuleMode::Reject)
     }
 
     /// Tells what was found; the refusal, where there is to be one.
@@ -129,7 +129,7 @@ impl Settings {
         let refused = PreflightRefused::of(findings, &self.modes);
         let key = target.key();
         for finding in findings {
-            let refused = self.modes.of(finding.rule()) == Mode::Reject;
+            let refused = self.modes.of(finding.rule()) == RuleMode::Reject;
             self.observer.tell(&Event::Preflight { key: &key, finding, refused });
         }
         refused

@@ -1,7 +1,7 @@
 use std::error::Error;
 use std::fmt;
 
-use super::rule::{Finding, Mode, Modes};
+use super::rule::{Finding, Modes, RuleMode};
 use crate::error::{BoxError, Rejected};
 
 /// The error of a request that was refused before anything was sent.
@@ -20,7 +20,7 @@ pub struct PreflightRefused {
 impl PreflightRefused {
     /// `None` where none of the findings is to be refused.
     pub(super) fn of(findings: &[Finding], modes: &Modes) -> Option<Self> {
-        let refused = |finding: &&Finding| modes.of(finding.rule()) == Mode::Reject;
+        let refused = |finding: &&Finding| modes.of(finding.rule()) == RuleMode::Reject;
         let findings: Vec<_> = findings.iter().filter(refused).cloned().collect();
         let kind = findings.first()?.rule().kind();
         let rejected = Rejected::new("the server would refuse the request").with_kind(kind);

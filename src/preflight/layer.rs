@@ -5,7 +5,7 @@ use tower_layer::Layer;
 
 use super::config::Settings;
 use super::count::CountTokens;
-use super::rule::{Mode, Rule};
+use super::rule::{Rule, RuleMode};
 use super::service::Preflight;
 use crate::catalogue::Catalogue;
 use crate::error::ConfigError;
@@ -55,14 +55,14 @@ pub struct PreflightBuilder {
 
 impl PreflightBuilder {
     /// What becomes of a request that breaks `rule`. Default: [`Rule::default_mode`].
-    pub fn mode(mut self, rule: Rule, mode: Mode) -> Self {
+    pub fn mode(mut self, rule: Rule, mode: RuleMode) -> Self {
         self.settings.modes.set(rule, mode);
         self
     }
 
-    /// The same for every rule: [`Mode::Warn`] to see first what would be refused. Those that are off stay off, so a
+    /// The same for every rule: [`RuleMode::Warn`] to see first what would be refused. Those that are off stay off, so a
     /// [`mode`](Self::mode) of one rule counts before and after.
-    pub fn every_mode(mut self, mode: Mode) -> Self {
+    pub fn every_mode(mut self, mode: RuleMode) -> Self {
         for rule in Rule::ALL {
             if self.settings.modes.is_on(*rule) {
                 self.settings.modes.set(*rule, mode);

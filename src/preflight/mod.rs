@@ -120,9 +120,9 @@
 //! ```
 //! use std::sync::Arc;
 //! use tower_gemini::observe::JsonLines;
-//! use tower_gemini::preflight::{Mode, PreflightLayer};
+//! use tower_gemini::preflight::{RuleMode, PreflightLayer};
 //!
-//! let layer = PreflightLayer::builder().every_mode(Mode::Warn).observer(Arc::new(JsonLines::new(std::io::stderr()).with_events())).build()?;
+//! let layer = PreflightLayer::builder().every_mode(RuleMode::Warn).observer(Arc::new(JsonLines::new(std::io::stderr()).with_events())).build()?;
 //! # let _ = layer; Ok::<(), tower_gemini::ConfigError>(())
 //! ```
 
@@ -146,6 +146,6 @@ pub use self::count::CountTokens;
 pub use self::error::{BodyFailed, PreflightRefused};
 pub use self::future::ResponseFuture;
 pub use self::layer::{PreflightBuilder, PreflightLayer};
-pub use self::rule::Mode;
+pub use self::rule::RuleMode;
 pub use self::service::Preflight;
 pub use crate::event::finding::{Finding, Rule};

@@ -3,7 +3,7 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 
 use super::permit::Permit;
-use crate::tail::{Tail, Told, passes_on};
+use crate::body::on_end::{Tail, Told, passes_on};
 
 pin_project! {
     /// The body of an admitted call's answer: the same frames as the inner body's.

@@ -131,8 +131,8 @@ impl Joined {
         let now = shared.common.now();
         let mut last = Vec::new();
         for (_, key) in shared.keys.all() {
-            key.at_desk(now, |desk| {
-                if let Some(supply) = &mut desk.ledger.supply {
+            key.with_state(now, |scheduler| {
+                if let Some(supply) = &mut scheduler.ledger.supply {
                     last.extend(supply.leave(now, |at| today(&shared.common, at)));
                 }
             });
@@ -214,8 +214,8 @@ async fn run(wire: Arc<Wire>, shared: Weak<Shared>) {
                 if !told.untold.is_empty() {
                     tell_at = Some(time::saturating_add(time::now(), PAUSES.0));
                     let now = told.key.common().now();
-                    told.key.at_desk(now, |desk| {
-                        if let Some(supply) = &mut desk.ledger.supply {
+                    told.key.with_state(now, |scheduler| {
+                        if let Some(supply) = &mut scheduler.ledger.supply {
                             supply.keep_closes(told.untold);
                         }
                     });
@@ -265,8 +265,8 @@ async fn sleep(until: Option<Instant>) {
 fn each_supply(shared: &Shared, act: impl Fn(&mut Supply)) {
     let now = shared.common.now();
     for (_, key) in shared.keys.all() {
-        key.at_desk(now, |desk| {
-            if let Some(supply) = &mut desk.ledger.supply {
+        key.with_state(now, |scheduler| {
+            if let Some(supply) = &mut scheduler.ledger.supply {
                 act(supply);
             }
         });
@@ -282,8 +282,8 @@ fn hear(shared: &Shared, notice: Option<Notice>) {
     };
     let now = shared.common.now();
     for (_, key) in shared.keys.all() {
-        key.carry(now, |desk| {
-            let Some(supply) = desk.ledger.supply.as_mut().filter(|s| s.key().digest == notice.digest())
+        key.carry(now, |scheduler| {
+            let Some(supply) = scheduler.ledger.supply.as_mut().filter(|s| s.key().digest == notice.digest())
             else {
                 return;
             };
@@ -291,7 +291,7 @@ fn hear(shared: &Shared, notice: Option<Notice>) {
                 Notice::Born { epoch, .. } => supply.born(*epoch),
                 Notice::Closed { close, .. } => {
                     supply.void();
-                    desk.ledger.told(now, *close);
+                    scheduler.ledger.told(now, *close);
                 }
             }
         });
@@ -305,9 +305,9 @@ impl Wire {
         let mut takes = Vec::new();
         let mut soonest: Option<Nanos> = None;
         for (_, key) in shared.keys.all() {
-            let take = key.at_desk(now, |desk| {
-                let is_queued = desk.is_queued();
-                let due = desk.ledger.supply.as_ref()?.due(now, is_queued)?;
+            let take = key.with_state(now, |scheduler| {
+                let is_queued = scheduler.is_queued();
+                let due = scheduler.ledger.supply.as_ref()?.due(now, is_queued)?;
                 if due > now {
                     soonest = Some(soonest.map_or(due, |soonest| soonest.min(due)));
                     return None;
@@ -316,8 +316,8 @@ impl Wire {
                     // It is looked at again with the answers.
                     return None;
                 }
-                let (sizes, more) = desk.wanted();
-                let supply = desk.ledger.supply.as_mut()?;
+                let (sizes, more) = scheduler.wanted();
+                let supply = scheduler.ledger.supply.as_mut()?;
                 Some(supply.ask(now, &sizes, more, |at| today(&shared.common, at)))
             });
             takes.extend(take.map(|take| (key, take)));
@@ -358,10 +358,13 @@ impl Wire {
     fn tell(&self, shared: &Shared) -> Option<Boxed<Told>> {
         let now = shared.common.now();
         let (key, closes) = shared.keys.all().into_iter().find_map(|(_, key)| {
-            let closes = key.at_desk(now, |desk| Some(desk.ledger.supply.as_mut()?.take_closes()))?;
+            let closes =
+                key.with_state(now, |scheduler| Some(scheduler.ledger.supply.as_mut()?.take_closes()))?;
             (!closes.is_empty()).then_some((key, closes))
         })?;
-        let name = key.at_desk(now, |desk| desk.ledger.supply.as_ref().map(|supply| supply.key().clone()))?;
+        let name = key.with_state(now, |scheduler| {
+            scheduler.ledger.supply.as_ref().map(|supply| supply.key().clone())
+        })?;
         let (store, window) = (Arc::clone(&self.store), self.terms.window);
         Some(Box::pin(async move {
             let mut untold = closes.into_iter();
@@ -383,14 +386,14 @@ impl Wire {
         for (key, answer) in answers.each {
             match answer {
                 Ok(reply) => {
-                    let differs = key.carry(now, |desk| {
-                        let supply = desk.ledger.supply.as_mut()?;
+                    let differs = key.carry(now, |scheduler| {
+                        let supply = scheduler.ledger.supply.as_mut()?;
                         let closes = supply.accept(now, &reply, took)?;
                         let differs = supply.differs(&reply);
                         for close in closes {
-                            desk.ledger.told(now, close);
+                            scheduler.ledger.told(now, close);
                         }
-                        desk.ledger.told_day(now);
+                        scheduler.ledger.told_day(now);
                         differs
                     });
                     if let Some(quota) = differs {
@@ -404,8 +407,8 @@ impl Wire {
                     }
                 }
                 Err(error) => {
-                    let is_lost = key.carry(now, |desk| {
-                        let supply = desk.ledger.supply.as_mut()?;
+                    let is_lost = key.carry(now, |scheduler| {
+                        let supply = scheduler.ledger.supply.as_mut()?;
                         Some(supply.failed(now, PAUSES.0, PAUSES.1))
                     });
                     if is_lost == Some(true) {
@@ -429,7 +432,9 @@ impl Wire {
             }
             (Some(lost), None) => {
                 let still = shared.keys.all().iter().any(|(_, key)| {
-                    key.at_desk(now, |desk| desk.ledger.supply.as_ref().is_some_and(|s| s.is_lost()))
+                    key.with_state(now, |scheduler| {
+                        scheduler.ledger.supply.as_ref().is_some_and(|s| s.is_lost())
+                    })
                 });
                 if !still {
                     *lock(&self.lost) = None;

@@ -10,15 +10,15 @@ use tokio::time::Sleep;
 use tower_service::Service;
 
 use super::RateLimitBody;
-use super::desk::Look;
+use super::error::RateLimited;
 use super::permit::Permit;
 use super::queue::Place;
-use super::refusal::RateLimited;
+use super::scheduler::Look;
 use super::shared::Key;
 use super::window::Nanos;
+use crate::body::on_end::Told;
 use crate::error::BoxError;
 use crate::held;
-use crate::tail::Told;
 use crate::tier::ServiceTier;
 use crate::verdict::Verdict;
 

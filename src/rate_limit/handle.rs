@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::admission::Spent;
-use super::refusal::RateLimited;
+use super::decision::Spent;
+use super::error::RateLimited;
 use super::shared::{Key, Shared};
 use super::snapshot::{Restored, Snapshot, SnapshotError};
 use super::spans::SpanState;
 use super::window::Nanos;
 use crate::error::ConfigError;
-use crate::event::Why;
+use crate::event::RateLimitReason;
 use crate::request::Target;
-use crate::request::limits::{Dimension, Limits, Unit};
+use crate::request::limits::{LimitKind, Limits, Unit};
 use crate::request::quota_key::QuotaKey;
 use crate::sync::lock;
 
@@ -67,8 +67,8 @@ impl RateLimits {
     pub(crate) fn turns_away(&self, target: &Target<'_>) -> Option<RateLimited> {
         let key = self.shared.keys.peek(&self.shared.id_of(target))?;
         let now = key.common().now();
-        let (dimension, Spent { reset }) = key.at_desk(now, |desk| desk.ledger.spent(now))?;
-        let why = if reset.is_none() { Why::Zero } else { Why::Spent };
+        let (dimension, Spent { reset }) = key.with_state(now, |scheduler| scheduler.ledger.spent(now))?;
+        let why = if reset.is_none() { RateLimitReason::Zero } else { RateLimitReason::Spent };
         Some(RateLimited::new(
             Arc::clone(key.id()),
             why,
@@ -143,9 +143,9 @@ impl RateLimits {
     pub fn reopen(&self, key: &QuotaKey) {
         let Some(key) = self.shared.keys.peek(key) else { return };
         let now = key.common().now();
-        key.at_desk(now, |desk| {
-            desk.ledger.reopen();
-            desk.advance(now);
+        key.with_state(now, |scheduler| {
+            scheduler.ledger.reopen();
+            scheduler.advance(now);
         });
     }
 
@@ -226,7 +226,7 @@ pub struct QuotaStatus {
     /// When the first of them may go, if nothing changes.
     pub next_admission: Option<Instant>,
     /// The doors that 429s closed, and until when; `None` where nobody knows.
-    pub closed: Vec<(Dimension, Option<Instant>)>,
+    pub closed: Vec<(LimitKind, Option<Instant>)>,
     /// Tokens of the answers per estimated token, the deviation included: what estimates are multiplied by.
     pub correction: f32,
     /// Calls that were ever admitted.
@@ -246,9 +246,9 @@ pub struct QuotaStatus {
 impl QuotaStatus {
     fn of(key: &Key) -> Self {
         let now = key.common().now();
-        key.at_desk(now, |desk| {
-            let now = desk.ledger.look(now);
-            let (ledger, common) = (&desk.ledger, key.common());
+        key.with_state(now, |scheduler| {
+            let now = scheduler.ledger.look(now);
+            let (ledger, common) = (&scheduler.ledger, key.common());
             let counts = ledger.counts();
             let closed = ledger.closed(now).map(|(dimension, closed)| {
                 (dimension, common.instant(closed.until).filter(|_| !closed.zero))
@@ -265,8 +265,8 @@ impl QuotaStatus {
                     .collect(),
                 requests_today: ledger.today().map_or(0, |(_, count)| count),
                 in_flight: counts.admitted - counts.settled - counts.not_sent - counts.too_many,
-                queued: desk.queued(),
-                next_admission: desk.next().and_then(|next| common.instant(next)),
+                queued: scheduler.queued(),
+                next_admission: scheduler.next().and_then(|next| common.instant(next)),
                 closed: closed.collect(),
                 correction: ledger.ratio().factor(),
                 admitted: counts.admitted,

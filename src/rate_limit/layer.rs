@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use tower_layer::Layer;
 
-use super::ledger::Rules;
+use super::quota_state::Rules;
 use super::service::Core;
 use super::shared::{Common, Config, KeyBy, Shared, WallClock};
 use super::{BySize, ConfigError, Prices, RateLimit, RateLimits};
@@ -33,7 +33,7 @@ pub struct RateLimitLayer<E = BySize> {
 /// What to do with a request that cannot be admitted at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Mode {
+pub enum AdmissionMode {
     /// It queues, unless its deadline comes first. The default.
     #[default]
     Wait,
@@ -58,7 +58,7 @@ impl RateLimitLayer {
             by_model: Vec::new(),
             margin: 1.0,
             guard: Duration::from_millis(500),
-            mode: Mode::Wait,
+            mode: AdmissionMode::Wait,
             max_wait: None,
             max_queue: DEFAULT_QUEUE,
             max_keys: MAX_KEYS,
@@ -103,7 +103,7 @@ impl<E> RateLimitLayer<E> {
             Some(by_model.iter().map(|(model, limits)| (model.to_string(), of(limits))).collect());
         config.margin = Some(margin);
         config.guard = Some(Duration::from_nanos(guard).into());
-        config.mode = Some(if common.waits { Mode::Wait } else { Mode::Reject });
+        config.mode = Some(if common.waits { AdmissionMode::Wait } else { AdmissionMode::Reject });
         config.max_wait = Some(common.max_wait.map(Into::into).into());
         config.max_queue = Some(common.max_queue);
         config.max_keys = Some(keys.max_keys());
@@ -155,7 +155,7 @@ struct Settings {
     by_model: Vec<(Box<str>, Limits)>,
     margin: f64,
     guard: Duration,
-    mode: Mode,
+    mode: AdmissionMode,
     max_wait: Option<Duration>,
     max_queue: usize,
     max_keys: usize,
@@ -211,8 +211,8 @@ impl<E> RateLimitBuilder<E> {
         self
     }
 
-    /// What to do with a request that cannot be admitted at once. Default [`Mode::Wait`].
-    pub const fn mode(mut self, mode: Mode) -> Self {
+    /// What to do with a request that cannot be admitted at once. Default [`AdmissionMode::Wait`].
+    pub const fn mode(mut self, mode: AdmissionMode) -> Self {
         self.settings.mode = mode;
         self
     }
@@ -232,7 +232,7 @@ impl<E> RateLimitBuilder<E> {
     }
 
     /// How many requests of one key may wait, from 1 to 10,000,000. Default 100,000. One more fails with
-    /// [`Why::Queue`](super::Why::Queue).
+    /// [`RateLimitReason::Queue`](super::RateLimitReason::Queue).
     pub const fn max_queue(mut self, requests: usize) -> Self {
         self.settings.max_queue = requests;
         self
@@ -370,7 +370,7 @@ impl<E> RateLimitBuilder<E> {
             guard: nanos(settings.guard),
         };
         let wall_clock = settings.wall_clock.unwrap_or_else(|| Arc::new(time::wall_clock));
-        let queue = (settings.max_queue, settings.max_wait, settings.mode == Mode::Wait);
+        let queue = (settings.max_queue, settings.max_wait, settings.mode == AdmissionMode::Wait);
         #[cfg(feature = "fleet")]
         if let Some(fleet) = &settings.fleet {
             fleet.check()?;

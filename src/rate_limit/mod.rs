@@ -83,7 +83,7 @@
 //! # Time for the answer
 //!
 //! How long answers take is learnt per key, from the admission to the head of a good answer, while requests wait. Of those
-//! with a deadline, refused with [`Why::Deadline`] are:
+//! with a deadline, refused with [`RateLimitReason::Deadline`] are:
 //!
 //! - while others wait: who would have less time left after its turn has come than nine of ten answers take;
 //! - at the turn itself, uncharged: who has less time left than the slowest tenth of the answers takes, if the last in the
@@ -112,7 +112,7 @@
 //! was reserved for it, and the next ones wait the longer.
 //!
 //! Before a window of more than an hour nobody waits who has no deadline behind its end, as before a spent day. Where there is
-//! such a limit, small prompts do not pass large ones. A 429 that names a spend limit closes [`Dimension::Spend`] until it says; no
+//! such a limit, small prompts do not pass large ones. A 429 that names a spend limit closes [`LimitKind::Spend`] until it says; no
 //! limit of money is learnt from it.
 //!
 //! # Keys
@@ -188,23 +188,24 @@
 //! Published limits as a beginning, a fifth left to others, and no waiting:
 //!
 //! ```
-//! use tower_gemini::rate_limit::{ByContent, Limits, Mode, RateLimitLayer, Tier};
+//! use tower_gemini::rate_limit::{ByContent, Limits, AdmissionMode, RateLimitLayer, Tier};
 //!
 //! # fn main() -> Result<(), tower_gemini::ConfigError> {
 //! let layer = RateLimitLayer::builder()
 //!     .limits(Limits::published(Tier::Free, "gemini-3.1-flash-lite").unwrap_or_default())
 //!     .model_limits("gemini-3.8-flash", Limits::new().requests_per_minute(150))
 //!     .margin(0.8)
-//!     .mode(Mode::Reject)
+//!     .mode(AdmissionMode::Reject)
 //!     .estimate(ByContent)
 //!     .build()?;
 //! # let _ = layer; Ok(()) }
 //! ```
 
-mod admission;
 mod body;
 mod day;
-mod desk;
+mod day_count;
+mod decision;
+mod error;
 mod estimate;
 #[cfg(feature = "fleet")]
 mod fleet;
@@ -212,34 +213,34 @@ mod future;
 mod handle;
 mod layer;
 mod learnt;
-mod ledger;
-mod lesson;
 #[cfg(test)]
+#[path = "tests/model.rs"]
 mod model;
 mod permit;
 mod prices;
 mod queue;
-mod refusal;
+mod quota_state;
+mod quota_update;
+mod scheduler;
 mod service;
 mod shared;
 mod snapshot;
 mod spans;
-mod tally;
 mod window;
 
 pub use self::body::RateLimitBody;
+pub use self::error::RateLimited;
 pub use self::estimate::{ByContent, BySize, Estimate, Images, InputTokens, Texts};
 #[cfg(feature = "fleet")]
 #[cfg_attr(docsrs, doc(cfg(feature = "fleet")))]
 pub use self::fleet::{FleetStatus, StoreHealth};
 pub use self::future::ResponseFuture;
 pub use self::handle::{QuotaStatus, RateLimits, SpanStatus};
-pub use self::layer::{Mode, RateLimitBuilder, RateLimitLayer};
+pub use self::layer::{AdmissionMode, RateLimitBuilder, RateLimitLayer};
 pub use self::prices::{Price, Prices};
-pub use self::refusal::RateLimited;
 pub use self::service::RateLimit;
 pub use self::snapshot::{Restored, Snapshot, SnapshotError};
 pub use crate::error::ConfigError;
-pub use crate::event::rate_limit::Why;
-pub use crate::request::limits::{Dimension, Limits, Published, Tier, Unit};
+pub use crate::event::rate_limit::RateLimitReason;
+pub use crate::request::limits::{LimitKind, Limits, Published, Tier, Unit};
 pub use crate::request::quota_key::{Pool, QuotaKey};

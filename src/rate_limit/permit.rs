@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use http::Response;
 
-use super::admission::{Receipt, Settlement};
+use super::decision::{Receipt, Settlement};
 use super::shared::Key;
+use crate::body::on_end::OnEnd;
 use crate::context::quota_wait::QuotaWait;
 use crate::error::BoxError;
 use crate::event::Part;
-use crate::order;
-use crate::tail::OnEnd;
+use crate::layer_order;
 use crate::verdict::{End, EndCell, Verdict};
 
 /// What was charged for a call that is under way. It is settled exactly once: by the answer's end, by a failure, or
@@ -105,7 +105,7 @@ impl Permit {
     #[cold]
     pub(super) fn refused<B>(mut self, response: &mut Response<B>) {
         self.leave();
-        order::passed(response, Part::RateLimit, &self.key.common().observer);
+        layer_order::passed(response, Part::RateLimit, &self.key.common().observer);
         if let Some(quota) = self.failed(&Verdict::of(response)) {
             response.extensions_mut().insert(quota);
         }

@@ -9,9 +9,9 @@
 
 use std::collections::BTreeSet;
 
-use super::admission::Receipt;
+use super::decision::Receipt;
+use super::error::Refusal;
 use super::estimate::Cost;
-use super::refusal::Refusal;
 use super::window::Nanos;
 
 /// No place.

@@ -6,10 +6,10 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::desk::Arrival;
 use super::estimate::{Cost, Estimate, Units};
 use super::future::{ResponseFuture, State, Ticket};
 use super::permit::Permit;
+use super::scheduler::Arrival;
 use super::shared::{Key, Shared, Work};
 use super::{BySize, RateLimitBody, RateLimits};
 use crate::context::deadline::Deadline;

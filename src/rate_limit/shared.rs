@@ -8,19 +8,19 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::admission::{Receipt, Settlement};
 use super::day::{Calendar, Day};
-use super::desk::{Arrival, Desk, Look, Patience};
+use super::decision::{Receipt, Settlement};
+use super::error::{RateLimited, Refusal};
 use super::estimate::Cost;
-use super::ledger::{Ledger, Rules};
-use super::lesson::lessons;
 use super::prices::{Prices, Purse};
 use super::queue::{NEVER, Place};
-use super::refusal::{RateLimited, Refusal};
+use super::quota_state::{QuotaState, Rules};
+use super::quota_update::updates_from;
+use super::scheduler::{Arrival, Look, Patience, Scheduler};
 use super::window::Nanos;
 use crate::context::quota_wait::QuotaWait;
 use crate::error::ConfigError;
-use crate::event::Why;
+use crate::event::RateLimitReason;
 use crate::event::{Event, Observed};
 use crate::keyed::{Keyed, Need, State};
 use crate::request::limits::Limits;
@@ -206,11 +206,11 @@ impl Shared {
         }
         if self.keys.peek(&key.id).is_some_and(|kept| Arc::ptr_eq(&kept, key)) {
             let limits = lock(&self.config).limits_of(&key.id);
-            key.at_desk(self.common.now(), |desk| {
+            key.with_state(self.common.now(), |scheduler| {
                 // Another call may have been quicker.
-                if desk.ledger.supply.is_none() {
-                    let quota = desk.ledger.quota(limits);
-                    desk.ledger.join(joined.supply(&key.id, quota));
+                if scheduler.ledger.supply.is_none() {
+                    let quota = scheduler.ledger.quota(limits);
+                    scheduler.ledger.join(joined.supply(&key.id, quota));
                 }
             });
         }
@@ -270,7 +270,7 @@ impl Work {
 pub(super) struct Key {
     id: Arc<QuotaKey>,
     common: Arc<Common>,
-    desk: Mutex<Desk<Waker>>,
+    scheduler: Mutex<Scheduler<Waker>>,
     /// Whether the heads of answers are of interest. Relaxed: a head that misses the moment in which this was set
     /// belongs to a call from before it.
     attentive: AtomicBool,
@@ -292,17 +292,17 @@ impl Key {
         let work = AtomicU8::new(Work::of(id.pool(), &limits) as u8);
         let model = || id.target().model().map(Into::into);
         let purse = common.prices.as_ref().map(|prices| Purse::new(Arc::clone(prices), model()));
-        let mut ledger = Ledger::with_prices(common.rules, limits, purse, now);
+        let mut ledger = QuotaState::with_prices(common.rules, limits, purse, now);
         let day = common.day(now);
         ledger.set_day(now, day);
         if let Some((_, count)) = restored.filter(|(date, _)| *date == day.date) {
             ledger.restore(count);
         }
-        let desk = Mutex::new(Desk::new(ledger, common.max_queue, common.waits, Patience::DEFAULT));
+        let scheduler = Mutex::new(Scheduler::new(ledger, common.max_queue, common.waits, Patience::DEFAULT));
         Self {
             id: Arc::new(id),
             common,
-            desk,
+            scheduler,
             attentive: AtomicBool::new(false),
             work,
             #[cfg(feature = "fleet")]
@@ -325,9 +325,9 @@ impl Key {
     pub(super) fn configure(&self, limits: Limits) {
         let now = self.common.now();
         self.work.store(Work::of(self.id.pool(), &limits) as u8, Ordering::Relaxed);
-        self.at_desk(now, |desk| {
-            desk.ledger.configure(limits);
-            desk.advance(now);
+        self.with_state(now, |scheduler| {
+            scheduler.ledger.configure(limits);
+            scheduler.advance(now);
         });
     }
 
@@ -340,38 +340,38 @@ impl Key {
         model: Option<&str>,
         tier: Option<ServiceTier>,
     ) {
-        lock(&self.desk).ledger.bill(receipt, usage, model, tier);
+        lock(&self.scheduler).ledger.bill(receipt, usage, model, tier);
     }
 
     pub(super) fn common(&self) -> &Common {
         &self.common
     }
 
-    /// Does something at the desk and then, without the lock, wakes whom it concerns.
-    pub(super) fn at_desk<R>(&self, now: Nanos, act: impl FnOnce(&mut Desk<Waker>) -> R) -> R {
-        let mut desk = lock(&self.desk);
-        if desk.ledger.is_day_due(now) {
-            drop(desk);
+    /// Does something at the scheduler and then, without the lock, wakes whom it concerns.
+    pub(super) fn with_state<R>(&self, now: Nanos, act: impl FnOnce(&mut Scheduler<Waker>) -> R) -> R {
+        let mut scheduler = lock(&self.scheduler);
+        if scheduler.ledger.is_day_due(now) {
+            drop(scheduler);
             let day = self.common.day(now);
-            desk = lock(&self.desk);
-            desk.ledger.set_day(now, day);
+            scheduler = lock(&self.scheduler);
+            scheduler.ledger.set_day(now, day);
         }
-        let result = act(&mut desk);
-        let woken = desk.take_woken();
-        drop(desk);
+        let result = act(&mut scheduler);
+        let woken = scheduler.take_woken();
+        drop(scheduler);
         woken.into_iter().for_each(Waker::wake);
         result
     }
 
     /// Does something that may let those go who wait.
     #[cfg(feature = "fleet")]
-    pub(super) fn carry<R>(&self, now: Nanos, act: impl FnOnce(&mut Desk<Waker>) -> R) -> R {
-        self.at_desk(now, |desk| {
-            let result = act(desk);
-            if desk.is_queued() {
-                desk.advance(now);
+    pub(super) fn carry<R>(&self, now: Nanos, act: impl FnOnce(&mut Scheduler<Waker>) -> R) -> R {
+        self.with_state(now, |scheduler| {
+            let result = act(scheduler);
+            if scheduler.is_queued() {
+                scheduler.advance(now);
             }
-            self.attentive.store(desk.is_attentive(now), Ordering::Relaxed);
+            self.attentive.store(scheduler.is_attentive(now), Ordering::Relaxed);
             result
         })
     }
@@ -390,13 +390,13 @@ impl Key {
         quota: impl FnOnce() -> QuotaWait,
     ) -> (Arrival, Nanos) {
         let now = self.common.now();
-        let mut desk = lock(&self.desk);
-        if !desk.ledger.is_day_due(now) {
-            if let Some(receipt) = desk.grant(now, cost) {
+        let mut scheduler = lock(&self.scheduler);
+        if !scheduler.ledger.is_day_due(now) {
+            if let Some(receipt) = scheduler.grant(now, cost) {
                 return (Arrival::Granted(receipt), NEVER);
             }
         }
-        drop(desk);
+        drop(scheduler);
         self.enter_late(now, cost, deadline, quota())
     }
 
@@ -410,9 +410,9 @@ impl Key {
     ) -> (Arrival, Nanos) {
         let patience = self.common.patience(now, quota.left);
         let deadline = deadline.map_or(NEVER, |instant| self.common.nanos(instant)).min(patience);
-        let arrival = self.at_desk(now, |desk| match quota.first {
-            true => desk.arrive_first(now, cost, deadline),
-            false => desk.arrive(now, cost, deadline),
+        let arrival = self.with_state(now, |scheduler| match quota.first {
+            true => scheduler.arrive_first(now, cost, deadline),
+            false => scheduler.arrive(now, cost, deadline),
         });
         if let Arrival::Queued(_, held) = &arrival {
             self.attentive.store(true, Ordering::Relaxed);
@@ -425,8 +425,8 @@ impl Key {
     pub(super) fn look(&self, place: Place, waker: &Waker) -> Look {
         // NOTE: the waker that is replaced may run a user's code when it is dropped: not under the lock.
         let mut old = None;
-        let mut desk = lock(&self.desk);
-        let look = desk.look(
+        let mut scheduler = lock(&self.scheduler);
+        let look = scheduler.look(
             place,
             || self.common.now(),
             |slot| match slot {
@@ -434,8 +434,8 @@ impl Key {
                 slot => old = slot.replace(waker.clone()),
             },
         );
-        let woken = desk.take_woken();
-        drop(desk);
+        let woken = scheduler.take_woken();
+        drop(scheduler);
         woken.into_iter().for_each(Waker::wake);
         look
     }
@@ -443,23 +443,23 @@ impl Key {
     /// The timer of a waiter has come.
     pub(super) fn watch(&self, place: Place) {
         let now = self.common.now();
-        self.at_desk(now, |desk| desk.watch(now, place));
+        self.with_state(now, |scheduler| scheduler.watch(now, place));
     }
 
     fn advance(&self) {
         let now = self.common.now();
-        self.at_desk(now, |desk| desk.advance(now));
+        self.with_state(now, |scheduler| scheduler.advance(now));
     }
 
     pub(super) fn cancel(&self, place: Place) {
         let now = self.common.now();
-        drop(self.at_desk(now, |desk| desk.cancel(now, place)));
+        drop(self.with_state(now, |scheduler| scheduler.cancel(now, place)));
     }
 
     #[inline]
     pub(super) fn settle(&self, receipt: Receipt, how: Settlement) {
         let charged = receipt.wants_usage().then_some(receipt.charged);
-        let freed = lock(&self.desk).settle(receipt, how);
+        let freed = lock(&self.scheduler).settle(receipt, how);
         if freed {
             self.advance();
         }
@@ -478,7 +478,7 @@ impl Key {
 
     pub(super) fn restamp(&self, receipt: &mut Receipt) {
         let now = self.common.now();
-        lock(&self.desk).ledger.restamp(now, receipt);
+        lock(&self.scheduler).ledger.restamp(now, receipt);
     }
 
     /// The head of a good answer.
@@ -488,12 +488,12 @@ impl Key {
             return;
         }
         let now = self.common.now();
-        self.at_desk(now, |desk| {
-            desk.answered(now, receipt, is_sample);
-            if desk.is_queued() {
-                desk.advance(now);
+        self.with_state(now, |scheduler| {
+            scheduler.answered(now, receipt, is_sample);
+            if scheduler.is_queued() {
+                scheduler.advance(now);
             }
-            self.attentive.store(desk.is_attentive(now), Ordering::Relaxed);
+            self.attentive.store(scheduler.is_attentive(now), Ordering::Relaxed);
         });
     }
 
@@ -505,11 +505,11 @@ impl Key {
         is_sample: bool,
     ) -> Option<QuotaWait> {
         let now = self.common.now();
-        let day_ends = lock(&self.desk).ledger.day_ends_at();
-        let mut lessons = lessons(verdict, now, day_ends);
+        let day_ends = lock(&self.scheduler).ledger.day_ends_at();
+        let mut updates_from = updates_from(verdict, now, day_ends);
         if !is_sample && verdict.quota().is_empty() && verdict.kind() == Some(Kind::RateLimited) {
             // A shortage of flex capacity, which is none of the other tiers'.
-            lessons.clear();
+            updates_from.clear();
         }
         let (charged, how) = (receipt.wants_usage().then_some(receipt.charged), settlement(verdict));
         let waited = Duration::from_millis(u64::from(receipt.waited));
@@ -521,27 +521,27 @@ impl Key {
         }
         let late = is_sample && verdict.kind() == Some(Kind::DeadlineExceeded);
         let is_pressed = receipt.trial.is_pressed();
-        let first = self.at_desk(now, |desk| {
+        let first = self.with_state(now, |scheduler| {
             if late {
-                desk.unanswered(now, &receipt);
+                scheduler.unanswered(now, &receipt);
             }
             // Over one limit, and at no other.
-            let mut over = !lessons.is_empty();
-            for lesson in &lessons {
-                over &= desk.ledger.close_until(now, &mut receipt, *lesson);
+            let mut over = !updates_from.is_empty();
+            for lesson in &updates_from {
+                over &= scheduler.ledger.close_until(now, &mut receipt, *lesson);
             }
             receipt.was_over = over;
             // One that would have been refused comes again like any other.
             let first = receipt.was_over && !is_pressed;
-            desk.settle(receipt, how);
-            self.attentive.store(desk.is_attentive(now), Ordering::Relaxed);
-            if desk.is_queued() {
-                desk.advance(now);
+            scheduler.settle(receipt, how);
+            self.attentive.store(scheduler.is_attentive(now), Ordering::Relaxed);
+            if scheduler.is_queued() {
+                scheduler.advance(now);
             }
             first
         });
         self.tell_settled(charged, how);
-        for lesson in lessons {
+        for lesson in updates_from {
             let until = lesson.until.filter(|_| !first).and_then(|until| self.common.instant(until));
             let (key, dimension, limit) = (&self.id, lesson.dimension, lesson.limit);
             self.common.observer.tell(&Event::QuotaExceeded { key, dimension, limit, until });
@@ -554,7 +554,7 @@ impl Key {
     pub(super) fn dropped(&self, receipt: Receipt, is_sample: bool) {
         if is_sample && self.attentive.load(Ordering::Relaxed) {
             let now = self.common.now();
-            self.at_desk(now, |desk| desk.unanswered(now, &receipt));
+            self.with_state(now, |scheduler| scheduler.unanswered(now, &receipt));
         }
         self.settle(receipt, Settlement::Unknown);
     }
@@ -565,7 +565,7 @@ impl Key {
     pub(super) fn refuse(&self, refusal: Refusal, patience: Nanos, is_impatient: bool) -> RateLimited {
         let until = refusal.until.and_then(|until| self.common.instant(until));
         let why = match refusal.why {
-            Why::Deadline if is_impatient => Why::MaxWait,
+            RateLimitReason::Deadline if is_impatient => RateLimitReason::MaxWait,
             why => why,
         };
         let mut error = RateLimited::new(Arc::clone(&self.id), why, refusal.dimension, until);
@@ -612,12 +612,12 @@ impl State for Key {
 
     fn need(&self) -> Need {
         let now = self.common.now();
-        lock(&self.desk).need(now)
+        lock(&self.scheduler).need(now)
     }
 }
 
 #[cfg(all(test, tower_gemini_loom))]
-#[path = "shared_models.rs"]
+#[path = "tests/loom.rs"]
 mod models;
 
 #[cfg(all(test, not(tower_gemini_loom)))]
@@ -633,10 +633,10 @@ mod tests {
         let cost = Cost::exact(7);
         let Arrival::Granted(first) = key.arrive(cost, None) else { panic!("the first is granted") };
         let poisoned = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let _desk = key.desk.lock();
+            let _desk = key.scheduler.lock();
             panic!("while the lock is held");
         }));
-        assert!(poisoned.is_err() && key.desk.is_poisoned());
+        assert!(poisoned.is_err() && key.scheduler.is_poisoned());
         let status = &handle.status()[0];
         assert_eq!((status.requests, status.tokens, status.in_flight), (1, 7, 1));
         let Arrival::Granted(second) = key.arrive(cost, None) else { panic!("so is the second") };

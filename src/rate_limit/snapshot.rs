@@ -102,7 +102,7 @@ impl Snapshot {
         let mut saved: HashMap<String, (Date, u64)> = lock(&shared.config).restored.clone();
         for (id, key) in shared.keys.all() {
             let now = key.common().now();
-            if let Some((date, requests)) = key.at_desk(now, |desk| desk.ledger.today()) {
+            if let Some((date, requests)) = key.with_state(now, |scheduler| scheduler.ledger.today()) {
                 saved.insert(id.to_string(), (date, requests));
             }
         }
@@ -139,9 +139,9 @@ impl Snapshot {
             lock(&shared.config).restored.insert(saved.key.clone(), (date, saved.requests));
             if let Some(key) = known.get(&saved.key) {
                 let now = common.now();
-                key.at_desk(now, |desk| {
-                    desk.ledger.restore(saved.requests);
-                    desk.advance(now);
+                key.with_state(now, |scheduler| {
+                    scheduler.ledger.restore(saved.requests);
+                    scheduler.advance(now);
                 });
             }
         }

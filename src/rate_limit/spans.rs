@@ -3,11 +3,11 @@
 //! Each has an exact [`Window`] of its own, whose tokens are what its unit counts. A call is charged to all of them in one step,
 //! and keeps a number under which it is found again when it is settled.
 
-use super::admission::{Forecast, Settlement, Spent};
+use super::decision::{Forecast, Settlement, Spent};
 use super::estimate::Cost;
 use super::prices::Purse;
 use super::window::{EntryId, Nanos, Window};
-use crate::request::limits::{Dimension, Limits, MAX_SPANS, PerSpan, Unit};
+use crate::request::limits::{LimitKind, Limits, MAX_SPANS, PerSpan, Unit};
 use crate::tier::ServiceTier;
 use crate::verdict::Usage;
 
@@ -19,8 +19,8 @@ const NO_ENTRY: EntryId = EntryId::MAX;
 /// What is in the way of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Full {
-    Until { at: Nanos, dimension: Dimension, spent: Option<Spent> },
-    TooLarge(Dimension),
+    Until { at: Nanos, dimension: LimitKind, spent: Option<Spent> },
+    TooLarge(LimitKind),
 }
 
 #[derive(Debug)]
@@ -109,7 +109,7 @@ impl Spans {
     }
 
     /// What a request is charged, by window. What is guessed is held to the limit itself.
-    fn amounts(&self, cost: Cost, tokens: u32) -> Result<[u32; MAX_SPANS], Dimension> {
+    fn amounts(&self, cost: Cost, tokens: u32) -> Result<[u32; MAX_SPANS], LimitKind> {
         let mut amounts = [0; MAX_SPANS];
         for (span, amount) in self.spans.iter().zip(&mut amounts) {
             let (wanted, is_guess) = match span.unit {
@@ -232,7 +232,7 @@ impl Spans {
         ahead: (u64, u64),
         (cost, tokens): (Cost, u32),
         forecast: &mut Forecast,
-    ) -> Result<(), Dimension> {
+    ) -> Result<(), LimitKind> {
         let amounts = self.amounts(cost, tokens)?;
         for (span, amount) in self.spans.iter().zip(amounts) {
             let ahead = match span.unit {
@@ -281,5 +281,5 @@ impl Spans {
 }
 
 #[cfg(test)]
-#[path = "spans_tests.rs"]
+#[path = "tests/spans.rs"]
 mod tests;

@@ -8,7 +8,7 @@ use crate::config_error::ConfigError;
 /// What Google counts, each by itself; any one of them gives a 429.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
-pub enum Dimension {
+pub enum LimitKind {
     /// Requests per minute (RPM).
     RequestsPerMinute,
     /// Input tokens per minute (TPM). Output tokens are not limited per minute.
@@ -29,7 +29,7 @@ pub enum Dimension {
     Texts,
 }
 
-impl Dimension {
+impl LimitKind {
     /// How many of them, from the first on, a 429 can close.
     pub(crate) const COUNT: usize = 5;
 
@@ -51,7 +51,7 @@ impl Dimension {
     }
 }
 
-impl fmt::Display for Dimension {
+impl fmt::Display for LimitKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
@@ -78,13 +78,13 @@ pub enum Unit {
 }
 
 impl Unit {
-    pub(crate) const fn dimension(self) -> Dimension {
+    pub(crate) const fn dimension(self) -> LimitKind {
         match self {
-            Self::Requests => Dimension::Requests,
-            Self::InputTokens => Dimension::InputTokens,
-            Self::Images => Dimension::Images,
-            Self::Texts => Dimension::Texts,
-            Self::Money => Dimension::Spend,
+            Self::Requests => LimitKind::Requests,
+            Self::InputTokens => LimitKind::InputTokens,
+            Self::Images => LimitKind::Images,
+            Self::Texts => LimitKind::Texts,
+            Self::Money => LimitKind::Spend,
         }
     }
 
@@ -212,11 +212,11 @@ impl Limits {
 
     /// The limit of this dimension, if there is one; [`of_span`](Self::of_span) has those over a span.
     #[must_use]
-    pub const fn of(&self, dimension: Dimension) -> Option<u64> {
+    pub const fn of(&self, dimension: LimitKind) -> Option<u64> {
         match dimension {
-            Dimension::RequestsPerMinute => self.rpm,
-            Dimension::InputTokensPerMinute => self.tpm,
-            Dimension::RequestsPerDay => self.rpd,
+            LimitKind::RequestsPerMinute => self.rpm,
+            LimitKind::InputTokensPerMinute => self.tpm,
+            LimitKind::RequestsPerDay => self.rpd,
             _ => None,
         }
     }
@@ -381,10 +381,10 @@ mod tests {
     fn a_limit_is_found_by_its_dimension() {
         let limits = Limits::new().requests_per_minute(2).input_tokens_per_minute(3).requests_per_day(4);
         for (dimension, name, limit) in [
-            (Dimension::RequestsPerMinute, "requests per minute", Some(2)),
-            (Dimension::InputTokensPerMinute, "input tokens per minute", Some(3)),
-            (Dimension::RequestsPerDay, "requests per day", Some(4)),
-            (Dimension::Other, "other", None),
+            (LimitKind::RequestsPerMinute, "requests per minute", Some(2)),
+            (LimitKind::InputTokensPerMinute, "input tokens per minute", Some(3)),
+            (LimitKind::RequestsPerDay, "requests per day", Some(4)),
+            (LimitKind::Other, "other", None),
         ] {
             assert_eq!((dimension.to_string().as_str(), limits.of(dimension)), (name, limit));
         }

@@ -14,7 +14,7 @@ use crate::concurrency::ConcurrencyLimited;
 use crate::error::{Rejected, find};
 use crate::google_rpc::Code;
 use crate::preflight::{BodyFailed, Finding, PreflightRefused};
-use crate::rate_limit::{Dimension, RateLimited};
+use crate::rate_limit::{LimitKind, RateLimited};
 use crate::time;
 use crate::verdict::{Kind, Retryability, Sent, Verdict};
 
@@ -313,14 +313,14 @@ struct Violation {
 }
 
 impl Violation {
-    fn of(dimension: Dimension, kind: Kind) -> Option<Self> {
+    fn of(dimension: LimitKind, kind: Kind) -> Option<Self> {
         let (quota_metric, description) = match dimension {
-            Dimension::RequestsPerMinute => ("tower-gemini/requests_per_minute", "requests per minute"),
-            Dimension::InputTokensPerMinute => {
+            LimitKind::RequestsPerMinute => ("tower-gemini/requests_per_minute", "requests per minute"),
+            LimitKind::InputTokensPerMinute => {
                 ("tower-gemini/input_tokens_per_minute", "input tokens per minute")
             }
             // One that is waited for all the same is no spent one, and a violation of a day would say so.
-            Dimension::RequestsPerDay if kind == Kind::QuotaExhausted => {
+            LimitKind::RequestsPerDay if kind == Kind::QuotaExhausted => {
                 ("tower-gemini/requests_per_day", "requests per day")
             }
             _ => return None,

@@ -11,10 +11,10 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::answer::from_error;
-use crate::either::Either;
+use crate::body::either::Either;
+use crate::body::on_end::passes_on;
 use crate::error::BoxError;
 use crate::event::cause::Cause;
-use crate::tail::passes_on;
 use crate::verdict::Verdict;
 
 /// Puts a [`Respond`] around a service. See the [module documentation](super).

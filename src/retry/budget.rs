@@ -372,7 +372,7 @@ impl Drop for Withdrawal {
 }
 
 #[cfg(all(test, tower_gemini_loom))]
-#[path = "budget_models.rs"]
+#[path = "tests/budget_loom.rs"]
 mod models;
 
 #[cfg(test)]

@@ -11,9 +11,9 @@ use tokio::time::{Instant, Sleep};
 use tower_service::Service;
 
 use super::budget::{Budget, Milli, Withdrawal};
-use super::carry::Carry;
 use super::policy::{Again, Failure, Progress, Settings};
 use super::shared::Shared;
+use super::shared_attempts::Carry;
 use super::{GaveUp, Replay, budget_key};
 use crate::context::Context;
 use crate::context::deadline::Deadline;
@@ -21,7 +21,7 @@ use crate::error::{BoxError, FailedProbe, ProbeFailed};
 use crate::event::Event;
 use crate::event::Part;
 use crate::event::attempts::Attempts;
-use crate::order;
+use crate::layer_order;
 use crate::time;
 use crate::verdict::{Kind, Verdict};
 
@@ -446,7 +446,7 @@ fn judge<RB>(result: &Result<Response<RB>, BoxError>) -> Option<Verdict> {
 impl Settings {
     fn note_order<RB>(&self, result: &mut Result<Response<RB>, BoxError>) {
         if let Ok(response) = result {
-            order::passed(response, Part::Retry, &self.observer);
+            layer_order::passed(response, Part::Retry, &self.observer);
         }
     }
 

@@ -161,15 +161,16 @@
 
 mod backoff;
 mod budget;
-mod carry;
 mod future;
 mod layer;
 mod policy;
 mod replay;
 mod service;
 mod shared;
+mod shared_attempts;
 mod tower;
 #[cfg(test)]
+#[path = "tests/trials.rs"]
 mod trials;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -180,13 +181,13 @@ use http_body::Body;
 
 pub use self::backoff::{Backoff, Jitter};
 pub use self::budget::Budget;
-pub(crate) use self::carry::{Carry, Elsewhere};
 pub use self::future::ResponseFuture;
 pub use self::layer::RetryLayer;
 pub use self::policy::{RetryPolicy, RetryPolicyBuilder, Schedule};
 pub(crate) use self::replay::Upload;
 pub use self::replay::{LostReason, Replay, ReplayBody, ReplayLayer, ReplayLost, ReplayService, Superseded};
 pub use self::service::Retry;
+pub(crate) use self::shared_attempts::{Carry, Elsewhere};
 pub use self::tower::Wait;
 pub use crate::error::ConfigError;
 pub use crate::event::GaveUp;

@@ -6,9 +6,9 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::carry::Carry;
 use super::future::{Failed, Kept, Refused, State, Task};
 use super::shared::Shared;
+use super::shared_attempts::Carry;
 use super::{GaveUp, ResponseFuture, RetryPolicy, budget_key, replayable};
 use crate::context::{self, View};
 use crate::error::BoxError;

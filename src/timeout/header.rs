@@ -48,7 +48,7 @@ fn value(seconds: u64) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::timeout::settings::Settings;
+    use crate::timeout::config::Settings;
     use std::time::Duration;
 
     #[test]

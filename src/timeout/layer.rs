@@ -1,6 +1,6 @@
 use tower_layer::Layer;
 
-use super::settings::Settings;
+use super::config::Settings;
 use super::{Timeout, TimeoutBuilder};
 use crate::config::TimeoutConfig;
 

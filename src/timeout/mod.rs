@@ -145,20 +145,20 @@
 //! ```
 
 mod body;
+mod config;
 mod future;
 mod header;
 mod layer;
 mod plan;
 mod service;
 mod set_deadline;
-mod settings;
 mod timer;
 
 pub use self::body::TimeoutBody;
+pub use self::config::TimeoutBuilder;
 pub use self::future::ResponseFuture;
 pub use self::layer::TimeoutLayer;
 pub use self::service::Timeout;
 pub use self::set_deadline::{DeadlineFuture, DeadlineLayer, SetDeadline};
-pub use self::settings::TimeoutBuilder;
 pub use crate::context::deadline::Deadline;
 pub use crate::error::timed_out::{Phase, TimedOut, UploadIncomplete};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Phase;
-use super::settings::Settings;
+use super::config::Settings;
 use crate::error::timed_out::Fault;
 use crate::retry::Upload;
 use crate::time::saturating_add;

@@ -3,10 +3,10 @@ use std::task::{Context, Poll};
 use http::{Request, Response};
 use tower_service::Service;
 
+use super::config::Settings;
 use super::future::ResponseFuture;
 use super::header::tell_server;
 use super::plan::Plan;
-use super::settings::Settings;
 use super::{Deadline, TimedOut, TimeoutBody};
 use crate::context::View;
 use crate::error::BoxError;

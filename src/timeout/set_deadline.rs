@@ -11,7 +11,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::Deadline;
-use super::settings::{FLEX_DEADLINE, MAX};
+use super::config::{FLEX_DEADLINE, MAX};
 use crate::config::DeadlineConfig;
 use crate::context::{Context, View};
 use crate::error::ConfigError;

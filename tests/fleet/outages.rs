@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tower_gemini::error::find;
 use tower_gemini::fleet::{Fleet, Outage};
-use tower_gemini::rate_limit::{Limits, RateLimited, Why};
+use tower_gemini::rate_limit::{Limits, RateLimitReason, RateLimited};
 
 use crate::world::{Flaky, Member, Server, Told, burst, millis, secs};
 
@@ -62,7 +62,7 @@ impl World {
     }
 }
 
-async fn fails_by(member: &Member, within: Duration) -> Why {
+async fn fails_by(member: &Member, within: Duration) -> RateLimitReason {
     let begun = Instant::now();
     let error = member.send(0, Some(within)).await.unwrap_err();
     let took = Instant::now() - begun;
@@ -76,9 +76,9 @@ async fn a_store_that_was_never_there_lets_nothing_through_and_hangs_nobody() {
     world.store.die(true);
     for within in [millis(20), millis(300), secs(3), secs(30)] {
         let why = fails_by(&world.members[0], within).await;
-        assert!(matches!(why, Why::Store | Why::Deadline), "{why:?}");
+        assert!(matches!(why, RateLimitReason::Store | RateLimitReason::Deadline), "{why:?}");
     }
-    assert_eq!(fails_by(&world.members[0], secs(3)).await, Why::Store);
+    assert_eq!(fails_by(&world.members[0], secs(3)).await, RateLimitReason::Store);
     assert_eq!((world.server.log().len(), world.told("lost")), (0, 1));
     let handle = world.members[0].handle();
     assert!(handle.store().unwrap().lost.is_some());
@@ -146,7 +146,7 @@ async fn share_helps_one_that_never_met_the_store() {
     world.store.die(true);
     let (good, _) = burst(&world.members[..1], &[7], 0).await;
     assert_eq!(good, 7, "an eighth of the limit");
-    assert_eq!(fails_by(&world.members[0], secs(1)).await, Why::Store);
+    assert_eq!(fails_by(&world.members[0], secs(1)).await, RateLimitReason::Store);
 }
 
 #[tokio::test(start_paused = true)]

@@ -146,7 +146,7 @@ async fn a_day_is_shared() {
     assert_eq!((good, server.log().len()), (50, 50));
     let error = members[0].send(0, None).await.unwrap_err();
     let limited = tower_gemini::error::find::<tower_gemini::rate_limit::RateLimited>(error.as_ref()).unwrap();
-    assert_eq!(limited.why(), tower_gemini::rate_limit::Why::Spent);
+    assert_eq!(limited.why(), tower_gemini::rate_limit::RateLimitReason::Spent);
     assert!(limited.until().is_some());
 }
 

@@ -4,7 +4,7 @@
 use tokio::time::Instant;
 use tower_gemini::error::find;
 use tower_gemini::fleet::{RedisStore, StoreFault};
-use tower_gemini::rate_limit::{RateLimited, Why};
+use tower_gemini::rate_limit::{RateLimitReason, RateLimited};
 
 use crate::member::{LIMIT, Log, Member, SPLIT, WINDOW, millis, most};
 use crate::redis::{Server, free_port};
@@ -20,11 +20,15 @@ async fn fails(member: &Member, log: &Log, fault: StoreFault, advice: &str) {
         let took = Instant::now() - begun;
         assert!(took <= within + millis(150), "{took:?} of {within:?}");
         let limited = find::<RateLimited>(error.as_ref()).expect("it was not admitted");
-        assert!(matches!(limited.why(), Why::Store | Why::Deadline), "{:?}", limited.why());
+        assert!(
+            matches!(limited.why(), RateLimitReason::Store | RateLimitReason::Deadline),
+            "{:?}",
+            limited.why()
+        );
         let printed = format!("{error} {error:?}");
         assert!(!printed.contains(SECRET), "{printed}");
         if within == millis(1_500) {
-            assert_eq!(limited.why(), Why::Store);
+            assert_eq!(limited.why(), RateLimitReason::Store);
         }
     }
     assert_eq!(log.lock().unwrap().len(), before, "nothing is sent");

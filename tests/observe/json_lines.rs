@@ -10,7 +10,7 @@ use tower_gemini::circuit_breaker::CircuitBreakerLayer;
 use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::concurrency::AdaptiveConcurrencyLayer;
 use tower_gemini::observe::{Attachment, JsonLines, ObserveLayer};
-use tower_gemini::rate_limit::{Limits, Mode, RateLimitLayer};
+use tower_gemini::rate_limit::{AdmissionMode, Limits, RateLimitLayer};
 use tower_gemini::retry::{RetryLayer, RetryPolicy};
 
 use super::support::{Answer, Probe, error, request};
@@ -153,7 +153,7 @@ async fn events_have_lines_of_their_own_if_asked_for() {
 
     let limit = RateLimitLayer::builder()
         .limits(Limits::new().requests_per_minute(1))
-        .mode(Mode::Reject)
+        .mode(AdmissionMode::Reject)
         .observer(log.clone())
         .build()
         .unwrap();

@@ -11,7 +11,7 @@ use tower_gemini::circuit_breaker::CircuitBreakerLayer;
 use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::concurrency::AdaptiveConcurrencyLayer;
 use tower_gemini::observe::{Metrics, ObserveLayer};
-use tower_gemini::rate_limit::{Limits, Mode, RateLimitLayer};
+use tower_gemini::rate_limit::{AdmissionMode, Limits, RateLimitLayer};
 use tower_gemini::retry::{RetryLayer, RetryPolicy};
 
 use super::support::{Answer, Probe, error, request};
@@ -155,7 +155,8 @@ async fn retries_and_refusals_count_by_kind_and_model() {
         ])
     );
 
-    let builder = RateLimitLayer::builder().limits(Limits::new().requests_per_minute(1)).mode(Mode::Reject);
+    let builder =
+        RateLimitLayer::builder().limits(Limits::new().requests_per_minute(1)).mode(AdmissionMode::Reject);
     let limit = builder.observer(metrics.clone()).build().unwrap();
     let breaker =
         CircuitBreakerLayer::builder().consecutive_failures(1).observer(metrics.clone()).build().unwrap();

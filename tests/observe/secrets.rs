@@ -10,7 +10,7 @@ use tower_gemini::circuit_breaker::CircuitBreakerLayer;
 use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::event::{Event, Observer};
 use tower_gemini::observe::{JsonLines, ObserveLayer};
-use tower_gemini::rate_limit::{Limits, Mode, RateLimitLayer};
+use tower_gemini::rate_limit::{AdmissionMode, Limits, RateLimitLayer};
 use tower_gemini::retry::{RetryLayer, RetryPolicy};
 
 use super::json_lines::Shared;
@@ -65,7 +65,7 @@ async fn no_observer_is_told_a_key() {
             RetryLayer::new(RetryPolicy::builder().observer(all.clone()).attempts(2).build().unwrap());
         let limit = RateLimitLayer::builder()
             .limits(Limits::new().requests_per_minute(3).input_tokens_per_minute(100_000))
-            .mode(Mode::Reject)
+            .mode(AdmissionMode::Reject)
             .observer(all.clone())
             .build()
             .unwrap();

@@ -8,7 +8,7 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 use tower::{Layer, ServiceExt};
 use tower_gemini::error::find;
-use tower_gemini::preflight::{Mode, PreflightBody, PreflightRefused, Rule};
+use tower_gemini::preflight::{PreflightBody, PreflightRefused, Rule, RuleMode};
 use tower_gemini::rate_limit::Texts;
 use tower_gemini::respond::RespondLayer;
 use tower_gemini::{BoxError, Kind, Rejected, Verdict};
@@ -161,7 +161,7 @@ async fn a_name_that_is_none_is_told_with_the_nearest_right_one() {
         ("gemini-7-flash", Some("gemini-9-flash")),
         ("gemini-2-something-else-entirely", None),
     ] {
-        let outcome = outcome(builder().mode(Rule::UnknownModel, Mode::Reject), &uri(name), "{}").await;
+        let outcome = outcome(builder().mode(Rule::UnknownModel, RuleMode::Reject), &uri(name), "{}").await;
         let refused = outcome.refused.unwrap();
         let message = refused.findings()[0].message();
         assert_eq!(
@@ -199,7 +199,8 @@ async fn a_name_that_is_none_is_told_with_the_nearest_right_one() {
 
 #[tokio::test(start_paused = true)]
 async fn a_model_that_has_retired_is_told_with_its_successor() {
-    let outcome = outcome(builder().mode(Rule::RetiredModel, Mode::Reject), &uri("gemini-1-pro"), "{}").await;
+    let outcome =
+        outcome(builder().mode(Rule::RetiredModel, RuleMode::Reject), &uri("gemini-1-pro"), "{}").await;
     let refused = outcome.refused.unwrap();
     assert_eq!(
         refused.findings()[0].message(),
@@ -285,27 +286,27 @@ async fn a_key_where_it_leaks_is_told_and_never_printed() {
     let body = json!({"contents": [{"parts": [{"text": format!("my key: {KEY}")}]}]}).to_string();
     assert_eq!(breaks(URI, &body).await, [(Rule::KeyInBody, "contents", false)]);
     let strict = outcome(
-        builder().mode(Rule::KeyInBody, Mode::Reject).mode(Rule::KeyInUrl, Mode::Reject),
+        builder().mode(Rule::KeyInBody, RuleMode::Reject).mode(Rule::KeyInUrl, RuleMode::Reject),
         &format!("{URI}?key={KEY}"),
         &body,
     )
     .await;
     let refused = strict.refused.unwrap();
     assert!(!format!("{refused} {refused:?}").contains(KEY));
-    let off = builder().mode(Rule::KeyInBody, Mode::Off);
+    let off = builder().mode(Rule::KeyInBody, RuleMode::Off);
     assert_eq!(outcome(off, URI, &body).await.told, []);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_rule_can_be_off_told_or_refused() {
     let hot = config(&json!({"temperature": 3, "topP": 2}));
-    let modes = |temperature| builder().mode(Rule::Temperature, temperature).mode(Rule::TopP, Mode::Off);
-    assert_eq!(outcome(modes(Mode::Off), URI, &hot).await.told, []);
-    let warned = outcome(modes(Mode::Warn), URI, &hot).await;
+    let modes = |temperature| builder().mode(Rule::Temperature, temperature).mode(Rule::TopP, RuleMode::Off);
+    assert_eq!(outcome(modes(RuleMode::Off), URI, &hot).await.told, []);
+    let warned = outcome(modes(RuleMode::Warn), URI, &hot).await;
     assert!(warned.refused.is_none());
     assert_eq!(warned.told, [(Rule::Temperature, "generation_config.temperature", false)]);
-    assert!(outcome(modes(Mode::Reject), URI, &hot).await.refused.is_some());
-    let all = builder().mode(Rule::TopP, Mode::Off).every_mode(Mode::Warn);
+    assert!(outcome(modes(RuleMode::Reject), URI, &hot).await.refused.is_some());
+    let all = builder().mode(Rule::TopP, RuleMode::Off).every_mode(RuleMode::Warn);
     let all = outcome(all, URI, &hot).await;
     assert!(all.refused.is_none() && all.told.len() == 1);
     // A bad day of all rules is told in the order of the rules' kinds: head first.
@@ -313,7 +314,7 @@ async fn a_rule_can_be_off_told_or_refused() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), Rule::ALL.len());
-    let rejects = Rule::ALL.iter().filter(|rule| rule.default_mode() == Mode::Reject).count();
+    let rejects = Rule::ALL.iter().filter(|rule| rule.default_mode() == RuleMode::Reject).count();
     assert_eq!(rejects, 9, "what the server is sure to refuse");
 }
 

@@ -10,7 +10,7 @@ use http::{Request, Response};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tower::{BoxError, Layer, Service, ServiceExt};
-use tower_gemini::rate_limit::{InputTokens, Limits, Mode, RateLimitLayer};
+use tower_gemini::rate_limit::{AdmissionMode, InputTokens, Limits, RateLimitLayer};
 use tower_gemini::sim::Quota;
 use tower_gemini::{Deadline, KeyLabel};
 
@@ -43,7 +43,7 @@ fn threads_that_share_a_key_lose_no_permit_and_win_none() {
     ] {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let _in_runtime = runtime.enter();
-        let layer = RateLimitLayer::builder().limits(limits).mode(Mode::Reject).build().unwrap();
+        let layer = RateLimitLayer::builder().limits(limits).mode(AdmissionMode::Reject).build().unwrap();
         let through = Counting::default();
         std::thread::scope(|scope| {
             for _ in 0..4 {

@@ -11,8 +11,8 @@ use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::error::find;
 use tower_gemini::event::{Event, Observer};
 use tower_gemini::rate_limit::{
-    Dimension, Limits, Pool, QuotaKey, RateLimitBuilder, RateLimitLayer, RateLimited, Snapshot,
-    SnapshotError, Why,
+    LimitKind, Limits, Pool, QuotaKey, RateLimitBuilder, RateLimitLayer, RateLimitReason, RateLimited,
+    Snapshot, SnapshotError,
 };
 use tower_gemini::request::Target;
 use tower_gemini::sim::{Fault, Quota, Rule, Simulator};
@@ -81,7 +81,7 @@ async fn a_spent_day_fails_at_once_and_says_when_it_ends() {
         let spent = Instant::now();
         let error = ask(&sim, &layer).await.unwrap_err();
         assert_eq!(Instant::now(), spent, "at once");
-        assert_eq!((error.why(), error.dimension()), (Why::Spent, Dimension::RequestsPerDay));
+        assert_eq!((error.why(), error.dimension()), (RateLimitReason::Spent, LimitKind::RequestsPerDay));
         let reset = error.until().unwrap();
         assert_eq!(reset - start, secs(hours * 3600) + Duration::from_millis(500), "{now}: and the guard");
         // One request a second, all day long: none of them goes.
@@ -125,13 +125,13 @@ async fn one_daily_429_teaches_all_and_a_probe_heals_it() {
     for n in 0..299 {
         sleep_until(closed + secs(n)).await;
         let error = ask(&sim, &layer).await.unwrap_err();
-        assert_eq!(error.why(), Why::Spent);
+        assert_eq!(error.why(), RateLimitReason::Spent);
         assert_eq!((error.until().unwrap() - start).as_secs(), 6 * 3600);
     }
     assert_eq!(sim.call_count(), 3, "one call was wasted");
     let status = &layer.handle().status()[0];
-    assert_eq!(status.limits.of(Dimension::RequestsPerDay), Some(2), "learnt");
-    assert_eq!(status.closed[0].0, Dimension::RequestsPerDay);
+    assert_eq!(status.limits.of(LimitKind::RequestsPerDay), Some(2), "learnt");
+    assert_eq!(status.closed[0].0, LimitKind::RequestsPerDay);
     // After five minutes one of many may try, and is refused again.
     sleep_until(closed + secs(301)).await;
     let crowd: Vec<_> = futures_util::future::join_all((0..20).map(|_| ask(&sim, &layer))).await;
@@ -155,7 +155,7 @@ async fn a_machine_that_slept_through_midnight_begins_the_new_day() {
     let layer = RateLimitLayer::builder().wall_clock(move || clock.read()).build().unwrap();
     assert_eq!(ask(&sim, &layer).await.unwrap(), 200);
     assert_eq!(ask(&sim, &layer).await.unwrap(), 429);
-    assert_eq!(ask(&sim, &layer).await.unwrap_err().why(), Why::Spent);
+    assert_eq!(ask(&sim, &layer).await.unwrap_err().why(), RateLimitReason::Spent);
     // The steady clock stood still meanwhile; the calendar is looked at once a minute.
     wall.set_by.store(8 * 3600, Ordering::Relaxed);
     sim.set_quota(MODEL, None);
@@ -170,10 +170,10 @@ async fn a_quota_of_zero_fails_fast_until_a_probe_is_welcome() {
     assert_eq!(ask(&sim, &layer).await.unwrap(), 429);
     let closed = Instant::now();
     let error = ask(&sim, &layer).await.unwrap_err();
-    assert_eq!(error.why(), Why::Zero);
+    assert_eq!(error.why(), RateLimitReason::Zero);
     // Nobody knows when it ends; the next probe is the next chance.
     assert_eq!(error.until().unwrap() - closed, secs(60));
-    assert_eq!(layer.handle().status()[0].closed, [(Dimension::RequestsPerMinute, None)]);
+    assert_eq!(layer.handle().status()[0].closed, [(LimitKind::RequestsPerMinute, None)]);
     sim.set_quota(MODEL, None);
     sleep(secs(60)).await;
     assert_eq!(ask(&sim, &layer).await.unwrap(), 200);
@@ -291,7 +291,7 @@ async fn a_days_count_outlives_the_process() {
     for _ in 0..5 {
         ask(&sim, &third).await.unwrap();
     }
-    assert_eq!(ask(&sim, &third).await.unwrap_err().why(), Why::Spent);
+    assert_eq!(ask(&sim, &third).await.unwrap_err().why(), RateLimitReason::Spent);
 }
 
 #[tokio::test(start_paused = true)]
@@ -401,7 +401,7 @@ async fn under_a_margin_a_learnt_limit_is_raised_by_a_tenth_each_hour_without_a_
         let layer = RateLimitLayer::builder().learn(learn).margin(margin).build().unwrap();
         let answers = futures_util::future::join_all((0..21).map(|_| ask(&sim, &layer))).await;
         assert_eq!(answers.iter().filter(|answer| matches!(answer, Ok(429))).count(), 1);
-        let limit = || layer.handle().status()[0].limits.of(Dimension::RequestsPerMinute);
+        let limit = || layer.handle().status()[0].limits.of(LimitKind::RequestsPerMinute);
         assert_eq!(limit(), learnt);
         sleep(secs(3590)).await;
         assert_eq!(limit(), learnt);

@@ -7,7 +7,9 @@ use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
 use tower_gemini::Deadline;
 use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::error::find;
-use tower_gemini::rate_limit::{Limits, Mode, RateLimitBuilder, RateLimitLayer, RateLimited, Why};
+use tower_gemini::rate_limit::{
+    AdmissionMode, Limits, RateLimitBuilder, RateLimitLayer, RateLimitReason, RateLimited,
+};
 use tower_gemini::retry::{Attempts, GaveUp, RetryLayer, RetryPolicy};
 use tower_gemini::sim::{Fault, Quota, Rule, Simulator};
 
@@ -66,7 +68,7 @@ async fn a_server_that_asks_for_a_minute_is_not_waited_for() {
 
 #[tokio::test(start_paused = true)]
 async fn a_full_window_of_ones_own_is_not_waited_for_by_the_retry_layer_either() {
-    for mode in [Mode::Wait, Mode::Reject] {
+    for mode in [AdmissionMode::Wait, AdmissionMode::Reject] {
         let sim = server(Quota::new());
         let service = over(&sim, one_a_minute().mode(mode));
         service.clone().oneshot(prompt(10)).await.unwrap();
@@ -75,7 +77,8 @@ async fn a_full_window_of_ones_own_is_not_waited_for_by_the_retry_layer_either()
             let error = service.clone().oneshot(request).await.err().unwrap();
             assert_eq!((Instant::now() - start), Duration::ZERO, "{mode:?}");
             let limited = find::<RateLimited>(error.as_ref()).unwrap();
-            let why = if mode == Mode::Wait { Why::MaxWait } else { Why::Full };
+            let why =
+                if mode == AdmissionMode::Wait { RateLimitReason::MaxWait } else { RateLimitReason::Full };
             assert_eq!(limited.why(), why);
             assert_eq!(
                 limited.until().unwrap() - start,
@@ -88,7 +91,7 @@ async fn a_full_window_of_ones_own_is_not_waited_for_by_the_retry_layer_either()
 
 #[tokio::test(start_paused = true)]
 async fn what_comes_soon_enough_is_waited_for() {
-    for mode in [Mode::Wait, Mode::Reject] {
+    for mode in [AdmissionMode::Wait, AdmissionMode::Reject] {
         let sim = server(Quota::new());
         let service = over(&sim, one_a_minute().mode(mode));
         service.clone().oneshot(prompt(10)).await.unwrap();
@@ -133,7 +136,7 @@ async fn the_queue_and_the_retry_layer_share_one_bound() {
             assert_eq!(Attempts::of(&ended.unwrap()).made(), 1);
         } else {
             let error = ended.err().unwrap();
-            assert_eq!(find::<RateLimited>(error.as_ref()).unwrap().why(), Why::MaxWait);
+            assert_eq!(find::<RateLimited>(error.as_ref()).unwrap().why(), RateLimitReason::MaxWait);
         }
         assert_eq!(sim.call_count(), 2);
         assert!(elapsed <= Duration::from_millis(waited), "{delay}: {elapsed:?}");

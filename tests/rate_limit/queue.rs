@@ -11,7 +11,7 @@ use tower::{BoxError, Layer, Service, ServiceExt};
 use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::error::find;
 use tower_gemini::rate_limit::{
-    Dimension, InputTokens, Limits, Mode, RateLimit, RateLimitLayer, RateLimited, Why,
+    AdmissionMode, InputTokens, LimitKind, Limits, RateLimit, RateLimitLayer, RateLimitReason, RateLimited,
 };
 use tower_gemini::retry::{Attempts, RetryLayer};
 use tower_gemini::{Deadline, Kind, Rejected, Verdict};
@@ -206,7 +206,7 @@ async fn a_small_prompt_with_a_near_deadline_still_passes_a_large_one() {
     let soon = Instant::now() + secs(5);
     service.ready().await.unwrap().call(by(soon, tokens(10))).await.unwrap();
     let error = service.ready().await.unwrap().call(by(soon, tokens(20))).await.unwrap_err();
-    assert_eq!(limited(&error).why(), Why::Deadline);
+    assert_eq!(limited(&error).why(), RateLimitReason::Deadline);
 }
 
 // ===== refusals =====
@@ -220,7 +220,10 @@ async fn what_cannot_go_before_its_deadline_fails_now() {
     let error = service.clone().oneshot(by(start + secs(60), ask())).await.unwrap_err();
     assert_eq!(Instant::now(), start, "at once");
     let limited = limited(&error);
-    assert_eq!((limited.why(), limited.dimension()), (Why::Deadline, Dimension::RequestsPerMinute));
+    assert_eq!(
+        (limited.why(), limited.dimension()),
+        (RateLimitReason::Deadline, LimitKind::RequestsPerMinute)
+    );
     assert_eq!(limited.until().unwrap() - start, secs(60) + std::time::Duration::from_millis(500));
     assert_eq!(find::<Rejected>(error.as_ref()).unwrap().until(), limited.until());
     let text = error.to_string();
@@ -245,7 +248,7 @@ async fn the_longest_wait_can_be_set() {
     let builder = RateLimitLayer::builder().limits(Limits::new().requests_per_minute(1)).max_wait(secs(30));
     let service = over(&builder.build().unwrap(), &probe);
     service.clone().oneshot(ask()).await.unwrap();
-    assert_eq!(limited(&service.oneshot(ask()).await.unwrap_err()).why(), Why::MaxWait);
+    assert_eq!(limited(&service.oneshot(ask()).await.unwrap_err()).why(), RateLimitReason::MaxWait);
 }
 
 #[tokio::test(start_paused = true)]
@@ -263,7 +266,7 @@ async fn a_deadline_that_becomes_hopeless_fails_when_that_is_known() {
     assert!(refused.await.unwrap().status() == 429);
     // The 429 says 40 s + 56 s.
     let error = waiting.now_or_never().expect("it is known at once").unwrap_err();
-    assert_eq!((limited(&error).why(), Instant::now() - start), (Why::Deadline, secs(40)));
+    assert_eq!((limited(&error).why(), Instant::now() - start), (RateLimitReason::Deadline, secs(40)));
     assert_eq!(limited(&error).until().unwrap() - start, secs(96));
     waiting = service.clone().ready().await.unwrap().call(ask());
     waiting.await.unwrap();
@@ -273,7 +276,8 @@ async fn a_deadline_that_becomes_hopeless_fails_when_that_is_known() {
 #[tokio::test(start_paused = true)]
 async fn reject_mode_says_when() {
     let probe = Probe::always(Answer::Ok);
-    let builder = RateLimitLayer::builder().limits(Limits::new().requests_per_minute(2)).mode(Mode::Reject);
+    let builder =
+        RateLimitLayer::builder().limits(Limits::new().requests_per_minute(2)).mode(AdmissionMode::Reject);
     let service = over(&builder.build().unwrap(), &probe);
     let start = Instant::now();
     service.clone().oneshot(ask()).await.unwrap();
@@ -281,7 +285,7 @@ async fn reject_mode_says_when() {
     service.clone().oneshot(ask()).await.unwrap();
     let error = service.clone().oneshot(ask()).await.unwrap_err();
     let until = limited(&error).until().unwrap();
-    assert_eq!((limited(&error).why(), (until - start).as_millis()), (Why::Full, 60_500));
+    assert_eq!((limited(&error).why(), (until - start).as_millis()), (RateLimitReason::Full, 60_500));
     // The same instance recovers, and the instant it named was true.
     tokio::time::sleep_until(until).await;
     assert!(service.clone().oneshot(ask()).await.is_ok());
@@ -294,7 +298,10 @@ async fn a_prompt_larger_than_the_limit_is_refused_with_that_reason() {
     let service = over(&tpm(1000), &probe);
     let error = service.clone().oneshot(tokens(1001)).await.unwrap_err();
     let limited = limited(&error);
-    assert_eq!((limited.why(), limited.dimension()), (Why::TooLarge, Dimension::InputTokensPerMinute));
+    assert_eq!(
+        (limited.why(), limited.dimension()),
+        (RateLimitReason::TooLarge, LimitKind::InputTokensPerMinute)
+    );
     assert_eq!((limited.until(), calls(&probe)), (None, 0));
     assert!(service.oneshot(tokens(1000)).await.is_ok());
 }
@@ -314,7 +321,7 @@ async fn an_estimate_above_the_limit_is_refused_beyond_its_error() {
         request
     };
     let error = service.clone().oneshot(says(1600)).await.unwrap_err();
-    assert_eq!(limited(&error).why(), Why::TooLarge);
+    assert_eq!(limited(&error).why(), RateLimitReason::TooLarge);
     assert!(service.oneshot(says(1400)).await.is_ok(), "no answer has confirmed the estimator yet");
 }
 
@@ -327,7 +334,7 @@ async fn a_size_that_was_refused_alone_is_not_sent_again() {
     let service = builder.build().unwrap().layer(ClassifyLayer::new().layer(probe.clone()));
     assert_eq!(service.clone().oneshot(prompt(500)).await.unwrap().status(), 429);
     let error = service.clone().oneshot(prompt(500)).await.unwrap_err();
-    assert_eq!(limited(&error).why(), Why::TooLarge);
+    assert_eq!(limited(&error).why(), RateLimitReason::TooLarge);
     // Nobody else pays for it: the door is not closed.
     let start = Instant::now();
     service.clone().oneshot(prompt(10)).await.unwrap();
@@ -347,7 +354,7 @@ async fn a_full_queue_takes_no_more() {
     let mut waiting: Vec<_> = (0..3).map(|_| service.clone().oneshot(ask())).collect();
     assert!(waiting.iter_mut().all(pends));
     let error = service.clone().oneshot(ask()).await.unwrap_err();
-    assert_eq!(limited(&error).why(), Why::Queue);
+    assert_eq!(limited(&error).why(), RateLimitReason::Queue);
     assert_eq!(layer.handle().status()[0].queued, 3);
     waiting.pop();
     assert!(pends(&mut service.oneshot(ask())), "there is room again");
@@ -356,7 +363,8 @@ async fn a_full_queue_takes_no_more() {
 #[tokio::test(start_paused = true)]
 async fn retry_outside_waits_without_spending_an_attempt() {
     let probe = Probe::always(Answer::Ok);
-    let builder = RateLimitLayer::builder().limits(Limits::new().requests_per_minute(1)).mode(Mode::Reject);
+    let builder =
+        RateLimitLayer::builder().limits(Limits::new().requests_per_minute(1)).mode(AdmissionMode::Reject);
     let service = RetryLayer::default().layer(builder.build().unwrap().layer(probe.clone()));
     let start = Instant::now();
     service.clone().oneshot(ask()).await.unwrap();
@@ -579,7 +587,7 @@ async fn limits_can_be_set_while_requests_wait() {
     tokio::time::sleep(secs(5)).await;
     let handle = layer.handle();
     let status = &handle.status()[0];
-    assert_eq!((status.limits.of(Dimension::RequestsPerMinute), status.queued), (Some(1), 4));
+    assert_eq!((status.limits.of(LimitKind::RequestsPerMinute), status.queued), (Some(1), 4));
     assert_eq!((status.next_admission.unwrap() - start).as_millis(), 60_500);
     let error = handle.set_limits(Limits::new().requests_per_minute(0)).unwrap_err();
     assert_eq!(error.field(), "requests_per_minute");

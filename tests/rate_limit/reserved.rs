@@ -7,7 +7,7 @@ use tower::{ServiceBuilder, ServiceExt};
 use tower_gemini::Deadline;
 use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::error::find;
-use tower_gemini::rate_limit::{Limits, RateLimitLayer, RateLimited, Why};
+use tower_gemini::rate_limit::{Limits, RateLimitLayer, RateLimitReason, RateLimited};
 use tower_gemini::retry::{RetryLayer, RetryPolicy};
 use tower_gemini::sim::{Algorithm, Quota, Simulator};
 
@@ -136,7 +136,7 @@ async fn one_that_would_be_answered_too_late_is_refused_at_once_and_for_good() {
     let error = ask(64).await.unwrap().err().unwrap();
     assert_eq!((Instant::now() - start), Duration::ZERO);
     let limited = find::<RateLimited>(error.as_ref()).unwrap();
-    assert_eq!(limited.why(), Why::Deadline);
+    assert_eq!(limited.why(), RateLimitReason::Deadline);
     assert!(limited.until().is_some());
     assert!(ask(80).await.unwrap().is_ok());
     for other in others {

@@ -11,7 +11,8 @@ use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
 use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::error::find;
 use tower_gemini::rate_limit::{
-    ByContent, Dimension, Images, Limits, Price, Prices, RateLimitLayer, RateLimited, Texts, Unit, Why,
+    ByContent, Images, LimitKind, Limits, Price, Prices, RateLimitLayer, RateLimitReason, RateLimited, Texts,
+    Unit,
 };
 use tower_gemini::tier::{ServiceTier, TierLayer};
 
@@ -83,7 +84,7 @@ async fn each_text_of_a_batch_counts() {
     large.extensions_mut().insert(Texts(101));
     let error = call(service, large).await.unwrap_err();
     let limited = find::<RateLimited>(error.as_ref()).expect("it is named");
-    assert_eq!((limited.why(), limited.dimension()), (Why::TooLarge, Dimension::Texts));
+    assert_eq!((limited.why(), limited.dimension()), (RateLimitReason::TooLarge, LimitKind::Texts));
 }
 
 #[tokio::test(start_paused = true)]
@@ -114,7 +115,7 @@ async fn what_cannot_go_before_its_deadline_fails_at_once_and_says_when() {
     late.extensions_mut().insert(tower_gemini::Deadline::at(Instant::now() + secs(59)));
     let error = call(service.clone(), late).await.unwrap_err();
     let limited = find::<RateLimited>(error.as_ref()).expect("it is named");
-    assert_eq!((limited.why(), limited.dimension()), (Why::Deadline, Dimension::Texts));
+    assert_eq!((limited.why(), limited.dimension()), (RateLimitReason::Deadline, LimitKind::Texts));
     assert_eq!(limited.until(), Some(Instant::now() + secs(60)));
     assert_eq!(log.lock().unwrap().len(), 1);
 }
@@ -228,7 +229,7 @@ async fn a_spend_limit_that_a_429_names_closes_until_it_says() {
     call(service.clone(), prompt(1)).await.unwrap();
     let error = call(service.clone(), prompt(1)).await.unwrap_err();
     let limited = find::<RateLimited>(error.as_ref()).expect("it is named");
-    assert_eq!((limited.why(), limited.dimension()), (Why::Spent, Dimension::Spend));
+    assert_eq!((limited.why(), limited.dimension()), (RateLimitReason::Spent, LimitKind::Spend));
     assert_eq!(limited.until(), Some(begun + secs(201)), "whole seconds are cut off, so one is added");
     tokio::time::sleep_until(begun + secs(201)).await;
     call(service, prompt(1)).await.unwrap();

@@ -1,11 +1,11 @@
 //! The interleavings of the threads that meet at one key: see `src/sync.rs` for the command.
 //!
-//! What runs is the layer's own: the key with its locks, the desk, the permit. Two things are a model's own. The
+//! What runs is the layer's own: the key with its locks, the scheduler, the permit. Two things are a model's own. The
 //! clock is tokio's, paused, and moves when a model moves it; and a waiter sleeps on a bell, not on a runtime, and
 //! with no timer unless it moves the clock itself. A waiter whom nobody wakes leaves its model with nothing that can
 //! run, which the checker reports as a deadlock; so a model that ends at all lost no wake-up.
 
-use std::sync::atomic::{AtomicUsize as Tally, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize as DayCount, Ordering::Relaxed};
 use std::task::Wake;
 
 use loom::sync::Condvar;
@@ -32,7 +32,7 @@ struct Door {
 struct Bell {
     rung: Mutex<bool>,
     rings: Condvar,
-    /// A waker that goes to the desk when it is used or dropped, as a user's might.
+    /// A waker that goes to the scheduler when it is used or dropped, as a user's might.
     visits: Option<Arc<Key>>,
 }
 
@@ -47,7 +47,7 @@ impl Bell {
     /// The thread stops here for ever if the lock is its own.
     fn visit(&self) {
         if let Some(key) = &self.visits {
-            drop(lock(&key.desk));
+            drop(lock(&key.scheduler));
         }
     }
 }
@@ -143,10 +143,10 @@ impl Door {
 
     /// Requests in the window, admissions that are not settled, places in the queue.
     fn books(&self) -> (u64, u64, usize) {
-        let desk = lock(&self.key.desk);
-        let counts = desk.ledger.counts();
+        let scheduler = lock(&self.key.scheduler);
+        let counts = scheduler.ledger.counts();
         let open = counts.admitted - counts.settled - counts.not_sent - counts.too_many;
-        (desk.ledger.window().requests(), open, desk.places())
+        (scheduler.ledger.window().requests(), open, scheduler.places())
     }
 }
 
@@ -198,7 +198,7 @@ fn loom_of_three_at_once_two_go_under_a_limit_of_two() {
 #[test]
 fn loom_room_that_is_given_back_reaches_all_who_wait() {
     model(Some(5), per_minute(1), |door| {
-        let inside = Arc::new(Tally::new(1));
+        let inside = Arc::new(DayCount::new(1));
         let first = door.try_enter().expect("there is room");
         let enter = |door: &Door| {
             let inside = Arc::clone(&inside);
@@ -304,9 +304,9 @@ fn loom_tokens_that_were_not_used_reach_who_waits_for_them() {
         let other = enter(&door);
         door.key.settle(first, Settlement::Used { input_tokens: 4 });
         let permit = join(other);
-        assert_eq!(lock(&door.key.desk).ledger.window().tokens(), 10);
+        assert_eq!(lock(&door.key.scheduler).ledger.window().tokens(), 10);
         drop(permit);
-        assert_eq!(lock(&door.key.desk).ledger.window().tokens(), 4);
+        assert_eq!(lock(&door.key.scheduler).ledger.window().tokens(), 4);
         assert_eq!(door.books(), (1, 0, 0));
     });
 }
@@ -338,7 +338,7 @@ fn loom_a_refusal_closes_the_door_whatever_else_is_answered() {
         drop(own);
         let Arrival::Queued(place, held) = door.arrive() else { panic!("the door is closed") };
         assert!(held.until >= begun + 30 * SECOND);
-        let attentive = lock(&door.key.desk).ledger.is_attentive();
+        let attentive = lock(&door.key.scheduler).ledger.is_attentive();
         assert_eq!(door.key.attentive.load(Ordering::Relaxed), attentive, "at rest the hint is exact");
         drop(door.wait(place, &Arc::new(Bell::default()), Time::Flies));
         assert!(door.key.common.now() >= begun + 30 * SECOND);

@@ -49,7 +49,7 @@ fn each_text_counts_and_more_than_the_limit_is_refused() {
     assert_eq!(until(&spans, texts(1)), Some(SPAN));
     assert_eq!(until(&spans, texts(61)), Some(SPAN + 10));
     assert_eq!(until(&spans, texts(0)), None, "what embeds nothing is not held back");
-    assert_eq!(spans.check(texts(101), 0), Err(Full::TooLarge(Dimension::Texts)));
+    assert_eq!(spans.check(texts(101), 0), Err(Full::TooLarge(LimitKind::Texts)));
     let guess = Cost { units: Units::new(101, 0, ServiceTier::Standard, true), ..Cost::FREE };
     assert_eq!(until(&spans, guess), Some(SPAN + 10), "a guess is held to the limit");
 }
@@ -130,10 +130,10 @@ fn a_window_of_more_than_an_hour_is_spent_as_a_day_is() {
     charge(&mut spans, 5, cost);
     let at = 7_200_000_000_005;
     let spent = Some(Spent { reset: Some(at) });
-    assert_eq!(spans.check(cost, 0), Err(Full::Until { at, dimension: Dimension::Images, spent }));
-    let mut forecast = Forecast { at: 9, dimension: Dimension::Other, tokens: 0, spent: None };
+    assert_eq!(spans.check(cost, 0), Err(Full::Until { at, dimension: LimitKind::Images, spent }));
+    let mut forecast = Forecast { at: 9, dimension: LimitKind::Other, tokens: 0, spent: None };
     assert_eq!(spans.forecast(9, (0, 0), (cost, 0), &mut forecast), Ok(()));
-    assert_eq!((forecast.at, forecast.dimension, forecast.spent), (at, Dimension::Images, spent));
+    assert_eq!((forecast.at, forecast.dimension, forecast.spent), (at, LimitKind::Images, spent));
 }
 
 #[test]

@@ -3,9 +3,9 @@ use super::*;
 const SPAN: Nanos = 60;
 const DAY: Nanos = 1_000;
 
-fn ledger(limits: Limits) -> Ledger {
+fn ledger(limits: Limits) -> QuotaState {
     let rules = Rules { span: SPAN, margin: 1.0, learn: true, probe_every: 40, guard: 0 };
-    let mut ledger = Ledger::new(rules, limits, 0);
+    let mut ledger = QuotaState::new(rules, limits, 0);
     ledger.set_day(0, Day { date: jiff::civil::date(2026, 11, 21), left: DAY });
     ledger
 }
@@ -14,19 +14,19 @@ fn exact(tokens: u32) -> Cost {
     Cost::exact(tokens)
 }
 
-fn grant(ledger: &mut Ledger, now: Nanos, cost: Cost) -> Receipt {
+fn grant(ledger: &mut QuotaState, now: Nanos, cost: Cost) -> Receipt {
     match ledger.admit(now, cost) {
         Admission::Granted(receipt) => receipt,
         other => panic!("{cost:?} at {now}: {other:?}"),
     }
 }
 
-fn closing(until: Option<Nanos>) -> Lesson {
-    Lesson { dimension: Dimension::Other, limit: None, until, spent: false, zero: false }
+fn closing(until: Option<Nanos>) -> QuotaUpdate {
+    QuotaUpdate { dimension: LimitKind::Other, limit: None, until, spent: false, zero: false }
 }
 
 /// A door that a 429 has closed at 0, until then.
-fn closed(limits: Limits, until: Option<Nanos>) -> Ledger {
+fn closed(limits: Limits, until: Option<Nanos>) -> QuotaState {
     let mut ledger = ledger(limits);
     let mut refused = grant(&mut ledger, 0, exact(1));
     ledger.close_until(0, &mut refused, closing(until));
@@ -63,10 +63,10 @@ fn who_waits_is_asked_again_only_when_something_came_free() {
 #[test]
 fn a_wait_names_the_dimension_that_is_over() {
     for (limits, dimension) in [
-        (Limits::new().requests_per_minute(1), Dimension::RequestsPerMinute),
-        (Limits::new().input_tokens_per_minute(5), Dimension::InputTokensPerMinute),
-        (Limits::new().requests_per_minute(1).input_tokens_per_minute(5), Dimension::InputTokensPerMinute),
-        (Limits::new().requests_per_minute(1).input_tokens_per_minute(50), Dimension::RequestsPerMinute),
+        (Limits::new().requests_per_minute(1), LimitKind::RequestsPerMinute),
+        (Limits::new().input_tokens_per_minute(5), LimitKind::InputTokensPerMinute),
+        (Limits::new().requests_per_minute(1).input_tokens_per_minute(5), LimitKind::InputTokensPerMinute),
+        (Limits::new().requests_per_minute(1).input_tokens_per_minute(50), LimitKind::RequestsPerMinute),
     ] {
         let mut ledger = ledger(limits);
         let _receipt = grant(&mut ledger, 0, exact(5));
@@ -80,7 +80,7 @@ fn a_day_whose_limit_is_lowered_below_its_count_is_spent() {
     let _receipts = [(); 3].map(|()| grant(&mut ledger, 0, exact(1)));
     ledger.configure(Limits::new().requests_per_day(2));
     let spent = Some(Spent { reset: Some(DAY) });
-    let waits = Admission::Wait { until: DAY, dimension: Dimension::RequestsPerDay, spent };
+    let waits = Admission::Wait { until: DAY, dimension: LimitKind::RequestsPerDay, spent };
     assert_eq!(ledger.admit(0, exact(1)), waits);
 }
 
@@ -93,7 +93,7 @@ fn a_forecast_counts_those_ahead_window_by_window() {
     }
     for (ahead, at) in [(0, 60), (1, 70), (2, 80), (3, 120), (4, 130), (7, 190)] {
         let forecast = by_requests.forecast(30, (ahead, 0), exact(1)).expect("it is not too large");
-        assert_eq!((forecast.at, forecast.dimension), (at, Dimension::RequestsPerMinute), "{ahead} ahead");
+        assert_eq!((forecast.at, forecast.dimension), (at, LimitKind::RequestsPerMinute), "{ahead} ahead");
     }
     let mut by_tokens = ledger(Limits::new().input_tokens_per_minute(30));
     for now in [0, 10, 20] {
@@ -104,7 +104,7 @@ fn a_forecast_counts_those_ahead_window_by_window() {
         let forecast = by_tokens.forecast(30, (1, ahead), exact(tokens)).expect("it is not too large");
         assert_eq!(
             (forecast.at, forecast.dimension),
-            (at, Dimension::InputTokensPerMinute),
+            (at, LimitKind::InputTokensPerMinute),
             "{ahead} {tokens}"
         );
     }
@@ -164,7 +164,7 @@ fn an_estimate_is_refused_only_if_it_is_too_large_at_the_least() {
     for (tokens, trust) in [(302, Trust::Estimate), (201, Trust::Exact)] {
         assert_eq!(
             admit(tokens, trust),
-            Admission::TooLarge(Dimension::InputTokensPerMinute),
+            Admission::TooLarge(LimitKind::InputTokensPerMinute),
             "{tokens} {trust:?}"
         );
     }
@@ -173,10 +173,10 @@ fn an_estimate_is_refused_only_if_it_is_too_large_at_the_least() {
 #[test]
 fn a_probe_goes_from_its_instant_on() {
     let mut ledger = closed(Limits::new(), Some(100));
-    let waits = Admission::Wait { until: 40, dimension: Dimension::Other, spent: None };
+    let waits = Admission::Wait { until: 40, dimension: LimitKind::Other, spent: None };
     assert_eq!(ledger.admit(39, exact(1)), waits);
     assert!(grant(&mut ledger, 40, exact(1)).is_probe());
-    let waits = Admission::Wait { until: 80, dimension: Dimension::Other, spent: None };
+    let waits = Admission::Wait { until: 80, dimension: LimitKind::Other, spent: None };
     assert_eq!(ledger.admit(40, exact(1)), waits, "one at a time");
 }
 
@@ -184,8 +184,8 @@ fn a_probe_goes_from_its_instant_on() {
 fn a_door_is_closed_until_its_instant() {
     let ledger = closed(Limits::new(), Some(100));
     let seen = |now| ledger.closed(now).map(|(dimension, door)| (dimension, door.until)).collect::<Vec<_>>();
-    assert_eq!(seen(7), [(Dimension::Other, 100)]);
-    assert_eq!(seen(99), [(Dimension::Other, 100)]);
+    assert_eq!(seen(7), [(LimitKind::Other, 100)]);
+    assert_eq!(seen(99), [(LimitKind::Other, 100)]);
     assert_eq!(seen(100), []);
 }
 
@@ -193,7 +193,7 @@ fn a_door_is_closed_until_its_instant() {
 fn a_limit_of_zero_is_not_learnt() {
     let mut ledger = ledger(Limits::new().requests_per_minute(5));
     let mut receipt = grant(&mut ledger, 0, exact(1));
-    let lesson = Lesson { dimension: Dimension::RequestsPerMinute, limit: Some(0), ..closing(None) };
+    let lesson = QuotaUpdate { dimension: LimitKind::RequestsPerMinute, limit: Some(0), ..closing(None) };
     ledger.close_until(0, &mut receipt, lesson);
     assert_eq!(ledger.limits(), Limits::new().requests_per_minute(5));
 }
@@ -205,7 +205,7 @@ fn a_spent_day_is_told_until_a_probe_is_due() {
     let receipt = grant(&mut ledger, 0, exact(1));
     ledger.settle(receipt, Settlement::Unknown);
     let spent = Spent { reset: Some(DAY) };
-    assert_eq!(ledger.spent(1), Some((Dimension::RequestsPerDay, spent)));
+    assert_eq!(ledger.spent(1), Some((LimitKind::RequestsPerDay, spent)));
     assert_eq!(closed(Limits::new(), Some(100)).spent(1), None, "it clears while one waits");
 }
 
@@ -213,7 +213,7 @@ fn a_spent_day_is_told_until_a_probe_is_due() {
 fn after_a_429_that_nothing_explains_calls_go_in_batches_that_double() {
     const SECOND: Nanos = 1_000_000_000;
     let rules = Rules { span: 60 * SECOND, margin: 1.0, learn: true, probe_every: 300 * SECOND, guard: 0 };
-    let mut ledger = Ledger::new(rules, Limits::new(), 0);
+    let mut ledger = QuotaState::new(rules, Limits::new(), 0);
     ledger.set_day(0, Day { date: jiff::civil::date(2026, 11, 21), left: 3600 * SECOND });
     let mut refused = grant(&mut ledger, 0, exact(1));
     // It took a quarter of a second, so whoever was not refused in half a second was admitted.
@@ -221,7 +221,7 @@ fn after_a_429_that_nothing_explains_calls_go_in_batches_that_double() {
     ledger.settle(refused, Settlement::TooMany);
     assert!(ledger.is_attentive());
     let opens = 30 * SECOND;
-    let waits = |until| Admission::Wait { until, dimension: Dimension::Other, spent: None };
+    let waits = |until| Admission::Wait { until, dimension: LimitKind::Other, spent: None };
     let mut now = opens;
     for size in [1, 2, 4, 8, 16, 32] {
         for _ in 0..size {
@@ -260,8 +260,8 @@ fn a_call_that_strangers_had_refused_counts_against_a_configured_limit_only() {
     for (limits, counted) in [(Limits::new(), 0), (Limits::new().requests_per_minute(5), 1)] {
         let mut ledger = ledger(limits);
         let mut refused = grant(&mut ledger, 0, exact(1));
-        let dimension = Dimension::RequestsPerMinute;
-        let lesson = Lesson { dimension, limit: Some(4), until: Some(10), spent: false, zero: false };
+        let dimension = LimitKind::RequestsPerMinute;
+        let lesson = QuotaUpdate { dimension, limit: Some(4), until: Some(10), spent: false, zero: false };
         ledger.close_until(1, &mut refused, lesson);
         ledger.settle(refused, Settlement::TooMany);
         assert_eq!(ledger.window.requests(), counted, "{limits:?}");

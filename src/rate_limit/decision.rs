@@ -1,11 +1,11 @@
 //! What the ledger is asked and what it answers. Pure.
 
-use super::refusal::Refusal;
+use super::error::Refusal;
 use super::window::{EntryId, Nanos};
-use crate::event::Why;
-use crate::request::limits::Dimension;
+use crate::event::RateLimitReason;
+use crate::request::limits::LimitKind;
 
-/// What was charged for one request. Given back to [`Ledger::settle`] exactly once.
+/// What was charged for one request. Given back to [`QuotaState::settle`] exactly once.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "an admission must be settled"]
 pub(super) struct Receipt {
@@ -56,11 +56,11 @@ impl Trial {
     const FOREIGN: u8 = 1 << 6;
     const SPANS: u8 = 1 << 5;
 
-    pub(super) const fn of(dimension: Dimension) -> Self {
+    pub(super) const fn of(dimension: LimitKind) -> Self {
         Self(1 << dimension as u8)
     }
 
-    pub(super) const fn and(self, dimension: Dimension) -> Self {
+    pub(super) const fn and(self, dimension: LimitKind) -> Self {
         Self(self.0 | Self::of(dimension).0)
     }
 
@@ -107,7 +107,7 @@ impl Trial {
         self.0 & !(Self::PRESSED | Self::FOREIGN) != 0
     }
 
-    pub(super) const fn is_of(self, dimension: Dimension) -> bool {
+    pub(super) const fn is_of(self, dimension: LimitKind) -> bool {
         self.0 & Self::of(dimension).0 != 0
     }
 }
@@ -145,11 +145,11 @@ pub(super) enum Admission {
     /// Not before `until`, or the end of another call.
     Wait {
         until: Nanos,
-        dimension: Dimension,
+        dimension: LimitKind,
         spent: Option<Spent>,
     },
     /// Larger than the limit itself.
-    TooLarge(Dimension),
+    TooLarge(LimitKind),
 }
 
 /// When a request that has to queue will be admitted.
@@ -157,14 +157,14 @@ pub(super) enum Admission {
 pub(super) struct Forecast {
     pub(super) at: Nanos,
     /// What it waits for.
-    pub(super) dimension: Dimension,
+    pub(super) dimension: LimitKind,
     /// What it will be charged.
     pub(super) tokens: u32,
     pub(super) spent: Option<Spent>,
 }
 
 impl Forecast {
-    pub(super) fn not_before(&mut self, at: Nanos, dimension: Dimension) {
+    pub(super) fn not_before(&mut self, at: Nanos, dimension: LimitKind) {
         if at > self.at {
             (self.at, self.dimension) = (at, dimension);
         }
@@ -186,8 +186,8 @@ pub(super) struct Spent {
     pub(super) reset: Option<Nanos>,
 }
 
-pub(super) const fn too_large(dimension: Dimension) -> Refusal {
-    Refusal { why: Why::TooLarge, dimension, until: None, is_final: false }
+pub(super) const fn too_large(dimension: LimitKind) -> Refusal {
+    Refusal { why: RateLimitReason::TooLarge, dimension, until: None, is_final: false }
 }
 
 #[cfg(test)]
@@ -196,12 +196,12 @@ mod tests {
 
     #[test]
     fn a_forecast_names_what_it_waits_for_longest_and_of_equals_the_first() {
-        let mut forecast = Forecast { at: 5, dimension: Dimension::Other, tokens: 0, spent: None };
-        forecast.not_before(5, Dimension::RequestsPerDay);
-        assert_eq!((forecast.at, forecast.dimension), (5, Dimension::Other));
-        forecast.not_before(6, Dimension::RequestsPerMinute);
-        forecast.not_before(4, Dimension::RequestsPerDay);
-        assert_eq!((forecast.at, forecast.dimension), (6, Dimension::RequestsPerMinute));
+        let mut forecast = Forecast { at: 5, dimension: LimitKind::Other, tokens: 0, spent: None };
+        forecast.not_before(5, LimitKind::RequestsPerDay);
+        assert_eq!((forecast.at, forecast.dimension), (5, LimitKind::Other));
+        forecast.not_before(6, LimitKind::RequestsPerMinute);
+        forecast.not_before(4, LimitKind::RequestsPerDay);
+        assert_eq!((forecast.at, forecast.dimension), (6, LimitKind::RequestsPerMinute));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::queue::NEVER;
 use super::window::Nanos;
-use crate::request::limits::Dimension;
+use crate::request::limits::LimitKind;
 use crate::verdict::{Dimension as Counted, Kind, Period, QuotaViolation, Sent, Verdict};
 
 /// A delay for a spent day is believed from here on. Shorter ones are the time to the next full minute, which Google
@@ -11,8 +11,8 @@ const BELIEVED: Nanos = 3600 * 1_000_000_000;
 
 /// What one quota violation teaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Lesson {
-    pub(super) dimension: Dimension,
+pub(super) struct QuotaUpdate {
+    pub(super) dimension: LimitKind,
     /// The limit that the answer named.
     pub(super) limit: Option<u64>,
     /// When it clears; `None` where the server did not say.
@@ -23,8 +23,8 @@ pub(super) struct Lesson {
     pub(super) zero: bool,
 }
 
-/// The lessons of a verdict, one for each violation that it names; none if it does not speak of quotas.
-pub(super) fn lessons(verdict: &Verdict, now: Nanos, day_ends: Nanos) -> Vec<Lesson> {
+/// The updates_from of a verdict, one for each violation that it names; none if it does not speak of quotas.
+pub(super) fn updates_from(verdict: &Verdict, now: Nanos, day_ends: Nanos) -> Vec<QuotaUpdate> {
     let Some(kind @ (Kind::RateLimited | Kind::QuotaExhausted)) = verdict.kind() else { return Vec::new() };
     if verdict.sent() == Sent::No {
         // Another layer's word, not the server's.
@@ -35,10 +35,10 @@ pub(super) fn lessons(verdict: &Verdict, now: Nanos, day_ends: Nanos) -> Vec<Les
     let heard = Heard { exhausted: kind == Kind::QuotaExhausted, delay, now, day_ends };
     match verdict.quota() {
         [] if speaks_of_spend(verdict) => vec![heard.money(Period::Unknown)],
-        [] if heard.exhausted => vec![heard.spent(Dimension::Other, None, None)],
+        [] if heard.exhausted => vec![heard.spent(LimitKind::Other, None, None)],
         // A spell of 429s that name nothing and no time is left to the retry layer's backoff and the circuit breaker.
         [] if heard.delay.is_none() => Vec::new(),
-        [] => vec![heard.passing(Dimension::Other, None)],
+        [] => vec![heard.passing(LimitKind::Other, None)],
         violations => violations.iter().map(|violation| heard.lesson(violation)).collect(),
     }
 }
@@ -64,15 +64,15 @@ fn counts_money(violation: &QuotaViolation) -> bool {
 }
 
 impl Heard {
-    fn lesson(&self, violation: &QuotaViolation) -> Lesson {
+    fn lesson(&self, violation: &QuotaViolation) -> QuotaUpdate {
         let dimension = match (violation.dimension(), violation.period()) {
-            (Counted::Requests, Period::Day) => Dimension::RequestsPerDay,
-            (Counted::Requests, Period::Minute) => Dimension::RequestsPerMinute,
-            (Counted::InputTokens, Period::Minute) => Dimension::InputTokensPerMinute,
-            _ => Dimension::Other,
+            (Counted::Requests, Period::Day) => LimitKind::RequestsPerDay,
+            (Counted::Requests, Period::Minute) => LimitKind::RequestsPerMinute,
+            (Counted::InputTokens, Period::Minute) => LimitKind::InputTokensPerMinute,
+            _ => LimitKind::Other,
         };
         // A limit whose dimension is not counted here cannot be kept.
-        let limit = violation.limit().filter(|_| dimension != Dimension::Other);
+        let limit = violation.limit().filter(|_| dimension != LimitKind::Other);
         match violation.period() {
             period if counts_money(violation) && !violation.is_zero() => self.money(period),
             _ if violation.is_zero() => self.spent(dimension, None, None),
@@ -84,28 +84,34 @@ impl Heard {
     }
 
     /// Clears within minutes, when the server says.
-    fn passing(&self, dimension: Dimension, limit: Option<u64>) -> Lesson {
+    fn passing(&self, dimension: LimitKind, limit: Option<u64>) -> QuotaUpdate {
         let until = self.delay.map(|delay| self.now.saturating_add(delay));
-        Lesson { dimension, limit, until, spent: false, zero: false }
+        QuotaUpdate { dimension, limit, until, spent: false, zero: false }
     }
 
     /// Money was spent too fast: it clears when the server says, and a month's in no time that anybody waits for.
-    fn money(&self, period: Period) -> Lesson {
+    fn money(&self, period: Period) -> QuotaUpdate {
         let window = !matches!(period, Period::Day | Period::Month);
         match self.delay.filter(|_| window) {
             Some(delay) => {
                 let until = Some(self.now.saturating_add(delay));
-                Lesson { dimension: Dimension::Spend, limit: None, until, spent: true, zero: false }
+                QuotaUpdate { dimension: LimitKind::Spend, limit: None, until, spent: true, zero: false }
             }
-            None => self.spent(Dimension::Spend, None, Some(self.day_ends).filter(|_| period == Period::Day)),
+            None => self.spent(LimitKind::Spend, None, Some(self.day_ends).filter(|_| period == Period::Day)),
         }
     }
 
     /// Clears at `reset`, at a time that the server names credibly, or nobody knows when.
-    fn spent(&self, dimension: Dimension, limit: Option<u64>, reset: Option<Nanos>) -> Lesson {
+    fn spent(&self, dimension: LimitKind, limit: Option<u64>, reset: Option<Nanos>) -> QuotaUpdate {
         let said = self.delay.filter(|delay| *delay >= BELIEVED).map(|delay| self.now.saturating_add(delay));
         let until = said.or(reset);
-        Lesson { dimension, limit, until: Some(until.unwrap_or(NEVER)), spent: true, zero: until.is_none() }
+        QuotaUpdate {
+            dimension,
+            limit,
+            until: Some(until.unwrap_or(NEVER)),
+            spent: true,
+            zero: until.is_none(),
+        }
     }
 }
 
@@ -119,7 +125,7 @@ mod tests {
     const NOW: Nanos = 100 * SECOND;
     const MIDNIGHT: Nanos = 50_000 * SECOND;
 
-    fn taught(violations: &[(&str, Option<&str>)], delay: Option<&str>) -> Vec<Lesson> {
+    fn taught(violations: &[(&str, Option<&str>)], delay: Option<&str>) -> Vec<QuotaUpdate> {
         let violations: Vec<String> = violations
             .iter()
             .map(|(id, value)| {
@@ -141,9 +147,13 @@ mod tests {
         judge(&body)
     }
 
-    fn judge(body: &str) -> Vec<Lesson> {
+    fn judge(body: &str) -> Vec<QuotaUpdate> {
         let body = Bytes::from(body.to_owned());
-        lessons(&Verdict::from_parts(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new(), body), NOW, MIDNIGHT)
+        updates_from(
+            &Verdict::from_parts(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new(), body),
+            NOW,
+            MIDNIGHT,
+        )
     }
 
     const RPM: &str = "GenerateRequestsPerMinutePerProjectPerModel-FreeTier";
@@ -154,19 +164,24 @@ mod tests {
     #[test]
     fn each_violation_teaches_its_own_dimension() {
         let until = Some(NOW + 6 * SECOND);
-        let passing =
-            |dimension, limit| Lesson { dimension, limit: Some(limit), until, spent: false, zero: false };
+        let passing = |dimension, limit| QuotaUpdate {
+            dimension,
+            limit: Some(limit),
+            until,
+            spent: false,
+            zero: false,
+        };
         assert_eq!(
             taught(&[(RPM, Some("15")), (TPM, Some("250000"))], Some("5s")),
-            [passing(Dimension::RequestsPerMinute, 15), passing(Dimension::InputTokensPerMinute, 250_000)],
+            [passing(LimitKind::RequestsPerMinute, 15), passing(LimitKind::InputTokensPerMinute, 250_000)],
             "a delay of whole seconds is cut off, so one is added"
         );
     }
 
     #[test]
     fn a_spent_day_ends_at_midnight_whatever_the_delay() {
-        let day = |until| Lesson {
-            dimension: Dimension::RequestsPerDay,
+        let day = |until| QuotaUpdate {
+            dimension: LimitKind::RequestsPerDay,
             limit: Some(20),
             until: Some(until),
             spent: true,
@@ -177,7 +192,7 @@ mod tests {
         // A long one is credible.
         assert_eq!(taught(&[(RPD, Some("20"))], Some("35640.5s")), [day(NOW + 35_640 * SECOND + SECOND / 2)]);
         let tokens = taught(&[(TPD, Some("1000"))], Some("5s"));
-        assert_eq!((tokens[0].dimension, tokens[0].limit, tokens[0].spent), (Dimension::Other, None, true));
+        assert_eq!((tokens[0].dimension, tokens[0].limit, tokens[0].spent), (LimitKind::Other, None, true));
     }
 
     #[test]
@@ -189,13 +204,13 @@ mod tests {
         let cap = judge(
             r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"Your project has exceeded its monthly spending cap."}}"#,
         );
-        assert!(cap[0].zero && cap[0].spent && cap[0].dimension == Dimension::Other);
+        assert!(cap[0].zero && cap[0].spent && cap[0].dimension == LimitKind::Other);
     }
 
     #[test]
     fn a_spend_limit_closes_until_the_server_says() {
-        let spend = |until: Option<Nanos>| Lesson {
-            dimension: Dimension::Spend,
+        let spend = |until: Option<Nanos>| QuotaUpdate {
+            dimension: LimitKind::Spend,
             limit: None,
             until: Some(until.unwrap_or(NEVER)),
             spent: true,
@@ -214,17 +229,22 @@ mod tests {
         let rolling = "You exceeded your spending limit for the last 10 minutes. Please retry in 312.5s.";
         assert_eq!(said(rolling), [spend(Some(NOW + 312 * SECOND + SECOND / 2))]);
         let capped = said("Your project has exceeded its monthly spending cap. Please retry in 24s.");
-        assert_eq!((capped[0].dimension, capped[0].zero), (Dimension::Other, true));
+        assert_eq!((capped[0].dimension, capped[0].zero), (LimitKind::Other, true));
     }
 
     #[test]
     fn a_month_and_an_exhausted_quota_of_no_period_have_no_end_in_sight() {
-        let endless =
-            Lesson { dimension: Dimension::Other, limit: None, until: Some(NEVER), spent: true, zero: true };
+        let endless = QuotaUpdate {
+            dimension: LimitKind::Other,
+            limit: None,
+            until: Some(NEVER),
+            spent: true,
+            zero: true,
+        };
         assert_eq!(taught(&[("RequestsPerMonth", Some("5"))], Some("24s")), [endless]);
         assert_eq!(taught(&[("SomeRequests", Some("5"))], Some("600s")), [endless], "absurdly long");
-        let passing = Lesson {
-            dimension: Dimension::Other,
+        let passing = QuotaUpdate {
+            dimension: LimitKind::Other,
             limit: None,
             until: Some(NOW + 6 * SECOND),
             spent: false,
@@ -250,6 +270,6 @@ mod tests {
         let full = r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"No capacity available","details":[
           {"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"MODEL_CAPACITY_EXHAUSTED","domain":"cloudcode-pa.googleapis.com"}]}}"#;
         assert_eq!(judge(full), []);
-        assert_eq!(lessons(&Verdict::default(), NOW, MIDNIGHT), []);
+        assert_eq!(updates_from(&Verdict::default(), NOW, MIDNIGHT), []);
     }
 }

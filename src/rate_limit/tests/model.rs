@@ -1,19 +1,19 @@
-//! The desk against a model that is too simple to be wrong: it keeps every charge it ever made, sums them up anew
+//! The scheduler against a model that is too simple to be wrong: it keeps every charge it ever made, sums them up anew
 //! for each question, and tries every instant at which anything could change.
 
 use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::admission::{Receipt, Settlement};
-use super::desk::{Arrival, Desk, Look, Patience};
+use super::decision::{Receipt, Settlement};
 use super::estimate::Cost;
-use super::ledger::{Ledger, Rules};
-use super::lesson::Lesson;
 use super::queue::{NEVER, Place};
+use super::quota_state::{QuotaState, Rules};
+use super::quota_update::QuotaUpdate;
+use super::scheduler::{Arrival, Look, Patience, Scheduler};
 use super::window::Nanos;
-use crate::event::Why;
-use crate::request::limits::{Dimension, Limits, Unit};
+use crate::event::RateLimitReason;
+use crate::request::limits::{LimitKind, Limits, Unit};
 
 /// A short window, so that charges come and go often.
 const SPAN: Nanos = 60;
@@ -164,7 +164,7 @@ impl Model {
         }
         let behind: Vec<_> = self.queue.iter().skip(1).take(BACKFILL).copied().collect();
         let sizes: Vec<u64> = behind.iter().map(|one| one.1).collect();
-        let picked = super::desk::pick(&sizes, fits);
+        let picked = super::scheduler::pick(&sizes, fits);
         let mut went = false;
         for (nth, (id, wants)) in behind.into_iter().enumerate() {
             if picked >> nth & 1 == 1 {
@@ -259,10 +259,10 @@ fn with_long(limits: Limits, long: Option<[(u64, Nanos); 2]>) -> Limits {
 
 /// Both of them side by side.
 struct Pair {
-    desk: Desk<usize>,
+    scheduler: Scheduler<usize>,
     model: Model,
     now: Nanos,
-    /// Who waits at the desk: number and place, in the order of arrival.
+    /// Who waits at the scheduler: number and place, in the order of arrival.
     waiting: Vec<(usize, Place)>,
     /// Admitted and not settled.
     open: Vec<(usize, Receipt)>,
@@ -277,7 +277,7 @@ struct Pair {
 impl Pair {
     fn new(long: Option<[(u64, Nanos); 2]>) -> Self {
         let limits = with_long(Limits::new().requests_per_minute(8).input_tokens_per_minute(100), long);
-        let mut ledger = Ledger::new(RULES, limits, 0);
+        let mut ledger = QuotaState::new(RULES, limits, 0);
         ledger.set_day(0, super::day::Day { date: jiff::civil::date(2026, 11, 21), left: NEVER / 2 });
         let model = Model {
             now: 0,
@@ -295,7 +295,7 @@ impl Pair {
             left: Vec::new(),
         };
         Self {
-            desk: Desk::new(ledger, 1000, true, PATIENCE),
+            scheduler: Scheduler::new(ledger, 1000, true, PATIENCE),
             model,
             now: 0,
             waiting: Vec::new(),
@@ -311,30 +311,32 @@ impl Pair {
     /// Waiters look whether they were answered, in the order of arrival.
     fn look(&mut self) {
         let mut waiting = std::mem::take(&mut self.waiting);
-        waiting.retain(|(id, place)| match self.desk.look(*place, || self.now, |waker| *waker = Some(*id)) {
-            Look::Answered(Ok(receipt)) => {
-                self.granted.push((self.now, *id));
-                self.open.push((*id, receipt));
-                false
+        waiting.retain(|(id, place)| {
+            match self.scheduler.look(*place, || self.now, |waker| *waker = Some(*id)) {
+                Look::Answered(Ok(receipt)) => {
+                    self.granted.push((self.now, *id));
+                    self.open.push((*id, receipt));
+                    false
+                }
+                Look::Answered(Err(refusal)) => {
+                    assert_eq!(refusal.why, RateLimitReason::TooLarge, "nobody has a deadline");
+                    self.refused += 1;
+                    self.model.queue.retain(|(waiting, _)| waiting != id);
+                    false
+                }
+                Look::Waiting(_) | Look::Driving(_) => true,
             }
-            Look::Answered(Err(refusal)) => {
-                assert_eq!(refusal.why, Why::TooLarge, "nobody has a deadline");
-                self.refused += 1;
-                self.model.queue.retain(|(waiting, _)| waiting != id);
-                false
-            }
-            Look::Waiting(_) | Look::Driving(_) => true,
         });
         self.waiting = waiting;
-        self.desk.take_woken();
+        self.scheduler.take_woken();
     }
 
     fn pass(&mut self, time: u64) {
         let to = self.now + time;
-        while let Some(next) = self.desk.next().filter(|next| *next <= to) {
+        while let Some(next) = self.scheduler.next().filter(|next| *next <= to) {
             assert!(next > self.now, "the queue would spin");
             self.now = next;
-            self.desk.advance(next);
+            self.scheduler.advance(next);
             self.look();
         }
         self.now = to;
@@ -347,7 +349,7 @@ impl Pair {
                 let id = self.arrived;
                 self.arrived += 1;
                 let cost = Cost::exact(*tokens as u32);
-                match self.desk.arrive(self.now, cost, NEVER) {
+                match self.scheduler.arrive(self.now, cost, NEVER) {
                     Arrival::Granted(receipt) => {
                         self.granted.push((self.now, id));
                         self.open.push((id, receipt));
@@ -358,7 +360,7 @@ impl Pair {
                         self.model.queue.push((id, *tokens));
                     }
                     Arrival::Refused(refusal) => {
-                        assert_eq!(refusal.why, Why::TooLarge);
+                        assert_eq!(refusal.why, RateLimitReason::TooLarge);
                         let long = self.model.long.map_or(u64::MAX, |long| long[1].0);
                         assert!(*tokens > self.model.tpm || *tokens > long);
                         self.refused += 1;
@@ -401,8 +403,8 @@ impl Pair {
                         Settlement::Unknown => {}
                     }
                 }
-                if self.desk.settle(receipt, how) {
-                    self.desk.advance(self.now);
+                if self.scheduler.settle(receipt, how) {
+                    self.scheduler.advance(self.now);
                 }
             }
             Op::Refuse { which, dimension, delay, limit } if !self.open.is_empty() => {
@@ -413,15 +415,15 @@ impl Pair {
                 let (id, place) = self.waiting.remove(which.index(self.waiting.len()));
                 self.model.queue.retain(|(waiting, _)| *waiting != id);
                 self.cancelled += 1;
-                self.desk.cancel(self.now, place);
+                self.scheduler.cancel(self.now, place);
             }
             Op::Configure { rpm, tpm } => {
                 self.model.configured = (*rpm, *tpm);
                 self.model.learnt = (None, None);
                 self.model.refresh();
                 let limits = Limits::new().requests_per_minute(*rpm).input_tokens_per_minute(*tpm);
-                self.desk.ledger.configure(with_long(limits, self.model.long));
-                self.desk.advance(self.now);
+                self.scheduler.ledger.configure(with_long(limits, self.model.long));
+                self.scheduler.advance(self.now);
             }
             Op::Pass { time } => self.pass(*time),
             _ => {}
@@ -440,9 +442,9 @@ impl Pair {
         limit: Option<u64>,
     ) {
         let (dimension, door) = match dimension {
-            0 => (Dimension::RequestsPerMinute, 0),
-            1 => (Dimension::InputTokensPerMinute, 1),
-            _ => (Dimension::Other, 2),
+            0 => (LimitKind::RequestsPerMinute, 0),
+            1 => (LimitKind::InputTokensPerMinute, 1),
+            _ => (LimitKind::Other, 2),
         };
         let limit = limit.map(|limit| if door == 1 { limit * 15 } else { limit }).filter(|_| door < 2);
         let model = &mut self.model;
@@ -459,7 +461,7 @@ impl Pair {
         model.decided_after = (2 * took).clamp(SPAN / 1024, SPAN / 12).max(before);
         let oversize = door == 1 && charge.tokens >= model.tpm && tokens <= charge.tokens;
         if !oversize {
-            let known = self.desk.ledger.ratio().at_most(tokens);
+            let known = self.scheduler.ledger.ratio().at_most(tokens);
             let explained = [requests >= model.rpm, known >= model.tpm, false][door];
             let in_flight = model.charges.iter().filter(|c| c.in_flight).count() as u64;
             if !explained {
@@ -491,10 +493,10 @@ impl Pair {
         if charge.at + SPAN > self.now {
             charge.tokens = 0;
         }
-        let lesson = Lesson { dimension, limit, until, spent: false, zero: false };
-        self.desk.ledger.close_until(self.now, &mut receipt, lesson);
-        self.desk.settle(receipt, Settlement::TooMany);
-        self.desk.advance(self.now);
+        let lesson = QuotaUpdate { dimension, limit, until, spent: false, zero: false };
+        self.scheduler.ledger.close_until(self.now, &mut receipt, lesson);
+        self.scheduler.settle(receipt, Settlement::TooMany);
+        self.scheduler.advance(self.now);
     }
 
     /// All calls that are under way come to an end that says nothing.
@@ -502,8 +504,8 @@ impl Pair {
         while let Some((id, receipt)) = self.open.pop() {
             let charge = self.model.charges.iter_mut().find(|c| c.id == id).expect("it was admitted");
             charge.in_flight = false;
-            if self.desk.settle(receipt, Settlement::Unknown) {
-                self.desk.advance(self.now);
+            if self.scheduler.settle(receipt, Settlement::Unknown) {
+                self.scheduler.advance(self.now);
             }
             self.look();
             self.model.settle_now();
@@ -512,7 +514,7 @@ impl Pair {
 
     fn check(&mut self) {
         // A smaller limit refuses those who are too large for it, when their turn comes; the model keeps them.
-        let (desk, model) = (&self.desk, &self.model);
+        let (scheduler, model) = (&self.scheduler, &self.model);
         let (ours, theirs) = (&self.granted[self.compared..], &model.granted[self.compared..]);
         assert_eq!(ours, theirs, "who went, and when");
         assert_eq!(
@@ -520,7 +522,7 @@ impl Pair {
             model.queue.iter().map(|w| w.0).collect::<Vec<_>>(),
             "who waits"
         );
-        let counts = desk.ledger.counts();
+        let counts = scheduler.ledger.counts();
         assert_eq!(counts.admitted, self.granted.len() as u64);
         assert_eq!(
             counts.admitted,
@@ -528,7 +530,7 @@ impl Pair {
             "every admission is settled once"
         );
         assert_eq!(self.arrived, self.granted.len() + self.waiting.len() + self.refused + self.cancelled);
-        assert_eq!((desk.queued(), desk.places()), (self.waiting.len(), self.waiting.len()));
+        assert_eq!((scheduler.queued(), scheduler.places()), (self.waiting.len(), self.waiting.len()));
         self.compared = self.granted.len();
         self.model.tidy();
     }
@@ -547,7 +549,7 @@ fn run(ops: &[Op], long: Option<[(u64, Nanos); 2]>) {
         pair.finish();
         pair.step(&Op::Pass { time: 20 });
     }
-    assert!(pair.waiting.is_empty(), "{:?}", pair.desk);
+    assert!(pair.waiting.is_empty(), "{:?}", pair.scheduler);
 }
 
 /// Fewer where the environment says so: mutation testing runs this once for each mutant.

@@ -10,7 +10,7 @@ const ROW: usize = 20;
 
 fn rules() -> Rules {
     Rules {
-        mode: Mode::Automatic,
+        mode: BreakerMode::Automatic,
         window: 30 * SECOND,
         min_calls: 20,
         failure_share: 0.95,
@@ -59,7 +59,7 @@ fn trip_of(machine: &mut Machine, now: Nanos, callers: &[Caller]) -> Nanos {
     let row = callers.iter().cycle().take(ROW);
     let changes: Vec<_> = row.filter_map(|caller| call_of(machine, now, *caller, HARD)).collect();
     assert_eq!(changes.len(), 1, "one change");
-    assert_eq!(changes[0].cause, Cause::ConsecutiveFailures);
+    assert_eq!(changes[0].cause, TransitionCause::ConsecutiveFailures);
     changes[0].until.expect("it is open")
 }
 
@@ -91,7 +91,7 @@ fn an_open_time_stays_within_its_bounds_at_every_draw() {
         for strikes in [0, 1, 5, 58, u32::MAX - 1] {
             let mut circuit = machine(rules());
             circuit.strikes = strikes;
-            let wait = circuit.open(0, Cause::ProbeFailed, 0, draw).until.unwrap();
+            let wait = circuit.open(0, TransitionCause::ProbeFailed, 0, draw).until.unwrap();
             assert!((400 * MS..=15 * SECOND).contains(&wait), "{strikes} {draw}: {wait}");
         }
     }
@@ -124,12 +124,15 @@ fn who_is_certain_to_be_denied_is_told_and_takes_no_place() {
     assert_eq!(circuit.refuse(0, 0), None);
     let until = trip(&mut circuit, 0);
     let told = |denial: Option<Denial>| denial.map(|denial| denial.why);
-    assert_eq!(told(circuit.refuse(until - 1, 0)), Some(Why::Opened(Cause::ConsecutiveFailures)));
+    assert_eq!(
+        told(circuit.refuse(until - 1, 0)),
+        Some(CircuitOpenReason::Opened(TransitionCause::ConsecutiveFailures))
+    );
     assert_eq!(circuit.refuse(until, 0), None, "it may be the probe");
     assert_eq!(circuit.refuse(until, 0), None, "and has taken no place");
     admit(&mut circuit, until).expect("the probe");
-    assert_eq!(told(circuit.refuse(until, 0)), Some(Why::Probing));
-    circuit.set_mode(until, Mode::ObserveOnly);
+    assert_eq!(told(circuit.refuse(until, 0)), Some(CircuitOpenReason::Probing));
+    circuit.set_mode(until, BreakerMode::ObserveOnly);
     trip(&mut circuit, until);
     assert_eq!(circuit.refuse(until, 0), None, "it only observes");
 }
@@ -167,7 +170,7 @@ fn what_spares_the_lock_is_told_of_each_phase() {
     heal(&mut without_ramp);
     assert!(without_ramp.is_free());
 
-    let mut observing = machine(Rules { mode: Mode::ObserveOnly, ..rules() });
+    let mut observing = machine(Rules { mode: BreakerMode::ObserveOnly, ..rules() });
     trip(&mut observing, 0);
     assert_eq!(observing.shut(), 0, "nobody is turned away");
 }
@@ -175,7 +178,7 @@ fn what_spares_the_lock_is_told_of_each_phase() {
 #[test]
 fn only_what_is_held_open_by_hand_has_no_end() {
     let mut circuit = machine(rules());
-    let change = circuit.set_mode(0, Mode::ForcedOpen).expect("another mode");
+    let change = circuit.set_mode(0, BreakerMode::ForcedOpen).expect("another mode");
     assert_eq!((change.until, circuit.until()), (None, None));
     let end = NEVER - 5;
     let mut circuit = Machine::new(rules(), end);
@@ -245,7 +248,9 @@ fn a_ticket_holds_across_open_and_half_open_of_one_outage() {
         let mut circuit = machine(rules());
         let now = trip(&mut circuit, 0);
         let first = admit(&mut circuit, now).unwrap();
-        assert!(call(&mut circuit, now + SECOND, HARD).is_some_and(|c| c.cause == Cause::ProbeFailed));
+        assert!(
+            call(&mut circuit, now + SECOND, HARD).is_some_and(|c| c.cause == TransitionCause::ProbeFailed)
+        );
         let change = circuit.settle(now + SECOND + MS, first, 0, mark, false, 0, || 0.5);
         assert_eq!((change.is_some(), circuit.state()), (mark == Mark::Success, state));
     }
@@ -272,7 +277,7 @@ fn a_probe_that_outlasts_those_that_failed_closes_it() {
             let early = circuit.admit(now + closes_after * MS - 1, 0).1;
             assert_eq!((early, circuit.state()), (None, CircuitState::HalfOpen));
             let change = circuit.admit(now + closes_after * MS, 0).1;
-            let cause = (successes == 1).then_some(Cause::ProbeOutlasts);
+            let cause = (successes == 1).then_some(TransitionCause::ProbeOutlasts);
             assert_eq!(change.map(|change| change.cause), cause, "{failed_in} ms");
         }
     }
@@ -293,7 +298,7 @@ fn who_finds_the_open_time_over_and_a_probe_that_lasts_closes_it_in_one_change()
     let now = circuit.until().unwrap();
     let before = circuit.generation();
     let change = circuit.admit(now, 0).1.expect("a change");
-    assert_eq!((change.from, change.cause), (CircuitState::Open, Cause::ProbeOutlasts));
+    assert_eq!((change.from, change.cause), (CircuitState::Open, TransitionCause::ProbeOutlasts));
     assert_eq!((change.generation, circuit.generation()), (before + 1, before + 1));
 }
 
@@ -317,7 +322,7 @@ fn a_row_of_one_caller_binds_that_caller_until_others_have_seen_the_same() {
     let mut circuit = machine(rules());
     trip_of(&mut circuit, 0, &[7]);
     let change = call_of(&mut circuit, 0, 8, Mark::Success).expect("a change");
-    assert_eq!((change.to, change.cause), (CircuitState::Closed, Cause::ProbesSucceeded));
+    assert_eq!((change.to, change.cause), (CircuitState::Closed, TransitionCause::ProbesSucceeded));
     assert!(circuit.is_free(), "no ramp holds the others back");
     // A row of several binds all, and so does a share.
     let mut circuit = machine(rules());
@@ -448,7 +453,7 @@ fn on_a_server_that_flaps_it_is_open_no_longer_than_that_is_down_and_one_probe_i
 
 #[test]
 fn only_observing_it_tells_the_same_and_turns_nobody_away() {
-    let mut circuit = machine(Rules { mode: Mode::ObserveOnly, ..rules() });
+    let mut circuit = machine(Rules { mode: BreakerMode::ObserveOnly, ..rules() });
     let now = trip(&mut circuit, 0);
     assert_eq!(circuit.admit(now - 1, 0), (Ok(None), None), "goes through, counts nothing");
     assert!(admit(&mut circuit, now).is_some_and(|pass| pass.ticket > 0));
@@ -522,7 +527,7 @@ struct Probe {
 
 struct Naive {
     rules: Rules,
-    mode: Mode,
+    mode: BreakerMode,
     is: Is,
     generation: u32,
     since: Nanos,
@@ -758,7 +763,7 @@ impl Naive {
             let by_share = above(failed, self.rules.failure_share)
                 && Self::is_mostly(calls as usize, self.window_numbers(now).into_iter());
             let trips = by_row || by_share || above(were_slow, self.rules.slow_share);
-            if bad && trips && self.mode != Mode::ForcedClosed {
+            if bad && trips && self.mode != BreakerMode::ForcedClosed {
                 let one = row.iter().all(|failed| failed.caller == row[0].caller);
                 self.bound = (by_row && one).then(|| row[0].caller);
                 (self.others, self.outage) = (0, self.generation + 1);
@@ -823,14 +828,14 @@ impl Naive {
                     assert!((self.let_through.len() as f64) <= start * (1.0 + seconds * grown.exp2()) + 1.0);
                 }
             }
-            Ok(None) => assert!(self.mode == Mode::ObserveOnly && (!free || now < self.ramp_until)),
+            Ok(None) => assert!(self.mode == BreakerMode::ObserveOnly && (!free || now < self.ramp_until)),
             Err(denial) => {
-                assert_ne!(self.mode, Mode::ObserveOnly);
+                assert_ne!(self.mode, BreakerMode::ObserveOnly);
                 assert!(denial.until > now && denial.since == self.since);
                 match (denial.why, self.is) {
-                    (Why::Ramping, Is::Closed) => assert!(now < self.ramp_until),
-                    (Why::Opened(_), Is::Open(until)) => assert_eq!(denial.until, until),
-                    (Why::Probing, Is::HalfOpen) => {
+                    (CircuitOpenReason::Ramping, Is::Closed) => assert!(now < self.ramp_until),
+                    (CircuitOpenReason::Opened(_), Is::Open(until)) => assert_eq!(denial.until, until),
+                    (CircuitOpenReason::Probing, Is::HalfOpen) => {
                         let half = self.rules.open / 2;
                         assert!(!free && (now + half..now + 3 * half + 1).contains(&denial.until));
                     }
@@ -846,7 +851,7 @@ fn run(seed: u64, operations: u32) {
     let mut chance = Chance::seeded(seed).stream();
     let mut below = move |n: u64| below(&mut chance, n);
     let rules = Rules {
-        mode: if seed % 5 == 0 { Mode::ObserveOnly } else { Mode::Automatic },
+        mode: if seed % 5 == 0 { BreakerMode::ObserveOnly } else { BreakerMode::Automatic },
         min_calls: 1 + below(25) as u32,
         failure_share: [0.1, 0.5, 0.9, 1.0][below(4) as usize],
         consecutive: 1 + below(15) as u32,
@@ -906,13 +911,18 @@ fn run(seed: u64, operations: u32) {
                 now += below(scale);
             }
             960..966 => {
-                let modes = [Mode::Automatic, Mode::ForcedOpen, Mode::ForcedClosed, Mode::ObserveOnly];
+                let modes = [
+                    BreakerMode::Automatic,
+                    BreakerMode::ForcedOpen,
+                    BreakerMode::ForcedClosed,
+                    BreakerMode::ObserveOnly,
+                ];
                 let mode = if below(2) == 0 { rules.mode } else { modes[below(4) as usize] };
                 change = if below(3) == 0 { Some(real.reset(now)) } else { real.set_mode(now, mode) };
                 if let Some(change) = change {
                     naive.enter(
                         now,
-                        if change.mode == Mode::ForcedOpen { Is::Open(NEVER) } else { Is::Closed },
+                        if change.mode == BreakerMode::ForcedOpen { Is::Open(NEVER) } else { Is::Closed },
                     );
                     naive.mode = change.mode;
                     naive.forget();
@@ -951,7 +961,7 @@ fn run(seed: u64, operations: u32) {
 
 /// Whatever happened: once what is under way is lost, two good probes bring the circuit back.
 fn leave(circuit: &mut Machine, mut now: Nanos) {
-    circuit.set_mode(now, Mode::Automatic);
+    circuit.set_mode(now, BreakerMode::Automatic);
     for _ in 0..10 {
         now = circuit.until().unwrap_or(now).max(now) + 6 * SECOND;
         if let Some(pass) = admit(circuit, now) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::error::{CircuitOpen, Why};
+use super::error::{CircuitOpen, CircuitOpenReason};
 use super::gate::Gate;
 use super::state::{Change, Denial, Machine, Mark, NEVER, Pass, Rules};
 use super::{Nanos, nanos};
@@ -154,7 +154,7 @@ impl Key {
     pub(super) fn turned_away(&self, denial: Denial) -> Box<CircuitOpen> {
         let until = (denial.until != NEVER).then(|| self.common.instant(denial.until));
         let since = self.common.instant(denial.since);
-        let is_waited_for = !self.common.fail_fast || denial.why == Why::Ramping;
+        let is_waited_for = !self.common.fail_fast || denial.why == CircuitOpenReason::Ramping;
         Box::new(CircuitOpen::new(Arc::clone(&self.key), since, until, denial.why, is_waited_for))
     }
 

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use super::window::Nanos;
 use crate::context::quota_wait::QuotaWait;
 use crate::error::Rejected;
-use crate::event::Why;
-use crate::request::limits::Dimension;
+use crate::event::RateLimitReason;
+use crate::request::limits::LimitKind;
 use crate::request::quota_key::QuotaKey;
 use crate::time::Until;
 use crate::verdict::Kind;
@@ -37,16 +37,21 @@ use crate::verdict::Kind;
 pub struct RateLimited {
     /// Shared with the quota: a refusal copies no names.
     key: Arc<QuotaKey>,
-    why: Why,
-    dimension: Dimension,
+    why: RateLimitReason,
+    dimension: LimitKind,
     until: Option<Instant>,
     rejected: Rejected,
 }
 
 impl RateLimited {
-    pub(super) fn new(key: Arc<QuotaKey>, why: Why, dimension: Dimension, until: Option<Instant>) -> Self {
+    pub(super) fn new(
+        key: Arc<QuotaKey>,
+        why: RateLimitReason,
+        dimension: LimitKind,
+        until: Option<Instant>,
+    ) -> Self {
         let kind = match why {
-            Why::Spent | Why::Zero => Kind::QuotaExhausted,
+            RateLimitReason::Spent | RateLimitReason::Zero => Kind::QuotaExhausted,
             _ => Kind::RateLimited,
         };
         let rejected = Rejected::new(why.as_str()).with_kind(kind);
@@ -77,13 +82,13 @@ impl RateLimited {
 
     /// Why.
     #[must_use]
-    pub const fn why(&self) -> Why {
+    pub const fn why(&self) -> RateLimitReason {
         self.why
     }
 
     /// Which limit stood in the way.
     #[must_use]
-    pub const fn dimension(&self) -> Dimension {
+    pub const fn dimension(&self) -> LimitKind {
         self.dimension
     }
 
@@ -100,7 +105,7 @@ impl fmt::Display for RateLimited {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.dimension {
             // "Too many wait already" and the like say it all.
-            Dimension::Other => write!(f, "rate limit of {}: {}", self.key, self.why)?,
+            LimitKind::Other => write!(f, "rate limit of {}: {}", self.key, self.why)?,
             dimension => write!(f, "rate limit of {} ({dimension}): {}", self.key, self.why)?,
         }
         match self.until {
@@ -119,8 +124,8 @@ impl Error for RateLimited {
 /// The same before it has met the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
-    pub(super) why: Why,
-    pub(super) dimension: Dimension,
+    pub(super) why: RateLimitReason,
+    pub(super) dimension: LimitKind,
     pub(super) until: Option<Nanos>,
     /// Coming back is of no use, whatever `until` says.
     pub(super) is_final: bool,

@@ -163,7 +163,7 @@ impl<B: Body, H: OnEnd> Body for Tail<B, H> {
     }
 }
 
-/// A layer's own body type, whose field `tail` does everything.
+/// A layer's own body type, whose field `body` does everything.
 macro_rules! passes_on {
     ($body:ident $(, $data:ty)?) => {
         impl<B: http_body::Body$(<Data = $data>)?> http_body::Body for $body<B> {

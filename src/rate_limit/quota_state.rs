@@ -1,22 +1,22 @@
 //! What one key may do, and what it has done: the decision about one request. Pure.
 //!
 //! NOTE: this is the seam for a store that a fleet shares. Three calls decide everything about a key, each over all
-//! its dimensions at once: [`admit`](Ledger::admit), [`settle`](Ledger::settle) and
-//! [`close_until`](Ledger::close_until). The queue and the layer above know nothing of windows and days.
+//! its dimensions at once: [`admit`](QuotaState::admit), [`settle`](QuotaState::settle) and
+//! [`close_until`](QuotaState::close_until). The queue and the layer above know nothing of windows and days.
 
 use std::time::Duration;
 
-use super::admission::{Admission, Forecast, Receipt, Settlement, Spent, Trial, too_large};
 use super::day::Day;
+use super::day_count::DayCount;
+use super::decision::{Admission, Forecast, Receipt, Settlement, Spent, Trial, too_large};
+use super::error::Refusal;
 use super::estimate::{Cost, Ratio, Trust};
 use super::learnt::Learnt;
-use super::lesson::Lesson;
 use super::prices::Purse;
-use super::refusal::Refusal;
+use super::quota_update::QuotaUpdate;
 use super::spans::{Full, Spans};
-use super::tally::Tally;
 use super::window::{EntryId, Freed, Nanos, Window};
-use crate::request::limits::{Dimension, Limits};
+use crate::request::limits::{LimitKind, Limits};
 use crate::tier::ServiceTier;
 use crate::verdict::Usage;
 
@@ -48,7 +48,7 @@ pub(super) struct Rules {
 }
 
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(super) struct QuotaState {
     rules: Rules,
     window: Window,
     /// Limits over other spans.
@@ -56,7 +56,7 @@ pub(super) struct Ledger {
     purse: Option<Purse>,
     configured: Limits,
     /// What 429s taught, by dimension.
-    learnt: [Option<Learnt>; Dimension::COUNT],
+    learnt: [Option<Learnt>; LimitKind::COUNT],
     /// When the first of them may be raised: trials of it have passed, or it has stood for an hour under a margin. Always, where
     /// there are windows of other spans to be looked after.
     next_raise: Nanos,
@@ -64,8 +64,8 @@ pub(super) struct Ledger {
     /// are windows of other spans.
     plain_from: Nanos,
     limits: InForce,
-    day: Tally,
-    closed: [Option<Closed>; Dimension::COUNT],
+    day: DayCount,
+    closed: [Option<Closed>; LimitKind::COUNT],
     /// The latest `until` of them: nothing is closed from then on.
     closed_until: Nanos,
     ramp: Option<Ramp>,
@@ -182,7 +182,7 @@ pub(super) struct Counts {
     pub(super) too_many: u64,
 }
 
-impl Ledger {
+impl QuotaState {
     #[cfg(test)]
     pub(super) fn new(rules: Rules, configured: Limits, now: Nanos) -> Self {
         Self::with_prices(rules, configured, None, now)
@@ -190,19 +190,19 @@ impl Ledger {
 
     /// With what tells the money that calls cost.
     pub(super) fn with_prices(rules: Rules, configured: Limits, purse: Option<Purse>, now: Nanos) -> Self {
-        let day = Tally::new(now);
+        let day = DayCount::new(now);
         let mut ledger = Self {
             rules,
             window: Window::new(rules.span),
             spans: Spans::new(&configured.share(rules.margin), rules.guard, purse.clone()),
             purse,
             configured,
-            learnt: [None; Dimension::COUNT],
+            learnt: [None; LimitKind::COUNT],
             next_raise: NONE,
             plain_from: 0,
             limits: InForce { rpm: NONE, tpm: NONE, rpd: NONE },
             day,
-            closed: [None; Dimension::COUNT],
+            closed: [None; LimitKind::COUNT],
             closed_until: 0,
             ramp: None,
             strangers_until: 0,
@@ -266,9 +266,9 @@ impl Ledger {
                 return match self.spent_by_others(now) {
                     Some(spent) => {
                         let until = self.day.ends_at;
-                        Admission::Wait { until, dimension: Dimension::RequestsPerDay, spent: Some(spent) }
+                        Admission::Wait { until, dimension: LimitKind::RequestsPerDay, spent: Some(spent) }
                     }
-                    None => Admission::Wait { until, dimension: Dimension::RequestsPerMinute, spent: None },
+                    None => Admission::Wait { until, dimension: LimitKind::RequestsPerMinute, spent: None },
                 };
             };
             let mut receipt = self.charge(now, cost, tokens, pass);
@@ -331,9 +331,9 @@ impl Ledger {
     ///
     /// Returns whether the call went over a learnt limit, on purpose or because that had seemed to be higher: then the log
     /// alone holds others back, and no door is closed.
-    pub(super) fn close_until(&mut self, now: Nanos, receipt: &mut Receipt, lesson: Lesson) -> bool {
+    pub(super) fn close_until(&mut self, now: Nanos, receipt: &mut Receipt, lesson: QuotaUpdate) -> bool {
         let now = self.tick(now);
-        let Lesson { dimension, limit, until, spent, zero } = lesson;
+        let QuotaUpdate { dimension, limit, until, spent, zero } = lesson;
         self.note_refusal(now, receipt);
         let sent = self.window.charged_at(receipt.entry);
         let misled = self.learnt[dimension as usize]
@@ -341,28 +341,28 @@ impl Ledger {
         if self.rules.learn && !zero {
             self.learn(now, dimension, limit.filter(|limit| *limit > 0), until);
         }
-        if receipt.trial.is_of(dimension) && dimension != Dimension::RequestsPerDay {
+        if receipt.trial.is_of(dimension) && dimension != LimitKind::RequestsPerDay {
             // It was over the limit on purpose, and says no more than that the limit holds.
             return true;
         }
-        if receipt.trial.is_any() && dimension == Dimension::Other && !spent {
+        if receipt.trial.is_any() && dimension == LimitKind::Other && !spent {
             for tried in TRIED.into_iter().filter(|tried| receipt.trial.is_of(*tried)) {
                 self.learn(now, tried, None, until);
             }
             return true;
         }
         // One prompt larger than the limit itself closes the door to nobody else.
-        if dimension == Dimension::InputTokensPerMinute && self.is_oversize(receipt) {
+        if dimension == LimitKind::InputTokensPerMinute && self.is_oversize(receipt) {
             self.oversize = Some(receipt.raw);
             return false;
         }
         let explained = match dimension {
-            Dimension::RequestsPerMinute => self.window.requests() >= self.limits.rpm,
-            Dimension::InputTokensPerMinute => self.ratio.at_most(self.window.tokens()) >= self.limits.tpm,
-            Dimension::RequestsPerDay => true,
+            LimitKind::RequestsPerMinute => self.window.requests() >= self.limits.rpm,
+            LimitKind::InputTokensPerMinute => self.ratio.at_most(self.window.tokens()) >= self.limits.tpm,
+            LimitKind::RequestsPerDay => true,
             _ => spent,
         };
-        if misled && explained && dimension != Dimension::RequestsPerDay {
+        if misled && explained && dimension != LimitKind::RequestsPerDay {
             return true;
         }
         if !explained {
@@ -385,7 +385,7 @@ impl Ledger {
         false
     }
 
-    fn shut(&mut self, now: Nanos, dimension: Dimension, until: Nanos, (spent, zero): (bool, bool)) {
+    fn shut(&mut self, now: Nanos, dimension: LimitKind, until: Nanos, (spent, zero): (bool, bool)) {
         let every = self.rules.probe_every;
         let slot = &mut self.closed[dimension as usize];
         let until = slot.map_or(until, |closed| closed.until.max(until));
@@ -459,7 +459,7 @@ impl Ledger {
         let tokens = cost.corrected(&self.ratio);
         let open = now >= self.closed_until && self.ramp.is_none() && self.day.count < self.limits.rpd;
         let fits = open && self.window.requests() < self.limits.rpm;
-        let dimension = Dimension::InputTokensPerMinute;
+        let dimension = LimitKind::InputTokensPerMinute;
         let may_try = fits && self.may_try(now, dimension, u64::from(tokens), true, tries);
         let trial = Trial::of(dimension).of_pressed(tries == Tries::Pressed);
         let pass = may_try.then_some(Pass { probe: false, trial })?;
@@ -479,12 +479,12 @@ impl Ledger {
     }
 
     /// Whether a call may go over the limit of this dimension, because a 429 taught it and it may have been raised.
-    fn may_try(&self, now: Nanos, dimension: Dimension, amount: u64, telling: bool, tries: Tries) -> bool {
+    fn may_try(&self, now: Nanos, dimension: LimitKind, amount: u64, telling: bool, tries: Tries) -> bool {
         let Some(learnt) = self.learnt[dimension as usize] else { return false };
         let configured = match dimension {
-            Dimension::RequestsPerMinute => self.configured.rpm,
-            Dimension::InputTokensPerMinute => self.configured.tpm,
-            Dimension::RequestsPerDay => self.configured.rpd,
+            LimitKind::RequestsPerMinute => self.configured.rpm,
+            LimitKind::InputTokensPerMinute => self.configured.tpm,
+            LimitKind::RequestsPerDay => self.configured.rpd,
             _ => None,
         };
         // Under a margin a success says nothing: the call is below the limit.
@@ -510,7 +510,7 @@ impl Ledger {
         if !hopeless {
             return Ok(u32::try_from(self.limits.tpm).unwrap_or(u32::MAX));
         }
-        Err(Admission::TooLarge(Dimension::InputTokensPerMinute))
+        Err(Admission::TooLarge(LimitKind::InputTokensPerMinute))
     }
 
     #[cold]
@@ -530,12 +530,12 @@ impl Ledger {
         // The probe asks whether the day is really spent, so the day's count is not asked.
         if self.day.count >= self.limits.rpd && !probe {
             // A learnt limit of the day is tried by probes alone at first.
-            let gained = self.learnt[Dimension::RequestsPerDay as usize].is_some_and(|day| day.over() > 0);
-            if !(gained && self.may_try(now, Dimension::RequestsPerDay, 1, false, tries)) {
+            let gained = self.learnt[LimitKind::RequestsPerDay as usize].is_some_and(|day| day.over() > 0);
+            if !(gained && self.may_try(now, LimitKind::RequestsPerDay, 1, false, tries)) {
                 let reset = self.day.ends_at;
-                return wait(reset, Dimension::RequestsPerDay, Some(Spent { reset: Some(reset) }));
+                return wait(reset, LimitKind::RequestsPerDay, Some(Spent { reset: Some(reset) }));
             }
-            trial = trial.and(Dimension::RequestsPerDay);
+            trial = trial.and(LimitKind::RequestsPerDay);
         }
         let over = |used: u64, cost: u64, limit: u64| used.saturating_add(cost).saturating_sub(limit);
         let requests_over = over(self.window.requests(), 1, self.limits.rpm);
@@ -543,30 +543,30 @@ impl Ledger {
         let fits = |over: u64, dimension, amount| {
             over == 0 || !probe && self.may_try(now, dimension, amount, self.is_telling(now), tries)
         };
-        if !fits(requests_over, Dimension::RequestsPerMinute, 1)
-            || !fits(tokens_over, Dimension::InputTokensPerMinute, u64::from(tokens))
+        if !fits(requests_over, LimitKind::RequestsPerMinute, 1)
+            || !fits(tokens_over, LimitKind::InputTokensPerMinute, u64::from(tokens))
         {
             let dimension =
-                if tokens_over > 0 { Dimension::InputTokensPerMinute } else { Dimension::RequestsPerMinute };
+                if tokens_over > 0 { LimitKind::InputTokensPerMinute } else { LimitKind::RequestsPerMinute };
             // All that the window holds is enough: the limits are at least 1 and the tokens were fitted to them.
             let until = self.window.freed(requests_over, tokens_over).map_or(now + 1, |freed| freed.at);
             return wait(until, dimension, None);
         }
         // One that is over was taken away by the tick.
         if let Some(until) = self.ramp.and_then(|ramp| ramp.holds_until(now)) {
-            return wait(until, Dimension::Other, None);
+            return wait(until, LimitKind::Other, None);
         }
         if requests_over > 0 {
-            trial = trial.and(Dimension::RequestsPerMinute);
+            trial = trial.and(LimitKind::RequestsPerMinute);
         }
         if tokens_over > 0 {
-            trial = trial.and(Dimension::InputTokensPerMinute);
+            trial = trial.and(LimitKind::InputTokensPerMinute);
         }
         Ok(Pass { probe, trial: trial.of_pressed(tries == Tries::Pressed) })
     }
 
     /// What is spent, where the next request would be turned away for it; a probe that is due would not be.
-    pub(super) fn spent(&mut self, now: Nanos) -> Option<(Dimension, Spent)> {
+    pub(super) fn spent(&mut self, now: Nanos) -> Option<(LimitKind, Spent)> {
         let now = self.tick(now);
         match self.check_closely(now, 0, Tries::InTurn) {
             Err(Admission::Wait { dimension, spent: Some(spent), .. }) => return Some((dimension, spent)),
@@ -583,9 +583,9 @@ impl Ledger {
     /// When a request can be admitted that comes after so many requests and tokens, if all of them go before it and
     /// nothing else changes.
     pub(super) fn forecast(&self, now: Nanos, ahead: (u64, u64), cost: Cost) -> Result<Forecast, Refusal> {
-        let of_tokens = Dimension::InputTokensPerMinute;
+        let of_tokens = LimitKind::InputTokensPerMinute;
         let Ok(tokens) = self.fitted(cost) else { return Err(too_large(of_tokens)) };
-        let mut forecast = Forecast { at: now, dimension: Dimension::Other, tokens, spent: None };
+        let mut forecast = Forecast { at: now, dimension: LimitKind::Other, tokens, spent: None };
         for (dimension, closed) in self.closed(now) {
             forecast.not_before(closed.probe_at, dimension);
             if closed.spent {
@@ -600,13 +600,13 @@ impl Ledger {
         #[cfg(not(feature = "fleet"))]
         let by_others = false;
         if by_others || self.day.count.saturating_add(ahead.0) >= self.limits.rpd {
-            forecast.not_before(self.day.ends_at, Dimension::RequestsPerDay);
+            forecast.not_before(self.day.ends_at, LimitKind::RequestsPerDay);
             forecast.spent = Some(Spent { reset: Some(self.day.ends_at) });
             return Ok(forecast);
         }
         let (requests, limit) = (self.window.requests(), self.limits.rpm);
         let at = self.turn(now, requests, limit, ahead.0 + 1, |over| self.window.freed(over, 0));
-        forecast.not_before(at, Dimension::RequestsPerMinute);
+        forecast.not_before(at, LimitKind::RequestsPerMinute);
         let needed = ahead.1.saturating_add(u64::from(tokens));
         let (used, limit) = (self.window.tokens(), self.limits.tpm);
         let at = self.turn(now, used, limit, needed, |over| self.window.freed(0, over));
@@ -746,7 +746,7 @@ impl Ledger {
 
     fn each_tried(&mut self, trial: Trial, tokens: u32, mut act: impl FnMut(&mut Learnt, u64)) {
         for dimension in TRIED.into_iter().filter(|dimension| trial.is_of(*dimension)) {
-            let amount = if dimension == Dimension::InputTokensPerMinute { u64::from(tokens) } else { 1 };
+            let amount = if dimension == LimitKind::InputTokensPerMinute { u64::from(tokens) } else { 1 };
             if let Some(learnt) = &mut self.learnt[dimension as usize] {
                 act(learnt, amount);
             }
@@ -826,7 +826,7 @@ impl Ledger {
     /// A probe of a day that was thought to be spent was answered: a learnt limit of it is tried on from there.
     fn raise_day(&mut self) {
         let (count, tries) = (self.day.count, self.rules.margin == 1.0);
-        let learnt = &mut self.learnt[Dimension::RequestsPerDay as usize];
+        let learnt = &mut self.learnt[LimitKind::RequestsPerDay as usize];
         let is_passed = |limit| tries && count > limit;
         if let Some(learnt) = learnt.as_mut().filter(|learnt| is_passed(learnt.limit())) {
             learnt.passed(count - learnt.limit());
@@ -878,7 +878,7 @@ impl Ledger {
     }
 
     /// `limit` is `None` where a 429 speaks of the dimension without a number.
-    fn learn(&mut self, now: Nanos, dimension: Dimension, limit: Option<u64>, until: Option<Nanos>) {
+    fn learn(&mut self, now: Nanos, dimension: LimitKind, limit: Option<u64>, until: Option<Nanos>) {
         let (span, calls) = (self.rules.span, self.window.requests());
         match (&mut self.learnt[dimension as usize], limit) {
             (Some(learnt), _) => learnt.name(now, limit, until, (span, calls), now < self.strangers_until),
@@ -908,11 +908,11 @@ impl Ledger {
             (Some(configured), Some(learnt)) => Some(configured.min(learnt.limit())),
             (configured, learnt) => configured.or(learnt.map(|learnt| learnt.limit())),
         };
-        let learnt = |dimension: Dimension| self.learnt[dimension as usize];
+        let learnt = |dimension: LimitKind| self.learnt[dimension as usize];
         let known = Limits {
-            rpm: known(self.configured.rpm, learnt(Dimension::RequestsPerMinute)),
-            tpm: known(self.configured.tpm, learnt(Dimension::InputTokensPerMinute)),
-            rpd: known(self.configured.rpd, learnt(Dimension::RequestsPerDay)),
+            rpm: known(self.configured.rpm, learnt(LimitKind::RequestsPerMinute)),
+            tpm: known(self.configured.tpm, learnt(LimitKind::InputTokensPerMinute)),
+            rpd: known(self.configured.rpd, learnt(LimitKind::RequestsPerDay)),
             ..Limits::new()
         };
         let share = known.share(self.rules.margin);
@@ -947,7 +947,7 @@ impl Ledger {
     pub(super) fn set_day(&mut self, now: Nanos, day: Day) {
         if self.day.set(now, day, self.rules.guard) {
             // The end of the day was predicted; here it is, also where the calendar has leapt.
-            let spent = &mut self.closed[Dimension::RequestsPerDay as usize];
+            let spent = &mut self.closed[LimitKind::RequestsPerDay as usize];
             *spent = spent.filter(|closed| closed.zero);
         }
     }
@@ -979,7 +979,7 @@ impl Ledger {
             None => self.spans = Spans::new(&share, self.rules.guard, self.purse.clone()),
         }
         self.refresh_plain();
-        self.learnt = [None; Dimension::COUNT];
+        self.learnt = [None; LimitKind::COUNT];
         self.oversize = None;
         self.refresh();
     }
@@ -992,13 +992,13 @@ impl Ledger {
     }
 
     fn open(&mut self) {
-        self.closed = [None; Dimension::COUNT];
+        self.closed = [None; LimitKind::COUNT];
         self.closed_until = 0;
         self.refresh_plain();
     }
 
     /// The doors that are closed at this instant.
-    pub(super) fn closed(&self, now: Nanos) -> impl Iterator<Item = (Dimension, Closed)> {
+    pub(super) fn closed(&self, now: Nanos) -> impl Iterator<Item = (LimitKind, Closed)> {
         DIMENSIONS.into_iter().filter_map(move |dimension| {
             let closed = self.closed[dimension as usize]?;
             (now < closed.until).then_some((dimension, closed))
@@ -1055,21 +1055,21 @@ impl Ledger {
 }
 
 /// Those whose learnt limits are tried.
-const TRIED: [Dimension; 3] =
-    [Dimension::RequestsPerMinute, Dimension::InputTokensPerMinute, Dimension::RequestsPerDay];
+const TRIED: [LimitKind; 3] =
+    [LimitKind::RequestsPerMinute, LimitKind::InputTokensPerMinute, LimitKind::RequestsPerDay];
 
-const DIMENSIONS: [Dimension; Dimension::COUNT] = [
-    Dimension::RequestsPerDay,
-    Dimension::Spend,
-    Dimension::Other,
-    Dimension::InputTokensPerMinute,
-    Dimension::RequestsPerMinute,
+const DIMENSIONS: [LimitKind; LimitKind::COUNT] = [
+    LimitKind::RequestsPerDay,
+    LimitKind::Spend,
+    LimitKind::Other,
+    LimitKind::InputTokensPerMinute,
+    LimitKind::RequestsPerMinute,
 ];
 
 #[cfg(feature = "fleet")]
-#[path = "ledger_fleet.rs"]
+#[path = "quota_state_fleet.rs"]
 mod fleet;
 
 #[cfg(test)]
-#[path = "ledger_tests.rs"]
+#[path = "tests/quota_state.rs"]
 mod tests;

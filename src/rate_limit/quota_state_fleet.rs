@@ -1,11 +1,11 @@
 //! What the ledger tells a fleet, and what it is told. Pure.
 
-use super::{DIMENSIONS, Dimension, Ledger, Lesson, Limits, Nanos};
+use super::{DIMENSIONS, LimitKind, Limits, Nanos, QuotaState, QuotaUpdate};
 use crate::fleet::{Close, Quota, Supply};
-use crate::rate_limit::admission::Spent;
+use crate::rate_limit::decision::Spent;
 use crate::rate_limit::queue::NEVER;
 
-impl Ledger {
+impl QuotaState {
     /// From now on a request needs a permit of this, too.
     pub(in crate::rate_limit) fn join(&mut self, supply: Supply) {
         self.supply = Some(Box::new(supply));
@@ -27,16 +27,16 @@ impl Ledger {
     }
 
     /// A 429 that was met here.
-    pub(super) fn tell_closed(&mut self, now: Nanos, lesson: Lesson, ramp: bool) {
+    pub(super) fn tell_closed(&mut self, now: Nanos, lesson: QuotaUpdate, ramp: bool) {
         let Some(supply) = &mut self.supply else { return };
-        let Lesson { dimension, limit, until, spent, zero } = lesson;
+        let QuotaUpdate { dimension, limit, until, spent, zero } = lesson;
         let lasts = until.filter(|until| *until != NEVER).map(|until| until.saturating_sub(now) / 1_000);
         // The fleet knows the limit as it is kept.
         let share = |limit: u64| Limits::new().requests_per_day(limit).share(self.rules.margin).rpd;
         let limit = limit.filter(|_| self.rules.learn && !zero).and_then(share);
         let probe = self.rules.probe_every / 1_000;
         // A store knows no more than this.
-        let dimension = (dimension as u8).min(Dimension::Other as u8);
+        let dimension = (dimension as u8).min(LimitKind::Other as u8);
         supply.close(Close { limit, spent, zero, ramp, probe, ..Close::new(dimension, lasts) });
     }
 

@@ -27,7 +27,7 @@ const MAX_FRAMES: usize = 1024;
 
 pin_project! {
     /// Lives in one box from the head on: the body is polled here and handed on afterwards, and need not be `Unpin`.
-    pub(super) struct Held<B: Body> {
+    pub(super) struct PeekedBody<B: Body> {
         #[pin]
         rest: B,
         until: Until,
@@ -58,7 +58,7 @@ enum Along {
     Nobody,
 }
 
-impl<B: Body<Data = Bytes>> Held<B> {
+impl<B: Body<Data = Bytes>> PeekedBody<B> {
     pub(super) fn new(parts: Parts, rest: B, until: Until, streams: bool, model: u16) -> Self {
         let along = Along::Peeking(Reader::new(&parts, streams));
         let mut held = Self {

@@ -18,16 +18,16 @@
 
 use std::time::Duration;
 
-use super::admission::{Admission, Receipt, Settlement, Spent, too_large};
+use super::decision::{Admission, Receipt, Settlement, Spent, too_large};
+use super::error::Refusal;
 use super::estimate::Cost;
-use super::ledger::Ledger;
 use super::queue::{NEVER, Place, Queue};
-use super::refusal::Refusal;
+use super::quota_state::QuotaState;
 use super::window::Nanos;
-use crate::event::Why;
+use crate::event::RateLimitReason;
 use crate::keyed::Need;
 use crate::latency::Latency;
-use crate::request::limits::Dimension;
+use crate::request::limits::LimitKind;
 
 /// How many behind the head are looked at for one that fits before it.
 const BACKFILL: usize = 64;
@@ -59,8 +59,8 @@ impl Patience {
 }
 
 #[derive(Debug)]
-pub(super) struct Desk<W> {
-    pub(super) ledger: Ledger,
+pub(super) struct Scheduler<W> {
+    pub(super) ledger: QuotaState,
     queue: Queue<W>,
     max_queue: usize,
     waits: bool,
@@ -90,7 +90,7 @@ pub(super) struct Desk<W> {
 
 /// Of a request that would be answered too late.
 const LATE: Refusal =
-    Refusal { why: Why::Deadline, dimension: Dimension::Other, until: None, is_final: true };
+    Refusal { why: RateLimitReason::Deadline, dimension: LimitKind::Other, until: None, is_final: true };
 
 fn nanos(estimate: Option<Duration>) -> Nanos {
     estimate.map_or(0, |duration| u64::try_from(duration.as_nanos()).unwrap_or(NEVER))
@@ -99,7 +99,7 @@ fn nanos(estimate: Option<Duration>) -> Nanos {
 /// What a request that queues waits for, as far as can be told when it comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Held {
-    pub(super) dimension: Dimension,
+    pub(super) dimension: LimitKind,
     pub(super) until: Nanos,
 }
 
@@ -115,14 +115,14 @@ pub(super) enum Arrival {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Look {
     Answered(Result<Receipt, Refusal>),
-    /// Not yet; somebody will wake it, and if nobody does, [watch](Desk::watch) at this instant.
+    /// Not yet; somebody will wake it, and if nobody does, [watch](Scheduler::watch) at this instant.
     Waiting(Nanos),
-    /// Not yet, and this waiter is the driver: [watch](Desk::watch) at this instant.
+    /// Not yet, and this waiter is the driver: [watch](Scheduler::watch) at this instant.
     Driving(Nanos),
 }
 
-impl<W> Desk<W> {
-    pub(super) const fn new(ledger: Ledger, max_queue: usize, waits: bool, patience: Patience) -> Self {
+impl<W> Scheduler<W> {
+    pub(super) const fn new(ledger: QuotaState, max_queue: usize, waits: bool, patience: Patience) -> Self {
         Self {
             ledger,
             queue: Queue::new(),
@@ -200,21 +200,25 @@ impl<W> Desk<W> {
         if let Some(Spent { reset }) = forecast.spent {
             // Whoever has all day may wait for tomorrow.
             if deadline == NEVER || reset.is_none_or(|reset| reset > deadline) {
-                return refuse(if reset.is_none() { Why::Zero } else { Why::Spent });
+                return refuse(if reset.is_none() { RateLimitReason::Zero } else { RateLimitReason::Spent });
             }
         }
         if !self.waits {
-            return refuse(Why::Full);
+            return refuse(RateLimitReason::Full);
         }
         if forecast.at > deadline && !self.may_pass(now, cost, deadline) {
-            return self.last_resort(now, cost, refusal(Why::Deadline));
+            return self.last_resort(now, cost, refusal(RateLimitReason::Deadline));
         }
         let in_time = forecast.at.saturating_add(self.least()) <= deadline;
         if !first && !in_time && forecast.at <= deadline {
-            return self.last_resort(now, cost, Refusal { is_final: true, ..refusal(Why::Deadline) });
+            return self.last_resort(
+                now,
+                cost,
+                Refusal { is_final: true, ..refusal(RateLimitReason::Deadline) },
+            );
         }
         if self.queue.busy() >= self.max_queue {
-            return refuse(Why::Queue);
+            return refuse(RateLimitReason::Queue);
         }
         // Its turn, if all before it take theirs. Not a moment later: who is served late by its own timer would make all
         // those behind it late.
@@ -541,7 +545,7 @@ impl<W> Desk<W> {
                 Admission::TooLarge(of) => self.answer(now, head, Err(too_large(of))),
                 Admission::Wait { until, dimension, spent } => {
                     self.next = until;
-                    if dimension == Dimension::InputTokensPerMinute {
+                    if dimension == LimitKind::InputTokensPerMinute {
                         self.backfill(now, head);
                     }
                     self.refuse_hopeless(now, dimension, spent);
@@ -610,9 +614,9 @@ impl<W> Desk<W> {
     }
 
     /// Refuses those whose deadline comes before anybody can be admitted.
-    fn refuse_hopeless(&mut self, now: Nanos, dimension: Dimension, spent: Option<Spent>) {
+    fn refuse_hopeless(&mut self, now: Nanos, dimension: LimitKind, spent: Option<Spent>) {
         // A grant that is not fetched passes on, so there may be room when its time is over.
-        let (mut before, mut why) = (self.next, Why::Deadline);
+        let (mut before, mut why) = (self.next, RateLimitReason::Deadline);
         if self.queue.fetched_by() != NEVER {
             // Whoever has to go by then takes it back, see `claim`.
             before = before.min(now.saturating_sub(self.patience.tick));
@@ -621,10 +625,10 @@ impl<W> Desk<W> {
         let is_final = false;
         #[cfg(feature = "fleet")]
         if self.ledger.is_store_lost() {
-            (why, until) = (Why::Store, None);
+            (why, until) = (RateLimitReason::Store, None);
         }
         if let Some(Spent { reset }) = spent {
-            why = if reset.is_none() { Why::Zero } else { Why::Spent };
+            why = if reset.is_none() { RateLimitReason::Zero } else { RateLimitReason::Spent };
             (before, until) = (reset.unwrap_or(NEVER), reset.or(until));
             for place in self.queue.undated() {
                 self.answer(now, place, Err(Refusal { why, dimension, until, is_final }));
@@ -808,116 +812,121 @@ pub(super) fn pick(sizes: &[u64], room: u64) -> u64 {
 mod tests {
     use super::*;
     use crate::rate_limit::day::Day;
-    use crate::rate_limit::ledger::Rules;
-    use crate::rate_limit::lesson::Lesson;
+    use crate::rate_limit::quota_state::Rules;
+    use crate::rate_limit::quota_update::QuotaUpdate;
     use crate::request::limits::Limits;
     use proptest::prelude::*;
 
     const SPAN: Nanos = 60;
     const DAY: Nanos = 1_000;
 
-    /// A desk whose waiters leave their number as their waker.
-    fn desk(limits: Limits) -> Desk<u32> {
+    /// A scheduler whose waiters leave their number as their waker.
+    fn scheduler(limits: Limits) -> Scheduler<u32> {
         let rules = Rules { span: SPAN, margin: 1.0, learn: true, probe_every: 40, guard: 0 };
-        let mut ledger = Ledger::new(rules, limits, 0);
+        let mut ledger = QuotaState::new(rules, limits, 0);
         ledger.set_day(0, Day { date: jiff::civil::date(2026, 11, 21), left: DAY });
-        Desk::new(ledger, 1000, true, Patience { fetch: 4, tick: 0 })
+        Scheduler::new(ledger, 1000, true, Patience { fetch: 4, tick: 0 })
     }
 
     fn of(tokens: u32) -> Cost {
         Cost::exact(tokens)
     }
 
-    fn queued(desk: &mut Desk<u32>, now: Nanos, tokens: u32, deadline: Nanos) -> Place {
-        match desk.arrive(now, of(tokens), deadline) {
+    fn queued(scheduler: &mut Scheduler<u32>, now: Nanos, tokens: u32, deadline: Nanos) -> Place {
+        match scheduler.arrive(now, of(tokens), deadline) {
             Arrival::Queued(place, _) => place,
             other => panic!("{tokens} at {now}: {other:?}"),
         }
     }
 
-    fn look(desk: &mut Desk<u32>, place: Place, number: u32) -> Look {
-        desk.look(place, || 0, |waker| *waker = Some(number))
+    fn look(scheduler: &mut Scheduler<u32>, place: Place, number: u32) -> Look {
+        scheduler.look(place, || 0, |waker| *waker = Some(number))
     }
 
     #[test]
     fn a_spent_day_is_waited_for_only_with_a_deadline_that_is_not_before_its_end() {
-        let mut desk = desk(Limits::new().requests_per_day(1));
-        assert!(desk.grant(0, of(1)).is_some());
+        let mut scheduler = scheduler(Limits::new().requests_per_day(1));
+        assert!(scheduler.grant(0, of(1)).is_some());
         let refused = Arrival::Refused(Refusal {
-            why: Why::Spent,
-            dimension: Dimension::RequestsPerDay,
+            why: RateLimitReason::Spent,
+            dimension: LimitKind::RequestsPerDay,
             until: Some(DAY),
             is_final: false,
         });
-        assert_eq!(desk.arrive(1, of(1), NEVER), refused);
-        assert_eq!(desk.arrive(1, of(1), DAY - 1), refused);
-        queued(&mut desk, 1, 1, DAY);
+        assert_eq!(scheduler.arrive(1, of(1), NEVER), refused);
+        assert_eq!(scheduler.arrive(1, of(1), DAY - 1), refused);
+        queued(&mut scheduler, 1, 1, DAY);
     }
 
     #[test]
     fn the_last_of_those_that_are_looked_at_passes_at_once() {
-        let mut desk = desk(Limits::new().input_tokens_per_minute(100));
-        assert!(desk.grant(0, of(60)).is_some());
+        let mut scheduler = scheduler(Limits::new().input_tokens_per_minute(100));
+        assert!(scheduler.grant(0, of(60)).is_some());
         // The head leaves room for 20 beside it, which is too little for the next.
-        queued(&mut desk, 10, 80, NEVER);
+        queued(&mut scheduler, 10, 80, NEVER);
         for _ in 1..BACKFILL {
-            queued(&mut desk, 10, 30, NEVER);
+            queued(&mut scheduler, 10, 30, NEVER);
         }
-        let last = queued(&mut desk, 10, 20, NEVER);
-        assert!(matches!(look(&mut desk, last, 0), Look::Answered(Ok(_))));
-        assert_eq!(desk.queued(), BACKFILL);
+        let last = queued(&mut scheduler, 10, 20, NEVER);
+        assert!(matches!(look(&mut scheduler, last, 0), Look::Answered(Ok(_))));
+        assert_eq!(scheduler.queued(), BACKFILL);
     }
 
     #[test]
     fn when_one_of_those_that_are_looked_at_leaves_the_next_one_is() {
-        let mut desk = desk(Limits::new().input_tokens_per_minute(100));
-        assert!(desk.grant(0, of(60)).is_some());
-        queued(&mut desk, 10, 80, NEVER);
-        let large = [(); BACKFILL].map(|()| queued(&mut desk, 10, 30, NEVER));
-        let small = queued(&mut desk, 10, 20, NEVER);
-        assert_eq!(look(&mut desk, small, 0), Look::Driving(SPAN));
-        desk.cancel(20, large[7]);
-        assert!(matches!(look(&mut desk, small, 0), Look::Answered(Ok(_))));
+        let mut scheduler = scheduler(Limits::new().input_tokens_per_minute(100));
+        assert!(scheduler.grant(0, of(60)).is_some());
+        queued(&mut scheduler, 10, 80, NEVER);
+        let large = [(); BACKFILL].map(|()| queued(&mut scheduler, 10, 30, NEVER));
+        let small = queued(&mut scheduler, 10, 20, NEVER);
+        assert_eq!(look(&mut scheduler, small, 0), Look::Driving(SPAN));
+        scheduler.cancel(20, large[7]);
+        assert!(matches!(look(&mut scheduler, small, 0), Look::Answered(Ok(_))));
     }
 
     #[test]
     fn who_is_too_late_at_the_end_queues_only_if_it_may_pass_the_head() {
-        let mut desk = desk(Limits::new().input_tokens_per_minute(100));
-        assert!(desk.grant(0, of(60)).is_some());
-        queued(&mut desk, 10, 80, NEVER);
-        let late = desk.arrive(10, of(30), SPAN - 1);
-        assert!(matches!(late, Arrival::Refused(Refusal { why: Why::Deadline, .. })), "{late:?}");
-        let small = queued(&mut desk, 10, 15, SPAN - 1);
-        assert!(matches!(look(&mut desk, small, 0), Look::Answered(Ok(_))));
+        let mut scheduler = scheduler(Limits::new().input_tokens_per_minute(100));
+        assert!(scheduler.grant(0, of(60)).is_some());
+        queued(&mut scheduler, 10, 80, NEVER);
+        let late = scheduler.arrive(10, of(30), SPAN - 1);
+        assert!(matches!(late, Arrival::Refused(Refusal { why: RateLimitReason::Deadline, .. })), "{late:?}");
+        let small = queued(&mut scheduler, 10, 15, SPAN - 1);
+        assert!(matches!(look(&mut scheduler, small, 0), Look::Answered(Ok(_))));
     }
 
     #[test]
     fn before_a_closed_door_nobody_passes() {
-        let mut desk = desk(Limits::new().input_tokens_per_minute(100));
-        let mut refused = desk.grant(0, of(1)).expect("it fits");
-        let lesson =
-            Lesson { dimension: Dimension::Other, limit: None, until: Some(40), spent: false, zero: false };
-        desk.ledger.close_until(0, &mut refused, lesson);
-        desk.settle(refused, Settlement::TooMany);
-        queued(&mut desk, 10, 50, NEVER);
-        queued(&mut desk, 10, 50, NEVER);
-        let late = desk.arrive(10, of(20), 50);
-        assert!(matches!(late, Arrival::Refused(Refusal { why: Why::Deadline, .. })), "{late:?}");
+        let mut scheduler = scheduler(Limits::new().input_tokens_per_minute(100));
+        let mut refused = scheduler.grant(0, of(1)).expect("it fits");
+        let lesson = QuotaUpdate {
+            dimension: LimitKind::Other,
+            limit: None,
+            until: Some(40),
+            spent: false,
+            zero: false,
+        };
+        scheduler.ledger.close_until(0, &mut refused, lesson);
+        scheduler.settle(refused, Settlement::TooMany);
+        queued(&mut scheduler, 10, 50, NEVER);
+        queued(&mut scheduler, 10, 50, NEVER);
+        let late = scheduler.arrive(10, of(20), 50);
+        assert!(matches!(late, Arrival::Refused(Refusal { why: RateLimitReason::Deadline, .. })), "{late:?}");
     }
 
     #[test]
     fn the_driver_is_woken_when_its_timer_is_set_too_late_and_only_then() {
-        let mut desk = desk(Limits::new().input_tokens_per_minute(100));
-        assert!(desk.grant(0, of(60)).is_some());
-        let second = desk.grant(5, of(40)).expect("it fits");
-        let head = queued(&mut desk, 10, 80, NEVER);
-        assert_eq!(look(&mut desk, head, 0), Look::Driving(5 + SPAN));
-        desk.advance(15);
-        assert!(desk.take_woken().is_empty(), "nothing has changed");
-        assert!(desk.settle(second, Settlement::Used { input_tokens: 20 }));
-        desk.advance(20);
-        assert_eq!(desk.take_woken(), [0]);
-        assert_eq!(look(&mut desk, head, 0), Look::Driving(SPAN));
+        let mut scheduler = scheduler(Limits::new().input_tokens_per_minute(100));
+        assert!(scheduler.grant(0, of(60)).is_some());
+        let second = scheduler.grant(5, of(40)).expect("it fits");
+        let head = queued(&mut scheduler, 10, 80, NEVER);
+        assert_eq!(look(&mut scheduler, head, 0), Look::Driving(5 + SPAN));
+        scheduler.advance(15);
+        assert!(scheduler.take_woken().is_empty(), "nothing has changed");
+        assert!(scheduler.settle(second, Settlement::Used { input_tokens: 20 }));
+        scheduler.advance(20);
+        assert_eq!(scheduler.take_woken(), [0]);
+        assert_eq!(look(&mut scheduler, head, 0), Look::Driving(SPAN));
     }
 
     #[test]
@@ -929,100 +938,103 @@ mod tests {
 
     #[test]
     fn a_day_that_turns_out_spent_refuses_those_who_cannot_wait_for_the_next() {
-        let mut desk = desk(Limits::new().requests_per_minute(1));
-        let mut first = desk.grant(0, of(1)).expect("it fits");
-        let [undated, early, late] = [NEVER, DAY - 1, DAY].map(|deadline| queued(&mut desk, 10, 1, deadline));
-        let lesson = Lesson {
-            dimension: Dimension::RequestsPerDay,
+        let mut scheduler = scheduler(Limits::new().requests_per_minute(1));
+        let mut first = scheduler.grant(0, of(1)).expect("it fits");
+        let [undated, early, late] =
+            [NEVER, DAY - 1, DAY].map(|deadline| queued(&mut scheduler, 10, 1, deadline));
+        let lesson = QuotaUpdate {
+            dimension: LimitKind::RequestsPerDay,
             limit: None,
             until: Some(DAY),
             spent: true,
             zero: false,
         };
-        desk.ledger.close_until(20, &mut first, lesson);
-        desk.settle(first, Settlement::TooMany);
-        desk.advance(20);
+        scheduler.ledger.close_until(20, &mut first, lesson);
+        scheduler.settle(first, Settlement::TooMany);
+        scheduler.advance(20);
         let refusal = Refusal {
-            why: Why::Spent,
-            dimension: Dimension::RequestsPerDay,
+            why: RateLimitReason::Spent,
+            dimension: LimitKind::RequestsPerDay,
             until: Some(DAY),
             is_final: false,
         };
-        assert_eq!(look(&mut desk, undated, 0), Look::Answered(Err(refusal)));
-        assert_eq!(look(&mut desk, early, 1), Look::Answered(Err(refusal)));
-        assert!(matches!(look(&mut desk, late, 2), Look::Driving(_)));
+        assert_eq!(look(&mut scheduler, undated, 0), Look::Answered(Err(refusal)));
+        assert_eq!(look(&mut scheduler, early, 1), Look::Answered(Err(refusal)));
+        assert!(matches!(look(&mut scheduler, late, 2), Look::Driving(_)));
     }
 
     #[test]
     fn with_nobody_waiting_there_is_nothing_to_advance() {
-        let mut desk = desk(Limits::new().requests_per_minute(2));
-        let receipts = [(); 2].map(|()| desk.grant(0, of(1)).expect("it fits"));
-        assert_eq!((desk.is_queued(), desk.next()), (false, None));
+        let mut scheduler = scheduler(Limits::new().requests_per_minute(2));
+        let receipts = [(); 2].map(|()| scheduler.grant(0, of(1)).expect("it fits"));
+        assert_eq!((scheduler.is_queued(), scheduler.next()), (false, None));
         let [first, second] = receipts;
-        assert!(!desk.settle(first, Settlement::NotSent));
-        assert!(desk.grant(1, of(1)).is_some());
-        queued(&mut desk, 1, 1, NEVER);
-        assert_eq!((desk.is_queued(), desk.next()), (true, Some(SPAN)));
-        assert!(desk.settle(second, Settlement::NotSent));
+        assert!(!scheduler.settle(first, Settlement::NotSent));
+        assert!(scheduler.grant(1, of(1)).is_some());
+        queued(&mut scheduler, 1, 1, NEVER);
+        assert_eq!((scheduler.is_queued(), scheduler.next()), (true, Some(SPAN)));
+        assert!(scheduler.settle(second, Settlement::NotSent));
     }
 
     #[test]
     fn when_the_driver_leaves_another_one_is_woken_and_only_then() {
-        let mut desk = desk(Limits::new().requests_per_minute(1));
-        assert!(desk.grant(0, of(1)).is_some());
-        let places = [(); 3].map(|()| queued(&mut desk, 10, 1, NEVER));
-        assert_eq!(look(&mut desk, places[0], 0), Look::Driving(SPAN));
-        assert!(matches!(look(&mut desk, places[1], 1), Look::Waiting(_)));
-        assert!(matches!(look(&mut desk, places[2], 2), Look::Waiting(_)));
-        assert!(desk.take_woken().is_empty());
-        assert_eq!(desk.cancel(20, places[1]), Some(1));
-        assert!(desk.take_woken().is_empty(), "the driver is still there");
-        assert_eq!(desk.cancel(20, places[0]), Some(0));
-        assert_eq!(desk.take_woken(), [2]);
-        assert_eq!(look(&mut desk, places[2], 2), Look::Driving(SPAN));
+        let mut scheduler = scheduler(Limits::new().requests_per_minute(1));
+        assert!(scheduler.grant(0, of(1)).is_some());
+        let places = [(); 3].map(|()| queued(&mut scheduler, 10, 1, NEVER));
+        assert_eq!(look(&mut scheduler, places[0], 0), Look::Driving(SPAN));
+        assert!(matches!(look(&mut scheduler, places[1], 1), Look::Waiting(_)));
+        assert!(matches!(look(&mut scheduler, places[2], 2), Look::Waiting(_)));
+        assert!(scheduler.take_woken().is_empty());
+        assert_eq!(scheduler.cancel(20, places[1]), Some(1));
+        assert!(scheduler.take_woken().is_empty(), "the driver is still there");
+        assert_eq!(scheduler.cancel(20, places[0]), Some(0));
+        assert_eq!(scheduler.take_woken(), [2]);
+        assert_eq!(look(&mut scheduler, places[2], 2), Look::Driving(SPAN));
     }
 
     #[test]
     fn who_goes_first_and_is_not_polled_holds_nobody_up() {
-        let mut desk = desk(Limits::new().requests_per_minute(1));
-        assert!(desk.grant(0, of(1)).is_some());
-        let other = queued(&mut desk, 10, 1, NEVER);
-        assert_eq!(look(&mut desk, other, 0), Look::Driving(SPAN));
-        let Arrival::Queued(first, _) = desk.arrive_first(20, of(1), NEVER) else {
+        let mut scheduler = scheduler(Limits::new().requests_per_minute(1));
+        assert!(scheduler.grant(0, of(1)).is_some());
+        let other = queued(&mut scheduler, 10, 1, NEVER);
+        assert_eq!(look(&mut scheduler, other, 0), Look::Driving(SPAN));
+        let Arrival::Queued(first, _) = scheduler.arrive_first(20, of(1), NEVER) else {
             panic!("there is no room")
         };
-        desk.watch(SPAN, other);
+        scheduler.watch(SPAN, other);
         // The turn is that of the first, until it has not come for it in time.
-        assert_eq!(look(&mut desk, other, 0), Look::Driving(SPAN + 4));
-        desk.watch(SPAN + 4, other);
-        assert!(matches!(look(&mut desk, other, 0), Look::Answered(Ok(_))));
-        assert!(!matches!(look(&mut desk, first, 1), Look::Answered(_)));
-        desk.advance(2 * SPAN + 4);
-        assert!(matches!(look(&mut desk, first, 1), Look::Answered(Ok(_))));
+        assert_eq!(look(&mut scheduler, other, 0), Look::Driving(SPAN + 4));
+        scheduler.watch(SPAN + 4, other);
+        assert!(matches!(look(&mut scheduler, other, 0), Look::Answered(Ok(_))));
+        assert!(!matches!(look(&mut scheduler, first, 1), Look::Answered(_)));
+        scheduler.advance(2 * SPAN + 4);
+        assert!(matches!(look(&mut scheduler, first, 1), Look::Answered(Ok(_))));
     }
 
     #[test]
     fn a_trial_that_nobody_fetches_passes_on() {
         const SECOND: Nanos = 1_000_000_000;
         let rules = Rules { span: 61 * SECOND, margin: 1.0, learn: true, probe_every: 60 * SECOND, guard: 0 };
-        let mut ledger = Ledger::new(rules, Limits::new(), 0);
+        let mut ledger = QuotaState::new(rules, Limits::new(), 0);
         ledger.set_day(0, Day { date: jiff::civil::date(2026, 11, 21), left: 3600 * SECOND });
-        let mut desk: Desk<u32> = Desk::new(ledger, 1000, true, Patience { fetch: SECOND, tick: 0 });
-        let mut refused = desk.grant(0, of(1)).expect("it fits");
-        let dimension = Dimension::RequestsPerMinute;
-        let lesson = Lesson { dimension, limit: Some(1), until: None, spent: false, zero: false };
-        desk.ledger.close_until(0, &mut refused, lesson);
-        desk.settle(refused, Settlement::TooMany);
-        let places = [(); 4].map(|()| queued(&mut desk, SECOND, 1, NEVER));
-        let see =
-            |desk: &mut Desk<u32>, now, place: Place| desk.look(place, || now, |waker| *waker = Some(0));
-        assert_eq!(see(&mut desk, SECOND, places[2]), Look::Driving(61 * SECOND));
+        let mut scheduler: Scheduler<u32> =
+            Scheduler::new(ledger, 1000, true, Patience { fetch: SECOND, tick: 0 });
+        let mut refused = scheduler.grant(0, of(1)).expect("it fits");
+        let dimension = LimitKind::RequestsPerMinute;
+        let lesson = QuotaUpdate { dimension, limit: Some(1), until: None, spent: false, zero: false };
+        scheduler.ledger.close_until(0, &mut refused, lesson);
+        scheduler.settle(refused, Settlement::TooMany);
+        let places = [(); 4].map(|()| queued(&mut scheduler, SECOND, 1, NEVER));
+        let see = |scheduler: &mut Scheduler<u32>, now, place: Place| {
+            scheduler.look(place, || now, |waker| *waker = Some(0))
+        };
+        assert_eq!(see(&mut scheduler, SECOND, places[2]), Look::Driving(61 * SECOND));
         // One has its turn, and another one goes over the limit. Neither is polled.
-        desk.watch(61 * SECOND, places[2]);
-        assert_eq!(desk.queued(), 2);
-        assert_eq!(see(&mut desk, 61 * SECOND, places[2]), Look::Driving(62 * SECOND));
-        desk.watch(62 * SECOND, places[2]);
-        let answers = [places[2], places[3]].map(|place| see(&mut desk, 62 * SECOND, place));
+        scheduler.watch(61 * SECOND, places[2]);
+        assert_eq!(scheduler.queued(), 2);
+        assert_eq!(see(&mut scheduler, 61 * SECOND, places[2]), Look::Driving(62 * SECOND));
+        scheduler.watch(62 * SECOND, places[2]);
+        let answers = [places[2], places[3]].map(|place| see(&mut scheduler, 62 * SECOND, place));
         let trials = answers.map(|answer| match answer {
             Look::Answered(Ok(receipt)) => receipt.trial.is_any(),
             other => panic!("{other:?}"),
@@ -1030,7 +1042,7 @@ mod tests {
         assert_eq!(trials, [false, true]);
         for place in [places[0], places[1]] {
             assert!(
-                !matches!(see(&mut desk, 62 * SECOND, place), Look::Answered(_)),
+                !matches!(see(&mut scheduler, 62 * SECOND, place), Look::Answered(_)),
                 "they have their places again"
             );
         }
@@ -1040,19 +1052,20 @@ mod tests {
     fn an_answer_of_a_slower_tier_is_no_sample() {
         const SECOND: Nanos = 1_000_000_000;
         let rules = Rules { span: 60 * SECOND, margin: 1.0, learn: true, probe_every: 60 * SECOND, guard: 0 };
-        let mut ledger = Ledger::new(rules, Limits::new().requests_per_minute(1), 0);
+        let mut ledger = QuotaState::new(rules, Limits::new().requests_per_minute(1), 0);
         ledger.set_day(0, Day { date: jiff::civil::date(2026, 11, 21), left: 36_000 * SECOND });
-        let mut desk: Desk<u32> = Desk::new(ledger, 1000, true, Patience { fetch: SECOND, tick: 0 });
+        let mut scheduler: Scheduler<u32> =
+            Scheduler::new(ledger, 1000, true, Patience { fetch: SECOND, tick: 0 });
         for n in 0..40 {
             let (at, is_flex) = (n * 1_000 * SECOND, n % 2 == 1);
-            let mut receipt = desk.grant(at, of(1)).expect("it fits");
-            let place = queued(&mut desk, at, 1, NEVER);
+            let mut receipt = scheduler.grant(at, of(1)).expect("it fits");
+            let place = queued(&mut scheduler, at, 1, NEVER);
             let took = if is_flex { 840 * SECOND } else { 2 * SECOND };
-            desk.answered(at + took, &mut receipt, !is_flex);
-            desk.settle(receipt, Settlement::Unknown);
-            desk.cancel(at + took, place);
+            scheduler.answered(at + took, &mut receipt, !is_flex);
+            scheduler.settle(receipt, Settlement::Unknown);
+            scheduler.cancel(at + took, place);
         }
-        let slow = desk.latency.slow().expect("there were twenty samples");
+        let slow = scheduler.latency.slow().expect("there were twenty samples");
         assert!(slow < std::time::Duration::from_secs(3), "{slow:?}");
     }
 
@@ -1060,75 +1073,81 @@ mod tests {
     fn a_grant_that_is_not_fetched_does_not_refuse_who_can_be_answered_in_time() {
         const SECOND: Nanos = 1_000_000_000;
         let rules = Rules { span: 60 * SECOND, margin: 1.0, learn: true, probe_every: 60 * SECOND, guard: 0 };
-        let mut ledger = Ledger::new(rules, Limits::new().requests_per_minute(1), 0);
+        let mut ledger = QuotaState::new(rules, Limits::new().requests_per_minute(1), 0);
         ledger.set_day(0, Day { date: jiff::civil::date(2026, 11, 21), left: 3600 * SECOND });
-        let mut desk: Desk<u32> = Desk::new(ledger, 1000, true, Patience { fetch: SECOND, tick: 0 });
+        let mut scheduler: Scheduler<u32> =
+            Scheduler::new(ledger, 1000, true, Patience { fetch: SECOND, tick: 0 });
         let at = |minute: u64, second: u64| (60 * minute + second) * SECOND;
         // Answers take 20 s.
         for minute in 0..6 {
-            let mut receipt = desk.grant(at(minute, 0), of(1)).expect("it fits");
-            let place = queued(&mut desk, at(minute, 0), 1, NEVER);
-            desk.answered(at(minute, 20), &mut receipt, true);
-            desk.settle(receipt, Settlement::Unknown);
-            desk.cancel(at(minute, 20), place);
+            let mut receipt = scheduler.grant(at(minute, 0), of(1)).expect("it fits");
+            let place = queued(&mut scheduler, at(minute, 0), 1, NEVER);
+            scheduler.answered(at(minute, 20), &mut receipt, true);
+            scheduler.settle(receipt, Settlement::Unknown);
+            scheduler.cancel(at(minute, 20), place);
         }
-        let _last = desk.grant(at(6, 0), of(1)).expect("it fits");
-        let hopeless = desk.arrive(at(6, 0), of(1), at(7, 10));
+        let _last = scheduler.grant(at(6, 0), of(1)).expect("it fits");
+        let hopeless = scheduler.arrive(at(6, 0), of(1), at(7, 10));
         assert!(matches!(hopeless, Arrival::Queued(..)), "alone it may try");
-        let late = desk.arrive(at(6, 0), of(1), at(8, 10));
+        let late = scheduler.arrive(at(6, 0), of(1), at(8, 10));
         assert!(matches!(late, Arrival::Refused(Refusal { is_final: true, .. })), "{late:?}");
         let Arrival::Queued(hopeless, _) = hopeless else { unreachable!() };
-        desk.cancel(at(6, 0), hopeless);
-        let other = queued(&mut desk, at(6, 0), 1, at(7, 30));
-        let behind = queued(&mut desk, at(6, 0), 1, NEVER);
+        scheduler.cancel(at(6, 0), hopeless);
+        let other = queued(&mut scheduler, at(6, 0), 1, at(7, 30));
+        let behind = queued(&mut scheduler, at(6, 0), 1, NEVER);
         // One goes before it and is not polled.
-        assert!(matches!(desk.arrive_first(at(6, 10), of(1), NEVER), Arrival::Queued(..)));
-        let look = |desk: &mut Desk<u32>, now, place| desk.look(place, || now, |waker| *waker = Some(0));
-        assert_eq!(look(&mut desk, at(6, 10), other), Look::Driving(at(7, 0)));
-        desk.watch(at(7, 0), other);
+        assert!(matches!(scheduler.arrive_first(at(6, 10), of(1), NEVER), Arrival::Queued(..)));
+        let look = |scheduler: &mut Scheduler<u32>, now, place| {
+            scheduler.look(place, || now, |waker| *waker = Some(0))
+        };
+        assert_eq!(look(&mut scheduler, at(6, 10), other), Look::Driving(at(7, 0)));
+        scheduler.watch(at(7, 0), other);
         // The next turn would be too late for it; but the grant before it passes on within a second.
-        assert_eq!(look(&mut desk, at(7, 0), other), Look::Driving(at(7, 1)));
-        desk.watch(at(7, 1), other);
-        assert!(matches!(look(&mut desk, at(7, 1), other), Look::Answered(Ok(_))));
-        assert!(matches!(look(&mut desk, at(7, 1), behind), Look::Driving(_)));
+        assert_eq!(look(&mut scheduler, at(7, 0), other), Look::Driving(at(7, 1)));
+        scheduler.watch(at(7, 1), other);
+        assert!(matches!(look(&mut scheduler, at(7, 1), other), Look::Answered(Ok(_))));
+        assert!(matches!(look(&mut scheduler, at(7, 1), behind), Look::Driving(_)));
     }
 
     #[test]
     fn who_looks_early_is_no_occasion_for_a_trial() {
         const SECOND: Nanos = 1_000_000_000;
         let rules = Rules { span: 61 * SECOND, margin: 1.0, learn: true, probe_every: 60 * SECOND, guard: 0 };
-        let mut ledger = Ledger::new(rules, Limits::new(), 0);
+        let mut ledger = QuotaState::new(rules, Limits::new(), 0);
         ledger.set_day(0, Day { date: jiff::civil::date(2026, 11, 21), left: 3600 * SECOND });
-        let mut desk: Desk<u32> = Desk::new(ledger, 1000, true, Patience { fetch: SECOND, tick: 0 });
-        let mut refused = desk.grant(0, of(1)).expect("it fits");
-        let dimension = Dimension::RequestsPerMinute;
-        let lesson = Lesson { dimension, limit: Some(1), until: None, spent: false, zero: false };
-        desk.ledger.close_until(10 * SECOND, &mut refused, lesson);
-        desk.settle(refused, Settlement::TooMany);
+        let mut scheduler: Scheduler<u32> =
+            Scheduler::new(ledger, 1000, true, Patience { fetch: SECOND, tick: 0 });
+        let mut refused = scheduler.grant(0, of(1)).expect("it fits");
+        let dimension = LimitKind::RequestsPerMinute;
+        let lesson = QuotaUpdate { dimension, limit: Some(1), until: None, spent: false, zero: false };
+        scheduler.ledger.close_until(10 * SECOND, &mut refused, lesson);
+        scheduler.settle(refused, Settlement::TooMany);
         // It goes before the limit may be tried, at 70 s, and within the time in which that says something.
-        desk.advance(61 * SECOND);
-        let _last = desk.grant(69 * SECOND, of(1)).expect("the window is empty");
-        let [driver, other] = [(); 2].map(|()| queued(&mut desk, 69 * SECOND, 1, NEVER));
-        let look = |desk: &mut Desk<u32>, now, place| desk.look(place, || now, |waker| *waker = Some(0));
-        assert_eq!(look(&mut desk, 69 * SECOND, driver), Look::Driving(130 * SECOND));
-        assert!(matches!(look(&mut desk, 69 * SECOND, other), Look::Waiting(_)));
-        desk.watch(71 * SECOND, other);
-        assert_eq!(desk.queued(), 2);
-        desk.advance(71 * SECOND);
-        assert_eq!(desk.queued(), 1, "there would have been one");
+        scheduler.advance(61 * SECOND);
+        let _last = scheduler.grant(69 * SECOND, of(1)).expect("the window is empty");
+        let [driver, other] = [(); 2].map(|()| queued(&mut scheduler, 69 * SECOND, 1, NEVER));
+        let look = |scheduler: &mut Scheduler<u32>, now, place| {
+            scheduler.look(place, || now, |waker| *waker = Some(0))
+        };
+        assert_eq!(look(&mut scheduler, 69 * SECOND, driver), Look::Driving(130 * SECOND));
+        assert!(matches!(look(&mut scheduler, 69 * SECOND, other), Look::Waiting(_)));
+        scheduler.watch(71 * SECOND, other);
+        assert_eq!(scheduler.queued(), 2);
+        scheduler.advance(71 * SECOND);
+        assert_eq!(scheduler.queued(), 1, "there would have been one");
     }
 
     #[test]
     fn who_goes_first_takes_back_what_nobody_has_fetched() {
-        let mut desk = desk(Limits::new().requests_per_minute(2));
-        let _both = [(); 2].map(|()| desk.grant(0, of(1)).expect("it fits"));
-        let places = [(); 2].map(|()| queued(&mut desk, 10, 1, NEVER));
-        desk.advance(SPAN);
-        let other = queued(&mut desk, SPAN, 1, NEVER);
-        assert!(matches!(look(&mut desk, other, 0), Look::Driving(_)));
-        assert!(matches!(desk.arrive_first(SPAN + 4, of(1), NEVER), Arrival::Granted(_)));
-        assert!(matches!(look(&mut desk, other, 0), Look::Answered(Ok(_))), "there was room for two");
-        assert!(places.into_iter().all(|place| !matches!(look(&mut desk, place, 1), Look::Answered(_))));
+        let mut scheduler = scheduler(Limits::new().requests_per_minute(2));
+        let _both = [(); 2].map(|()| scheduler.grant(0, of(1)).expect("it fits"));
+        let places = [(); 2].map(|()| queued(&mut scheduler, 10, 1, NEVER));
+        scheduler.advance(SPAN);
+        let other = queued(&mut scheduler, SPAN, 1, NEVER);
+        assert!(matches!(look(&mut scheduler, other, 0), Look::Driving(_)));
+        assert!(matches!(scheduler.arrive_first(SPAN + 4, of(1), NEVER), Arrival::Granted(_)));
+        assert!(matches!(look(&mut scheduler, other, 0), Look::Answered(Ok(_))), "there was room for two");
+        assert!(places.into_iter().all(|place| !matches!(look(&mut scheduler, place, 1), Look::Answered(_))));
     }
 
     /// One that waits, in a world where some are not polled.
@@ -1146,10 +1165,11 @@ mod tests {
     fn starve(rpm: u64, arrivals: &[(Nanos, u8)]) -> Result<(), TestCaseError> {
         const MINUTE: Nanos = 60_000;
         let rules = Rules { span: MINUTE, margin: 1.0, learn: true, probe_every: 40, guard: 0 };
-        let mut ledger = Ledger::new(rules, Limits::new().requests_per_minute(rpm), 0);
+        let mut ledger = QuotaState::new(rules, Limits::new().requests_per_minute(rpm), 0);
         ledger.set_day(0, Day { date: jiff::civil::date(2026, 11, 21), left: NEVER / 2 });
-        let mut desk: Desk<usize> = Desk::new(ledger, 1_000, true, Patience { fetch: 1_000, tick: 1 });
-        let mut open: Vec<Receipt> = (0..rpm).map(|_| desk.grant(0, of(1)).expect("it fits")).collect();
+        let mut scheduler: Scheduler<usize> =
+            Scheduler::new(ledger, 1_000, true, Patience { fetch: 1_000, tick: 1 });
+        let mut open: Vec<Receipt> = (0..rpm).map(|_| scheduler.grant(0, of(1)).expect("it fits")).collect();
         let mut all: Vec<Waits> = Vec::new();
         let (mut now, mut arrivals) = (1, arrivals.iter().peekable());
         for step in 0.. {
@@ -1160,20 +1180,20 @@ mod tests {
                 let (after, kind) = *arrivals.next().expect("it was looked at");
                 now += after;
                 // Its turn is told to one that has no deadline.
-                let turn = match desk.arrive(now, of(1), NEVER) {
+                let turn = match scheduler.arrive(now, of(1), NEVER) {
                     Arrival::Granted(receipt) => {
-                        desk.settle(receipt, Settlement::NotSent);
+                        scheduler.settle(receipt, Settlement::NotSent);
                         now
                     }
                     Arrival::Queued(place, held) => {
-                        desk.cancel(now, place);
+                        scheduler.cancel(now, place);
                         // One more window: a turn may be missed where the driver and the watchers behind it are starved
                         // at once, since timers are not set anew when the queue moves up.
                         held.until + MINUTE
                     }
                     Arrival::Refused(refusal) => panic!("{refusal:?}"),
                 };
-                match desk.arrive(now, of(1), if kind == 0 { turn } else { NEVER }) {
+                match scheduler.arrive(now, of(1), if kind == 0 { turn } else { NEVER }) {
                     Arrival::Granted(receipt) => open.push(receipt),
                     Arrival::Queued(place, _) => {
                         let mut waits =
@@ -1182,7 +1202,7 @@ mod tests {
                             (waits.timer, waits.woken) = (Some(now), true);
                         } else if kind == 1 {
                             // Polled once, and not again.
-                            let look = desk.look(place, || now, |waker| *waker = Some(all.len()));
+                            let look = scheduler.look(place, || now, |waker| *waker = Some(all.len()));
                             prop_assert!(!matches!(look, Look::Answered(_)), "there was no room");
                         }
                         all.push(waits);
@@ -1195,9 +1215,9 @@ mod tests {
                 }
                 let place = all[nth].place;
                 if !std::mem::take(&mut all[nth].woken) {
-                    desk.watch(now, place);
+                    scheduler.watch(now, place);
                 }
-                match desk.look(place, || now, |waker| *waker = Some(nth)) {
+                match scheduler.look(place, || now, |waker| *waker = Some(nth)) {
                     Look::Answered(answer) => {
                         prop_assert!(answer.is_ok(), "{nth} at {now}: {answer:?}");
                         open.extend(answer);
@@ -1212,7 +1232,7 @@ mod tests {
             } else {
                 break;
             }
-            for woken in desk.take_woken() {
+            for woken in scheduler.take_woken() {
                 // The timer stands for the wake-up as well. Who is not polled has none.
                 if all[woken].timer.is_some() {
                     (all[woken].timer, all[woken].woken) = (Some(now), true);
@@ -1222,13 +1242,13 @@ mod tests {
         let answered: Vec<_> = all.iter().filter_map(|one| one.answered).collect();
         prop_assert!(answered.is_sorted(), "first come, first served: {answered:?}");
         for receipt in open {
-            desk.settle(receipt, Settlement::Unknown);
+            scheduler.settle(receipt, Settlement::Unknown);
         }
         for one in all.iter().filter(|one| one.answered.is_none()) {
-            desk.cancel(now, one.place);
+            scheduler.cancel(now, one.place);
         }
-        let counts = desk.ledger.counts();
-        prop_assert_eq!((desk.places(), desk.queued()), (0, 0));
+        let counts = scheduler.ledger.counts();
+        prop_assert_eq!((scheduler.places(), scheduler.queued()), (0, 0));
         prop_assert_eq!(counts.admitted, counts.settled + counts.not_sent);
         Ok(())
     }

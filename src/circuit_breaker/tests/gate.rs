@@ -3,13 +3,13 @@ use super::super::state::NEVER;
 use super::super::state::{Mark, Rules};
 use super::super::{Nanos, SECOND};
 use super::*;
+use crate::event::circuit::BreakerMode;
 #[cfg(tower_gemini_loom)]
 use crate::event::circuit::CircuitState;
-use crate::event::circuit::Mode;
 
 fn rules() -> Rules {
     Rules {
-        mode: Mode::Automatic,
+        mode: BreakerMode::Automatic,
         window: 30 * SECOND,
         min_calls: 20,
         failure_share: 0.5,
@@ -146,7 +146,11 @@ mod threads {
             circuit.gate.tell(|change| {
                 told.lock().unwrap().push(change.generation);
                 if change.generation < 5 {
-                    let mode = if change.generation % 2 == 0 { Mode::ForcedOpen } else { Mode::ForcedClosed };
+                    let mode = if change.generation % 2 == 0 {
+                        BreakerMode::ForcedOpen
+                    } else {
+                        BreakerMode::ForcedClosed
+                    };
                     let act = |machine: &mut Machine, _: &VecDeque<Change>| ((), machine.set_mode(0, mode));
                     assert!(circuit.gate.with(0, &circuit.unwell, act).1);
                     tell(circuit, told);
@@ -179,7 +183,9 @@ mod threads {
         let (exact, _) = circuit.gate.admit(until - 1, 0, &circuit.unwell);
         assert_eq!((quick.until, Err(quick)), (until, exact));
         assert_eq!(circuit.gate.deny_shut(until, 0), None);
-        circuit.gate.with(0, &circuit.unwell, |machine, _| ((), machine.set_mode(0, Mode::ForcedOpen)));
+        circuit
+            .gate
+            .with(0, &circuit.unwell, |machine, _| ((), machine.set_mode(0, BreakerMode::ForcedOpen)));
         assert_eq!(circuit.gate.deny_shut(until, 0).map(|denial| denial.until), Some(NEVER));
         circuit.gate.retire(&circuit.unwell);
         assert_eq!(circuit.unwell.load(Ordering::Relaxed), 0);

@@ -10,7 +10,7 @@ const LOOK: Nanos = 60 * 1_000_000_000;
 
 /// The count of the day.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Tally {
+pub(super) struct DayCount {
     today: Option<Date>,
     pub(super) count: u64,
     /// Of them, what a snapshot brought.
@@ -24,7 +24,7 @@ pub(super) struct Tally {
     pub(super) number: u32,
 }
 
-impl Tally {
+impl DayCount {
     pub(super) const fn new(now: Nanos) -> Self {
         Self {
             today: None,
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn a_calendar_that_leaps_begins_its_day_at_once() {
         let day = |of, left| Day { date: date(2026, 7, of), left };
-        let mut tally = Tally::new(0);
+        let mut tally = DayCount::new(0);
         tally.set(0, day(1, 1_000), 5);
         tally.count = 4;
         assert!(tally.set(600, day(2, 9_000), 5), "405 before the end: no guard band is so long");
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn no_count_is_lost_when_the_calendar_moves() {
         let day = |of, left| Day { date: date(2026, 7, of), left };
-        let mut tally = Tally::new(0);
+        let mut tally = DayCount::new(0);
         assert!(!tally.set(0, day(1, 1_000), 5));
         tally.count = 4;
         assert!(!tally.set(1_003, day(2, 9_000), 5), "the guard band belongs to the old day");

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
+use super::config::Settings;
 use super::gate::{Entry, Gate, Place, Slot, Turn, Visitor};
-use super::settings::Settings;
 use crate::request::TargetKey;
 use crate::rng::{Chance, Stream};
 use crate::time;
