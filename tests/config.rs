@@ -32,6 +32,9 @@ const CODE: &[&str] = &[
     "rate_limits",
     "last_resort",
     "catalogue",
+    // Not in a file yet: limits over spans, and the prices that a limit of money needs.
+    "per",
+    "prices",
 ];
 
 fn methods(ty: &str) -> BTreeSet<String> {

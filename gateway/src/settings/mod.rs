@@ -103,8 +103,8 @@ fn command() -> clap::Command {
         );
     for declared in DECLARED {
         let mut help = declared.help.trim().to_owned();
-        if let Some(default) = declared.default.filter(|text| !text.is_empty() && !declared.value.is_empty())
-        {
+        let shown = |text: &&str| !text.is_empty() && !declared.value.is_empty();
+        if let Some(default) = declared.default.filter(shown) {
             help += &format!(" [{default}]");
         }
         let arg = Arg::new(declared.name)
