@@ -14,7 +14,6 @@ use tokio::runtime::{Builder as RuntimeBuilder, Runtime};
 
 use super::super::permit::Permit;
 use super::*;
-use crate::rate_limit::estimate::Trust;
 
 const SECOND: Nanos = 1_000_000_000;
 const SPAN: Nanos = 60 * SECOND + SECOND / 2;
