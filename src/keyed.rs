@@ -23,7 +23,7 @@ use http::Request;
 use tokio::time::Instant;
 
 use crate::context::View;
-use crate::event::Part;
+use crate::event::LayerKind;
 use crate::event::{Event, Observed};
 use crate::lock::lock;
 use crate::request::Target;
@@ -47,7 +47,7 @@ pub(crate) struct Keyed<K, T> {
     states: Mutex<States<K, T>>,
     max_keys: usize,
     /// Whose keys they are, for the event.
-    part: Part,
+    part: LayerKind,
     observer: Observed,
     recent: Recent<T>,
 }
@@ -89,7 +89,7 @@ pub(crate) trait State {
 }
 
 impl<K: Eq + Hash + Clone, T: State> Keyed<K, T> {
-    pub(crate) fn new(max_keys: usize, part: Part, observer: Observed) -> Self {
+    pub(crate) fn new(max_keys: usize, part: LayerKind, observer: Observed) -> Self {
         let states = States {
             by_key: HashMap::new(),
             fresh: VecDeque::new(),

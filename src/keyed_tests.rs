@@ -38,7 +38,7 @@ impl State for Busy {
 }
 
 fn keyed<K: Eq + Hash + Clone, T: State>(max_keys: usize) -> Keyed<K, T> {
-    Keyed::new(max_keys, Part::RateLimit, Observed::default())
+    Keyed::new(max_keys, LayerKind::RateLimit, Observed::default())
 }
 
 #[test]
@@ -142,7 +142,7 @@ struct Told(AtomicUsize);
 
 impl Observer for Told {
     fn on_event(&self, event: &Event<'_>) {
-        let Event::KeysExhausted { layer: Part::RateLimit, max_keys: 2 } = event else {
+        let Event::KeysExhausted { layer: LayerKind::RateLimit, max_keys: 2 } = event else {
             panic!("{event:?}");
         };
         self.0.fetch_add(1, Relaxed);
@@ -152,7 +152,7 @@ impl Observer for Told {
 #[tokio::test(start_paused = true)]
 async fn it_is_told_once_when_all_keys_are_needed_and_once_when_they_are_so_again() {
     let told = Arc::new(Told::default());
-    let keyed = Keyed::new(2, Part::RateLimit, Observed::by(Arc::<Told>::clone(&told)));
+    let keyed = Keyed::new(2, LayerKind::RateLimit, Observed::by(Arc::<Told>::clone(&told)));
     (0..2).for_each(|key| _ = keyed.get(key, |_| Busy::new(Need::All)));
     assert_eq!(told.0.load(Relaxed), 0, "they have room");
     (2..1_000).for_each(|key| _ = keyed.get(key, |_| Busy::default()));

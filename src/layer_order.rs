@@ -6,43 +6,43 @@
 
 use http::Response;
 
-use crate::event::{Event, Observed, Part};
+use crate::event::{Event, LayerKind, Observed};
 
 /// The marks of the layers that a failed answer has passed.
 #[derive(Clone, Copy, Default)]
-struct Trail(u16);
+struct LayerMarks(u16);
 
-impl Trail {
-    const fn bit(part: Part) -> u16 {
+impl LayerMarks {
+    const fn bit(part: LayerKind) -> u16 {
         1 << part as u8
     }
 
     /// The outermost one that should not be inside `part`.
-    fn misplaced_in(self, part: Part) -> Option<Part> {
-        const ALL: [Part; 7] = [
-            Part::Fallback,
-            Part::Places,
-            Part::Retry,
-            Part::Hedge,
-            Part::RateLimit,
-            Part::Concurrency,
-            Part::CircuitBreaker,
+    fn misplaced_in(self, part: LayerKind) -> Option<LayerKind> {
+        const ALL: [LayerKind; 7] = [
+            LayerKind::Fallback,
+            LayerKind::Places,
+            LayerKind::Retry,
+            LayerKind::Hedge,
+            LayerKind::RateLimit,
+            LayerKind::Concurrency,
+            LayerKind::CircuitBreaker,
         ];
         // Two limits or two circuits with different keys are a way to use them; two retries are none.
-        let outside = |other: &Part| *other < part || (*other == part && part == Part::Retry);
+        let outside = |other: &LayerKind| *other < part || (*other == part && part == LayerKind::Retry);
         ALL.into_iter().filter(outside).find(|other| self.0 & Self::bit(*other) != 0)
     }
 }
 
 /// Leaves the mark of `part` on a failed answer, and tells if it stands outside of what belongs outside of it.
 #[cold]
-pub(crate) fn passed<B>(response: &mut Response<B>, part: Part, observer: &Observed) {
+pub(crate) fn passed<B>(response: &mut Response<B>, part: LayerKind, observer: &Observed) {
     let extensions = response.extensions_mut();
-    let before = extensions.get::<Trail>().copied().unwrap_or_default();
+    let before = extensions.get::<LayerMarks>().copied().unwrap_or_default();
     if let Some(inside) = before.misplaced_in(part) {
-        observer.tell_once(&Event::Misplaced { layer: part, inside, harm: part.harm(inside) });
+        observer.tell_once(&Event::Misplaced { layer: part, inside, consequence: part.consequence(inside) });
     }
-    extensions.insert(Trail(before.0 | Trail::bit(part)));
+    extensions.insert(LayerMarks(before.0 | LayerMarks::bit(part)));
 }
 
 #[cfg(test)]
@@ -51,7 +51,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     #[derive(Default)]
-    struct Log(Mutex<Vec<(Part, Part)>>);
+    struct Log(Mutex<Vec<(LayerKind, LayerKind)>>);
     impl crate::event::Observer for Log {
         fn on_event(&self, event: &Event<'_>) {
             if let Event::Misplaced { layer, inside, .. } = event {
@@ -60,7 +60,7 @@ mod tests {
         }
     }
 
-    fn told(inside_out: &[Part]) -> Vec<(Part, Part)> {
+    fn told(inside_out: &[LayerKind]) -> Vec<(LayerKind, LayerKind)> {
         let log = Arc::new(Log::default());
         let mut response = Response::new(());
         for part in inside_out {
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn the_recommended_order_is_silent() {
-        use Part::{CircuitBreaker, Concurrency, Fallback, Hedge, Places, RateLimit, Retry};
+        use LayerKind::{CircuitBreaker, Concurrency, Fallback, Hedge, Places, RateLimit, Retry};
         assert_eq!(told(&[CircuitBreaker, Concurrency, RateLimit, Hedge, Retry, Places, Fallback]), []);
         assert_eq!(told(&[CircuitBreaker, CircuitBreaker, RateLimit, RateLimit, Retry]), []);
         assert_eq!(told(&[RateLimit]), []);
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn each_wrong_pair_is_told_by_the_outer_one() {
-        use Part::{CircuitBreaker, Concurrency, Fallback, Hedge, Places, RateLimit, Retry};
+        use LayerKind::{CircuitBreaker, Concurrency, Fallback, Hedge, Places, RateLimit, Retry};
         assert_eq!(told(&[Places, Retry]), [(Retry, Places)]);
         assert_eq!(told(&[Fallback, Places]), [(Places, Fallback)]);
         assert_eq!(told(&[Hedge, RateLimit]), [(RateLimit, Hedge)]);
@@ -93,7 +93,7 @@ mod tests {
         assert_eq!(told(&[Fallback, Retry]), [(Retry, Fallback)]);
         for outer in [Fallback, Places, Retry, Hedge, RateLimit, Concurrency, CircuitBreaker] {
             for inner in [Fallback, Places, Retry, Hedge, RateLimit, Concurrency, CircuitBreaker] {
-                assert!(!outer.harm(inner).is_empty());
+                assert!(!outer.consequence(inner).is_empty());
             }
         }
     }

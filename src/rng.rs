@@ -12,7 +12,7 @@ use rand::{RngExt, SeedableRng};
 
 /// Where a layer gets its randomness: from the system, or from a seed. Shared by clones.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Chance {
+pub(crate) struct RngSource {
     seeded: Option<Arc<Seeded>>,
 }
 
@@ -22,7 +22,7 @@ struct Seeded {
     streams: AtomicU64,
 }
 
-impl Chance {
+impl RngSource {
     pub(crate) fn seeded(seed: u64) -> Self {
         Self { seeded: Some(Arc::new(Seeded { seed, streams: AtomicU64::new(0) })) }
     }
@@ -33,8 +33,8 @@ impl Chance {
 
     /// A stream of its own for one request. With a seed, the n-th request to ask gets the n-th stream.
     #[allow(clippy::disallowed_methods, reason = "this is the door")]
-    pub(crate) fn stream(&self) -> Stream {
-        Stream(match &self.seeded {
+    pub(crate) fn stream(&self) -> RequestRng {
+        RequestRng(match &self.seeded {
             // Relaxed: the counter only hands out distinct numbers; nothing is published through it.
             Some(s) => StdRng::seed_from_u64(
                 s.seed ^ s.streams.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15),
@@ -46,9 +46,9 @@ impl Chance {
 
 /// One request's random numbers.
 #[derive(Debug)]
-pub(crate) struct Stream(StdRng);
+pub(crate) struct RequestRng(StdRng);
 
-impl Stream {
+impl RequestRng {
     /// Uniform in `[0, 1)`.
     pub(crate) fn unit(&mut self) -> f64 {
         self.0.random::<f64>()
@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn a_seed_repeats_and_streams_differ() {
         let draws = |seed| {
-            let chance = Chance::seeded(seed);
+            let chance = RngSource::seeded(seed);
             (0..8).map(|_| chance.stream().unit()).collect::<Vec<_>>()
         };
         assert_eq!(draws(7), draws(7));
@@ -80,9 +80,9 @@ mod tests {
 
     #[test]
     fn no_two_ids_are_the_same() {
-        let mut stream = Chance::seeded(7).stream();
+        let mut stream = RngSource::seeded(7).stream();
         let (one, other) = (stream.id(), stream.id());
         assert_ne!(one, other);
-        assert_ne!(one, Chance::default().stream().id());
+        assert_ne!(one, RngSource::default().stream().id());
     }
 }

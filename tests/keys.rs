@@ -18,7 +18,7 @@ use tower_gemini::circuit_breaker::{CircuitBreakerLayer, CircuitOpen, CircuitSta
 use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::concurrency::AdaptiveConcurrencyLayer;
 use tower_gemini::error::find;
-use tower_gemini::event::{Event, Observer, Part};
+use tower_gemini::event::{Event, LayerKind, Observer};
 use tower_gemini::rate_limit::{Limits, RateLimitLayer, RateLimitReason, RateLimited};
 use tower_gemini::request::KeyLabel;
 use tower_gemini::stack::GeminiStack;
@@ -111,7 +111,7 @@ where
 }
 
 #[derive(Default)]
-struct Told(Mutex<Vec<(Part, usize)>>);
+struct Told(Mutex<Vec<(LayerKind, usize)>>);
 
 impl Observer for Told {
     fn on_event(&self, event: &Event<'_>) {
@@ -205,7 +205,7 @@ async fn who_finds_no_room_is_bound_by_nothing_and_it_is_told_once() {
         }
         tokio::time::sleep(Duration::from_secs(90)).await;
     }
-    assert_eq!(*told.0.lock().unwrap(), [(Part::RateLimit, KEYS)]);
+    assert_eq!(*told.0.lock().unwrap(), [(LayerKind::RateLimit, KEYS)]);
     // Nobody's day was forgotten for them.
     for nth in 0..KEYS {
         let refused = call(&service, ask(&format!("spent-{nth}"), "gemini-3.5-flash")).await.unwrap_err();

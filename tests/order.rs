@@ -12,7 +12,7 @@ use tower_gemini::BoxError;
 use tower_gemini::circuit_breaker::CircuitBreakerLayer;
 use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::concurrency::AdaptiveConcurrencyLayer;
-use tower_gemini::event::{Event, Observer, Part};
+use tower_gemini::event::{Event, LayerKind, Observer};
 use tower_gemini::fallback::ModelFallbackLayer;
 use tower_gemini::rate_limit::RateLimitLayer;
 use tower_gemini::retry::{RetryLayer, RetryPolicy};
@@ -20,19 +20,19 @@ use tower_gemini::retry::{RetryLayer, RetryPolicy};
 type Body = Full<Bytes>;
 
 #[derive(Default)]
-struct Log(Mutex<Vec<(Part, Part)>>);
+struct Log(Mutex<Vec<(LayerKind, LayerKind)>>);
 
 impl Observer for Log {
     fn on_event(&self, event: &Event<'_>) {
-        if let Event::Misplaced { layer, inside, harm, .. } = event {
-            assert!(!harm.is_empty());
+        if let Event::Misplaced { layer, inside, consequence, .. } = event {
+            assert!(!consequence.is_empty());
             self.0.lock().unwrap().push((*layer, *inside));
         }
     }
 }
 
 impl Log {
-    fn told(&self) -> Vec<(Part, Part)> {
+    fn told(&self) -> Vec<(LayerKind, LayerKind)> {
         self.0.lock().unwrap().clone()
     }
 }
@@ -75,7 +75,7 @@ async fn a_limit_outside_of_retry_is_told_once() {
     for _ in 0..3 {
         stack.clone().oneshot(request()).await.unwrap();
     }
-    assert_eq!(log.told(), [(Part::RateLimit, Part::Retry)]);
+    assert_eq!(log.told(), [(LayerKind::RateLimit, LayerKind::Retry)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -84,7 +84,11 @@ async fn retries_upon_retries_are_told() {
     let quiet = RetryLayer::new(RetryPolicy::builder().attempts(2).build().unwrap());
     let stack = retry(&log).layer(quiet.layer(ClassifyLayer::new().layer(down())));
     stack.oneshot(request()).await.unwrap();
-    assert_eq!(log.told(), [(Part::Retry, Part::Retry)], "also where only the outer one is observed");
+    assert_eq!(
+        log.told(),
+        [(LayerKind::Retry, LayerKind::Retry)],
+        "also where only the outer one is observed"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -93,7 +97,7 @@ async fn a_fallback_inside_of_retry_is_told() {
     let fallback = ModelFallbackLayer::builder().chain("m", ["n"]).build().unwrap();
     let stack = retry(&log).layer(fallback.layer(ClassifyLayer::new().layer(down())));
     stack.oneshot(request()).await.unwrap();
-    assert_eq!(log.told(), [(Part::Retry, Part::Fallback)]);
+    assert_eq!(log.told(), [(LayerKind::Retry, LayerKind::Fallback)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -106,7 +110,7 @@ async fn a_breaker_or_a_governor_outside_of_retry_is_told() {
     stack.oneshot(request()).await.unwrap();
     assert_eq!(
         log.told(),
-        [(Part::Concurrency, Part::Retry), (Part::CircuitBreaker, Part::Retry)],
+        [(LayerKind::Concurrency, LayerKind::Retry), (LayerKind::CircuitBreaker, LayerKind::Retry)],
         "each by itself, from the inside out"
     );
 }

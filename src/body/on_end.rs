@@ -47,7 +47,7 @@ pub(crate) trait OnEnd {
 }
 
 pin_project! {
-    pub(crate) struct Tail<B, H: OnEnd> {
+    pub(crate) struct OnEndBody<B, H: OnEnd> {
         // `None` only while this is being dropped.
         #[pin]
         inner: Option<B>,
@@ -56,7 +56,7 @@ pin_project! {
         scanner: Option<Box<Scanner>>,
     }
 
-    impl<B, H: OnEnd> PinnedDrop for Tail<B, H> {
+    impl<B, H: OnEnd> PinnedDrop for OnEndBody<B, H> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             if let Some(told) = this.told.take() {
@@ -72,12 +72,12 @@ pin_project! {
 ///
 /// Apart from the wrapping, so that a response is only looked at until it is moved, once, into the result: each
 /// further move of its 136 bytes costs as much as an atomic operation.
-pub(crate) struct Told<H> {
+pub(crate) struct EndHook<H> {
     told: Option<H>,
     cell: Option<EndCell>,
 }
 
-impl<H: OnEnd> Told<H> {
+impl<H: OnEnd> EndHook<H> {
     /// The body just passes through.
     #[inline(always)]
     pub(crate) const fn nobody() -> Self {
@@ -105,11 +105,11 @@ impl<H: OnEnd> Told<H> {
     pub(crate) fn watch<B: Body, T>(
         self,
         response: Response<B>,
-        wrap: impl FnOnce(Tail<B, H>) -> T,
+        wrap: impl FnOnce(OnEndBody<B, H>) -> T,
     ) -> Response<T> {
         let Self { told, cell } = self;
         let (head, inner) = response.into_parts();
-        Response::from_parts(head, wrap(Tail { inner: Some(inner), cell, told, scanner: None }))
+        Response::from_parts(head, wrap(OnEndBody { inner: Some(inner), cell, told, scanner: None }))
     }
 }
 
@@ -119,7 +119,7 @@ fn end(cell: &Option<EndCell>, scanner: &Option<Box<Scanner>>, own: Outcome) -> 
     published.unwrap_or_else(|| End::new(own, scanner.as_ref().and_then(|s| s.usage())))
 }
 
-impl<B: Body, H: OnEnd> Body for Tail<B, H> {
+impl<B: Body, H: OnEnd> Body for OnEndBody<B, H> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -219,8 +219,8 @@ mod tests {
         }
     }
 
-    fn watched<B: Body>(response: Response<B>, log: &Log) -> Response<Tail<B, Log>> {
-        Told::of(&response, log.clone()).watch(response, |tail| tail)
+    fn watched<B: Body>(response: Response<B>, log: &Log) -> Response<OnEndBody<B, Log>> {
+        EndHook::of(&response, log.clone()).watch(response, |tail| tail)
     }
 
     fn frames(
@@ -273,7 +273,7 @@ mod tests {
     #[tokio::test]
     async fn nobody_to_tell_leaves_the_body_as_it_is() {
         let response = Response::new(Full::new(Bytes::from("abc")));
-        let body = Told::<Log>::nobody().watch(response, |tail| tail).into_body();
+        let body = EndHook::<Log>::nobody().watch(response, |tail| tail).into_body();
         assert_eq!(body.size_hint().exact(), Some(3));
         assert!(!body.is_end_stream());
         assert_eq!(body.collect().await.unwrap().to_bytes(), "abc");

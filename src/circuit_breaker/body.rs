@@ -3,7 +3,7 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 
 use super::circuit::Guard;
-use crate::body::on_end::{OnEnd, Tail, Told, passes_on};
+use crate::body::on_end::{EndHook, OnEnd, OnEndBody, passes_on};
 use crate::verdict::End;
 
 pin_project! {
@@ -13,7 +13,7 @@ pin_project! {
     /// nothing, and gives a probe's place back. Frames pass through untouched.
     pub struct CircuitBody<B> {
         #[pin]
-        tail: Tail<B, Watch>,
+        tail: OnEndBody<B, Watch>,
     }
 }
 
@@ -33,7 +33,7 @@ impl OnEnd for Watch {
 
 impl<B: Body> CircuitBody<B> {
     #[inline(always)]
-    pub(super) fn watch(response: Response<B>, told: Told<Watch>) -> Response<Self> {
+    pub(super) fn watch(response: Response<B>, told: EndHook<Watch>) -> Response<Self> {
         told.watch(response, |tail| Self { tail })
     }
 }

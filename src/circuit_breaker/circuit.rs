@@ -15,7 +15,7 @@ use crate::event::circuit::Transition;
 use crate::event::{Event, Observed};
 use crate::keyed::{Keyed, Need, State};
 use crate::request::{Target, TargetKey};
-use crate::rng::Chance;
+use crate::rng::RngSource;
 use crate::sync::{AtomicUsize, Ordering};
 use crate::time;
 use crate::verdict::{Signal, Signals};
@@ -33,7 +33,7 @@ pub(super) struct Common {
     pub(super) fail_fast: bool,
     pub(super) signals: Signals,
     pub(super) observer: Observed,
-    pub(super) chance: Chance,
+    pub(super) chance: RngSource,
     /// Time 0 of the circuits' clock.
     pub(super) epoch: Instant,
     /// Circuits that do not let every request through.

@@ -6,12 +6,12 @@ use super::layer::CircuitBreakerLayer;
 use super::state::Rules;
 use super::{MAX_PROBES, SECOND, nanos};
 use crate::error::ConfigError;
-use crate::event::Part;
+use crate::event::LayerKind;
 use crate::event::circuit::BreakerMode;
 use crate::event::{Observed, Observer};
 use crate::keyed::{Keyed, MAX_KEYS};
 use crate::request::{Target, TargetKey};
-use crate::rng::Chance;
+use crate::rng::RngSource;
 use crate::sync::AtomicUsize;
 use crate::time;
 use crate::verdict::{Signal, Signals, Verdict};
@@ -27,7 +27,7 @@ pub struct CircuitBreakerBuilder {
     key_by: Option<KeyBy>,
     max_keys: usize,
     observer: Observed,
-    chance: Chance,
+    chance: RngSource,
 }
 
 impl CircuitBreakerBuilder {
@@ -56,7 +56,7 @@ impl CircuitBreakerBuilder {
             key_by: None,
             max_keys: MAX_KEYS,
             observer: Observed::default(),
-            chance: Chance::default(),
+            chance: RngSource::default(),
         }
     }
 
@@ -237,7 +237,7 @@ impl CircuitBreakerBuilder {
 
     /// Makes the spread of open times repeatable, for tests.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.chance = Chance::seeded(seed);
+        self.chance = RngSource::seeded(seed);
         self
     }
 
@@ -258,7 +258,7 @@ impl CircuitBreakerBuilder {
             }
             rules.slow_share = share;
         }
-        let keyed = Keyed::new(self.max_keys, Part::CircuitBreaker, self.observer.clone());
+        let keyed = Keyed::new(self.max_keys, LayerKind::CircuitBreaker, self.observer.clone());
         let common = Arc::new(Common {
             enabled: self.enabled,
             rules,

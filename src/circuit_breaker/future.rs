@@ -12,9 +12,9 @@ use super::body::{CircuitBody, Watch};
 use super::circuit::{Guard, Key};
 use super::error::CircuitOpen;
 use crate::blame::Caller;
-use crate::body::on_end::Told;
+use crate::body::on_end::EndHook;
 use crate::error::{BoxError, FailedProbe, ProbeFailed};
-use crate::event::Part;
+use crate::event::LayerKind;
 use crate::held;
 use crate::layer_order;
 use crate::verdict::{Signal, Verdict};
@@ -114,24 +114,24 @@ where
 
 /// The head is here, or there will be none: what can be told now is told now, the rest at the end of the body.
 #[inline(always)]
-fn headed<RB: Body>(response: &mut Response<RB>, guard: Option<Guard>) -> Told<Watch> {
-    let Some(mut guard) = guard else { return Told::nobody() };
+fn headed<RB: Body>(response: &mut Response<RB>, guard: Option<Guard>) -> EndHook<Watch> {
+    let Some(mut guard) = guard else { return EndHook::nobody() };
     guard.headed();
     if let Some(cell) = Verdict::good(response) {
         if guard.is_probe() {
             // The server is back. How long the answer is has nothing to do with it.
             let _ = guard.report(Signal::Success, None);
-            return Told::nobody();
+            return EndHook::nobody();
         }
-        return Told::of_good(response, cell.cloned(), Watch { guard, status: response.status() });
+        return EndHook::of_good(response, cell.cloned(), Watch { guard, status: response.status() });
     }
     report_failure(response, guard);
-    Told::nobody()
+    EndHook::nobody()
 }
 
 #[cold]
 fn report_failure<RB>(response: &mut Response<RB>, guard: Guard) {
-    layer_order::passed(response, Part::CircuitBreaker, guard.observer());
+    layer_order::passed(response, LayerKind::CircuitBreaker, guard.observer());
     let verdict = Verdict::of(response);
     let hint = verdict.server_delay().map(|delay| delay.at_least());
     let signal = guard.signals().of_verdict(&verdict);

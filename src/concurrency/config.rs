@@ -8,7 +8,7 @@ use crate::error::ConfigError;
 use crate::event::{Observed, Observer};
 use crate::keyed::MAX_KEYS;
 use crate::request::{Target, TargetKey};
-use crate::rng::Chance;
+use crate::rng::RngSource;
 use crate::verdict::{Signal, Signals, Verdict};
 
 /// The numbers of the limit's arithmetic.
@@ -54,7 +54,7 @@ pub(super) struct Settings {
     pub(super) max_keys: usize,
     pub(super) key_by: Option<KeyBy>,
     pub(super) signals: Signals,
-    pub(super) chance: Chance,
+    pub(super) chance: RngSource,
     pub(super) observer: Observed,
 }
 
@@ -68,7 +68,7 @@ impl Default for Settings {
             max_keys: MAX_KEYS,
             key_by: None,
             signals: Signals::default(),
-            chance: Chance::default(),
+            chance: RngSource::default(),
             observer: Observed::default(),
         }
     }
@@ -239,7 +239,7 @@ impl AdaptiveConcurrencyBuilder {
     /// Makes the spread of the pace repeatable, for tests: the n-th key to need it gets the n-th stream of this
     /// seed.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.settings.chance = Chance::seeded(seed);
+        self.settings.chance = RngSource::seeded(seed);
         self
     }
 

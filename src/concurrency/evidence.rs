@@ -176,7 +176,7 @@ mod tests {
     const ALONE: Timeout = Timeout { number: 1, caller: 0, is_overtaken: false, answered: 0 };
 
     fn draws(seed: u64) -> impl FnMut() -> f64 {
-        let mut stream = crate::rng::Chance::seeded(seed).stream();
+        let mut stream = crate::rng::RngSource::seeded(seed).stream();
         move || stream.unit()
     }
 

@@ -7,10 +7,10 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 use tower_service::Service;
 
-use super::gate::{Place, Slot, Turn};
+use super::gate::{Slot, Turn, WaiterId};
 use super::{ConcurrencyLimited, ConcurrencyReason};
 use crate::error::BoxError;
-use crate::event::Part;
+use crate::event::LayerKind;
 use crate::held;
 use crate::layer_order;
 use crate::time;
@@ -44,7 +44,7 @@ pin_project! {
 pub(super) struct Waiting<S, B> {
     /// The turn that has come; then the inner service is being made ready. Before it, `place` is held.
     slot: Option<Slot>,
-    place: Place,
+    place: WaiterId,
     service: S,
     /// `None` once it was sent.
     request: Option<Request<B>>,
@@ -56,7 +56,7 @@ pub(super) struct Waiting<S, B> {
 
 impl<S, B> Waiting<S, B> {
     pub(super) fn new(
-        place: Place,
+        place: WaiterId,
         service: S,
         request: Request<B>,
         deadline: Instant,
@@ -140,7 +140,7 @@ fn headed<RB>(response: &mut Response<RB>, slot: Option<Slot>) {
 
 #[cold]
 fn failed<RB>(response: &mut Response<RB>, slot: Slot) {
-    layer_order::passed(response, Part::Concurrency, slot.observer());
+    layer_order::passed(response, LayerKind::Concurrency, slot.observer());
     let signal = slot.signals().of_verdict(&Verdict::of(response));
     slot.end(signal);
 }

@@ -25,7 +25,7 @@ use crate::event::{Event, Observed};
 use crate::keyed::State;
 use crate::lock::lock;
 use crate::request::TargetKey;
-use crate::rng::Stream;
+use crate::rng::RequestRng;
 use crate::time;
 use crate::verdict::{Signal, Signals};
 
@@ -75,7 +75,7 @@ struct Inside {
     /// What the last control loop has learnt.
     usual: Usual,
     /// Made at the first cut.
-    stream: Option<Box<Stream>>,
+    stream: Option<Box<RequestRng>>,
 }
 
 /// Who comes, and for how long it waits.
@@ -105,7 +105,7 @@ struct Grant {
 #[derive(Debug)]
 pub(super) enum Entry {
     Admitted(Slot),
-    Queued(Place),
+    Queued(WaiterId),
     /// The queue is full.
     Full(Option<Instant>),
     /// Its turn cannot come in time. With the earliest instant at which it could come, if that is known.
@@ -206,11 +206,11 @@ impl Gate {
         let ticket = inside.next_ticket;
         inside.next_ticket += 1;
         inside.waiting.insert(ticket, Waiter::new(visitor));
-        Entry::Queued(Place { gate: Arc::clone(self), ticket, visitor, served: false })
+        Entry::Queued(WaiterId { gate: Arc::clone(self), ticket, visitor, served: false })
     }
 
     /// The waiter at this place looks whether its turn has come.
-    fn look(self: &Arc<Self>, place: &Place, now: Instant, waker: &Waker) -> Turn {
+    fn look(self: &Arc<Self>, place: &WaiterId, now: Instant, waker: &Waker) -> Turn {
         let mut wakes = Wakes::default();
         let (turn, old) = {
             let mut inside = lock(&self.inside);
@@ -593,7 +593,7 @@ impl Drop for Slot {
 
 /// A place in the queue. Dropped, it is free, and so is the turn it may have been given meanwhile.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct WaiterId {
     gate: Arc<Gate>,
     ticket: u64,
     visitor: Visitor,
@@ -601,7 +601,7 @@ pub(super) struct Place {
     served: bool,
 }
 
-impl Place {
+impl WaiterId {
     /// The error of a request that gives it up.
     pub(super) fn limited(
         &self,
@@ -620,7 +620,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for WaiterId {
     fn drop(&mut self) {
         if !self.served {
             self.gate.leave(self.ticket, time::now());

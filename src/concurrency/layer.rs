@@ -6,7 +6,7 @@ use super::config::Settings;
 use super::shared::Shared;
 use super::{AdaptiveConcurrency, AdaptiveConcurrencyBuilder, ConcurrencyHandle};
 use crate::config::ConcurrencyConfig;
-use crate::event::Part;
+use crate::event::LayerKind;
 use crate::keyed::Keyed;
 
 /// Puts [`AdaptiveConcurrency`] around a service. See the [module documentation](super).
@@ -25,7 +25,7 @@ impl AdaptiveConcurrencyLayer {
     }
 
     pub(super) fn of(settings: Settings) -> Self {
-        let gates = Keyed::new(settings.max_keys, Part::Concurrency, settings.observer.clone());
+        let gates = Keyed::new(settings.max_keys, LayerKind::Concurrency, settings.observer.clone());
         Self { shared: Arc::new(Shared { settings: Arc::new(settings), gates }) }
     }
 

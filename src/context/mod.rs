@@ -24,9 +24,9 @@
 //! limit says to a retry. They stand in [`verdict`](crate::verdict), [`retry`](crate::retry) and
 //! [`quota_wait`].
 
+mod attempt_counter;
 pub(crate) mod deadline;
 pub(crate) mod quota_wait;
-mod trail;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -34,12 +34,12 @@ use std::time::Duration;
 
 use http::{Extensions, Request};
 
+pub(crate) use self::attempt_counter::AttemptCounter;
 use self::deadline::Deadline;
-pub(crate) use self::trail::Trail;
 use crate::blame::Caller;
 use crate::context::quota_wait::QuotaWait;
 use crate::request::KeyLabel;
-use crate::retry::Carry;
+use crate::retry::SharedAttempts;
 use crate::tier::ServiceTier;
 use crate::time;
 
@@ -60,8 +60,8 @@ pub(crate) struct More {
     pub(crate) attempt: u32,
     pub(crate) timeouts: u32,
     pub(crate) quota: QuotaWait,
-    pub(crate) carry: Option<Carry>,
-    pub(crate) trail: Option<Trail>,
+    pub(crate) carry: Option<SharedAttempts>,
+    pub(crate) trail: Option<AttemptCounter>,
     pub(crate) most_attempts: Option<NonZeroU32>,
 }
 
@@ -80,7 +80,7 @@ impl Context {
 
     /// Where another call of the same request may follow, or went before.
     #[inline]
-    pub(crate) fn carry(&self) -> Option<&Carry> {
+    pub(crate) fn carry(&self) -> Option<&SharedAttempts> {
         self.more.as_ref()?.carry.as_ref()
     }
 
@@ -189,7 +189,7 @@ impl<'a> View<'a> {
     /// The number of the model that was asked, where somebody around wants to know if another one answers; else 0.
     #[inline]
     pub(crate) fn expected_model(self) -> u16 {
-        self.more().and_then(|more| more.trail.as_ref()).map_or(0, Trail::model)
+        self.more().and_then(|more| more.trail.as_ref()).map_or(0, AttemptCounter::model)
     }
 }
 

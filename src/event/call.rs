@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{AnsweredBy, Attachment, Attempt, Attempts, Cause, GaveUp};
 use crate::catalogue::Catalogue;
-use crate::context::Trail;
+use crate::context::AttemptCounter;
 use crate::error::{BoxError, Rejected, chain, find};
 use crate::redact::{holds_key, redact};
 use crate::request::{Method, Surface, Target, TargetKey};
@@ -33,7 +33,7 @@ pub struct Call {
     https: bool,
     attempt: u32,
     started: Instant,
-    trail: Trail,
+    trail: AttemptCounter,
     pub(crate) attachment: Option<Attachment>,
     // Of the head.
     status: Option<StatusCode>,
@@ -63,7 +63,7 @@ impl Call {
     }
 
     /// A call that begins now.
-    pub(crate) fn begin<B>(request: &Request<B>, trail: Trail) -> Self {
+    pub(crate) fn begin<B>(request: &Request<B>, trail: AttemptCounter) -> Self {
         let (target, uri, now) = (Target::of(request), request.uri(), time::now());
         trail.expect(target.model());
         Self {
@@ -443,7 +443,7 @@ mod tests {
             ("/v1internal:generateContent", "generate_content", "gcp.gen_ai"),
         ] {
             let request = Request::post(path).body(()).expect("a valid request");
-            let call = Call::begin(&request, Trail::default());
+            let call = Call::begin(&request, AttemptCounter::default());
             assert_eq!((call.operation(), call.provider()), (operation, provider), "{path}");
         }
     }

@@ -17,7 +17,7 @@ pub(crate) mod cause;
 pub(crate) mod circuit;
 pub(crate) mod fallback;
 pub(crate) mod finding;
-pub(crate) mod part;
+pub(crate) mod layer_kind;
 pub(crate) mod rate_limit;
 
 use std::collections::HashSet;
@@ -36,7 +36,7 @@ pub(crate) use self::cause::Cause;
 pub(crate) use self::circuit::Transition;
 pub(crate) use self::fallback::{AnsweredBy, FallbackRefusal};
 pub(crate) use self::finding::{Finding, Rule};
-pub use self::part::Part;
+pub use self::layer_kind::LayerKind;
 pub(crate) use self::rate_limit::RateLimitReason;
 use crate::lock::lock;
 use crate::request::TargetKey;
@@ -178,11 +178,11 @@ pub enum Event<'a> {
     #[non_exhaustive]
     Misplaced {
         /// The layer that stands too far outside.
-        layer: Part,
+        layer: LayerKind,
         /// What it has inside.
-        inside: Part,
+        inside: LayerKind,
         /// What goes wrong so.
-        harm: &'static str,
+        consequence: &'static str,
     },
     /// A layer keeps as many keys as it may, all of them are needed, and a request of a further key goes out without
     /// state: not limited, not counted, and not turned away.
@@ -191,7 +191,7 @@ pub enum Event<'a> {
     #[non_exhaustive]
     KeysExhausted {
         /// Which layer.
-        layer: Part,
+        layer: LayerKind,
         /// How many keys it may keep: its `max_keys`.
         max_keys: usize,
     },
@@ -435,9 +435,9 @@ const _: Option<&dyn Observer> = None;
 
 /// An observer, or none.
 #[derive(Clone, Default)]
-pub(crate) struct Observed(Option<Arc<Told>>);
+pub(crate) struct Observed(Option<Arc<Observing>>);
 
-struct Told {
+struct Observing {
     observer: Arc<dyn Observer>,
     once: AtomicBool,
     redirects: Mutex<HashSet<(Box<str>, Box<str>)>>,
@@ -448,7 +448,11 @@ const MAX_REDIRECTS: usize = 256;
 
 impl Observed {
     pub(crate) fn by(observer: Arc<dyn Observer>) -> Self {
-        Self(Some(Arc::new(Told { observer, once: AtomicBool::new(false), redirects: Mutex::default() })))
+        Self(Some(Arc::new(Observing {
+            observer,
+            once: AtomicBool::new(false),
+            redirects: Mutex::default(),
+        })))
     }
 
     pub(crate) const fn is_some(&self) -> bool {

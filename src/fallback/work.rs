@@ -14,12 +14,12 @@ use super::{json, path};
 use crate::context;
 use crate::context::deadline::Deadline;
 use crate::error::{BoxError, Rejected, find};
-use crate::event::Part;
+use crate::event::LayerKind;
 use crate::event::fallback::{AnsweredBy, FallbackRefusal};
 use crate::event::{Event, GaveUp};
 use crate::layer_order;
 use crate::request::{ModelHint, Surface, Target};
-use crate::retry::{self, Attempts, Carry};
+use crate::retry::{self, Attempts, SharedAttempts};
 use crate::tier::{self, ServiceTier, X_GEMINI_SERVICE_TIER, X_VERTEX_SHARED_REQUEST_TYPE};
 use crate::time;
 use crate::verdict::Verdict;
@@ -38,7 +38,7 @@ pub(super) struct Work<S, B> {
     plan: Plan,
     /// The step of the plan that is asked.
     at: usize,
-    carry: Carry,
+    carry: SharedAttempts,
 }
 
 pub(super) enum Next<RB> {
@@ -52,7 +52,7 @@ struct Passed(usize, Verdict);
 
 impl<S, B: RewriteBody> Work<S, B> {
     pub(super) fn new(settings: Arc<Settings>, service: S, request: Request<B>, plan: Plan) -> Self {
-        let (kept, carry) = (Some(request), Carry::default());
+        let (kept, carry) = (Some(request), SharedAttempts::default());
         Self { settings, service, next: None, kept, head: None, plan, at: 0, carry }
     }
 
@@ -261,7 +261,7 @@ impl<S, B: RewriteBody> Work<S, B> {
     ) -> Result<Response<FallbackBody<RB>>, BoxError> {
         let mut response = result?;
         if !Verdict::is_good(&response) {
-            layer_order::passed(&mut response, Part::Fallback, &self.settings.observer);
+            layer_order::passed(&mut response, LayerKind::Fallback, &self.settings.observer);
         }
         if self.at > 0 {
             let step = self.plan.step(self.at);

@@ -16,7 +16,7 @@ use super::shared::{Key, Shared};
 use super::spare::Spare;
 use crate::error::{BoxError, Rejected, find};
 use crate::event::Event;
-use crate::event::Part;
+use crate::event::LayerKind;
 use crate::held;
 use crate::layer_order;
 use crate::request::Target;
@@ -201,7 +201,7 @@ impl<S, B, F, RB> Watched<S, B, F, RB> {
                 }
                 return Some(result);
             }
-            layer_order::passed(response, Part::Hedge, &self.shared.settings.observer);
+            layer_order::passed(response, LayerKind::Hedge, &self.shared.settings.observer);
         }
         let verdict = self.failed(&result);
         let Some(second) = &mut self.second else { return Some(result) };

@@ -10,7 +10,7 @@ use super::shared::{Id, Key, Shared};
 use crate::circuit_breaker::Circuits;
 use crate::concurrency::ConcurrencyHandle;
 use crate::error::ConfigError;
-use crate::event::Part;
+use crate::event::LayerKind;
 use crate::event::{Observed, Observer};
 use crate::keyed::{Keyed, MAX_KEYS};
 use crate::rate_limit::RateLimits;
@@ -160,7 +160,7 @@ impl HedgeBuilder {
         }
         let mut settings = self.settings;
         settings.rules = Rules { share: (self.budget * 1e6) as u32, samples: self.samples };
-        let keys = Keyed::new(self.max_keys, Part::Hedge, settings.observer.clone());
+        let keys = Keyed::new(self.max_keys, LayerKind::Hedge, settings.observer.clone());
         Ok(HedgeLayer { shared: Arc::new(Shared { settings, keys, epoch: time::now() }) })
     }
 }

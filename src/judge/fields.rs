@@ -24,7 +24,7 @@ pub(super) enum Read {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Facts<'a> {
+pub(super) struct Fields<'a> {
     /// An `error` member was seen, or the body is one long error text.
     pub(super) has_error: bool,
     /// The status was found inside another one's message: what else the envelope says does not count.
@@ -58,7 +58,7 @@ pub(super) struct Facts<'a> {
 /// What a client's print of an error says in words.
 #[derive(Debug)]
 pub(super) struct Print {
-    pub(super) facts: Facts<'static>,
+    pub(super) fields: Fields<'static>,
 }
 
 /// At most [`MAX_VIOLATIONS`]. One is the usual number, and it needs no list.
@@ -108,10 +108,10 @@ pub(super) struct Metadata<'a> {
     pub(super) model: Option<Cow<'a, str>>,
 }
 
-impl<'a> Facts<'a> {
+impl<'a> Fields<'a> {
     /// Takes the facts of a body that was found inside this one. It is Google's own, or closer to it, and outranks what is
     /// around it. Its pieces borrow from a text that goes away, so they are copied; this is not the common path.
-    pub(super) fn take_over(&mut self, inner: Facts<'_>) {
+    pub(super) fn take_over(&mut self, inner: Fields<'_>) {
         self.has_error = true;
         self.unwrapped = true;
         if inner.code.is_some() || inner.status.is_some() || inner.code_name.is_some() {
@@ -136,8 +136,8 @@ impl<'a> Facts<'a> {
     }
 
     /// The same, borrowed from nothing.
-    pub(super) fn into_owned(self) -> Facts<'static> {
-        let mut owned = Facts::default();
+    pub(super) fn into_owned(self) -> Fields<'static> {
+        let mut owned = Fields::default();
         let (has_error, unwrapped) = (self.has_error, self.unwrapped);
         owned.answer = self.answer;
         owned.take_over(self);
@@ -154,7 +154,7 @@ impl<'a> Facts<'a> {
     }
 
     /// Adds what details without an envelope say.
-    pub(super) fn merge_details(&mut self, inner: Facts<'_>) {
+    pub(super) fn merge_details(&mut self, inner: Fields<'_>) {
         self.reset = self.reset.max(inner.reset);
         if self.print.is_none() {
             self.print = inner.print;

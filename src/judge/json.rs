@@ -7,7 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_json::value::RawValue;
 
 use super::answer::AnswerFold;
-use super::fields::{Facts, Metadata, Print, Read, Violation, Violations};
+use super::fields::{Fields, Metadata, Print, Read, Violation, Violations};
 use super::message;
 use super::nest::{Context, Unit};
 use super::scalar::{Key, Scalar, ScalarSeed, seed, skip_list, tolerant};
@@ -16,12 +16,12 @@ use crate::google_rpc::Code;
 /// Objects and lists inside each other in which a body is looked for.
 const MAX_DEPTH: u8 = 12;
 
-impl<'a> Facts<'a> {
+impl<'a> Fields<'a> {
     /// Folds one JSON text. What was read of one that is not whole stays.
     pub(super) fn fold(&mut self, json: &'a str, context: &Context) -> Read {
         let deep = context.http >= 400;
         let mut de = serde_json::Deserializer::from_str(json);
-        let read = match (Envelope { facts: self, context, level: 0, deep }).deserialize(&mut de) {
+        let read = match (Envelope { fields: self, context, level: 0, deep }).deserialize(&mut de) {
             Ok(()) => Read::Whole,
             Err(error) if error.is_eof() => Read::Cut,
             Err(_) => Read::Broken,
@@ -72,7 +72,7 @@ impl<'a> Facts<'a> {
         // What says which quota it is says more than what says that there is one.
         let says_more = |other: &Print| {
             self.message.is_empty()
-                || own.as_ref().is_none_or(|own| !own.facts.has_details() && other.facts.has_details())
+                || own.as_ref().is_none_or(|own| !own.fields.has_details() && other.fields.has_details())
         };
         let (print, is_other) = match (other.filter(|other| says_more(other)), own) {
             (Some(other), _) => (*other, true),
@@ -80,32 +80,32 @@ impl<'a> Facts<'a> {
             (None, None) => return,
         };
         // A number without a name beside it may be anything where the answer has one of its own.
-        let named = print.facts.status.is_some() || !(400..500).contains(&number);
-        let mut facts = print.facts;
-        let (code, status) = (facts.code.take(), facts.status.take());
+        let named = print.fields.status.is_some() || !(400..500).contains(&number);
+        let mut fields = print.fields;
+        let (code, status) = (fields.code.take(), fields.status.take());
         if weak && named && (code.is_some() || status.is_some()) {
             self.has_error = true;
             (self.code, self.status, self.code_name) = (code, status, None);
         }
-        let longer = facts.message.len() > self.message.len();
-        if is_other && (self.message.is_empty() || weak && named && (longer || facts.has_details())) {
-            (self.message, self.escaped) = (facts.message, false);
+        let longer = fields.message.len() > self.message.len();
+        if is_other && (self.message.is_empty() || weak && named && (longer || fields.has_details())) {
+            (self.message, self.escaped) = (fields.message, false);
         }
         if self.violations.len() == 0 {
-            self.violations = facts.violations;
+            self.violations = fields.violations;
         }
-        self.retry_info = self.retry_info.or(facts.retry_info);
-        self.reason = facts.reason;
-        self.domain = self.domain.take().or(facts.domain);
+        self.retry_info = self.retry_info.or(fields.retry_info);
+        self.reason = fields.reason;
+        self.domain = self.domain.take().or(fields.domain);
         if self.metadata.is_empty() {
-            self.metadata = facts.metadata;
+            self.metadata = fields.metadata;
         }
     }
 }
 
 /// The outermost value: an object, or a list of objects.
 pub(super) struct Envelope<'f, 'c, 'de> {
-    pub(super) facts: &'f mut Facts<'de>,
+    pub(super) fields: &'f mut Fields<'de>,
     pub(super) context: &'c Context,
     /// How many strings have been opened around it.
     pub(super) level: u8,
@@ -119,33 +119,33 @@ impl<'de> Visitor<'de> for Envelope<'_, '_, 'de> {
     tolerant!(visit_bool(bool), visit_u64(u64), visit_i64(i64), visit_f64(f64));
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        if !self.context.open(self.facts, text, self.level) && self.deep {
-            self.context.note(self.facts, text);
+        if !self.context.open(self.fields, text, self.level) && self.deep {
+            self.context.note(self.fields, text);
         }
         Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let Self { facts, context, level, deep } = self;
-        while seq.next_element_seed(Envelope { facts: &mut *facts, context, level, deep })?.is_some() {}
+        let Self { fields, context, level, deep } = self;
+        while seq.next_element_seed(Envelope { fields: &mut *fields, context, level, deep })?.is_some() {}
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Self { facts, context, level, deep } = self;
+        let Self { fields, context, level, deep } = self;
         // Made when it is needed, which it is not for the usual envelope.
-        let (mut bare, mut flat): (Option<Box<Facts<'de>>>, _) = (None, false);
-        facts.answer.objects += 1;
+        let (mut bare, mut flat): (Option<Box<Fields<'de>>>, _) = (None, false);
+        fields.answer.objects += 1;
         while let Some(key) = map.next_key_seed(Key)? {
             match key.as_ref() {
                 "error" => {
-                    facts.answer.foreign = true;
-                    let delivered = facts.answer.delivered();
-                    map.next_value_seed(ErrorFold { facts: &mut *facts, context, level })?;
-                    facts.answer.error_after_output |= facts.has_error && delivered;
+                    fields.answer.foreign = true;
+                    let delivered = fields.answer.delivered();
+                    map.next_value_seed(ErrorFold { fields: &mut *fields, context, level })?;
+                    fields.answer.error_after_output |= fields.has_error && delivered;
                 }
                 "code" => {
-                    facts.answer.foreign = true;
+                    fields.answer.foreign = true;
                     let bare = bare.get_or_insert_default();
                     let value = map.next_value_seed(ScalarSeed)?;
                     let code = value.integer().and_then(|n| u16::try_from(n).ok());
@@ -156,45 +156,47 @@ impl<'de> Visitor<'de> for Envelope<'_, '_, 'de> {
                     }
                 }
                 "status" => {
-                    facts.answer.foreign = true;
+                    fields.answer.foreign = true;
                     let bare = bare.get_or_insert_default();
                     let value = map.next_value_seed(ScalarSeed)?;
                     if let Scalar::Text(text) = &value {
-                        facts.answer.status(text.as_bytes());
+                        fields.answer.status(text.as_bytes());
                     }
                     if !bare.unwrapped {
                         bare.set_status(value);
                     }
                 }
                 "message" | "details" | "errors" => {
-                    facts.answer.foreign = true;
+                    fields.answer.foreign = true;
                     let bare = bare.get_or_insert_default();
-                    ErrorFold { facts: bare, context, level }.member(&key, &mut map)?;
+                    ErrorFold { fields: bare, context, level }.member(&key, &mut map)?;
                 }
-                key if deep => Deep { facts: &mut *facts, context, level, depth: 0 }.member(key, &mut map)?,
-                _ => AnswerFold { answer: &mut facts.answer, model_version: &mut facts.model_version }
+                key if deep => {
+                    Deep { fields: &mut *fields, context, level, depth: 0 }.member(key, &mut map)?
+                }
+                _ => AnswerFold { answer: &mut fields.answer, model_version: &mut fields.model_version }
                     .member(&key, &mut map)?,
             }
         }
         let Some(bare) = bare.map(|bare| *bare) else { return Ok(()) };
         // A trimmed envelope: `{"code": 429, "message": …}`. A numeric code is what tells it from an answer
         // that happens to have a `status`, or a text with an error in it.
-        if !facts.has_error && (flat || deep && bare.is_flat_error()) {
-            let mut answer = facts.answer;
+        if !fields.has_error && (flat || deep && bare.is_flat_error()) {
+            let mut answer = fields.answer;
             answer.error_after_output |= answer.delivered();
-            let reset = facts.reset.max(bare.reset);
-            *facts = Facts { has_error: true, answer, reset, ..bare };
-        } else if facts.has_error && deep && !facts.unwrapped {
+            let reset = fields.reset.max(bare.reset);
+            *fields = Fields { has_error: true, answer, reset, ..bare };
+        } else if fields.has_error && deep && !fields.unwrapped {
             // Spring's `{"status": 500, "error": "Internal Server Error", "message": "… 429 …"}`.
             if bare.unwrapped {
-                facts.take_over(bare);
-            } else if facts.code.is_none() && facts.status.is_none() {
-                context.note(facts, &bare.message);
+                fields.take_over(bare);
+            } else if fields.code.is_none() && fields.status.is_none() {
+                context.note(fields, &bare.message);
             }
-        } else if !facts.has_error && deep {
+        } else if !fields.has_error && deep {
             // Without a code it is still what there is.
-            facts.spare = Some(bare.message).filter(|text| !text.is_empty()).or(facts.spare.take());
-            facts.print = facts.print.take().or(bare.print);
+            fields.spare = Some(bare.message).filter(|text| !text.is_empty()).or(fields.spare.take());
+            fields.print = fields.print.take().or(bare.print);
         }
         Ok(())
     }
@@ -202,7 +204,7 @@ impl<'de> Visitor<'de> for Envelope<'_, '_, 'de> {
 
 /// The value of `error`.
 struct ErrorFold<'f, 'c, 'de> {
-    facts: &'f mut Facts<'de>,
+    fields: &'f mut Fields<'de>,
     context: &'c Context,
     level: u8,
 }
@@ -214,22 +216,22 @@ impl<'de> Visitor<'de> for ErrorFold<'_, '_, 'de> {
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
         // `{"error": "…"}`: another service's form, or Google's body as a string.
-        if !self.context.open(self.facts, text, self.level) && !text.is_empty() && !self.facts.unwrapped {
-            self.facts.has_error = true;
-            self.facts.message = Cow::Owned(text.to_owned());
+        if !self.context.open(self.fields, text, self.level) && !text.is_empty() && !self.fields.unwrapped {
+            self.fields.has_error = true;
+            self.fields.message = Cow::Owned(text.to_owned());
         }
         Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let Self { facts, context, level } = self;
-        while seq.next_element_seed(ErrorFold { facts: &mut *facts, context, level })?.is_some() {}
+        let Self { fields, context, level } = self;
+        while seq.next_element_seed(ErrorFold { fields: &mut *fields, context, level })?.is_some() {}
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key_seed(Key)? {
-            self.facts.has_error = true;
+            self.fields.has_error = true;
             self.member(&key, &mut map)?;
         }
         Ok(())
@@ -239,19 +241,19 @@ impl<'de> Visitor<'de> for ErrorFold<'_, '_, 'de> {
 impl<'de> ErrorFold<'_, '_, 'de> {
     fn member<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         let (context, level) = (self.context, self.level);
-        let facts = &mut *self.facts;
+        let fields = &mut *self.fields;
         match key {
-            _ if facts.unwrapped => drop(map.next_value::<IgnoredAny>()?),
+            _ if fields.unwrapped => drop(map.next_value::<IgnoredAny>()?),
             "code" => {
                 let value = map.next_value_seed(ScalarSeed)?;
                 match value.integer() {
-                    Some(n) => facts.code = u16::try_from(n).ok().or(facts.code),
-                    None => facts.code_name = value.text(),
+                    Some(n) => fields.code = u16::try_from(n).ok().or(fields.code),
+                    None => fields.code_name = value.text(),
                 }
             }
             "status" => {
                 let value = map.next_value_seed(ScalarSeed)?;
-                facts.set_status(value);
+                fields.set_status(value);
             }
             "message" => {
                 // Raw, because almost every message of a 429 has escapes, and the rules read it as well with
@@ -260,14 +262,14 @@ impl<'de> ErrorFold<'_, '_, 'de> {
                 let Some(text) = raw.get().strip_prefix('"').and_then(|text| text.strip_suffix('"')) else {
                     // A body that is not even a string.
                     let mut de = serde_json::Deserializer::from_str(raw.get());
-                    let _ = Deep { facts, context, level, depth: 0 }.deserialize(&mut de);
+                    let _ = Deep { fields, context, level, depth: 0 }.deserialize(&mut de);
                     return Ok(());
                 };
                 // A body has a brace, and almost no message of Google's own.
                 let opened = memchr::memchr(b'{', text.as_bytes()).is_some()
                     && serde_json::from_str::<String>(raw.get())
-                        .is_ok_and(|plain| context.open(facts, &plain, level));
-                if !opened && facts.message.is_empty() {
+                        .is_ok_and(|plain| context.open(fields, &plain, level));
+                if !opened && fields.message.is_empty() {
                     // Some relays escape quotes as `\u0027` or slashes as `\/`, and then no phrase would match.
                     let (mut escaped, mut hidden) = (false, false);
                     for at in memchr::memchr_iter(b'\\', text.as_bytes()) {
@@ -275,17 +277,17 @@ impl<'de> ErrorFold<'_, '_, 'de> {
                         hidden |= matches!(text.as_bytes().get(at + 1), Some(b'u' | b'/'));
                     }
                     match hidden.then(|| serde_json::from_str(raw.get())) {
-                        Some(Ok(plain)) => facts.message = Cow::Owned(plain),
+                        Some(Ok(plain)) => fields.message = Cow::Owned(plain),
                         _ => {
-                            facts.escaped = escaped;
-                            facts.message = Cow::Borrowed(text);
+                            fields.escaped = escaped;
+                            fields.message = Cow::Borrowed(text);
                         }
                     }
                 }
             }
-            "details" => map.next_value_seed(DetailFold { facts, context, level, nested: false })?,
-            "errors" => map.next_value_seed(LegacyFold { facts, context, level })?,
-            key => Deep { facts, context, level, depth: 0 }.member(key, map)?,
+            "details" => map.next_value_seed(DetailFold { fields, context, level, nested: false })?,
+            "errors" => map.next_value_seed(LegacyFold { fields, context, level })?,
+            key => Deep { fields, context, level, depth: 0 }.member(key, map)?,
         }
         Ok(())
     }
@@ -294,7 +296,7 @@ impl<'de> ErrorFold<'_, '_, 'de> {
 /// A member without a name of ours: is there a body in it, a client's print of one, or a relay's own delay? Told by its
 /// form, whatever it is called.
 struct Deep<'f, 'c, 'de> {
-    facts: &'f mut Facts<'de>,
+    fields: &'f mut Fields<'de>,
     context: &'c Context,
     level: u8,
     depth: u8,
@@ -303,26 +305,26 @@ seed!(@ Deep<'_, '_, 'de>);
 
 impl<'de> Deep<'_, '_, 'de> {
     fn text(self, text: &str) {
-        if !self.facts.unwrapped && !self.context.open(self.facts, text, self.level) {
-            self.context.note(self.facts, text);
+        if !self.fields.unwrapped && !self.context.open(self.fields, text, self.level) {
+            self.context.note(self.fields, text);
         }
     }
 
     fn member<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         let Self { context, level, depth, .. } = *self;
-        let facts = &mut *self.facts;
-        if facts.unwrapped || depth > MAX_DEPTH {
+        let fields = &mut *self.fields;
+        if fields.unwrapped || depth > MAX_DEPTH {
             return map.next_value::<IgnoredAny>().map(drop);
         }
         if let Some(unit) = Unit::of(key) {
             let (value, is_scalar) =
-                map.next_value_seed(Loose { facts: &mut *facts, context, level, depth })?;
+                map.next_value_seed(Loose { fields: &mut *fields, context, level, depth })?;
             if is_scalar {
-                facts.reset = facts.reset.max(unit.of_value(&value));
+                fields.reset = fields.reset.max(unit.of_value(&value));
             }
             return Ok(());
         }
-        let (value, _) = map.next_value_seed(Loose { facts: &mut *facts, context, level, depth })?;
+        let (value, _) = map.next_value_seed(Loose { fields: &mut *fields, context, level, depth })?;
         let names_a_message = matches!(
             key,
             "detail"
@@ -334,8 +336,8 @@ impl<'de> Deep<'_, '_, 'de> {
                 | "title"
                 | "reason"
         );
-        if let (Scalar::Text(text), true, None) = (value, names_a_message, &facts.spare) {
-            facts.spare = Some(text);
+        if let (Scalar::Text(text), true, None) = (value, names_a_message, &fields.spare) {
+            fields.spare = Some(text);
         }
         Ok(())
     }
@@ -351,55 +353,57 @@ impl<'de> Visitor<'de> for Deep<'_, '_, 'de> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let Self { facts, context, level, depth } = self;
+        let Self { fields, context, level, depth } = self;
         if depth > MAX_DEPTH {
             return skip_list(seq);
         }
         let depth = depth + 1;
-        while seq.next_element_seed(Deep { facts: &mut *facts, context, level, depth })?.is_some() {}
+        while seq.next_element_seed(Deep { fields: &mut *fields, context, level, depth })?.is_some() {}
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Self { facts, context, level, depth } = self;
-        let (mut bare, mut typed) = (Facts::default(), false);
+        let Self { fields, context, level, depth } = self;
+        let (mut bare, mut typed) = (Fields::default(), false);
         while let Some(key) = map.next_key_seed(Key)? {
             match key.as_ref() {
-                _ if facts.unwrapped || depth > MAX_DEPTH => drop(map.next_value::<IgnoredAny>()?),
+                _ if fields.unwrapped || depth > MAX_DEPTH => drop(map.next_value::<IgnoredAny>()?),
                 "error" => {
-                    let mut inner = Facts::default();
-                    map.next_value_seed(ErrorFold { facts: &mut inner, context, level })?;
+                    let mut inner = Fields::default();
+                    map.next_value_seed(ErrorFold { fields: &mut inner, context, level })?;
                     if inner.has_error {
                         inner.settle(context);
-                        facts.take_over(inner);
+                        fields.take_over(inner);
                     }
                 }
                 "code" | "message" | "status" | "details" | "errors" => {
-                    ErrorFold { facts: &mut bare, context, level }.member(&key, &mut map)?;
+                    ErrorFold { fields: &mut bare, context, level }.member(&key, &mut map)?;
                 }
                 "@type" => {
                     let name = map.next_value_seed(ScalarSeed)?.text();
                     typed = name.is_some_and(|name| name.contains("google.rpc."));
                 }
                 key if typed => {
-                    DetailFold { facts: &mut bare, context, level, nested: true }.member(key, &mut map)?;
+                    DetailFold { fields: &mut bare, context, level, nested: true }.member(key, &mut map)?;
                 }
                 "violations" | "retryDelay" | "quotaViolations" => {
-                    DetailFold { facts: &mut bare, context, level, nested: true }.member(&key, &mut map)?;
+                    DetailFold { fields: &mut bare, context, level, nested: true }.member(&key, &mut map)?;
                 }
-                key => Deep { facts: &mut *facts, context, level, depth: depth + 1 }.member(key, &mut map)?,
+                key => {
+                    Deep { fields: &mut *fields, context, level, depth: depth + 1 }.member(key, &mut map)?
+                }
             }
         }
-        if facts.unwrapped {
+        if fields.unwrapped {
             return Ok(());
         }
         let says_more = bare.status.is_some() || !bare.message.is_empty() || bare.has_details();
         if bare.is_flat_error() && (bare.unwrapped || says_more) {
             bare.settle(context);
-            facts.take_over(bare);
+            fields.take_over(bare);
         } else {
             // Details that have lost their envelope.
-            facts.merge_details(bare);
+            fields.merge_details(bare);
         }
         Ok(())
     }
@@ -407,7 +411,7 @@ impl<'de> Visitor<'de> for Deep<'_, '_, 'de> {
 
 /// A value of which a scalar is kept, and in which a body is looked for.
 struct Loose<'f, 'c, 'de> {
-    facts: &'f mut Facts<'de>,
+    fields: &'f mut Fields<'de>,
     context: &'c Context,
     level: u8,
     depth: u8,
@@ -422,8 +426,8 @@ impl<'de> DeserializeSeed<'de> for Loose<'_, '_, 'de> {
 
 impl<'de> Loose<'_, '_, 'de> {
     fn text(self, text: Cow<'de, str>) -> (Scalar<'de>, bool) {
-        if !self.context.open(self.facts, &text, self.level) {
-            self.context.note(self.facts, &text);
+        if !self.context.open(self.fields, &text, self.level) {
+            self.context.note(self.fields, &text);
         }
         (Scalar::Text(text), true)
     }
@@ -456,20 +460,20 @@ impl<'de> Visitor<'de> for Loose<'_, '_, 'de> {
         Ok((Scalar::Other, true))
     }
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
-        let Self { facts, context, level, depth } = self;
-        Deep { facts, context, level, depth: depth + 1 }.visit_seq(seq)?;
+        let Self { fields, context, level, depth } = self;
+        Deep { fields, context, level, depth: depth + 1 }.visit_seq(seq)?;
         Ok((Scalar::Other, false))
     }
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        let Self { facts, context, level, depth } = self;
-        Deep { facts, context, level, depth: depth + 1 }.visit_map(map)?;
+        let Self { fields, context, level, depth } = self;
+        Deep { fields, context, level, depth: depth + 1 }.visit_map(map)?;
         Ok((Scalar::Other, false))
     }
 }
 
 /// The legacy list `errors: [{message, domain, reason}]`, of which only a missing message is made up for.
 struct LegacyFold<'f, 'c, 'de> {
-    facts: &'f mut Facts<'de>,
+    fields: &'f mut Fields<'de>,
     context: &'c Context,
     level: u8,
 }
@@ -480,13 +484,13 @@ impl<'de> Visitor<'de> for LegacyFold<'_, '_, 'de> {
     tolerant!(visit_bool(bool), visit_u64(u64), visit_i64(i64), visit_f64(f64));
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        Deep { facts: self.facts, context: self.context, level: self.level, depth: 0 }.text(text);
+        Deep { fields: self.fields, context: self.context, level: self.level, depth: 0 }.text(text);
         Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let Self { facts, context, level } = self;
-        while seq.next_element_seed(LegacyFold { facts: &mut *facts, context, level })?.is_some() {}
+        let Self { fields, context, level } = self;
+        while seq.next_element_seed(LegacyFold { fields: &mut *fields, context, level })?.is_some() {}
         Ok(())
     }
 
@@ -494,13 +498,13 @@ impl<'de> Visitor<'de> for LegacyFold<'_, '_, 'de> {
         while let Some(key) = map.next_key_seed(Key)? {
             match key.as_ref() {
                 "message" | "domain" | "reason" | "location" | "locationType" => {
-                    let (facts, context, level) = (&mut *self.facts, self.context, self.level);
-                    let (value, _) = map.next_value_seed(Loose { facts, context, level, depth: 0 })?;
-                    if key == "message" && self.facts.legacy.is_none() {
-                        self.facts.legacy = value.text();
+                    let (fields, context, level) = (&mut *self.fields, self.context, self.level);
+                    let (value, _) = map.next_value_seed(Loose { fields, context, level, depth: 0 })?;
+                    if key == "message" && self.fields.legacy.is_none() {
+                        self.fields.legacy = value.text();
                     }
                 }
-                key => Deep { facts: &mut *self.facts, context: self.context, level: self.level, depth: 0 }
+                key => Deep { fields: &mut *self.fields, context: self.context, level: self.level, depth: 0 }
                     .member(key, &mut map)?,
             }
         }
@@ -510,7 +514,7 @@ impl<'de> Visitor<'de> for LegacyFold<'_, '_, 'de> {
 
 /// The list `details`, and each detail in it, told apart by its members and not by its `@type`.
 struct DetailFold<'f, 'c, 'de> {
-    facts: &'f mut Facts<'de>,
+    fields: &'f mut Fields<'de>,
     context: &'c Context,
     level: u8,
     nested: bool,
@@ -522,17 +526,17 @@ impl<'de> Visitor<'de> for DetailFold<'_, '_, 'de> {
     tolerant!(visit_bool(bool), visit_u64(u64), visit_i64(i64), visit_f64(f64));
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        Deep { facts: self.facts, context: self.context, level: self.level, depth: 0 }.text(text);
+        Deep { fields: self.fields, context: self.context, level: self.level, depth: 0 }.text(text);
         Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let Self { facts, context, level, nested } = self;
+        let Self { fields, context, level, nested } = self;
         if nested {
             return skip_list(seq);
         }
         while seq
-            .next_element_seed(DetailFold { facts: &mut *facts, context, level, nested: true })?
+            .next_element_seed(DetailFold { fields: &mut *fields, context, level, nested: true })?
             .is_some()
         {}
         Ok(())
@@ -548,7 +552,7 @@ impl<'de> Visitor<'de> for DetailFold<'_, '_, 'de> {
 
 impl<'de> DetailFold<'_, '_, 'de> {
     fn member<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
-        let facts = &mut *self.facts;
+        let fields = &mut *self.fields;
         match key {
             // What Google's own details have beside what is read.
             "@type" | "links" | "fieldViolations" | "locale" | "detail" | "stackEntries" => {
@@ -556,33 +560,33 @@ impl<'de> DetailFold<'_, '_, 'de> {
             }
             "reason" => {
                 let reason = map.next_value_seed(ScalarSeed)?.text();
-                facts.reason = facts.reason.take().or(reason);
+                fields.reason = fields.reason.take().or(reason);
             }
             "domain" => {
                 let domain = map.next_value_seed(ScalarSeed)?.text();
-                facts.domain = facts.domain.take().or(domain);
+                fields.domain = fields.domain.take().or(domain);
             }
-            "metadata" => map.next_value_seed(MetadataFold { into: &mut facts.metadata })?,
-            "violations" => map.next_value_seed(ViolationsFold { into: &mut facts.violations })?,
+            "metadata" => map.next_value_seed(MetadataFold { into: &mut fields.metadata })?,
+            "violations" => map.next_value_seed(ViolationsFold { into: &mut fields.violations })?,
             "retryDelay" | "retry_delay" => {
                 let delay = map.next_value_seed(ScalarSeed)?.duration();
-                facts.retry_info = facts.retry_info.max(delay);
+                fields.retry_info = fields.retry_info.max(delay);
             }
             "message" => {
                 let localized = map.next_value_seed(ScalarSeed)?.text();
-                facts.localized = facts.localized.take().or(localized);
+                fields.localized = fields.localized.take().or(localized);
             }
-            _ if facts.unwrapped => drop(map.next_value::<IgnoredAny>()?),
+            _ if fields.unwrapped => drop(map.next_value::<IgnoredAny>()?),
             "error" => {
                 let (context, level) = (self.context, self.level);
-                let mut inner = Facts::default();
-                map.next_value_seed(ErrorFold { facts: &mut inner, context, level })?;
+                let mut inner = Fields::default();
+                map.next_value_seed(ErrorFold { fields: &mut inner, context, level })?;
                 if inner.has_error {
                     inner.settle(context);
-                    facts.take_over(inner);
+                    fields.take_over(inner);
                 }
             }
-            key => Deep { facts, context: self.context, level: self.level, depth: 0 }.member(key, map)?,
+            key => Deep { fields, context: self.context, level: self.level, depth: 0 }.member(key, map)?,
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeSeed;
 
-use super::fields::{Facts, Print};
+use super::fields::{Fields, Print};
 use super::json::Envelope;
 use super::literal::{self, Found, candidate, unescape};
 use super::scalar::Scalar;
@@ -53,14 +53,14 @@ impl Context {
     }
 
     /// Takes the facts of the body in `text` over, if there is one.
-    pub(super) fn open(&self, facts: &mut Facts<'_>, text: &str, level: u8) -> bool {
+    pub(super) fn open(&self, fields: &mut Fields<'_>, text: &str, level: u8) -> bool {
         // No body is without a brace, and most strings are.
-        if facts.unwrapped || memchr::memchr(b'{', text.as_bytes()).is_none() {
+        if fields.unwrapped || memchr::memchr(b'{', text.as_bytes()).is_none() {
             return false;
         }
         match self.body_in(text, level) {
             Some(inner) => {
-                facts.take_over(inner);
+                fields.take_over(inner);
                 true
             }
             None => false,
@@ -68,7 +68,7 @@ impl Context {
     }
 
     /// The facts of the first body in `text`.
-    pub(super) fn body_in(&self, text: &str, level: u8) -> Option<Facts<'static>> {
+    pub(super) fn body_in(&self, text: &str, level: u8) -> Option<Fields<'static>> {
         if level >= MAX_LEVELS {
             return None;
         }
@@ -77,8 +77,8 @@ impl Context {
             let mut at = 0;
             if let Some(start) = candidate(&text, 0).filter(|start| has_foreign_layer(&text, *start)) {
                 let inner = self.spend(text.len()).then(|| unescape(&text[start..]));
-                if let Some(facts) = inner.and_then(|inner| self.body_in(&inner, level + 1)) {
-                    return Some(self.with_words(facts, &text));
+                if let Some(fields) = inner.and_then(|inner| self.body_in(&inner, level + 1)) {
+                    return Some(self.with_words(fields, &text));
                 }
             }
             while let Some(start) = candidate(&text, at) {
@@ -101,8 +101,8 @@ impl Context {
                         if !self.spend(len) {
                             return None;
                         }
-                        if let Some(facts) = self.body(&json, &text[start..start + len], whole, level) {
-                            return Some(self.with_words(facts, &text));
+                        if let Some(fields) = self.body(&json, &text[start..start + len], whole, level) {
+                            return Some(self.with_words(fields, &text));
                         }
                         at = boundary(&text, start + len.max(1));
                     }
@@ -114,36 +114,36 @@ impl Context {
     }
 
     /// The facts of a literal, if it is a body.
-    fn body(&self, json: &str, printed: &str, whole: bool, level: u8) -> Option<Facts<'static>> {
-        let mut facts = Facts::default();
+    fn body(&self, json: &str, printed: &str, whole: bool, level: u8) -> Option<Fields<'static>> {
+        let mut fields = Fields::default();
         let mut de = serde_json::Deserializer::from_str(json);
-        let envelope = Envelope { facts: &mut facts, context: self, level: level + 1, deep: true };
+        let envelope = Envelope { fields: &mut fields, context: self, level: level + 1, deep: true };
         let read = envelope.deserialize(&mut de).is_ok();
         // Details alone are told from gRPC's text form by being whole, and by being members.
-        let detailed = whole && read && facts.has_details();
-        facts.settle(self);
-        if !(whole && read) && facts.has_error {
+        let detailed = whole && read && fields.has_details();
+        fields.settle(self);
+        if !(whole && read) && fields.has_error {
             // Of a body that breaks off, what stands before the break counts.
-            text::scan(&mut facts, printed, 200);
+            text::scan(&mut fields, printed, 200);
         }
-        (facts.has_error || detailed).then(|| facts.into_owned())
+        (fields.has_error || detailed).then(|| fields.into_owned())
     }
 
     /// Details without an envelope have their status in the words in front of them.
-    fn with_words(&self, mut facts: Facts<'static>, text: &str) -> Facts<'static> {
-        if facts.code.is_none() && facts.status.is_none() && facts.code_name.is_none() {
-            let mut words = Facts::default();
+    fn with_words(&self, mut fields: Fields<'static>, text: &str) -> Fields<'static> {
+        if fields.code.is_none() && fields.status.is_none() && fields.code_name.is_none() {
+            let mut words = Fields::default();
             text::print(&mut words, clip(text), 200);
-            (facts.code, facts.status) = (words.code, words.status.map(|s| Cow::Owned(s.into_owned())));
+            (fields.code, fields.status) = (words.code, words.status.map(|s| Cow::Owned(s.into_owned())));
         }
-        facts.has_error = true;
-        facts
+        fields.has_error = true;
+        fields
     }
 
     /// Keeps what a print in a member without a name of ours says: the first one that says anything.
-    pub(super) fn note(&self, facts: &mut Facts<'_>, text: &str) {
-        if facts.print.is_none() && text.len() > 8 && self.spend(text.len().min(MAX_WORDS)) {
-            facts.print = Print::read(text).map(Box::new);
+    pub(super) fn note(&self, fields: &mut Fields<'_>, text: &str) {
+        if fields.print.is_none() && text.len() > 8 && self.spend(text.len().min(MAX_WORDS)) {
+            fields.print = Print::read(text).map(Box::new);
         }
     }
 }
@@ -236,18 +236,18 @@ fn without_false_ends(text: &str) -> Cow<'_, str> {
 impl Print {
     /// `None` where `text` is no print.
     pub(super) fn read(text: &str) -> Option<Self> {
-        let mut facts = Facts::default();
+        let mut fields = Fields::default();
         let plain = plain(clip(text));
         let text = plain.as_ref();
-        text::print(&mut facts, text, 200);
-        let says_something = facts.code.is_some() || facts.status.is_some() || facts.has_details();
+        text::print(&mut fields, text, 200);
+        let says_something = fields.code.is_some() || fields.status.is_some() || fields.has_details();
         if !says_something {
             return None;
         }
-        if facts.message.is_empty() {
-            facts.message = Cow::Borrowed(text);
+        if fields.message.is_empty() {
+            fields.message = Cow::Borrowed(text);
         }
-        Some(Self { facts: facts.into_owned() })
+        Some(Self { fields: fields.into_owned() })
     }
 }
 

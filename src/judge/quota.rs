@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::fields::{Facts, Violation};
+use super::fields::{Fields, Violation};
 use super::message;
 use crate::verdict::{Dimension, Period, Piece, QuotaViolation};
 
@@ -17,20 +17,20 @@ pub(super) struct Quotas {
 /// Every violation, from the details, else from the metadata, else from the message.
 ///
 /// `clears` says that the answer names a delay after which a short window's quota is back.
-pub(super) fn quota(facts: &Facts<'_>, body: &Bytes, clears: bool) -> Quotas {
+pub(super) fn quota(fields: &Fields<'_>, body: &Bytes, clears: bool) -> Quotas {
     let name = |text: &str| Piece::of(body, text);
     let (mut out, mut doubtful) = (Vec::new(), false);
-    if facts.violations.len() > 0 {
+    if fields.violations.len() > 0 {
         // Zero is written by leaving it out: proto3's JSON has no zeros. Where the message names limits, it
         // decides; where it does not, an id without a value is a zero.
-        let named_zero = facts.violations.iter().any(|v| v.value.is_none())
-            && (message::quota_lines(&facts.message).any(|line| line.limit == Some(0))
-                || message::says_zero(&facts.message));
-        out.reserve_exact(facts.violations.len());
-        for v in facts.violations.iter() {
+        let named_zero = fields.violations.iter().any(|v| v.value.is_none())
+            && (message::quota_lines(&fields.message).any(|line| line.limit == Some(0))
+                || message::says_zero(&fields.message));
+        out.reserve_exact(fields.violations.len());
+        for v in fields.violations.iter() {
             let named = || {
                 let metric = v.metric.as_deref()?;
-                message::quota_lines(&facts.message).find(|line| line.metric == Some(metric))?.limit
+                message::quota_lines(&fields.message).find(|line| line.metric == Some(metric))?.limit
             };
             let limit = v.value.or(named_zero.then_some(0)).or_else(named);
             let (dimension, period) = meaning(words(v));
@@ -49,8 +49,8 @@ pub(super) fn quota(facts: &Facts<'_>, body: &Bytes, clears: bool) -> Quotas {
                 model: v.model.as_deref().map(name),
             });
         }
-    } else if facts.metadata.quota_metric.is_some() || facts.metadata.quota_limit.is_some() {
-        let m = &facts.metadata;
+    } else if fields.metadata.quota_metric.is_some() || fields.metadata.quota_limit.is_some() {
+        let m = &fields.metadata;
         let names =
             [&m.quota_limit, &m.quota_unit, &m.quota_metric].into_iter().flatten().map(|s| s.as_ref());
         let (dimension, period) = meaning(names);
@@ -64,7 +64,7 @@ pub(super) fn quota(facts: &Facts<'_>, body: &Bytes, clears: bool) -> Quotas {
             model: m.model.as_deref().map(name),
         });
     } else {
-        for line in message::quota_lines(&facts.message).take(32) {
+        for line in message::quota_lines(&fields.message).take(32) {
             let names = [line.limit_name, line.metric].into_iter().flatten();
             let (dimension, period) = meaning(names);
             let v = QuotaViolation {

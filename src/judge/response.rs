@@ -1,4 +1,4 @@
-//! From bytes to facts: what form does this body have? Pure.
+//! From bytes to fields: what form does this body have? Pure.
 //!
 //! The content type is not asked: `text/event-stream` with a 4xx holds a plain object, relays answer HTML as
 //! JSON. The first bytes tell.
@@ -11,7 +11,7 @@ use http::header::RETRY_AFTER;
 use http::response::Parts;
 use http::{HeaderMap, StatusCode};
 
-use super::fields::{Facts, Read};
+use super::fields::{Fields, Read};
 use super::message;
 use super::nest::{self, Context};
 use super::rules;
@@ -71,9 +71,9 @@ fn error_of(status: StatusCode, header: Option<Duration>, scanner: &Scanner) -> 
     };
     let body = readable.unwrap_or(body);
     let text = String::from_utf8_lossy(&body);
-    let mut facts = Facts::default();
-    read(&mut facts, &text, status.as_u16());
-    facts.has_error.then(|| rules::error(status, header, &facts, &body))
+    let mut fields = Fields::default();
+    read(&mut fields, &text, status.as_u16());
+    fields.has_error.then(|| rules::error(status, header, &fields, &body))
 }
 
 /// How far an answer has come that was looked at before it is handed on.
@@ -138,11 +138,11 @@ fn fault_of(status: StatusCode, kind: Kind, delivered: bool, spent: bool) -> Inn
 /// `text` is `body`, read as UTF-8, which it is or not.
 fn judge_text(status: StatusCode, headers: &HeaderMap, body: &Bytes, text: &str, is_text: bool) -> Verdict {
     let text = text.trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n']);
-    let mut facts = Facts::default();
-    let form = read(&mut facts, text, status.as_u16());
+    let mut fields = Fields::default();
+    let form = read(&mut fields, text, status.as_u16());
 
-    if status.as_u16() >= 400 || facts.has_error {
-        return Verdict::new(rules::error(status, retry_after(headers), &facts, body));
+    if status.as_u16() >= 400 || fields.has_error {
+        return Verdict::new(rules::error(status, retry_after(headers), &fields, body));
     }
     if !status.is_success() || matches!(form, Form::Empty) {
         return Verdict::default();
@@ -151,15 +151,15 @@ fn judge_text(status: StatusCode, headers: &HeaderMap, body: &Bytes, text: &str,
         Form::Text if text.starts_with('<') || !is_download(text, is_text) => Some(Kind::Unknown),
         // Nobody can say that a file which was asked for is none.
         Form::Text => None,
-        Form::Cut => facts.answer.fault_of_cut(),
-        _ => facts.answer.fault(matches!(form, Form::Events)),
+        Form::Cut => fields.answer.fault_of_cut(),
+        _ => fields.answer.fault(matches!(form, Form::Events)),
     };
     match fault {
         None => Verdict::default(),
         Some(kind) => Verdict::new(Inner {
-            model: facts.model_version.as_deref().map(|text| Piece::of(body, text)),
+            model: fields.model_version.as_deref().map(|text| Piece::of(body, text)),
             body: body.clone(),
-            ..fault_of(status, kind, facts.answer.delivered(), facts.answer.is_spent())
+            ..fault_of(status, kind, fields.answer.delivered(), fields.answer.is_spent())
         }),
     }
 }
@@ -182,23 +182,23 @@ enum Form {
     Text,
 }
 
-fn read<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) -> Form {
+fn read<'a>(fields: &mut Fields<'a>, text: &'a str, http: u16) -> Form {
     match text.as_bytes().first() {
         None => Form::Empty,
-        Some(b'{') if http >= 400 && usual(facts, text, http) => Form::Json,
+        Some(b'{') if http >= 400 && usual(fields, text, http) => Form::Json,
         Some(b'{' | b'[' | b'"') => {
             let context = Context::new(http, text.len());
-            let read = facts.fold(text, &context);
+            let read = fields.fold(text, &context);
             let whole = read == Read::Whole;
             if !whole && !begins_as_json(text) {
-                print(facts, text, &context);
-            } else if read == Read::Broken && http >= 400 && lenient(facts, text, &context) {
+                print(fields, text, &context);
+            } else if read == Read::Broken && http >= 400 && lenient(fields, text, &context) {
                 // JSON but for the line feeds in its strings.
                 // An answer that breaks off may speak of errors without being one.
-            } else if (http >= 400 || facts.has_error) && !(whole && facts.has_error) {
-                text::scan(facts, text, http);
+            } else if (http >= 400 || fields.has_error) && !(whole && fields.has_error) {
+                text::scan(fields, text, http);
             }
-            match facts.answer.objects {
+            match fields.answer.objects {
                 0 => Form::Text,
                 _ if !whole => Form::Cut,
                 1 => Form::Json,
@@ -206,36 +206,36 @@ fn read<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) -> Form {
             }
         }
         Some(b'<') if is_page(text) => {
-            facts.message = Cow::Borrowed(message::title(text).unwrap_or_default());
+            fields.message = Cow::Borrowed(message::title(text).unwrap_or_default());
             Form::Text
         }
         Some(_) if is_event_stream(text) => {
-            events(facts, text);
+            events(fields, text);
             Form::Events
         }
         Some(_) => {
-            print(facts, text, &Context::new(http, text.len()));
+            print(fields, text, &Context::new(http, text.len()));
             Form::Text
         }
     }
 }
 
 /// The short way for the usual error.
-fn usual<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) -> bool {
-    let is_usual = usual::read(facts, text).is_some();
+fn usual<'a>(fields: &mut Fields<'a>, text: &'a str, http: u16) -> bool {
+    let is_usual = usual::read(fields, text).is_some();
     if is_usual {
-        facts.settle(&Context::new(http, text.len()));
+        fields.settle(&Context::new(http, text.len()));
     } else {
-        *facts = Facts::default();
+        *fields = Fields::default();
     }
     is_usual
 }
 
 /// What is JSON in another language's eyes. Whether there was an error in it.
-fn lenient(facts: &mut Facts<'_>, text: &str, context: &Context) -> bool {
+fn lenient(fields: &mut Fields<'_>, text: &str, context: &Context) -> bool {
     match context.body_in(text, 0) {
         Some(inner) => {
-            *facts = Facts { answer: facts.answer, ..inner };
+            *fields = Fields { answer: fields.answer, ..inner };
             true
         }
         None => false,
@@ -243,23 +243,23 @@ fn lenient(facts: &mut Facts<'_>, text: &str, context: &Context) -> bool {
 }
 
 /// A client's print of an error, or its log line: `ApiError: {"error": …`.
-fn print<'a>(facts: &mut Facts<'a>, text: &'a str, context: &Context) {
-    lenient(facts, text, context);
-    if !facts.has_error || facts.code.is_none() && facts.status.is_none() {
+fn print<'a>(fields: &mut Fields<'a>, text: &'a str, context: &Context) {
+    lenient(fields, text, context);
+    if !fields.has_error || fields.code.is_none() && fields.status.is_none() {
         match nest::plain(text) {
-            Cow::Borrowed(text) => text::print(facts, text, context.http),
+            Cow::Borrowed(text) => text::print(fields, text, context.http),
             Cow::Owned(plain) => {
-                let mut inner = std::mem::take(facts).into_owned();
+                let mut inner = std::mem::take(fields).into_owned();
                 text::print(&mut inner, &plain, context.http);
-                *facts = inner.into_owned();
+                *fields = inner.into_owned();
             }
         }
     }
-    facts.settle(context);
-    if facts.message.is_empty() && context.http >= 400 {
+    fields.settle(context);
+    if fields.message.is_empty() && context.http >= 400 {
         // A quota's sentence may go on after it.
         let quota = message::says(text, &["uota exceeded"]);
-        facts.message = Cow::Borrowed(if quota { message::clip(text, 4096) } else { first_line(text) });
+        fields.message = Cow::Borrowed(if quota { message::clip(text, 4096) } else { first_line(text) });
     }
 }
 
@@ -287,24 +287,24 @@ fn is_event_stream(text: &str) -> bool {
 
 /// Each `data:` line, and a bare JSON tail without one: Google ends a broken stream with it (vercel/ai#5217,
 /// read 2026-11).
-fn events<'a>(facts: &mut Facts<'a>, text: &'a str) {
+fn events<'a>(fields: &mut Fields<'a>, text: &'a str) {
     let mut at = 0;
     while at < text.len() {
         let end = memchr::memchr(b'\n', &text.as_bytes()[at..]).map_or(text.len(), |n| at + n);
         let line = text[at..end].trim_end_matches('\r');
         if let Some(data) = line.strip_prefix("data:") {
-            let before = facts.has_error;
-            if facts.fold(data, &Context::new(200, data.len())) != Read::Whole {
+            let before = fields.has_error;
+            if fields.fold(data, &Context::new(200, data.len())) != Read::Whole {
                 // An event that breaks off says that there was to be more.
-                facts.answer.foreign |= data.trim_start().starts_with(['{', '[']);
+                fields.answer.foreign |= data.trim_start().starts_with(['{', '[']);
                 // Half a message still says most of it.
-                if facts.has_error && !before {
-                    text::scan(facts, data, 200);
+                if fields.has_error && !before {
+                    text::scan(fields, data, 200);
                 }
             }
         } else if line.starts_with(['{', '[']) {
-            if facts.fold(&text[at..], &Context::new(200, text.len() - at)) != Read::Whole {
-                text::scan(facts, &text[at..], 200);
+            if fields.fold(&text[at..], &Context::new(200, text.len() - at)) != Read::Whole {
+                text::scan(fields, &text[at..], 200);
             }
             return;
         }

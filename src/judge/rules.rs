@@ -1,4 +1,4 @@
-//! From facts to a verdict: the rules, in their order. Pure.
+//! From fields to a verdict: the rules, in their order. Pure.
 //!
 //! The order is what matters (each step beats those below it):
 //!
@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 
-use super::fields::Facts;
+use super::fields::Fields;
 use super::message;
 use super::quota::{Quotas, quota};
 use crate::google_rpc::Code;
@@ -28,18 +28,18 @@ const LONG: Duration = Duration::from_secs(300);
 /// Judges an error: `http` is the response's status, `header` the delay of its headers.
 ///
 /// The facts are of `body`, so that the verdict's texts can be shares of it.
-pub(super) fn error(http: StatusCode, header: Option<Duration>, facts: &Facts<'_>, body: &Bytes) -> Inner {
+pub(super) fn error(http: StatusCode, header: Option<Duration>, fields: &Fields<'_>, body: &Bytes) -> Inner {
     // A long-running operation ends with google.rpc's own number, under a 200. Under an error's status a number
     // below 17 is the beginning of a cut one.
-    let numbered = || facts.code.filter(|_| http.is_success()).and_then(Code::from_number);
-    let named = [facts.status.as_deref(), facts.code_name.as_deref()];
+    let numbered = || fields.code.filter(|_| http.is_success()).and_then(Code::from_number);
+    let named = [fields.status.as_deref(), fields.code_name.as_deref()];
     let code = named.into_iter().flatten().find_map(Code::from_name).or_else(numbered);
     // A body inside a 200, or a relay's, knows better than the head.
-    let number = facts.code.filter(|n| (400..600).contains(n)).unwrap_or(http.as_u16());
-    let delay = delay(facts, header);
+    let number = fields.code.filter(|n| (400..600).contains(n)).unwrap_or(http.as_u16());
+    let delay = delay(fields, header);
     let clears = delay.is_some_and(|delay| delay.declared() <= LONG);
-    let Quotas { violations: quota, zero, doubtful } = quota(facts, body, clears);
-    let kind = kind(facts, code, number, delay, &quota, zero);
+    let Quotas { violations: quota, zero, doubtful } = quota(fields, body, clears);
+    let kind = kind(fields, code, number, delay, &quota, zero);
     // A print has the number only, and this is what Google says under it.
     let code = match code {
         None | Some(Code::InvalidArgument) if kind == Kind::FailedPrecondition && number == 400 => {
@@ -49,7 +49,7 @@ pub(super) fn error(http: StatusCode, header: Option<Duration>, facts: &Facts<'_
     };
     let limited = kind == Kind::RateLimited;
 
-    let billing = || billing(&facts.message);
+    let billing = || billing(&fields.message);
     let alternative = match kind {
         Kind::QuotaExhausted if !zero && billing() => Alternative::Project,
         Kind::RateLimited
@@ -58,7 +58,7 @@ pub(super) fn error(http: StatusCode, header: Option<Duration>, facts: &Facts<'_
         | Kind::Unavailable
         | Kind::Internal
         | Kind::DeadlineExceeded => Alternative::Model,
-        Kind::NotFound if message::model(&facts.message).is_some() => Alternative::Model,
+        Kind::NotFound if message::model(&fields.message).is_some() => Alternative::Model,
         Kind::ContextTooLong => Alternative::LargerContext,
         Kind::ApiKeyInvalid
         | Kind::Unauthenticated
@@ -76,7 +76,7 @@ pub(super) fn error(http: StatusCode, header: Option<Duration>, facts: &Facts<'_
         | Kind::Cancelled
         | Kind::Conflict => retry_with(delay),
         // The one precondition that comes true by itself, in seconds.
-        Kind::FailedPrecondition if message::says(&facts.message, &["not in an ACTIVE state"]) => {
+        Kind::FailedPrecondition if message::says(&fields.message, &["not in an ACTIVE state"]) => {
             retry_with(delay)
         }
         _ => Retryability::Never,
@@ -92,12 +92,12 @@ pub(super) fn error(http: StatusCode, header: Option<Duration>, facts: &Facts<'_
         http: Some(http),
         code,
         delay,
-        model: model(facts, kind).map(name),
-        reason: facts.reason.as_deref().map(name),
-        domain: facts.domain.as_deref().map(name),
-        message: Piece::of(body, &facts.message),
-        escaped: facts.escaped,
-        after_output: facts.answer.error_after_output,
+        model: model(fields, kind).map(name),
+        reason: fields.reason.as_deref().map(name),
+        domain: fields.domain.as_deref().map(name),
+        message: Piece::of(body, &fields.message),
+        escaped: fields.escaped,
+        after_output: fields.answer.error_after_output,
         doubtful_zero: doubtful && limited,
         window: window(widest(&quota)).filter(|_| limited && delay.is_none()),
         quota,
@@ -120,12 +120,12 @@ const fn retry_with(delay: Option<ServerDelay>) -> Retryability {
 }
 
 /// The largest of all delays that the answer declares; of equal ones the first, in the order of trust.
-fn delay(facts: &Facts<'_>, header: Option<Duration>) -> Option<ServerDelay> {
+fn delay(fields: &Fields<'_>, header: Option<Duration>) -> Option<ServerDelay> {
     [
-        (facts.retry_info, DelaySource::RetryInfo),
-        (message::delay(&facts.message), DelaySource::Message),
-        (facts.metadata.reset_delay, DelaySource::Metadata),
-        (facts.reset, DelaySource::Metadata),
+        (fields.retry_info, DelaySource::RetryInfo),
+        (message::delay(&fields.message), DelaySource::Message),
+        (fields.metadata.reset_delay, DelaySource::Metadata),
+        (fields.reset, DelaySource::Metadata),
         (header, DelaySource::Header),
     ]
     .into_iter()
@@ -152,19 +152,19 @@ fn billing(message: &str) -> bool {
 }
 
 fn kind(
-    facts: &Facts<'_>,
+    fields: &Fields<'_>,
     code: Option<Code>,
     number: u16,
     delay: Option<ServerDelay>,
     quota: &[QuotaViolation],
     zero: bool,
 ) -> Kind {
-    let message = facts.message.as_ref();
-    if let Some(kind) = facts.reason.as_deref().and_then(by_reason) {
+    let message = fields.message.as_ref();
+    if let Some(kind) = fields.reason.as_deref().and_then(by_reason) {
         return kind;
     }
     // These names say as little as the status does, and the message then says more.
-    match facts.code_name.as_deref().and_then(by_name) {
+    match fields.code_name.as_deref().and_then(by_name) {
         Some(Kind::InvalidArgument) => return bad_request(message),
         Some(Kind::PermissionDenied) => return forbidden(message),
         Some(Kind::RateLimited) => return limit(message, delay, quota, zero),
@@ -319,14 +319,14 @@ fn forbidden(message: &str) -> Kind {
 }
 
 /// The model that the answer names outside of its violations, which have it already.
-fn model<'f>(facts: &'f Facts<'_>, kind: Kind) -> Option<&'f str> {
-    if facts.violations.iter().any(|v| v.model.is_some()) {
+fn model<'f>(fields: &'f Fields<'_>, kind: Kind) -> Option<&'f str> {
+    if fields.violations.iter().any(|v| v.model.is_some()) {
         return None;
     }
-    if let Some(model) = &facts.metadata.model {
+    if let Some(model) = &fields.metadata.model {
         return Some(model);
     }
-    if let Some(model) = message::quota_lines(&facts.message).find_map(|line| line.model) {
+    if let Some(model) = message::quota_lines(&fields.message).find_map(|line| line.model) {
         return Some(model);
     }
     // Not for every kind: "Please use models/… instead" names another one.
@@ -339,5 +339,5 @@ fn model<'f>(facts: &'f Facts<'_>, kind: Kind) -> Option<&'f str> {
             | Kind::Overloaded
     );
     // A page names the path that was asked for.
-    names_its_own.then(|| message::model(&facts.message).filter(|_| !message::is_page(&facts.message)))?
+    names_its_own.then(|| message::model(&fields.message).filter(|_| !message::is_page(&fields.message)))?
 }

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::fields::{Facts, Violation};
+use super::fields::{Fields, Violation};
 use super::names;
 use super::scalar::Scalar;
 use crate::google_rpc::Code;
@@ -14,17 +14,17 @@ use crate::google_rpc::Code;
 /// A status is named within so many bytes, or not at all.
 const MAX_WORDS: usize = 16 * 1024;
 
-/// Fills in what the facts do not have yet, out of a client's print: words as well as pairs.
-pub(super) fn print<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) {
-    scan(facts, text, http);
-    words(facts, text.trim(), http);
+/// Fills in what the fields do not have yet, out of a client's print: words as well as pairs.
+pub(super) fn print<'a>(fields: &mut Fields<'a>, text: &'a str, http: u16) {
+    scan(fields, text, http);
+    words(fields, text.trim(), http);
 }
 
-/// Fills in what the facts do not have yet, out of pairs.
-pub(super) fn scan<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) {
+/// Fills in what the fields do not have yet, out of pairs.
+pub(super) fn scan<'a>(fields: &mut Fields<'a>, text: &'a str, http: u16) {
     let text = text.trim();
-    let folded = std::mem::take(&mut facts.violations);
-    head(facts, text, http);
+    let folded = std::mem::take(&mut fields.violations);
+    head(fields, text, http);
     let mut scan =
         Scan { key: None, violation: None, tail: 0, delay: Delay::default(), status: None, message: None };
     let mut at = 0;
@@ -33,7 +33,7 @@ pub(super) fn scan<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) {
         let colon = at + colon;
         let name = word_before(text, colon);
         if text.as_bytes()[colon] == b'{' {
-            scan.open(facts, name);
+            scan.open(fields, name);
             at = colon + 1;
             continue;
         }
@@ -51,7 +51,7 @@ pub(super) fn scan<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) {
             // It runs past the end of the string that it was cut in.
             Value::Whole(value) if name.starts_with("quota") && value.contains('\n') => {}
             Value::Whole(value) => {
-                scan.pair(facts, name, value);
+                scan.pair(fields, name, value);
                 // Somebody's words in quotes: `upstream said: "429 … [violations { … }]"`. Each kind of quote ends at the next
                 // of its kind, so that the time stays linear.
                 let quoted = text[..next].ends_with(['"', '\'']) && value.len() > 16 && name != "message";
@@ -67,17 +67,17 @@ pub(super) fn scan<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) {
             _ => {}
         }
     }
-    scan.finish(facts, text);
+    scan.finish(fields, text);
     // A cut body has been folded as far as it went, and the scan has now seen the same violations again.
-    if facts.violations.len() < folded.len() {
-        facts.violations = folded;
+    if fields.violations.len() < folded.len() {
+        fields.violations = folded;
     }
 }
 
 /// gRPC's `429 Quota exceeded … [violations { … }]`: the leading number is the HTTP status and stands for the
 /// code; the message ends where the details begin. Likewise `[429 Too Many Requests] message [{…}]`, and either
 /// behind the name of Python's exception: `google.api_core.exceptions.ResourceExhausted: 429 …`.
-fn head<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) {
+fn head<'a>(fields: &mut Fields<'a>, text: &'a str, http: u16) {
     let exception = text.split_once(": ").filter(|(name, _)| {
         name.len() < 120 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.')
     });
@@ -107,37 +107,37 @@ fn head<'a>(facts: &mut Facts<'a>, text: &'a str, http: u16) {
     let named = Code::from_name(first);
     let code = named.or_else(|| Code::from_http(number));
     let end = [" [", " {"].iter().filter_map(|open| message.find(open)).min().unwrap_or(message.len());
-    facts.has_error = true;
-    facts.code = facts.code.or(Some(number));
-    if facts.status.is_none() {
-        facts.status = code.map(|code| Cow::Borrowed(code.as_str()));
+    fields.has_error = true;
+    fields.code = fields.code.or(Some(number));
+    if fields.status.is_none() {
+        fields.status = code.map(|code| Cow::Borrowed(code.as_str()));
     }
-    if facts.message.is_empty() && named.is_none() {
-        facts.message = Cow::Borrowed(message[..end].trim());
+    if fields.message.is_empty() && named.is_none() {
+        fields.message = Cow::Borrowed(message[..end].trim());
     }
 }
 
 /// The status that is named somewhere in a print, where nothing has said it.
-fn words(facts: &mut Facts<'_>, text: &str, http: u16) {
-    if facts.status.is_some() && facts.code.is_some() {
+fn words(fields: &mut Fields<'_>, text: &str, http: u16) {
+    if fields.status.is_some() && fields.code.is_some() {
         return;
     }
     let named = names::status(super::message::clip(text, MAX_WORDS));
-    if let Some(code) = named.code.filter(|_| facts.status.is_none()) {
-        facts.has_error = true;
-        facts.status = Some(Cow::Borrowed(code.as_str()));
+    if let Some(code) = named.code.filter(|_| fields.status.is_none()) {
+        fields.has_error = true;
+        fields.status = Some(Cow::Borrowed(code.as_str()));
     }
     // Under an error's own status another number is prose, unless a name stands beside it.
     let number = named.number.filter(|n| http < 400 || *n == http || http >= 500 || named.code.is_some());
-    let agrees = |n: &u16| match facts.code {
+    let agrees = |n: &u16| match fields.code {
         Some(code) => code == *n && named.leads,
         None => true,
     };
     if let Some(number) = number.filter(agrees) {
-        facts.has_error = true;
-        facts.code = Some(number);
-        if named.leads && facts.status.is_none() {
-            facts.status = Code::from_http(number).map(|code| Cow::Borrowed(code.as_str()));
+        fields.has_error = true;
+        fields.code = Some(number);
+        if named.leads && fields.status.is_none() {
+            fields.status = Code::from_http(number).map(|code| Cow::Borrowed(code.as_str()));
         }
     }
 }
@@ -162,27 +162,27 @@ struct Delay {
 
 impl<'a> Scan<'a> {
     /// `name {`: a message of the text form begins. In JSON nothing stands before the brace but a colon.
-    fn open(&mut self, facts: &mut Facts<'a>, name: &str) {
+    fn open(&mut self, fields: &mut Fields<'a>, name: &str) {
         match name {
-            "violations" => self.close_violation(facts),
+            "violations" => self.close_violation(fields),
             "retry_delay" | "retryDelay" => self.delay.open = true,
             _ => {}
         }
     }
 
-    fn close_violation(&mut self, facts: &mut Facts<'a>) {
+    fn close_violation(&mut self, fields: &mut Fields<'a>) {
         if let Some(violation) = self.violation.take() {
-            facts.violations.push(violation);
+            fields.violations.push(violation);
         }
     }
 
-    fn pair(&mut self, facts: &mut Facts<'a>, name: &'a str, value: &'a str) {
+    fn pair(&mut self, fields: &mut Fields<'a>, name: &'a str, value: &'a str) {
         let scalar = || Scalar::Text(Cow::Borrowed(value));
         match name {
             "quotaMetric" | "quota_metric" | "quotaId" | "quota_id" | "quotaValue" | "quota_value" => {
                 let repeated = self.violation.as_ref().is_some_and(|v| v.has(name));
                 if repeated {
-                    self.close_violation(facts);
+                    self.close_violation(fields);
                 }
                 self.violation.get_or_insert_default().set(name, scalar());
             }
@@ -191,54 +191,54 @@ impl<'a> Scan<'a> {
                 if let Some(key) = self.key.take() {
                     match (&mut self.violation, key) {
                         (Some(v), "model") => v.model = Some(Cow::Borrowed(value)),
-                        (None, key) => facts.metadata.set(key, scalar()),
+                        (None, key) => fields.metadata.set(key, scalar()),
                         _ => {}
                     }
                 }
             }
             "model" => match &mut self.violation {
                 Some(v) => v.model = Some(Cow::Borrowed(value)),
-                None => facts.metadata.set(name, scalar()),
+                None => fields.metadata.set(name, scalar()),
             },
-            "quota_limit" | "quota_limit_value" | "quotaResetDelay" => facts.metadata.set(name, scalar()),
+            "quota_limit" | "quota_limit_value" | "quotaResetDelay" => fields.metadata.set(name, scalar()),
             "retryDelay" | "retry_delay" => {
-                facts.retry_info = facts.retry_info.max(crate::google_rpc::parse_duration(value));
+                fields.retry_info = fields.retry_info.max(crate::google_rpc::parse_duration(value));
             }
             "seconds" if self.delay.open => self.delay.seconds = value.parse().ok(),
             "nanos" if self.delay.open => self.delay.nanos = value.parse().unwrap_or(0),
-            "reason" if facts.reason.is_none() && is_constant(value) => {
-                facts.has_error = true;
-                facts.reason = Some(Cow::Borrowed(value));
+            "reason" if fields.reason.is_none() && is_constant(value) => {
+                fields.has_error = true;
+                fields.reason = Some(Cow::Borrowed(value));
             }
-            "domain" if facts.domain.is_none() => facts.domain = Some(Cow::Borrowed(value)),
+            "domain" if fields.domain.is_none() => fields.domain = Some(Cow::Borrowed(value)),
             "status" | "Status" if self.status.is_none() => self.status = Some(value),
             "message" if self.message.is_none() => self.message = Some(value),
-            "code" if facts.code.is_none() => {
-                facts.code = value.parse().ok().filter(|code| (400..600).contains(code));
-                facts.has_error |= facts.code.is_some();
+            "code" if fields.code.is_none() => {
+                fields.code = value.parse().ok().filter(|code| (400..600).contains(code));
+                fields.has_error |= fields.code.is_some();
             }
             _ => {}
         }
     }
 
-    fn finish(mut self, facts: &mut Facts<'a>, text: &str) {
+    fn finish(mut self, fields: &mut Fields<'a>, text: &str) {
         if let Some(v) = &mut self.violation {
             // Cut off inside the violation, its value may be what is missing.
             v.not_omitted |= !closes(text.get(self.tail..).unwrap_or_default());
         }
-        self.close_violation(facts);
+        self.close_violation(fields);
         if let Some(seconds) = self.delay.seconds {
             let delay = std::time::Duration::from_secs(seconds)
                 .checked_add(std::time::Duration::from_nanos(self.delay.nanos));
-            facts.retry_info = facts.retry_info.max(delay);
+            fields.retry_info = fields.retry_info.max(delay);
         }
         let status = self.status.filter(|status| Code::from_name(status).is_some());
-        if facts.status.is_none() && status.is_some() {
-            facts.has_error = true;
-            facts.status = status.map(Cow::Borrowed);
+        if fields.status.is_none() && status.is_some() {
+            fields.has_error = true;
+            fields.status = status.map(Cow::Borrowed);
         }
-        if facts.message.is_empty() {
-            facts.message = Cow::Borrowed(self.message.unwrap_or_default());
+        if fields.message.is_empty() {
+            fields.message = Cow::Borrowed(self.message.unwrap_or_default());
         }
     }
 }
@@ -357,7 +357,7 @@ mod tests {
             text in r#"(violations|quota_id|key|value|retry_delay|seconds|[ :{}"'\\\[\]]|42|µ|a){0,60}"#,
             http in 200u16..600,
         ) {
-            scan(&mut Facts::default(), &text, http);
+            scan(&mut Fields::default(), &text, http);
         }
     }
 
@@ -376,34 +376,34 @@ mod tests {
                 "DEADLINE_EXCEEDED",
             ),
         ] {
-            let mut facts = Facts::default();
-            print(&mut facts, text, http);
-            assert_eq!(facts.status.as_deref(), Some(status), "{text}");
+            let mut fields = Fields::default();
+            print(&mut fields, text, http);
+            assert_eq!(fields.status.as_deref(), Some(status), "{text}");
         }
-        let mut facts = Facts::default();
-        scan(&mut facts, "upstream error: 503 times a charm", 429);
-        assert_eq!((facts.status, facts.code), (None, None), "another number is prose");
+        let mut fields = Fields::default();
+        scan(&mut fields, "upstream error: 503 times a charm", 429);
+        assert_eq!((fields.status, fields.code), (None, None), "another number is prose");
     }
 
     #[test]
     fn a_value_cut_in_the_middle_is_still_a_value() {
-        let mut facts = Facts::default();
-        scan(&mut facts, r#"{"error": {"code": 429, "message": "over the li"#, 429);
-        assert_eq!((facts.code, facts.message.as_ref()), (Some(429), "over the li"));
+        let mut fields = Fields::default();
+        scan(&mut fields, r#"{"error": {"code": 429, "message": "over the li"#, 429);
+        assert_eq!((fields.code, fields.message.as_ref()), (Some(429), "over the li"));
     }
 
-    fn scanned(text: &str, http: u16) -> Facts<'_> {
-        let mut facts = Facts::default();
-        print(&mut facts, text, http);
-        facts
+    fn scanned(text: &str, http: u16) -> Fields<'_> {
+        let mut fields = Fields::default();
+        print(&mut fields, text, http);
+        fields
     }
 
     /// Metric, id, value and model of each violation, and whether its value may be missing.
-    fn violations<'f>(facts: &'f Facts<'_>) -> Vec<(&'f str, &'f str, Option<u64>, &'f str, bool)> {
+    fn violations<'f>(fields: &'f Fields<'_>) -> Vec<(&'f str, &'f str, Option<u64>, &'f str, bool)> {
         fn text<'v>(piece: &'v Option<Cow<'_, str>>) -> &'v str {
             piece.as_deref().unwrap_or("-")
         }
-        let each = facts.violations.iter();
+        let each = fields.violations.iter();
         each.map(|v| (text(&v.metric), text(&v.id), v.value, text(&v.model), v.not_omitted)).collect()
     }
 
@@ -412,9 +412,9 @@ mod tests {
         let text = r#"429 Over it. [nanos: 9 violations { quota_metric: "m/requests" quota_id: "A" quota_value: 5
             quota_dimensions { key: "model" value: "gem" } } violations { quota_id: "B" } violations { quota_metric: "m/x" }
             , retry_delay { seconds: 7 }, reason: "FIRST" domain: "d" reason: "SECOND" domain: "e" code: 500 ]"#;
-        let facts = scanned(text, 429);
+        let fields = scanned(text, 429);
         assert_eq!(
-            violations(&facts),
+            violations(&fields),
             [
                 ("m/requests", "A", Some(5), "gem", true),
                 ("-", "B", None, "-", false),
@@ -422,12 +422,12 @@ mod tests {
             ]
         );
         assert_eq!(
-            facts.retry_info,
+            fields.retry_info,
             Some(std::time::Duration::from_secs(7)),
             "those nanoseconds were others"
         );
-        assert_eq!((facts.reason.as_deref(), facts.domain.as_deref()), (Some("FIRST"), Some("d")));
-        assert_eq!((facts.code, facts.message.as_ref(), facts.has_error), (Some(429), "Over it.", true));
+        assert_eq!((fields.reason.as_deref(), fields.domain.as_deref()), (Some("FIRST"), Some("d")));
+        assert_eq!((fields.code, fields.message.as_ref(), fields.has_error), (Some(429), "Over it.", true));
         assert_eq!(scanned("wait { seconds: 30 }", 503).retry_info, None, "of what, nobody says");
     }
 
@@ -465,12 +465,12 @@ mod tests {
     #[test]
     fn what_was_folded_stays_where_the_scan_sees_less() {
         let with = |ids: &[&'static str]| {
-            let mut facts = Facts::default();
+            let mut fields = Fields::default();
             for id in ids {
-                facts.violations.push(Violation { id: Some(Cow::Borrowed(id)), ..Violation::default() });
+                fields.violations.push(Violation { id: Some(Cow::Borrowed(id)), ..Violation::default() });
             }
-            scan(&mut facts, r#"{"quotaId":"C","quotaValue":"1"}"#, 429);
-            violations(&facts).iter().map(|v| v.1.to_owned()).collect::<Vec<_>>()
+            scan(&mut fields, r#"{"quotaId":"C","quotaValue":"1"}"#, 429);
+            violations(&fields).iter().map(|v| v.1.to_owned()).collect::<Vec<_>>()
         };
         assert_eq!(with(&["A", "B"]), ["A", "B"]);
         assert_eq!(with(&["A"]), ["C"]);
@@ -489,8 +489,8 @@ mod tests {
             ("4290 apples", 200, None, ""),
             ("429apples", 200, None, ""),
         ] {
-            let facts = scanned(text, http);
-            assert_eq!((facts.code, facts.message.as_ref()), (code, message), "{text} at {http}");
+            let fields = scanned(text, http);
+            assert_eq!((fields.code, fields.message.as_ref()), (code, message), "{text} at {http}");
         }
         for (len, code) in [(119, Some(429)), (120, None)] {
             assert_eq!(scanned(&format!("{}: 429 over it", "e".repeat(len)), 200).code, code, "{len}");
@@ -499,31 +499,31 @@ mod tests {
 
     #[test]
     fn the_first_of_each_name_counts_and_only_what_looks_like_it() {
-        let facts = scanned(
+        let fields = scanned(
             r#"status: "fine" code: 7 code: 429 code: 500 message: "one" message: "two" reason: "because" reason: "MINE_1""#,
             503,
         );
-        assert_eq!((facts.code, facts.message.as_ref()), (Some(429), "one"));
+        assert_eq!((fields.code, fields.message.as_ref()), (Some(429), "one"));
         assert_eq!(
-            (facts.reason.as_deref(), facts.status.as_deref(), facts.has_error),
+            (fields.reason.as_deref(), fields.status.as_deref(), fields.has_error),
             (Some("MINE_1"), None, true)
         );
-        let facts = scanned(r#"status: "UNAVAILABLE" status: "INTERNAL""#, 503);
-        assert_eq!((facts.status.as_deref(), facts.has_error), (Some("UNAVAILABLE"), true));
+        let fields = scanned(r#"status: "UNAVAILABLE" status: "INTERNAL""#, 503);
+        assert_eq!((fields.status.as_deref(), fields.has_error), (Some("UNAVAILABLE"), true));
         assert!(scanned("code: 429", 503).has_error && !scanned("code: 7", 503).has_error);
         assert!(
             ["", "because", "Mine", "MINE-1"].iter().all(|text| !is_constant(text)) && is_constant("MINE_1")
         );
-        let facts = scanned(r#""quota_limit": "X", "quota_limit_value": "7", "quotaResetDelay": "5s""#, 429);
-        let metadata = &facts.metadata;
+        let fields = scanned(r#""quota_limit": "X", "quota_limit_value": "7", "quotaResetDelay": "5s""#, 429);
+        let metadata = &fields.metadata;
         assert_eq!((metadata.quota_limit.as_deref(), metadata.quota_limit_value), (Some("X"), Some(7)));
         assert_eq!(metadata.reset_delay, Some(std::time::Duration::from_secs(5)));
     }
 
     #[test]
     fn a_value_ends_at_its_quote_and_only_half_a_message_counts() {
-        let facts = scanned(r#"message: "a\nb" status: "UNAVAILABLE""#, 503);
-        assert_eq!((facts.message.as_ref(), facts.status.as_deref()), (r"a\nb", Some("UNAVAILABLE")));
+        let fields = scanned(r#"message: "a\nb" status: "UNAVAILABLE""#, 503);
+        assert_eq!((fields.message.as_ref(), fields.status.as_deref()), (r"a\nb", Some("UNAVAILABLE")));
         assert_eq!(scanned(r#"message: "a\"b""#, 503).message, "a");
         assert_eq!(scanned(r#"{"quotaId":"RequestsPerD"#, 429).message, "");
         let colon = scanned(r#"note: "code:" reason: "MINE_1""#, 429);
@@ -533,7 +533,7 @@ mod tests {
     #[test]
     fn text_slicing_stays_on_char_boundaries() {
         for text in ["µ: \\µ", "\"message\": \"a\\", "message: \"µ\\µ\""] {
-            scan(&mut Facts::default(), text, 500);
+            scan(&mut Fields::default(), text, 500);
         }
     }
 }

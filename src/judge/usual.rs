@@ -1,6 +1,6 @@
 //! The usual error, read at once: one envelope in Google's own words, as almost every failure has it. Pure.
 //!
-//! A shorter way to the same facts as the fold over serde's visitors, which costs as much again as it finds. It takes what
+//! A shorter way to the same fields as the fold over serde's visitors, which costs as much again as it finds. It takes what
 //! it knows and nothing else: a member it does not know, an escape where none belongs, a member that comes twice, anything
 //! that is no JSON, and the body goes to the fold. A property below holds the two together.
 
@@ -8,14 +8,14 @@ use std::borrow::Cow;
 
 use memchr::memchr;
 
-use super::fields::{Facts, Violation};
+use super::fields::{Fields, Violation};
 use super::scalar::Scalar;
 
 /// Objects and lists inside each other that are passed over.
 const MAX_DEPTH: u8 = 8;
 
-/// Reads `{"error": {…}}`. On `None`, what `facts` hold means nothing.
-pub(super) fn read<'a>(facts: &mut Facts<'a>, text: &'a str) -> Option<()> {
+/// Reads `{"error": {…}}`. On `None`, what `fields` hold means nothing.
+pub(super) fn read<'a>(fields: &mut Fields<'a>, text: &'a str) -> Option<()> {
     let mut cursor = Cursor { text, at: 0 };
     cursor.expect(b'{')?;
     if cursor.name()? != "error" {
@@ -25,20 +25,20 @@ pub(super) fn read<'a>(facts: &mut Facts<'a>, text: &'a str) -> Option<()> {
     cursor.object(&mut |cursor, name| {
         let member = match name {
             "code" => {
-                facts.code = Some(cursor.number()?);
+                fields.code = Some(cursor.number()?);
                 1
             }
             "message" => {
                 let (message, escaped) = cursor.prose()?;
-                (facts.message, facts.escaped) = (Cow::Borrowed(message), escaped);
+                (fields.message, fields.escaped) = (Cow::Borrowed(message), escaped);
                 2
             }
             "status" => {
-                facts.status = Scalar::Text(Cow::Borrowed(cursor.string()?)).text();
+                fields.status = Scalar::Text(Cow::Borrowed(cursor.string()?)).text();
                 4
             }
             "details" => {
-                cursor.list(&mut |cursor| detail(cursor, facts))?;
+                cursor.list(&mut |cursor| detail(cursor, fields))?;
                 8
             }
             _ => return None,
@@ -49,16 +49,16 @@ pub(super) fn read<'a>(facts: &mut Facts<'a>, text: &'a str) -> Option<()> {
     })?;
     // A relay's status is a number at times, and its members stand beside the error.
     let plain =
-        facts.status.as_deref().is_none_or(|status| !status.starts_with(|c: char| c.is_ascii_digit()));
+        fields.status.as_deref().is_none_or(|status| !status.starts_with(|c: char| c.is_ascii_digit()));
     if seen == 0 || !plain || cursor.next()? != b'}' {
         return None;
     }
-    facts.has_error = true;
-    facts.answer.objects = 1;
+    fields.has_error = true;
+    fields.answer.objects = 1;
     Some(())
 }
 
-fn detail<'a>(cursor: &mut Cursor<'a>, facts: &mut Facts<'a>) -> Option<()> {
+fn detail<'a>(cursor: &mut Cursor<'a>, fields: &mut Fields<'a>) -> Option<()> {
     cursor.object(&mut |cursor, name| {
         match name {
             "@type" | "links" | "fieldViolations" | "locale" | "detail" | "stackEntries" => cursor.skip(0)?,
@@ -82,24 +82,24 @@ fn detail<'a>(cursor: &mut Cursor<'a>, facts: &mut Facts<'a>) -> Option<()> {
                     Some(())
                 })?;
                 if violation.metric.is_some() || violation.id.is_some() {
-                    facts.violations.push(violation);
+                    fields.violations.push(violation);
                 }
                 Some(())
             })?,
             "retryDelay" => {
                 let delay = Scalar::Text(Cow::Borrowed(cursor.string()?)).duration();
-                facts.retry_info = facts.retry_info.max(delay);
+                fields.retry_info = fields.retry_info.max(delay);
             }
             "reason" => {
                 let reason = Scalar::Text(Cow::Borrowed(cursor.string()?)).text();
-                facts.reason = facts.reason.take().or(reason);
+                fields.reason = fields.reason.take().or(reason);
             }
             "domain" => {
                 let domain = Scalar::Text(Cow::Borrowed(cursor.string()?)).text();
-                facts.domain = facts.domain.take().or(domain);
+                fields.domain = fields.domain.take().or(domain);
             }
             "metadata" => cursor.object(&mut |cursor, name| {
-                facts.metadata.set(name, Scalar::Text(Cow::Borrowed(cursor.string()?)));
+                fields.metadata.set(name, Scalar::Text(Cow::Borrowed(cursor.string()?)));
                 Some(())
             })?,
             _ => return None,
@@ -298,7 +298,7 @@ mod tests {
 
     /// Both readers, as they print: `None` where the short way is not taken.
     fn both(text: &str) -> Option<(String, String)> {
-        let (mut short, mut long) = (Facts::default(), Facts::default());
+        let (mut short, mut long) = (Fields::default(), Fields::default());
         read(&mut short, text)?;
         let context = Context::new(429, text.len());
         short.settle(&context);

@@ -8,7 +8,7 @@ use pin_project_lite::pin_project;
 
 use super::ObserveBody;
 use super::report::Report;
-use crate::body::on_end::Told;
+use crate::body::on_end::EndHook;
 use crate::error::BoxError;
 
 pin_project! {
@@ -53,8 +53,8 @@ where
         Poll::Ready(match result {
             Ok(response) => {
                 let told = match report.answered(&response) {
-                    Some(report) => Told::of(&response, report),
-                    None => Told::nobody(),
+                    Some(report) => EndHook::of(&response, report),
+                    None => EndHook::nobody(),
                 };
                 Ok(ObserveBody::watch(response, told))
             }

@@ -303,11 +303,11 @@ impl<W: Write> JsonLines<W> {
                 failure(&mut line, verdict);
                 line
             }
-            Event::Misplaced { layer, inside, harm } => {
+            Event::Misplaced { layer, inside, consequence } => {
                 let mut line = self.begin("misplaced");
                 line.member("layer", layer.as_str());
                 line.member("inside", inside.as_str());
-                line.member("harm", harm);
+                line.member("consequence", consequence);
                 line
             }
             Event::StoreLost { store, why } => {

@@ -9,7 +9,7 @@ use super::report::Report;
 use super::span::CallSpan;
 use super::{Call, ObserveBody, ResponseFuture};
 use crate::context;
-use crate::context::Trail;
+use crate::context::AttemptCounter;
 use crate::error::BoxError;
 
 /// Looks at each call once. Made by [`ObserveLayer`](super::ObserveLayer); see the [module documentation](super).
@@ -57,7 +57,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let trail = Trail::default();
+        let trail = AttemptCounter::default();
         let call = Box::new(Call::begin(&request, trail.clone()));
         // One that is there belongs to a layer outside, and to the retries between: it stays.
         if context::Context::more(&request).is_none_or(|more| more.trail.is_none()) {

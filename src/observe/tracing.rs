@@ -187,8 +187,8 @@ impl Observer for Tracing {
                 "no other model was asked",
             ),
             // A fault of the program and not of the day: for who writes it.
-            Event::Misplaced { layer, inside, harm } => {
-                debug!(target: "tower_gemini", layer = layer.as_str(), inside = inside.as_str(), harm, "layer misplaced");
+            Event::Misplaced { layer, inside, consequence } => {
+                debug!(target: "tower_gemini", layer = layer.as_str(), inside = inside.as_str(), consequence, "layer misplaced");
             }
             Event::StoreLost { store, why } => {
                 warn!(target: "tower_gemini", store, why, "quota store lost");

@@ -10,7 +10,7 @@ use super::service::PlaceChoice;
 use super::shared::{Key, Permitted, Shared};
 use crate::circuit_breaker::Circuits;
 use crate::error::ConfigError;
-use crate::event::Part;
+use crate::event::LayerKind;
 use crate::event::{Observed, Observer};
 use crate::keyed::{Keyed, MAX_KEYS};
 use crate::rate_limit::RateLimits;
@@ -133,7 +133,7 @@ impl PlacesBuilder {
                 return Err(ConfigError::new("places", "must have names that differ"));
             }
         }
-        let keys = Keyed::new(self.max_keys, Part::Places, self.observer.clone());
+        let keys = Keyed::new(self.max_keys, LayerKind::Places, self.observer.clone());
         Ok(PlacesLayer {
             shared: Arc::new(Shared {
                 places: self.places,

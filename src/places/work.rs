@@ -12,11 +12,11 @@ use super::report::ServedAt;
 use super::shared::{Key, Permitted, Shared};
 use crate::context::Context;
 use crate::error::{BoxError, Rejected, find};
-use crate::event::Part;
+use crate::event::LayerKind;
 use crate::event::{Event, GaveUp};
 use crate::layer_order;
 use crate::request::Target;
-use crate::retry::{self, Carry, Elsewhere};
+use crate::retry::{self, Elsewhere, SharedAttempts};
 use crate::time;
 use crate::timeout::Deadline;
 use crate::verdict::Verdict;
@@ -34,7 +34,7 @@ pub(super) struct Work<S, B> {
     permitted: Permitted,
     tried: Permitted,
     moves: usize,
-    carry: Carry,
+    carry: SharedAttempts,
     /// The call under way.
     visit: Option<Arc<Visit>>,
 }
@@ -198,7 +198,7 @@ impl<S, B: Clone> Work<S, B> {
             }
         }
         if let Ok(response) = &mut result {
-            layer_order::passed(response, Part::Places, &self.shared.observer);
+            layer_order::passed(response, LayerKind::Places, &self.shared.observer);
         }
         self.mark(at, &mut result);
         Next::Return(result)

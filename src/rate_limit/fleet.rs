@@ -25,7 +25,7 @@ use crate::fleet::{
 };
 use crate::request::limits::Limits;
 use crate::request::quota_key::QuotaKey;
-use crate::rng::Chance;
+use crate::rng::RngSource;
 use crate::sync::{AtomicBool, Mutex, Ordering, lock};
 use crate::time;
 
@@ -108,7 +108,7 @@ impl Joined {
     pub(super) fn supply(&self, key: &QuotaKey, quota: crate::fleet::Quota) -> Supply {
         self.start();
         let manner = Manner { terms: self.wire.terms, outage: self.fleet.outage, weight: self.fleet.weight };
-        let id = Chance::default().stream().id();
+        let id = RngSource::default().stream().id();
         Supply::new(id, self.fleet.key(key), manner, quota, Arc::clone(&self.wire.bell))
     }
 

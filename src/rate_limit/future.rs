@@ -12,11 +12,11 @@ use tower_service::Service;
 use super::RateLimitBody;
 use super::error::RateLimited;
 use super::permit::Permit;
-use super::queue::Place;
+use super::queue::WaiterId;
 use super::scheduler::Look;
 use super::shared::Key;
 use super::window::Nanos;
-use crate::body::on_end::Told;
+use crate::body::on_end::EndHook;
 use crate::error::BoxError;
 use crate::held;
 use crate::tier::ServiceTier;
@@ -64,7 +64,7 @@ pub(super) struct Waiting<S, B> {
 /// A place in a queue. Dropping it leaves the queue.
 pub(super) struct Ticket {
     key: Arc<Key>,
-    place: Place,
+    place: WaiterId,
     /// When the request has waited for quota as long as it may.
     patience: Nanos,
     /// That is before its deadline.
@@ -74,7 +74,7 @@ pub(super) struct Ticket {
 }
 
 impl Ticket {
-    pub(super) const fn new(key: Arc<Key>, place: Place, patience: Nanos, is_impatient: bool) -> Self {
+    pub(super) const fn new(key: Arc<Key>, place: WaiterId, patience: Nanos, is_impatient: bool) -> Self {
         Self { key, place, patience, is_impatient, left: false }
     }
 }
@@ -184,14 +184,14 @@ fn is_flex<B>(request: &Request<B>) -> bool {
 
 /// What a head has to say is learnt now, what its body has used when that ends.
 #[inline(always)]
-fn answered<RB: Body>(response: &mut Response<RB>, permit: Option<Permit>) -> Told<Permit> {
-    let Some(mut permit) = permit else { return Told::nobody() };
+fn answered<RB: Body>(response: &mut Response<RB>, permit: Option<Permit>) -> EndHook<Permit> {
+    let Some(mut permit) = permit else { return EndHook::nobody() };
     let Some(cell) = Verdict::good(response) else {
         permit.refused(response);
-        return Told::nobody();
+        return EndHook::nobody();
     };
     permit.answered();
-    Told::of_good(response, cell.cloned(), permit)
+    EndHook::of_good(response, cell.cloned(), permit)
 }
 
 impl Ticket {

@@ -9,12 +9,12 @@ use super::service::Core;
 use super::shared::{Common, Config, KeyBy, Shared, WallClock};
 use super::{BySize, ConfigError, Prices, RateLimit, RateLimits};
 use crate::config::{LimitsConfig, RateLimitConfig};
-use crate::event::Part;
+use crate::event::LayerKind;
 use crate::event::{Observed, Observer};
 use crate::keyed::{Keyed, MAX_KEYS};
 use crate::request::limits::Limits;
 use crate::request::{Target, TargetKey};
-use crate::rng::Chance;
+use crate::rng::RngSource;
 use crate::sync::{Mutex, lock};
 use crate::time;
 
@@ -378,7 +378,7 @@ impl<E> RateLimitBuilder<E> {
         if let Some(prices) = &settings.prices {
             prices.check()?;
         }
-        let keys = Keyed::new(settings.max_keys, Part::RateLimit, settings.observer.clone());
+        let keys = Keyed::new(settings.max_keys, LayerKind::RateLimit, settings.observer.clone());
         let mut common = Common::new(rules, queue, wall_clock, settings.observer);
         common.prices = settings.prices.map(Arc::new);
         common.check(&settings.limits)?;
@@ -401,7 +401,7 @@ impl<E> RateLimitBuilder<E> {
             key_by: settings.key_by,
             by_tier: settings.by_tier,
             enabled: settings.enabled,
-            id: Chance::default().stream().id(),
+            id: RngSource::default().stream().id(),
         };
         #[cfg(feature = "fleet")]
         let shared = Arc::new_cyclic(|weak| {

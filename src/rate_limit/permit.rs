@@ -9,7 +9,7 @@ use super::shared::Key;
 use crate::body::on_end::OnEnd;
 use crate::context::quota_wait::QuotaWait;
 use crate::error::BoxError;
-use crate::event::Part;
+use crate::event::LayerKind;
 use crate::layer_order;
 use crate::verdict::{End, EndCell, Verdict};
 
@@ -105,7 +105,7 @@ impl Permit {
     #[cold]
     pub(super) fn refused<B>(mut self, response: &mut Response<B>) {
         self.leave();
-        layer_order::passed(response, Part::RateLimit, &self.key.common().observer);
+        layer_order::passed(response, LayerKind::RateLimit, &self.key.common().observer);
         if let Some(quota) = self.failed(&Verdict::of(response)) {
             response.extensions_mut().insert(quota);
         }

@@ -24,13 +24,13 @@ const GRANTS: usize = 64;
 const KEPT: usize = 64;
 
 /// A waiter's place. Valid until [`Queue::leave`] or [`Queue::take`] gave it back.
-pub(super) type Place = u32;
+pub(super) type WaiterId = u32;
 
 #[derive(Debug)]
 pub(super) struct Queue<W> {
     places: Vec<Waiter<W>>,
     /// The first of the free places, which are linked by `next`.
-    free: Place,
+    free: WaiterId,
     queued: Ends,
     granted: Ends,
     /// The number of the next that joins. Wraps: two that wait at the same time are never 2³¹ apart.
@@ -43,7 +43,7 @@ pub(super) struct Queue<W> {
     undated: usize,
     /// The tokens of all that are queued, as they were when they came.
     tokens: u64,
-    deadlines: BTreeSet<(Nanos, Place)>,
+    deadlines: BTreeSet<(Nanos, WaiterId)>,
     /// Places in use, answered ones included.
     used: usize,
 }
@@ -51,8 +51,8 @@ pub(super) struct Queue<W> {
 /// The first and the last of a list.
 #[derive(Clone, Copy, Debug)]
 struct Ends {
-    head: Place,
-    tail: Place,
+    head: WaiterId,
+    tail: WaiterId,
 }
 
 impl Ends {
@@ -61,8 +61,8 @@ impl Ends {
 
 #[derive(Debug)]
 struct Waiter<W> {
-    prev: Place,
-    next: Place,
+    prev: WaiterId,
+    next: WaiterId,
     cost: Cost,
     /// What was added to `Queue::tokens`.
     tokens: u32,
@@ -124,14 +124,20 @@ impl<W> Queue<W> {
     }
 
     /// Joins the end of the queue.
-    pub(super) fn join(&mut self, cost: Cost, tokens: u32, deadline: Nanos, look_at: Nanos) -> Place {
+    pub(super) fn join(&mut self, cost: Cost, tokens: u32, deadline: Nanos, look_at: Nanos) -> WaiterId {
         let number = self.joined;
         self.joined = number.wrapping_add(1);
         self.join_before(NIL, number, (cost, tokens), deadline, look_at)
     }
 
     /// Joins before all who are queued. Those who are parked and came before the present head still come before it.
-    pub(super) fn join_first(&mut self, cost: Cost, tokens: u32, deadline: Nanos, look_at: Nanos) -> Place {
+    pub(super) fn join_first(
+        &mut self,
+        cost: Cost,
+        tokens: u32,
+        deadline: Nanos,
+        look_at: Nanos,
+    ) -> WaiterId {
         let Some(head) = self.head() else { return self.join(cost, tokens, deadline, look_at) };
         // Nobody else who is queued has this number; one that is parked may, and then came first.
         let number = self.number(head).wrapping_sub(1);
@@ -140,12 +146,12 @@ impl<W> Queue<W> {
 
     fn join_before(
         &mut self,
-        before: Place,
+        before: WaiterId,
         number: u32,
         (cost, tokens): (Cost, u32),
         deadline: Nanos,
         look_at: Nanos,
-    ) -> Place {
+    ) -> WaiterId {
         let waiter = Waiter {
             prev: NIL,
             next: NIL,
@@ -160,7 +166,7 @@ impl<W> Queue<W> {
         let place = if self.free == NIL {
             self.places.push(waiter);
             // A queue is bounded far below 2³².
-            self.places.len() as Place - 1
+            self.places.len() as WaiterId - 1
         } else {
             let place = self.free;
             self.free = self.places[place as usize].next;
@@ -174,7 +180,7 @@ impl<W> Queue<W> {
     }
 
     /// Counts one that was queued.
-    fn count(&mut self, place: Place) {
+    fn count(&mut self, place: WaiterId) {
         let Waiter { tokens, deadline, .. } = self.places[place as usize];
         self.len += 1;
         self.tokens += u64::from(tokens);
@@ -185,27 +191,27 @@ impl<W> Queue<W> {
         }
     }
 
-    pub(super) fn head(&self) -> Option<Place> {
+    pub(super) fn head(&self) -> Option<WaiterId> {
         Some(self.queued.head).filter(|place| *place != NIL)
     }
 
-    pub(super) fn tail(&self) -> Option<Place> {
+    pub(super) fn tail(&self) -> Option<WaiterId> {
         Some(self.queued.tail).filter(|place| *place != NIL)
     }
 
     /// The next in the queue.
-    pub(super) fn after(&self, place: Place) -> Option<Place> {
+    pub(super) fn after(&self, place: WaiterId) -> Option<WaiterId> {
         Some(self.places[place as usize].next).filter(|next| *next != NIL)
     }
 
     /// The queued ones, first come first.
-    pub(super) fn iter(&self) -> impl Iterator<Item = Place> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = WaiterId> {
         std::iter::successors(self.head(), |place| self.after(*place))
     }
 
     /// How many are before this one, which is queued; those who have left from between count, too.
-    pub(super) fn rank(&self, place: Place) -> u32 {
-        let number = |place: Place| self.places[place as usize].number;
+    pub(super) fn rank(&self, place: WaiterId) -> u32 {
+        let number = |place: WaiterId| self.places[place as usize].number;
         self.head().map_or(0, |head| number(place).wrapping_sub(number(head)))
     }
 
@@ -219,27 +225,27 @@ impl<W> Queue<W> {
     }
 
     /// What was added to [`tokens`](Self::tokens) for one.
-    pub(super) fn tokens_of(&self, place: Place) -> u32 {
+    pub(super) fn tokens_of(&self, place: WaiterId) -> u32 {
         self.places[place as usize].tokens
     }
 
-    pub(super) fn number(&self, place: Place) -> u32 {
+    pub(super) fn number(&self, place: WaiterId) -> u32 {
         self.places[place as usize].number
     }
 
-    pub(super) fn deadline(&self, place: Place) -> Nanos {
+    pub(super) fn deadline(&self, place: WaiterId) -> Nanos {
         self.places[place as usize].deadline
     }
 
-    pub(super) fn look_at(&self, place: Place) -> Nanos {
+    pub(super) fn look_at(&self, place: WaiterId) -> Nanos {
         self.places[place as usize].look_at
     }
 
-    pub(super) fn set_look_at(&mut self, place: Place, at: Nanos) {
+    pub(super) fn set_look_at(&mut self, place: WaiterId, at: Nanos) {
         self.places[place as usize].look_at = at;
     }
 
-    pub(super) fn is_parked(&self, place: Place) -> bool {
+    pub(super) fn is_parked(&self, place: WaiterId) -> bool {
         matches!(self.places[place as usize].state, State::Parked)
     }
 
@@ -249,15 +255,15 @@ impl<W> Queue<W> {
     }
 
     /// The first of the first grants that has to be fetched before `instant`.
-    pub(super) fn granted_until(&self, instant: Nanos) -> Option<Place> {
-        let after = |place: &Place| Some(self.places[*place as usize].next).filter(|next| *next != NIL);
+    pub(super) fn granted_until(&self, instant: Nanos) -> Option<WaiterId> {
+        let after = |place: &WaiterId| Some(self.places[*place as usize].next).filter(|next| *next != NIL);
         let first = Some(self.granted.head).filter(|place| *place != NIL);
         let mut grants = std::iter::successors(first, after).take(GRANTS);
         grants.find(|place| self.look_at(*place) < instant)
     }
 
     /// Parks one that was granted, and returns what it was granted.
-    pub(super) fn park_granted(&mut self, place: Place) -> Receipt {
+    pub(super) fn park_granted(&mut self, place: WaiterId) -> Receipt {
         unlink(&mut self.places, &mut self.granted, place);
         self.parked += 1;
         let waiter = &mut self.places[place as usize];
@@ -269,7 +275,7 @@ impl<W> Queue<W> {
     }
 
     /// Parks one that is queued. Returns its waker, which is not to be dropped under the lock.
-    pub(super) fn park(&mut self, place: Place) -> Option<W> {
+    pub(super) fn park(&mut self, place: WaiterId) -> Option<W> {
         self.unlink(place);
         let waiter = &mut self.places[place as usize];
         waiter.state = State::Parked;
@@ -278,10 +284,10 @@ impl<W> Queue<W> {
     }
 
     /// Brings one that is parked back to its old place.
-    pub(super) fn unpark(&mut self, place: Place) {
+    pub(super) fn unpark(&mut self, place: WaiterId) {
         let number = self.number(place);
         // The parked ones are old: what came before them has mostly gone.
-        let later = |other: &Place| self.number(*other).wrapping_sub(number) < 1 << 31;
+        let later = |other: &WaiterId| self.number(*other).wrapping_sub(number) < 1 << 31;
         let before = self.iter().find(later).unwrap_or(NIL);
         self.parked -= 1;
         self.places[place as usize].state = State::Queued;
@@ -289,11 +295,11 @@ impl<W> Queue<W> {
         self.count(place);
     }
 
-    pub(super) fn cost(&self, place: Place) -> Cost {
+    pub(super) fn cost(&self, place: WaiterId) -> Cost {
         self.places[place as usize].cost
     }
 
-    pub(super) fn is_queued(&self, place: Place) -> bool {
+    pub(super) fn is_queued(&self, place: WaiterId) -> bool {
         matches!(self.places[place as usize].state, State::Queued)
     }
 
@@ -301,7 +307,7 @@ impl<W> Queue<W> {
     /// does not fetch is taken back. Returns whom to wake.
     pub(super) fn answer(
         &mut self,
-        place: Place,
+        place: WaiterId,
         answer: Result<Receipt, Refusal>,
         fetch_by: Nanos,
     ) -> Option<W> {
@@ -316,7 +322,7 @@ impl<W> Queue<W> {
     }
 
     /// The answer, if there is one, and until when it was to be fetched; the place is given back then.
-    pub(super) fn take(&mut self, place: Place) -> Option<(Result<Receipt, Refusal>, Nanos)> {
+    pub(super) fn take(&mut self, place: WaiterId) -> Option<(Result<Receipt, Refusal>, Nanos)> {
         let waiter = &mut self.places[place as usize];
         match std::mem::replace(&mut waiter.state, State::Free) {
             State::Answered(answer) => {
@@ -336,7 +342,7 @@ impl<W> Queue<W> {
     }
 
     /// Leaves, queued, answered or parked. Returns the answer that was not looked at.
-    pub(super) fn leave(&mut self, place: Place) -> Option<Result<Receipt, Refusal>> {
+    pub(super) fn leave(&mut self, place: WaiterId) -> Option<Result<Receipt, Refusal>> {
         if self.is_queued(place) {
             self.unlink(place);
         } else if self.is_parked(place) {
@@ -349,21 +355,21 @@ impl<W> Queue<W> {
         None
     }
 
-    pub(super) fn waker(&mut self, place: Place) -> &mut Option<W> {
+    pub(super) fn waker(&mut self, place: WaiterId) -> &mut Option<W> {
         &mut self.places[place as usize].waker
     }
 
-    pub(super) fn has_waker(&self, place: Place) -> bool {
+    pub(super) fn has_waker(&self, place: WaiterId) -> bool {
         self.places[place as usize].waker.is_some()
     }
 
     /// Somebody whose deadline is before `instant`.
-    pub(super) fn too_late(&self, instant: Nanos) -> Option<Place> {
+    pub(super) fn too_late(&self, instant: Nanos) -> Option<WaiterId> {
         self.deadlines.first().filter(|first| first.0 < instant).map(|first| first.1)
     }
 
     /// Those who have no deadline.
-    pub(super) fn undated(&self) -> Vec<Place> {
+    pub(super) fn undated(&self) -> Vec<WaiterId> {
         if self.undated == 0 {
             return Vec::new();
         }
@@ -371,7 +377,7 @@ impl<W> Queue<W> {
     }
 
     /// Takes one out of the queue.
-    fn unlink(&mut self, place: Place) {
+    fn unlink(&mut self, place: WaiterId) {
         let Waiter { tokens, deadline, .. } = self.places[place as usize];
         unlink(&mut self.places, &mut self.queued, place);
         self.len -= 1;
@@ -383,7 +389,7 @@ impl<W> Queue<W> {
         }
     }
 
-    fn give_back(&mut self, place: Place) {
+    fn give_back(&mut self, place: WaiterId) {
         let waiter = &mut self.places[place as usize];
         waiter.next = self.free;
         waiter.waker = None;
@@ -398,7 +404,7 @@ impl<W> Queue<W> {
 }
 
 /// Links a place into a list, before another one of it or at its end.
-fn link<W>(places: &mut [Waiter<W>], ends: &mut Ends, place: Place, before: Place) {
+fn link<W>(places: &mut [Waiter<W>], ends: &mut Ends, place: WaiterId, before: WaiterId) {
     let prev = match before {
         NIL => std::mem::replace(&mut ends.tail, place),
         before => std::mem::replace(&mut places[before as usize].prev, place),
@@ -411,7 +417,7 @@ fn link<W>(places: &mut [Waiter<W>], ends: &mut Ends, place: Place, before: Plac
     (waiter.prev, waiter.next) = (prev, before);
 }
 
-fn unlink<W>(places: &mut [Waiter<W>], ends: &mut Ends, place: Place) {
+fn unlink<W>(places: &mut [Waiter<W>], ends: &mut Ends, place: WaiterId) {
     let Waiter { prev, next, .. } = places[place as usize];
     match prev {
         NIL => ends.head = next,

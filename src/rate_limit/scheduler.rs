@@ -21,7 +21,7 @@ use std::time::Duration;
 use super::decision::{Admission, Receipt, Settlement, Spent, too_large};
 use super::error::Refusal;
 use super::estimate::Cost;
-use super::queue::{NEVER, Place, Queue};
+use super::queue::{NEVER, Queue, WaiterId};
 use super::quota_state::QuotaState;
 use super::window::Nanos;
 use crate::event::RateLimitReason;
@@ -68,7 +68,7 @@ pub(super) struct Scheduler<W> {
     /// When the next one may be admitted, if nothing happens before.
     next: Nanos,
     /// Who owns the timer.
-    driver: Option<Place>,
+    driver: Option<WaiterId>,
     /// What the driver's timer is set to.
     armed: Nanos,
     /// The head waits for tokens, so that others may pass it.
@@ -107,7 +107,7 @@ pub(super) struct Held {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Arrival {
     Granted(Receipt),
-    Queued(Place, Held),
+    Queued(WaiterId, Held),
     Refused(Refusal),
 }
 
@@ -158,7 +158,7 @@ impl<W> Scheduler<W> {
     pub(super) fn arrive(&mut self, now: Nanos, cost: Cost, deadline: Nanos) -> Arrival {
         match self.grant(now, cost) {
             Some(receipt) => Arrival::Granted(receipt),
-            None => self.arrive_late(now, cost, deadline),
+            None => self.arrive_slow(now, cost, deadline),
         }
     }
 
@@ -171,7 +171,7 @@ impl<W> Scheduler<W> {
         self.wait_for_turn(now, cost, deadline, true)
     }
 
-    fn arrive_late(&mut self, now: Nanos, cost: Cost, deadline: Nanos) -> Arrival {
+    fn arrive_slow(&mut self, now: Nanos, cost: Cost, deadline: Nanos) -> Arrival {
         self.wait_for_turn(now, cost, deadline, false)
     }
 
@@ -243,7 +243,7 @@ impl<W> Scheduler<W> {
     /// where it matters.
     pub(super) fn look(
         &mut self,
-        place: Place,
+        place: WaiterId,
         now: impl Fn() -> Nanos,
         waker: impl FnOnce(&mut Option<W>),
     ) -> Look {
@@ -334,7 +334,7 @@ impl<W> Scheduler<W> {
     }
 
     /// The timer of a waiter has come: its own, or the driver's. It does what the driver should have done.
-    pub(super) fn watch(&mut self, now: Nanos, place: Place) {
+    pub(super) fn watch(&mut self, now: Nanos, place: WaiterId) {
         if !self.queue.is_queued(place) {
             // Answered in this very moment, or parked: it will see when it looks.
             return;
@@ -364,9 +364,9 @@ impl<W> Scheduler<W> {
     }
 
     /// Parks those before `place` who were to look a while ago and did not. Whether there were any.
-    fn park_starved(&mut self, now: Nanos, place: Place) -> bool {
+    fn park_starved(&mut self, now: Nanos, place: WaiterId) -> bool {
         let (mut next, mut polled, mut has_parked) = (self.queue.head(), 0, false);
-        let is_ahead = |before: &Place, polled| *before != place && polled < POLLED;
+        let is_ahead = |before: &WaiterId, polled| *before != place && polled < POLLED;
         while let Some(before) = next.filter(|before| is_ahead(before, polled)) {
             next = self.queue.after(before);
             polled += 1;
@@ -380,7 +380,7 @@ impl<W> Scheduler<W> {
     }
 
     /// Parks one that is queued. It is woken, so that one that only was late is back soon.
-    fn park(&mut self, place: Place) {
+    fn park(&mut self, place: WaiterId) {
         if self.driver == Some(place) {
             self.driver = None;
         }
@@ -390,7 +390,7 @@ impl<W> Scheduler<W> {
 
     /// The last chance of a waiter whose deadline is now. Who comes before it, was to look and did not, has lost its turn,
     /// and so has who was granted and has not fetched it: they would have gone already.
-    fn claim(&mut self, now: Nanos, place: Place) {
+    fn claim(&mut self, now: Nanos, place: WaiterId) {
         loop {
             while let Some(head) = self.queue.head() {
                 if head != place && self.queue.look_at(head) < now {
@@ -414,7 +414,7 @@ impl<W> Scheduler<W> {
     }
 
     /// Works out when this waiter is to look again if nobody wakes it.
-    fn plan(&mut self, now: Nanos, place: Place) {
+    fn plan(&mut self, now: Nanos, place: WaiterId) {
         let (rank, len) = (u64::from(self.queue.rank(place)), self.queue.len() as u64);
         let tokens = self.queue.tokens() / len.max(1) * rank;
         let (cost, deadline) = (self.queue.cost(place), self.queue.deadline(place));
@@ -430,7 +430,7 @@ impl<W> Scheduler<W> {
 
     /// A waiter goes away, answered or not. Its waker comes back: dropping it may run a user's code, which is not to
     /// happen under the lock.
-    pub(super) fn cancel(&mut self, now: Nanos, place: Place) -> Option<W> {
+    pub(super) fn cancel(&mut self, now: Nanos, place: WaiterId) -> Option<W> {
         let waker = self.queue.waker(place).take();
         let was_head = self.queue.head() == Some(place);
         if self.queue.head().is_some() && self.queue.tail() != Some(place) && !self.queue.is_parked(place) {
@@ -596,7 +596,7 @@ impl<W> Scheduler<W> {
     ///
     /// Only where one of ten answers takes longer than the head has left, the last in the queue has that time now, and
     /// will not have it when all before it have gone. Where there is room for all, nobody is refused.
-    fn is_doomed(&self, now: Nanos, head: Place) -> bool {
+    fn is_doomed(&self, now: Nanos, head: WaiterId) -> bool {
         let slow = nanos(self.latency.slow());
         if slow == 0 || self.queue.deadline(head) >= now.saturating_add(slow) {
             return false;
@@ -644,7 +644,7 @@ impl<W> Scheduler<W> {
     }
 
     /// Lets those behind the head go that fit and do not make it wait any longer.
-    fn backfill(&mut self, now: Nanos, head: Place) {
+    fn backfill(&mut self, now: Nanos, head: WaiterId) {
         self.passing = true;
         let wanted = self.queue.cost(head);
         let (mut places, mut sizes) = ([0; BACKFILL], [0; BACKFILL]);
@@ -695,7 +695,7 @@ impl<W> Scheduler<W> {
         alone && room.is_some_and(|room| self.ledger.tokens_of(cost) <= room)
     }
 
-    fn answer(&mut self, now: Nanos, place: Place, answer: Result<Receipt, Refusal>) {
+    fn answer(&mut self, now: Nanos, place: WaiterId, answer: Result<Receipt, Refusal>) {
         if self.driver == Some(place) {
             self.driver = None;
         }
@@ -715,7 +715,7 @@ impl<W> Scheduler<W> {
         }
     }
 
-    fn take_back_from(&mut self, granted: Place) {
+    fn take_back_from(&mut self, granted: WaiterId) {
         let receipt = self.queue.park_granted(granted);
         self.move_up(receipt.charged);
         self.ledger.settle(receipt, Settlement::NotSent);
@@ -832,14 +832,14 @@ mod tests {
         Cost::exact(tokens)
     }
 
-    fn queued(scheduler: &mut Scheduler<u32>, now: Nanos, tokens: u32, deadline: Nanos) -> Place {
+    fn queued(scheduler: &mut Scheduler<u32>, now: Nanos, tokens: u32, deadline: Nanos) -> WaiterId {
         match scheduler.arrive(now, of(tokens), deadline) {
             Arrival::Queued(place, _) => place,
             other => panic!("{tokens} at {now}: {other:?}"),
         }
     }
 
-    fn look(scheduler: &mut Scheduler<u32>, place: Place, number: u32) -> Look {
+    fn look(scheduler: &mut Scheduler<u32>, place: WaiterId, number: u32) -> Look {
         scheduler.look(place, || 0, |waker| *waker = Some(number))
     }
 
@@ -1025,7 +1025,7 @@ mod tests {
         scheduler.ledger.close_until(0, &mut refused, lesson);
         scheduler.settle(refused, Settlement::TooMany);
         let places = [(); 4].map(|()| queued(&mut scheduler, SECOND, 1, NEVER));
-        let see = |scheduler: &mut Scheduler<u32>, now, place: Place| {
+        let see = |scheduler: &mut Scheduler<u32>, now, place: WaiterId| {
             scheduler.look(place, || now, |waker| *waker = Some(0))
         };
         assert_eq!(see(&mut scheduler, SECOND, places[2]), Look::Driving(61 * SECOND));
@@ -1152,7 +1152,7 @@ mod tests {
 
     /// One that waits, in a world where some are not polled.
     struct Waits {
-        place: Place,
+        place: WaiterId,
         deadline: Nanos,
         /// Its timer; `None` where it is not polled any more.
         timer: Option<Nanos>,

@@ -13,7 +13,7 @@ use super::decision::{Receipt, Settlement};
 use super::error::{RateLimited, Refusal};
 use super::estimate::Cost;
 use super::prices::{Prices, Purse};
-use super::queue::{NEVER, Place};
+use super::queue::{NEVER, WaiterId};
 use super::quota_state::{QuotaState, Rules};
 use super::quota_update::updates_from;
 use super::scheduler::{Arrival, Look, Patience, Scheduler};
@@ -422,7 +422,7 @@ impl Key {
         (arrival, patience)
     }
 
-    pub(super) fn look(&self, place: Place, waker: &Waker) -> Look {
+    pub(super) fn look(&self, place: WaiterId, waker: &Waker) -> Look {
         // NOTE: the waker that is replaced may run a user's code when it is dropped: not under the lock.
         let mut old = None;
         let mut scheduler = lock(&self.scheduler);
@@ -441,7 +441,7 @@ impl Key {
     }
 
     /// The timer of a waiter has come.
-    pub(super) fn watch(&self, place: Place) {
+    pub(super) fn watch(&self, place: WaiterId) {
         let now = self.common.now();
         self.with_state(now, |scheduler| scheduler.watch(now, place));
     }
@@ -451,7 +451,7 @@ impl Key {
         self.with_state(now, |scheduler| scheduler.advance(now));
     }
 
-    pub(super) fn cancel(&self, place: Place) {
+    pub(super) fn cancel(&self, place: WaiterId) {
         let now = self.common.now();
         drop(self.with_state(now, |scheduler| scheduler.cancel(now, place)));
     }

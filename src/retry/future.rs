@@ -13,13 +13,13 @@ use tower_service::Service;
 use super::budget::{Budget, Milli, Withdrawal};
 use super::policy::{Again, Failure, Progress, Settings};
 use super::shared::Shared;
-use super::shared_attempts::Carry;
+use super::shared_attempts::SharedAttempts;
 use super::{GaveUp, Replay, budget_key};
 use crate::context::Context;
 use crate::context::deadline::Deadline;
 use crate::error::{BoxError, FailedProbe, ProbeFailed};
 use crate::event::Event;
-use crate::event::Part;
+use crate::event::LayerKind;
 use crate::event::attempts::Attempts;
 use crate::layer_order;
 use crate::time;
@@ -67,7 +67,7 @@ pub(super) struct Refused {
     pub(super) settings: Arc<Settings>,
     pub(super) why: GaveUp,
     pub(super) key: Option<u64>,
-    pub(super) carry: Option<Carry>,
+    pub(super) carry: Option<SharedAttempts>,
     /// From an earlier call.
     pub(super) failed: Option<Box<Failed>>,
 }
@@ -127,7 +127,7 @@ impl Drop for Failed {
 
 impl Failed {
     /// For a call that goes on where an earlier one ended: its request is told which attempt it is.
-    pub(super) fn resume<B>(carry: &Carry, request: &mut Request<B>) -> Option<Box<Self>> {
+    pub(super) fn resume<B>(carry: &SharedAttempts, request: &mut Request<B>) -> Option<Box<Self>> {
         let most = Context::of(request).map_or(u32::MAX, Context::most_attempts);
         let progress = carry.take().at_most(most);
         if progress.request == 0 {
@@ -139,8 +139,8 @@ impl Failed {
         Some(Box::new(Self { progress, token: None, is_called: false }))
     }
 
-    fn begin(carry: Option<&Carry>, most: u32) -> Box<Self> {
-        let progress = carry.map(Carry::take).unwrap_or_default().at_most(most);
+    fn begin(carry: Option<&SharedAttempts>, most: u32) -> Box<Self> {
+        let progress = carry.map(SharedAttempts::take).unwrap_or_default().at_most(most);
         Box::new(Self { progress, token: None, is_called: false })
     }
 
@@ -157,7 +157,7 @@ impl Failed {
         mut self: Box<Self>,
         result: &mut Result<Response<RB>, BoxError>,
         gave_up: Option<GaveUp>,
-        carry: Option<&Carry>,
+        carry: Option<&SharedAttempts>,
     ) {
         self.progress.publish(result.as_mut().map_err(|_| ()), gave_up);
         self.progress.gave_up = gave_up;
@@ -394,7 +394,7 @@ impl<S, B: Body + Clone> Kept<S, B> {
         // A layer of this process may turn the last one away, too, where such layers have shown themselves.
         let last = attempt >= self.shared.settings.most_here(&failed.progress)
             && !self.shared.settings.has_free_waits();
-        let release = last && !self.context.carry().is_some_and(Carry::goes_on);
+        let release = last && !self.context.carry().is_some_and(SharedAttempts::goes_on);
         let replay = self.request.as_ref().and_then(|request| request.extensions().get::<Replay>());
         let mut request = match replay {
             None if last => self.request.take(),
@@ -446,7 +446,7 @@ fn judge<RB>(result: &Result<Response<RB>, BoxError>) -> Option<Verdict> {
 impl Settings {
     fn note_order<RB>(&self, result: &mut Result<Response<RB>, BoxError>) {
         if let Ok(response) = result {
-            layer_order::passed(response, Part::Retry, &self.observer);
+            layer_order::passed(response, LayerKind::Retry, &self.observer);
         }
     }
 

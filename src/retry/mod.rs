@@ -187,7 +187,7 @@ pub use self::policy::{RetryPolicy, RetryPolicyBuilder, Schedule};
 pub(crate) use self::replay::Upload;
 pub use self::replay::{LostReason, Replay, ReplayBody, ReplayLayer, ReplayLost, ReplayService, Superseded};
 pub use self::service::Retry;
-pub(crate) use self::shared_attempts::{Carry, Elsewhere};
+pub(crate) use self::shared_attempts::{Elsewhere, SharedAttempts};
 pub use self::tower::Wait;
 pub use crate::error::ConfigError;
 pub use crate::event::GaveUp;

@@ -14,7 +14,7 @@ use crate::config::{BackoffConfig, RetryConfig, ScheduleConfig};
 use crate::context::quota_wait::QuotaWait;
 use crate::error::{BoxError, FailedProbe, ProbeFailed, Rejected, find};
 use crate::event::{Observed, Observer};
-use crate::rng::{Chance, Stream};
+use crate::rng::{RequestRng, RngSource};
 use crate::verdict::{Kind, Retryability, Verdict};
 
 /// What a request waits longer for those that turn it away, for each of its attempts: more than the timer's grain, and
@@ -62,7 +62,7 @@ pub(super) struct Settings {
     empty_backoff: Backoff,
     pub(super) budget: Option<Budget>,
     pub(super) max_body_bytes: usize,
-    chance: Chance,
+    chance: RngSource,
     pub(super) observer: Observed,
     /// Requests that had a failure, for their numbers.
     failed_requests: Arc<AtomicU64>,
@@ -151,7 +151,7 @@ impl RetryPolicy {
                 empty_backoff: general,
                 budget: Some(Budget::default()),
                 max_body_bytes: super::DEFAULT_MAX_BODY_BYTES,
-                chance: Chance::default(),
+                chance: RngSource::default(),
                 observer: Observed::default(),
                 failed_requests: Arc::default(),
                 free_waits: Arc::default(),
@@ -369,7 +369,7 @@ impl RetryPolicyBuilder {
 
     /// Makes the jitter repeatable, for tests: the n-th request to need it gets the n-th stream of this seed.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.settings.chance = Chance::seeded(seed);
+        self.settings.chance = RngSource::seeded(seed);
         self
     }
 
@@ -459,7 +459,7 @@ pub(super) struct Progress {
     /// Attempts at which this model's are over, where another one may be called instead.
     pub(super) limit: Option<u32>,
     /// Drawn from at the first wait.
-    pub(super) stream: Option<Stream>,
+    pub(super) stream: Option<RequestRng>,
     /// For the last backoff.
     pub(super) drawn: Option<f64>,
     pub(super) waits: Vec<Duration>,

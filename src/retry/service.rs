@@ -8,7 +8,7 @@ use tower_service::Service;
 
 use super::future::{Failed, Kept, Refused, State, Task};
 use super::shared::Shared;
-use super::shared_attempts::Carry;
+use super::shared_attempts::SharedAttempts;
 use super::{GaveUp, ResponseFuture, RetryPolicy, budget_key, replayable};
 use crate::context::{self, View};
 use crate::error::BoxError;
@@ -90,7 +90,7 @@ impl<S> Retry<S> {
         failed: Option<&Failed>,
     ) -> Option<Request<B>> {
         let made = failed.map_or(0, Failed::attempts);
-        let reserved = context.carry().map_or(0, Carry::reserved);
+        let reserved = context.carry().map_or(0, SharedAttempts::reserved);
         let most = self.shared.settings.most(reserved).min(context.most_attempts());
         (made + 1 < most).then(|| request.clone())
     }

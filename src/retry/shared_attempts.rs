@@ -28,7 +28,7 @@ const ATTEMPTS_BEFORE_ANOTHER: u32 = 3;
 /// NOTE: `fallback` and `places` make their calls one after the other, so there is never a call of the same request under way
 /// that has not taken the progress out yet.
 #[derive(Clone, Default)]
-pub(crate) struct Carry {
+pub(crate) struct SharedAttempts {
     progress: Arc<Mutex<Progress>>,
     /// Attempts that are left to models which come after this one.
     reserved: u32,
@@ -37,7 +37,7 @@ pub(crate) struct Carry {
     elsewhere: Option<Arc<dyn Elsewhere>>,
 }
 
-impl Carry {
+impl SharedAttempts {
     /// The same, leaving one attempt to each of so many models that come after this one.
     pub(crate) fn reserving(&self, models: usize) -> Self {
         let reserved = u32::try_from(models).unwrap_or(u32::MAX);

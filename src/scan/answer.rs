@@ -4,7 +4,7 @@
 //! read 2026-11, and some that are recorded but not listed there (`MODEL_ARMOR`). An unknown one is judged by
 //! whether anything was delivered.
 
-use super::scratch::MAX;
+use super::token::MAX;
 use crate::verdict::Kind;
 
 /// Candidates told apart. The API allows eight.

@@ -3,10 +3,10 @@
 //! What is followed must be JSON. What is passed over is searched for its end only: strings for a quote, objects
 //! and lists for the bracket of their own kind.
 
-use super::found::Found;
+use super::field::Slot;
 use super::near::{find2, find3};
-use super::scratch::{self, Scratch, is_literal};
-use super::slot::Slot;
+use super::state::Found;
+use super::token::{self, Scratch, is_literal};
 
 /// Containers inside each other that are followed: a list, an answer, Code Assist's envelope around it, and
 /// `candidates`, `content` and `parts` with their lists are eight.
@@ -124,7 +124,7 @@ impl Json {
                 At::Literal => match self.scratch.literal(&bytes[at..]) {
                     Some((n, text)) => {
                         at += n;
-                        if text.len() >= scratch::MAX || is_literal(text) {
+                        if text.len() >= token::MAX || is_literal(text) {
                             found.scalar(object(&self.stack, self.depth), self.slot, text, false);
                             self.end_value(&bytes[from..at], found);
                             at = self.hurry(bytes, at);
@@ -263,7 +263,7 @@ impl Json {
             [b'"', text @ ..] => match find2(b'"', b'\\', text) {
                 Some(n) if text[n] == b'"' => {
                     if slot.is_scalar() {
-                        if n >= scratch::MAX {
+                        if n >= token::MAX {
                             return at;
                         }
                         found.scalar(object(&self.stack, self.depth), slot, &text[..n], true);
@@ -277,7 +277,7 @@ impl Json {
             [b'1'..=b'9', ..] => {
                 let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
                 // What else is in a literal is left to its own state.
-                if digits >= scratch::MAX || !matches!(rest.get(digits), Some(b',' | b'}' | b'\n' | b' ')) {
+                if digits >= token::MAX || !matches!(rest.get(digits), Some(b',' | b'}' | b'\n' | b' ')) {
                     return at;
                 }
                 if slot != Slot::Skip {

@@ -12,22 +12,22 @@
 
 mod answer;
 mod capture;
-mod found;
+mod field;
 mod json;
 mod near;
-mod scratch;
-mod slot;
+mod state;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use bytes::Bytes;
 
 pub(crate) use self::answer::{Answer, Finish, Member, MessageMember, PartMember, Sort};
 pub(crate) use self::capture::MAX_KEPT;
-use self::found::Found;
-pub(crate) use self::found::name_hash;
 use self::json::Json;
 pub(crate) use self::near::{find2, find3};
+use self::state::Found;
+pub(crate) use self::state::name_hash;
 use crate::tier::ServiceTier;
 use crate::verdict::{Kind, Usage};
 

@@ -19,7 +19,7 @@ use super::quota::Meters;
 use super::route::{Action, Route};
 use super::rule::Armed;
 use super::{Call, Cause, ConfigError, Fault, Quota, Rule, SimServer, SimulatorBuilder};
-use crate::rng::Chance;
+use crate::rng::RngSource;
 
 /// Google's Gemini API, simulated: a `Service<http::Request<_>>`, and a server by [`serve`](Self::serve).
 ///
@@ -43,7 +43,7 @@ struct State {
     /// The models that exist, and what is left of their quotas.
     models: BTreeMap<String, Option<Meters>>,
     interactions: Interactions,
-    chance: Chance,
+    chance: RngSource,
     log: Log,
 }
 
@@ -80,7 +80,7 @@ impl Simulator {
             rules: rules.into_iter().map(Armed::new).collect(),
             models: models.collect(),
             interactions: Interactions::default(),
-            chance: Chance::seeded(seed),
+            chance: RngSource::seeded(seed),
             log: Log::new(log_capacity),
         };
         Self { shared: Arc::new(Shared { config, state: Mutex::new(state) }) }

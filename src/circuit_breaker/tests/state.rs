@@ -2,7 +2,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::*;
-use crate::rng::{Chance, Stream};
+use crate::rng::{RequestRng, RngSource};
 
 const MS: Nanos = SECOND / 1000;
 const HARD: Mark = Mark::Failure;
@@ -346,7 +346,7 @@ fn what_another_caller_began_before_the_outage_closes_nothing() {
 // ===== evidence =====
 
 /// Calls that fail with this probability, each before the next begins, until the circuit opens; at most so many.
-fn calls_to_open(chance: &mut Stream, p: f64, n: u32, at_most: u64) -> u64 {
+fn calls_to_open(chance: &mut RequestRng, p: f64, n: u32, at_most: u64) -> u64 {
     let mut circuit = machine(Rules { consecutive: n, min_calls: u32::MAX, ..rules() });
     for number in 1..=at_most {
         let pass = admit_of(&mut circuit, number * MS, 0, number as u32).expect("it is closed");
@@ -360,7 +360,7 @@ fn calls_to_open(chance: &mut Stream, p: f64, n: u32, at_most: u64) -> u64 {
 
 #[test]
 fn false_alarms_of_the_row_are_as_rare_as_stated() {
-    let mut chance = Chance::seeded(11).stream();
+    let mut chance = RngSource::seeded(11).stream();
     // 2.1 million at 0.5 and 20 are too many to try; the same formula elsewhere.
     for (p, n) in [(0.5_f64, 8), (0.8, 20), (0.9, 20), (0.7, 10)] {
         let stated = (p.powi(-n) - 1.0) / (1.0 - p);
@@ -408,7 +408,7 @@ fn successes_from_before_a_row_do_not_end_it_and_later_ones_do() {
 #[test]
 fn a_cold_start_with_quick_refusals_and_slow_answers_opens_nothing() {
     for seed in 0..50 {
-        let mut chance = Chance::seeded(seed).stream();
+        let mut chance = RngSource::seeded(seed).stream();
         let mut circuit = machine(rules());
         let mut out = std::collections::VecDeque::new();
         for number in 0..4000_u32 {
@@ -471,7 +471,7 @@ fn independent_errors_hardly_ever_open_it() {
 }
 
 fn opens_in_a_brown_out(seed: u64, p: f64, per_second: f64) -> bool {
-    let mut chance = Chance::seeded(seed).stream();
+    let mut chance = RngSource::seeded(seed).stream();
     let mut circuit = machine(rules());
     let mut number = 0;
     let (mut arrival, mut retries) = (0.0, BinaryHeap::new());
@@ -848,7 +848,7 @@ impl Naive {
 
 /// One run of random operations. Seeded, so that a failure repeats.
 fn run(seed: u64, operations: u32) {
-    let mut chance = Chance::seeded(seed).stream();
+    let mut chance = RngSource::seeded(seed).stream();
     let mut below = move |n: u64| below(&mut chance, n);
     let rules = Rules {
         mode: if seed % 5 == 0 { BreakerMode::ObserveOnly } else { BreakerMode::Automatic },
@@ -971,7 +971,7 @@ fn leave(circuit: &mut Machine, mut now: Nanos) {
     assert_eq!(circuit.state(), CircuitState::Closed);
 }
 
-fn below(chance: &mut Stream, n: u64) -> u64 {
+fn below(chance: &mut RequestRng, n: u64) -> u64 {
     (chance.unit() * n as f64) as u64
 }
 

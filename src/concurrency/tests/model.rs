@@ -8,22 +8,22 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::config::Settings;
-use super::gate::{Entry, Gate, Place, Slot, Turn, Visitor};
+use super::gate::{Entry, Gate, Slot, Turn, Visitor, WaiterId};
 use crate::request::TargetKey;
-use crate::rng::{Chance, Stream};
+use crate::rng::{RequestRng, RngSource};
 use crate::time;
 use crate::verdict::Signal;
 
 struct Run {
     gate: Arc<Gate>,
-    rng: Stream,
+    rng: RequestRng,
     slots: Vec<Slot>,
-    places: Vec<Place>,
+    places: Vec<WaiterId>,
 }
 
 impl Run {
     fn of(gate: Arc<Gate>, seed: u64) -> Self {
-        Self { gate, rng: Chance::seeded(seed).stream(), slots: Vec::new(), places: Vec::new() }
+        Self { gate, rng: RngSource::seeded(seed).stream(), slots: Vec::new(), places: Vec::new() }
     }
 
     fn pick(&mut self, below: usize) -> usize {

@@ -14,7 +14,6 @@ use tokio::runtime::{Builder as RuntimeBuilder, Runtime};
 
 use super::super::permit::Permit;
 use super::*;
-use crate::rate_limit::estimate::Trust;
 
 const SECOND: Nanos = 1_000_000_000;
 const SPAN: Nanos = 60 * SECOND + SECOND / 2;
@@ -105,7 +104,7 @@ impl Door {
     }
 
     /// Waits as the layer's future does.
-    fn wait(&self, place: Place, bell: &Arc<Bell>, time: Time) -> Permit {
+    fn wait(&self, place: WaiterId, bell: &Arc<Bell>, time: Time) -> Permit {
         let waker = Waker::from(Arc::clone(bell));
         loop {
             match self.key.look(place, &waker) {
@@ -124,7 +123,7 @@ impl Door {
     }
 
     /// Joins the queue and looks once, so that it can be woken.
-    fn queue(&self) -> Place {
+    fn queue(&self) -> WaiterId {
         let Arrival::Queued(place, _) = self.arrive() else { panic!("there is no room") };
         let waker = Waker::from(Arc::new(Bell::default()));
         assert!(!matches!(self.key.look(place, &waker), Look::Answered(_)));

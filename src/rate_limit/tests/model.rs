@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::decision::{Receipt, Settlement};
 use super::estimate::Cost;
-use super::queue::{NEVER, Place};
+use super::queue::{NEVER, WaiterId};
 use super::quota_state::{QuotaState, Rules};
 use super::quota_update::QuotaUpdate;
 use super::scheduler::{Arrival, Look, Patience, Scheduler};
@@ -263,7 +263,7 @@ struct Pair {
     model: Model,
     now: Nanos,
     /// Who waits at the scheduler: number and place, in the order of arrival.
-    waiting: Vec<(usize, Place)>,
+    waiting: Vec<(usize, WaiterId)>,
     /// Admitted and not settled.
     open: Vec<(usize, Receipt)>,
     granted: Vec<(Nanos, usize)>,

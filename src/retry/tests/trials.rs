@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::policy::{Failure, Progress};
 use super::{Budget, GaveUp, RetryPolicy, RetryPolicyBuilder};
-use crate::rng::{Chance, Stream};
+use crate::rng::{RequestRng, RngSource};
 use crate::verdict::Verdict;
 
 /// One spell of failures.
@@ -54,7 +54,7 @@ struct Told {
 
 struct Request {
     progress: Progress,
-    stream: Stream,
+    stream: RequestRng,
     arrived: Instant,
     is_hopeless: bool,
     /// Of the time before the spell, when all is well.
@@ -69,7 +69,7 @@ fn verdict(status: u16) -> Verdict {
 fn live_through(spell: Spell, policy: RetryPolicyBuilder, seed: u64) -> Told {
     let policy = policy.seed(seed).build().expect("valid");
     let settings = &*policy.settings;
-    let chance = Chance::seeded(seed ^ 0xABCD);
+    let chance = RngSource::seeded(seed ^ 0xABCD);
     let (down, late) = (verdict(500), verdict(504));
     let start = crate::time::now();
     let after = |at: Instant, seconds: f64| at + Duration::from_secs_f64(seconds);

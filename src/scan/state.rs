@@ -2,8 +2,8 @@
 
 use super::answer::{Answer, Finish, Member, MessageMember, PartMember, Sort};
 use super::capture::Capture;
-use super::scratch::MAX;
-use super::slot::Slot;
+use super::field::Slot;
+use super::token::MAX;
 use crate::tier::ServiceTier;
 use crate::verdict::Usage;
 

@@ -5,7 +5,7 @@ use std::fmt;
 /// A layer of this crate, in the order from the outside in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
-pub enum Part {
+pub enum LayerKind {
     /// [`fallback`](crate::fallback).
     Fallback,
     /// [`places`](crate::places).
@@ -22,7 +22,7 @@ pub enum Part {
     CircuitBreaker,
 }
 
-impl Part {
+impl LayerKind {
     /// The name of its module.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -38,7 +38,7 @@ impl Part {
     }
 
     /// What goes wrong where this layer stands outside of `inner`, which belongs outside of it.
-    pub(crate) const fn harm(self, inner: Self) -> &'static str {
+    pub(crate) const fn consequence(self, inner: Self) -> &'static str {
         match (self, inner) {
             (Self::Retry, Self::Retry) => "retries multiply: five attempts of five are 25 calls",
             (Self::Retry, Self::Places) => "the wait for one place is waited before the next one is asked",
@@ -59,7 +59,7 @@ impl Part {
     }
 }
 
-impl fmt::Display for Part {
+impl fmt::Display for LayerKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }

@@ -10,7 +10,7 @@ use crate::scan::name_hash;
 /// How far a request has come, where no response will tell: whoever watches the whole of it puts it into the request's
 /// context, and the retry layer writes to it when it sends the request again.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Trail(Arc<Marks>);
+pub(crate) struct AttemptCounter(Arc<Marks>);
 
 #[derive(Debug, Default)]
 struct Marks {
@@ -21,7 +21,7 @@ struct Marks {
     waited_nanos: AtomicU64,
 }
 
-impl Trail {
+impl AttemptCounter {
     pub(crate) fn note(&self, attempt: u32, waited: Duration) {
         self.0.attempts.store(attempt, Relaxed);
         self.0.waited_nanos.store(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX), Relaxed);
