@@ -350,8 +350,8 @@ struct Log(Mutex<Vec<String>>);
 impl Observer for Log {
     fn on_event(&self, event: &Event<'_>) {
         let line = match event {
-            Event::RateLimited { key, why, dimension, .. } => {
-                format!("{key}: rate limited by {dimension}: {why}")
+            Event::RateLimited { key, why, dimension, until, .. } => {
+                format!("{key}: {dimension} refused, {why}, {}", until.is_some())
             }
             Event::QuotaExceeded { key, dimension, limit, until, .. } => {
                 format!("{key}: {dimension} exceeded, limit {limit:?}, {}", until.is_some())
@@ -368,14 +368,16 @@ async fn refusals_and_lessons_are_told() {
     let sim = simulator(Quota::new().requests_per_day(1));
     let observer: Arc<dyn Observer> = log.clone();
     let layer = RateLimitLayer::builder().observer(observer).build().unwrap();
-    for _ in 0..3 {
+    for _ in 0..2 {
         let _ = ask(&sim, &layer).await;
     }
+    let text = ask(&sim, &layer).await.expect_err("the day is spent").to_string();
     let told = log.0.lock().unwrap().clone();
     let key = format!("generate gemini_api {MODEL}");
     assert_eq!(told[0], format!("{key}: requests per day exceeded, limit Some(1), true"));
-    let refused = format!("{key}: rate limit of {key} (requests per day): the quota is spent; until 2");
-    assert!(told.len() == 2 && told[1].starts_with(&refused), "{told:?}");
+    assert_eq!(told[1..], [format!("{key}: requests per day refused, the quota is spent, true")]);
+    let refused = format!("rate limit of {key} (requests per day): the quota is spent; until 2");
+    assert!(text.starts_with(&refused), "{text}");
 }
 
 #[tokio::test(start_paused = true)]
