@@ -79,7 +79,7 @@
 //! #     Ok::<_, std::io::Error>(http::Response::new(Full::<Bytes>::default())));
 //! let service = ServiceBuilder::new()
 //!     // Requests with the same bytes, where temperature is zero.
-//!     .layer(CoalesceLayer::new(|request: &Request<Full<Bytes>>| {
+//!     .layer(CoalesceLayer::<Bytes, _>::new(|request: &Request<Full<Bytes>>| {
 //!         let body = coalesce::whole_body(request)?;
 //!         let asks_for_one_answer = memchr::memmem::find(&body, b"\"temperature\":0,").is_some();
 //!         asks_for_one_answer.then_some(body)
@@ -97,7 +97,7 @@
 //! use tower_gemini::coalesce::{CoalesceLayer, whole_body};
 //!
 //! # fn main() -> Result<(), tower_gemini::ConfigError> {
-//! let layer = CoalesceLayer::builder(whole_body::<Full<Bytes>>).max_calls(256).max_bytes(4 << 20).build()?;
+//! let layer = CoalesceLayer::<Bytes, _>::builder(whole_body::<Full<Bytes>>).max_calls(256).max_bytes(4 << 20).build()?;
 //! assert_eq!(layer.in_flight(), 0);
 //! # Ok(()) }
 //! ```
