@@ -42,7 +42,7 @@ async fn server(hang_up: bool) -> String {
 async fn reqwests_errors() {
     let client = reqwest::Client::new();
     let builder = client.post("not a url").send().await.unwrap_err();
-    assert_eq!(judge(&builder), (Kind::Transport, Sent::No, Retryability::Never));
+    assert_eq!(judge(&builder), (Kind::Usage, Sent::No, Retryability::Never));
 
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let refused = client.post(format!("http://{closed}/")).send().await.unwrap_err();
