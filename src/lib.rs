@@ -142,6 +142,8 @@ pub mod last_good;
 mod latency;
 mod layer_order;
 mod lock;
+#[cfg(any(feature = "proxy", feature = "sim"))]
+mod loopback;
 pub mod observe;
 pub mod places;
 pub mod preflight;

@@ -3,10 +3,9 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
@@ -16,16 +15,12 @@ use http::header::{
 use http::{Request, Response, Uri};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{JoinHandle, JoinSet};
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::openai::{self, ProxyBody};
 use crate::error::{BoxError, ConfigError};
+use crate::loopback::Loopback;
 use crate::respond::RespondLayer;
 use crate::retry::{ReplayBody, ReplayLayer};
 
@@ -95,8 +90,6 @@ impl LocalProxyBuilder {
     {
         let upstream =
             Upstream::new(upstream).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let addr = listener.local_addr()?;
         let stack = RespondLayer::new().layer(ReplayLayer::new().layer(stack));
         let normalises = self.normalises;
         let handle = move |request: Request<Incoming>| {
@@ -107,22 +100,21 @@ impl LocalProxyBuilder {
                 let Ok(()) = std::future::poll_fn(|cx| stack.poll_ready(cx)).await;
                 let Ok(mut response) = stack.call(request).await;
                 remove_hop_by_hop(response.headers_mut());
-                Ok(if is_openai {
+                Ok::<_, Infallible>(if is_openai {
                     openai::normalised(response).await
                 } else {
                     response.map(ProxyBody::passed)
                 })
             }
         };
-        Ok(LocalProxy { addr, accept: tokio::spawn(accept(listener, handle)) })
+        Ok(LocalProxy { loopback: Loopback::start(handle).await? })
     }
 }
 
 /// A stack that listens on 127.0.0.1. See the [module documentation](super).
 #[must_use = "dropping the proxy stops it"]
 pub struct LocalProxy {
-    addr: SocketAddr,
-    accept: JoinHandle<Infallible>,
+    loopback: Loopback,
 }
 
 impl LocalProxy {
@@ -155,32 +147,24 @@ impl LocalProxy {
     /// Where it listens.
     #[must_use]
     pub const fn addr(&self) -> SocketAddr {
-        self.addr
+        self.loopback.addr()
     }
 
     /// What the SDK takes in place of the upstream: `http://127.0.0.1:PORT`, without a slash at the end.
     #[must_use]
     pub fn base_url(&self) -> String {
-        format!("http://{}", self.addr)
+        self.loopback.base_url()
     }
 
     /// Stops like dropping does, and waits until the port is closed.
-    pub async fn shutdown(mut self) {
-        self.accept.abort();
-        // A join error is what an aborted task ends with.
-        let _ = (&mut self.accept).await;
-    }
-}
-
-impl Drop for LocalProxy {
-    fn drop(&mut self) {
-        self.accept.abort();
+    pub async fn shutdown(self) {
+        self.loopback.shutdown().await;
     }
 }
 
 impl fmt::Debug for LocalProxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LocalProxy").field("addr", &self.addr).finish_non_exhaustive()
+        f.debug_struct("LocalProxy").field("addr", &self.addr()).finish_non_exhaustive()
     }
 }
 
@@ -234,40 +218,4 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
     headers.remove("keep-alive");
     headers.remove("proxy-connection");
-}
-
-/// Accepts until it is aborted, which drops the set and with it every connection.
-async fn accept<H, F, B>(listener: TcpListener, handle: H) -> Infallible
-where
-    H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
-    F: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(connection(stream, handle.clone()));
-                }
-                // Out of file handles, or a client that left before it was accepted. The former lasts, so do not spin.
-                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-            },
-            Some(_) = connections.join_next() => {}
-        }
-    }
-}
-
-async fn connection<H, F, B>(stream: TcpStream, handle: H)
-where
-    H: Fn(Request<Incoming>) -> F,
-    F: Future<Output = Result<Response<B>, Infallible>>,
-    B: Body<Data = Bytes> + 'static,
-    B::Error: Into<BoxError>,
-{
-    // Without it the end of a chunk may wait for an acknowledgement. If it cannot be set, chunks are late.
-    let _ = stream.set_nodelay(true);
-    // The error is a client that left, or a body that broke off, which has ended the connection.
-    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(handle)).await;
 }
