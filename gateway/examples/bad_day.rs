@@ -13,6 +13,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let simulator = Simulator::builder()
         .seed(11)
         .head_latency(Duration::from_millis(20))
+        // What nobody has heard of is not found, and nothing else by chance: the test reads its verdict.
+        .rule(Rule::new(Fault::not_found()).for_model("gemini-9"))
         .rule(Rule::new(Fault::rate_limited().with_limit(90).with_retry_in(soon)).with_probability(0.06))
         .rule(Rule::new(Fault::overloaded().with_retry_after(soon)).with_probability(0.25))
         .rule(

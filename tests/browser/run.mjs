@@ -200,7 +200,8 @@ async function main() {
   await retried.focus();
   await page.keyboard.press("Enter");
   const way = await page.locator(".detail:visible").textContent();
-  check("attempts and waits are on its line", /no\. 1.*waits.*no\. 2.*waits.*no\. 3/s.test(way) || way);
+  // The third fails like the others, or is an answer, which may be a blocked one.
+  check("attempts and waits are on its line", /no\. 1.*waits.*no\. 2.*waits.*(no\. 3|answered)/s.test(way) || way);
   await page.screenshot({ path: join(LOCAL, "light.png"), fullPage: true });
   await page.keyboard.press("Escape");
 
