@@ -38,6 +38,8 @@ pub(super) struct Fields<'a> {
     pub(super) escaped: bool,
     /// For want of a message: the legacy list's first, else a localized one.
     pub(super) legacy: Option<Cow<'a, str>>,
+    /// The code of the first in a list of errors, as a failed interaction has them.
+    pub(super) listed_code: Option<Cow<'a, str>>,
     pub(super) localized: Option<Cow<'a, str>>,
     pub(super) reason: Option<Cow<'a, str>>,
     pub(super) domain: Option<Cow<'a, str>>,
@@ -176,6 +178,17 @@ impl<'a> Fields<'a> {
     /// Whether there is a number, a status or a message of an error, and not only a code that means nothing.
     pub(super) fn is_flat_error(&self) -> bool {
         self.unwrapped || self.code.is_some_and(|code| code >= 400)
+    }
+
+    /// Makes the first of the list that a failed interaction has the error. Whether there is one.
+    pub(super) fn take_listed(&mut self) -> bool {
+        let is_error = self.listed_code.is_some() || self.legacy.is_some();
+        if is_error {
+            // `failed` is the interaction's status, and no error's.
+            self.status = None;
+            self.code_name = self.code_name.take().or(self.listed_code.take());
+        }
+        is_error
     }
 
     /// Whether a print or a detail says more than that there is an error.

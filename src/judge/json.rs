@@ -178,7 +178,9 @@ impl<'de> Visitor<'de> for Envelope<'_, '_, 'de> {
                     .member(&key, &mut map)?,
             }
         }
-        let Some(bare) = bare.map(|bare| *bare) else { return Ok(()) };
+        let Some(mut bare) = bare.map(|bare| *bare) else { return Ok(()) };
+        // A failed interaction says in a list why it did, as google-genai 3.6.1 has it (read 2026-11).
+        flat |= !deep && fields.answer.is_failed_interaction() && bare.take_listed();
         // A trimmed envelope: `{"code": 429, "message": …}`. A numeric code is what tells it from an answer
         // that happens to have a `status`, or a text with an error in it.
         if !fields.has_error && (flat || deep && bare.is_flat_error()) {
@@ -503,6 +505,11 @@ impl<'de> Visitor<'de> for LegacyFold<'_, '_, 'de> {
                     if key == "message" && self.fields.legacy.is_none() {
                         self.fields.legacy = value.text();
                     }
+                }
+                "code" if self.fields.listed_code.is_none() => {
+                    let (fields, context, level) = (&mut *self.fields, self.context, self.level);
+                    let (value, _) = map.next_value_seed(Loose { fields, context, level, depth: 0 })?;
+                    self.fields.listed_code = value.text();
                 }
                 key => Deep { fields: &mut *self.fields, context: self.context, level: self.level, depth: 0 }
                     .member(key, &mut map)?,

@@ -311,7 +311,7 @@ fn bad_request(message: &str) -> Kind {
 fn forbidden(message: &str) -> Kind {
     if message::says(message, &["reported as leaked"]) {
         Kind::KeyLeaked
-    } else if message::says(message, &["or it is disabled. Enable it"]) {
+    } else if message::says(message, &["API has not been used in project", "or it is disabled"]) {
         Kind::ServiceDisabled
     } else {
         Kind::PermissionDenied

@@ -304,6 +304,11 @@ impl Answer {
         self.interaction && !self.generated && self.status == Finish::None && !self.delivered()
     }
 
+    /// Whether it is an interaction that has failed.
+    pub(crate) fn is_failed_interaction(&self) -> bool {
+        self.interaction && !self.generated && self.status == Finish::Failed
+    }
+
     /// Whether the same request would end the same way: its thoughts have used up its tokens.
     pub(crate) fn is_spent(&self) -> bool {
         let spent = self.interaction && self.status == Finish::Length && !self.delivered();

@@ -20,6 +20,8 @@ pub(super) struct Capture {
     state: State,
     /// The envelope under way holds an error.
     is_error: bool,
+    /// It has a list of errors.
+    is_listed: bool,
     /// It has a code that makes an error of it, once it is complete.
     is_flat_error: bool,
     /// The body is no JSON, and `text` is its beginning.
@@ -47,11 +49,12 @@ impl Capture {
             State::Open => self.mark_member(b","),
             State::Closed => {
                 self.envelope = self.text.len() as u16;
-                (self.is_error, self.is_flat_error) = (false, false);
+                (self.is_error, self.is_flat_error, self.is_listed) = (false, false, false);
                 let open: &[u8] = if self.text.is_empty() { b"[{" } else { b",{" };
                 self.mark_member(open);
             }
         }
+        self.is_listed |= name == "errors";
         for piece in ["\"", name, "\":"] {
             self.push(piece.as_bytes());
         }
@@ -108,6 +111,17 @@ impl Capture {
     /// The envelope under way has a code of an error.
     pub(super) fn flat_error(&mut self) {
         self.is_flat_error = true;
+    }
+
+    /// The envelope under way is an interaction that has failed: its list of errors, if it has one, is what it failed of.
+    pub(super) fn failed_interaction(&mut self) {
+        if self.state == State::Open && self.is_listed && !self.is_error {
+            // Only interactions have this member, and their own members are not kept.
+            self.begin("updated");
+            self.push(b"null");
+            self.end_flat();
+            self.is_flat_error = true;
+        }
     }
 
     /// The outermost object is over: what has been kept of it counts or not. Whether its code has made it the first

@@ -269,6 +269,9 @@ impl Found {
     pub(super) fn close(&mut self, object: Slot) {
         match object {
             Slot::Envelope => {
+                if self.answer.is_failed_interaction() {
+                    self.capture.failed_interaction();
+                }
                 if self.capture.close() {
                     self.answer.error_after_output |= self.answer.delivered();
                 }

@@ -216,6 +216,45 @@ async fn an_interactions_errors_are_found_before_and_after_output() {
 }
 
 #[tokio::test]
+async fn a_failed_interactions_errors_say_why_it_failed() {
+    let of = |errors: Value, steps: Value| {
+        json!({ "id": "i1", "object": "interaction", "status": "failed", "errors": errors, "steps": steps })
+            .to_string()
+    };
+    let coded = |code: &str, message: &str| json!([{ "code": code, "message": message }]);
+    let thought = json!([{ "type": "thought" }]);
+    for (errors, kind) in [
+        (coded("internal", "Something went wrong."), Kind::Internal),
+        (coded("https://ai.google.dev/errors/resource_exhausted", "Slow down."), Kind::RateLimited),
+        (coded("", "503 UNAVAILABLE. The model is overloaded."), Kind::Overloaded),
+        (coded("invalid_request", "API key not valid. Please pass a valid API key."), Kind::ApiKeyInvalid),
+        (json!([{ "code": "permission_denied" }, { "code": "internal" }]), Kind::PermissionDenied),
+        (coded("something_new", "gone"), Kind::Unknown),
+        // A list without an error in it says nothing.
+        (json!([]), Kind::EmptyResponse),
+        (json!([{}]), Kind::EmptyResponse),
+        (json!([{ "url": 1 }]), Kind::EmptyResponse),
+        (Value::Null, Kind::EmptyResponse),
+    ] {
+        let body = of(errors, thought.clone());
+        same(said(&body, false).await, Some(kind), &body);
+    }
+    let errors = coded("internal", "Something went wrong.");
+    assert_eq!(judge(200, &[], of(errors.clone(), thought)).message(), "Something went wrong.");
+    let output = json!([{ "type": "model_output", "content": [{ "type": "text", "text": "Hi" }] }]);
+    let half = of(errors.clone(), output);
+    same(said(&half, false).await, Some(Kind::Internal), &half);
+    assert!(judge(200, &[], half).after_output());
+    // Faults that are on record of an interaction that has not failed, and what is no interaction.
+    for status in ["completed", "in_progress", "requires_action"] {
+        let body = json!({ "id": "i1", "status": status, "steps": [], "errors": errors }).to_string();
+        same(said(&body, false).await, None, &body);
+    }
+    let batch = json!({ "id": "b1", "object": "batch", "status": "failed", "errors": errors }).to_string();
+    same(said(&batch, false).await, None, &batch);
+}
+
+#[tokio::test]
 async fn an_interaction_in_one_piece_is_read() {
     let of = |status: &str, steps: Value| {
         json!({ "id": "i1", "object": "interaction", "status": status, "steps": steps, "usage": { "total_input_tokens": 3 } }).to_string()

@@ -298,6 +298,7 @@ fn a_status_name_in_a_print_is_read() {
         (500, text("Status(StatusCode=\"Unavailable\", Detail=\"The model is overloaded.\")"), "overloaded UNAVAILABLE backoff"),
         (400, text("400 User location is not supported for the API use without a billing account linked."), "failed_precondition FAILED_PRECONDITION never"),
         (400, text("User location is not supported for the API use."), "failed_precondition FAILED_PRECONDITION never"),
+        (403, message("Vertex AI API has not been used in project 7 before or it is disabled."), "service_disabled never"),
         (500, body("message", "x"), "internal again"),
         (
             500,
