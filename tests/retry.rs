@@ -182,6 +182,72 @@ async fn a_server_delay_is_never_cut_short_and_spread_upwards() {
     }
 }
 
+/// A 429 for a quota of a minute: with its limit and without a delay, or the other way round.
+fn of_a_minute(limit: Option<u32>, delay: Option<&str>) -> Answer {
+    let limit = limit.map_or(String::new(), |limit| format!(r#","quotaValue":"{limit}""#));
+    let delay = delay.map_or(String::new(), |delay| format!(r#",{{"retryDelay":"{delay}"}}"#));
+    Answer::Status(
+        429,
+        format!(
+            r#"{{"error":{{"code":429,"message":"over quota","status":"RESOURCE_EXHAUSTED","details":[
+            {{"violations":[{{"quotaMetric":"m/requests","quotaId":"XRequestsPerMinute"{limit}}}]}}{delay}]}}}}"#
+        ),
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quota_of_a_minute_without_a_delay_is_waited_for_and_fitted_into_the_deadline() {
+    for (deadline, least, most) in
+        [(None, 60.0, 72.1), (Some(300), 60.0, 72.1), (Some(40), 10.0, 30.1), (Some(61), 15.0, 61.0)]
+    {
+        let probe = Probe::new([of_a_minute(Some(5), None)], Answer::Ok);
+        let policy = no_budget();
+        let policy = match deadline {
+            None => policy.without_deadline(),
+            Some(seconds) => policy.deadline(SECOND * seconds),
+        };
+        let response = run(policy.build().unwrap(), &probe).await.unwrap();
+        assert!(response.status().is_success());
+        let waited = gaps(&probe.state())[0].as_secs_f64();
+        assert!((least..=most).contains(&waited), "{deadline:?}: {waited}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_zero_that_was_left_out_is_doubted_once() {
+    let zero = || of_a_minute(None, Some("34.4s"));
+    let towers = |probe: &Probe| {
+        ServiceBuilder::new()
+            .layer(tower::retry::RetryLayer::new(RetryPolicy::default()))
+            .layer(ClassifyLayer::new())
+            .service(probe.clone())
+            .oneshot(request())
+    };
+    for own in [true, false] {
+        let probe = Probe::always(zero());
+        let response = match own {
+            true => run(RetryPolicy::default(), &probe).await.unwrap(),
+            false => towers(&probe).await.unwrap(),
+        };
+        let waits = gaps(&probe.state());
+        assert_eq!(waits.len(), 1, "{own}");
+        assert!(waits[0] >= SECOND * 344 / 10, "{waits:?}");
+        let verdict = Verdict::of(&response);
+        assert_eq!(verdict.kind(), Some(Kind::QuotaExhausted));
+        assert!(verdict.quota()[0].is_zero() && !verdict.is_doubtful_zero());
+        assert_eq!(Attempts::of(&response).gave_up(), Some(GaveUp::NotRetryable));
+    }
+    // It was none, and a new request doubts anew.
+    let probe = Probe::new([zero(), Answer::Ok, zero()], Answer::Ok);
+    for calls in [2, 4] {
+        assert!(run(RetryPolicy::default(), &probe).await.unwrap().status().is_success());
+        assert_eq!(probe.state().lock().unwrap().calls.len(), calls);
+    }
+    // One that says its limit is no doubt.
+    let probe = Probe::new([of_a_minute(Some(5), Some("3s")), of_a_minute(Some(5), Some("3s"))], Answer::Ok);
+    assert!(run(RetryPolicy::default(), &probe).await.unwrap().status().is_success());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_longer_own_backoff_outlasts_a_short_server_delay() {
     let long = Backoff::new(30 * SECOND, 30 * SECOND).jitter(Jitter::Proportional(0.0));

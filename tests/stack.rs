@@ -260,6 +260,43 @@ impl Drop for Alive {
 }
 
 /// Under the two layers that belong around it, whose futures and bodies hold nothing but the inner ones.
+/// What a 429 for a quota of a minute says, with its limit and without a delay, or the other way round.
+fn of_a_minute(limit: Option<u32>, delay: Option<&str>) -> String {
+    let limit = limit.map_or(String::new(), |limit| format!(r#","quotaValue":"{limit}""#));
+    let delay = delay.map_or(String::new(), |delay| format!(r#",{{"retryDelay":"{delay}"}}"#));
+    format!(
+        r#"{{"error":{{"code":429,"message":"over quota","status":"RESOURCE_EXHAUSTED","details":[
+        {{"violations":[{{"quotaMetric":"m/requests","quotaId":"XRequestsPerMinute"{limit}}}]}}{delay}]}}}}"#
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quota_of_a_minute_is_waited_for_and_a_zero_that_was_left_out_is_doubted_once() {
+    for (body, bad, calls, kind) in [
+        (of_a_minute(Some(5), None), 1, 2, None),
+        (of_a_minute(None, Some("34.4s")), usize::MAX, 2, Some(Kind::QuotaExhausted)),
+    ] {
+        let made = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&made);
+        let server = tower::service_fn(move |_: Request<Body>| {
+            let response = if counted.fetch_add(1, Ordering::Relaxed) < bad {
+                Response::builder().status(429).body(Full::from(body.clone())).unwrap()
+            } else {
+                Response::new(Full::from(
+                    r#"{"candidates":[{"content":{"parts":[{"text":"Hi"}]},"finishReason":"STOP"}]}"#,
+                ))
+            };
+            async move { Ok::<_, BoxError>(response) }
+        });
+        let began = Instant::now();
+        let response = GeminiStack::new().layer(server).oneshot(generate()).await.unwrap();
+        assert_eq!((Verdict::of(&response).kind(), made.load(Ordering::Relaxed)), (kind, calls));
+        let least = Duration::from_millis(if kind.is_none() { 60_000 } else { 34_400 });
+        let took = Instant::now() - began;
+        assert!((least..least * 5 / 4).contains(&took), "{took:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn dropped_in_any_state_nothing_is_held_or_counted() {
     let living = Arc::new(AtomicUsize::new(0));

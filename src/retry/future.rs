@@ -274,9 +274,10 @@ impl Refused {
             }
             return result;
         };
+        let mut failed = self.failed.take().unwrap_or_else(|| Failed::begin(self.carry.as_ref(), u32::MAX));
+        let verdict = failed.progress.believe(verdict, &mut result);
         let failure = Failure::of(&result, &verdict);
         self.settings.note_free_wait(&failure);
-        let mut failed = self.failed.take().unwrap_or_else(|| Failed::begin(self.carry.as_ref(), u32::MAX));
         let progress = &mut failed.progress;
         self.settings.number(progress);
         self.settings.tell_failed(progress, &failure);
@@ -301,9 +302,10 @@ impl<S, B: Body + Clone> Kept<S, B> {
             self.succeeded(&mut result);
             return Next::Return(result);
         };
-        let failure = Failure::of(&result, &verdict);
         let begin = || Failed::begin(self.context.carry(), self.context.most_attempts());
         let mut failed = self.failed.take().unwrap_or_else(begin);
+        let verdict = failed.progress.believe(verdict, &mut result);
+        let failure = Failure::of(&result, &verdict);
         failed.progress.hear(Progress::said(&result));
         failed.is_called = false;
         // One that was turned away, or was a circuit's probe, keeps the token for when it goes again.

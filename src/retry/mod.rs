@@ -75,6 +75,14 @@
 //! declared one is cut to whole seconds, and up to 20 % more to spread the herd. A declared delay above 60 s, and one that
 //! would not end before the deadline, is not begun, and never cut short: the last real answer is returned now.
 //!
+//! A 429 that names a quota of a minute or a second and no delay is retried after that window, with the same spread on top
+//! ([`Verdict::quota_window`](crate::Verdict::quota_window)): an earlier attempt meets the same limit. Nobody has promised
+//! the window, so where the deadline comes first, the wait is fitted into what is left like a backoff.
+//!
+//! A 429 that leaves out the limit of a quota of a minute, as proto3's JSON does with a zero, and says when the quota is back
+//! ([`Verdict::is_doubtful_zero`](crate::Verdict::is_doubtful_zero)) is retried once, after that delay. The same again is
+//! believed: the response's verdict is then `quota_exhausted`. No other request learns from it.
+//!
 //! A request that a layer of this process turned away ([`Rejected`](crate::Rejected)) was not sent: waiting for
 //! it costs no attempt and no budget; a retry that was paid for keeps its token for when it may go. One that a circuit
 //! breaker sent as a probe, and that failed ([`ProbeFailed`](crate::error::ProbeFailed)), was sent for the sake of all: it

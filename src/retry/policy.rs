@@ -448,6 +448,8 @@ pub(super) struct Progress {
     pub(super) rejections: u32,
     /// Attempts that were a circuit's probes and have failed; not counted as attempts.
     pub(super) probes: u32,
+    /// An attempt ended with a zero that was left out and doubted: one that comes again is believed.
+    pub(super) doubted: bool,
     /// Timeouts among the attempts.
     pub(super) timeouts: u32,
     /// When the next attempt was to begin, as the last failure was decided.
@@ -523,6 +525,22 @@ impl Progress {
         }
     }
 
+    /// The verdict of an attempt, without its doubt where an attempt before has left the same doubt.
+    pub(super) fn believe<RB>(
+        &mut self,
+        verdict: Verdict,
+        result: &mut Result<Response<RB>, BoxError>,
+    ) -> Verdict {
+        if !verdict.is_doubtful_zero() || !std::mem::replace(&mut self.doubted, true) {
+            return verdict;
+        }
+        let verdict = verdict.believed();
+        if let Ok(response) = result {
+            response.extensions_mut().insert(verdict.clone());
+        }
+        verdict
+    }
+
     pub(super) fn hear(&mut self, said: Option<QuotaWait>) {
         self.is_quota = said.is_some();
         self.quota = self.quota.and(said.unwrap_or_default());
@@ -535,11 +553,15 @@ impl Progress {
             return Ok(Duration::ZERO);
         }
         let wait = wait?;
-        let delay = verdict.server_delay().filter(|_| verdict.kind() == Some(Kind::RateLimited));
-        let (Some(left), Some(delay)) = (self.quota.left.filter(|_| self.is_quota), delay) else {
-            return Ok(wait);
-        };
-        if delay.at_least() > left { Err(GaveUp::ServerDelay) } else { Ok(wait.min(left)) }
+        let Some(left) = self.quota.left.filter(|_| self.is_quota) else { return Ok(wait) };
+        match verdict.server_delay().filter(|_| verdict.kind() == Some(Kind::RateLimited)) {
+            Some(delay) if delay.at_least() > left => Err(GaveUp::ServerDelay),
+            Some(_) => Ok(wait.min(left)),
+            // The quota may be back before its window is over, and certainly not at once.
+            None if verdict.quota_window().is_some() && left.is_zero() => Err(GaveUp::ServerDelay),
+            None if verdict.quota_window().is_some() => Ok(wait.min(left)),
+            None => Ok(wait),
+        }
     }
 }
 
@@ -565,7 +587,8 @@ impl<'a> Failure<'a> {
             Self::Rejected(..) => true,
             Self::Probe(..) => false,
             Self::Verdict(verdict) => {
-                verdict.kind() == Some(Kind::RateLimited) && verdict.server_delay().is_some()
+                verdict.kind() == Some(Kind::RateLimited)
+                    && (verdict.server_delay().is_some() || verdict.quota_window().is_some())
             }
         }
     }
@@ -795,7 +818,9 @@ impl Settings {
         }
         let retry = progress.attempts.saturating_sub(1 + progress.quick);
         let own = schedule.backoff.delay(retry, progress.waits.last().copied(), draw(Draw::Backoff));
-        let Some(least) = self.server_delay(verdict)? else { return Ok(own) };
+        // The quota of a minute that is named without a delay is back after a minute. Nobody has promised it, so a wait
+        // that would end at the deadline is fitted.
+        let Some(least) = self.server_delay(verdict)?.or(verdict.quota_window()) else { return Ok(own) };
         // Never early: the jitter goes on top, and the own backoff only lengthens it (a server that keeps
         // failing after its own delay is given more time; google.rpc.RetryInfo asks for that).
         Ok(own.max(least) + least.mul_f64(self.server_delay_jitter * draw(Draw::ServerDelay)))

@@ -96,8 +96,8 @@ impl SharedAttempts {
             progress.waits.clone_from(&report.waits);
             progress.kinds.clone_from(&report.kinds);
         }
-        // Its place in the queue was one of this model's.
-        progress.quota.first = false;
+        // Its place in the queue was one of this model's, and so was the doubt.
+        (progress.quota.first, progress.doubted) = (false, false);
         *lock(&self.progress) = progress;
     }
 }

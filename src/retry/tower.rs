@@ -45,6 +45,7 @@ where
             progress.publish(result.as_mut().map_err(|_| ()), None);
             return None;
         }
+        let verdict = progress.believe(verdict, result);
         let failure = Failure::of(result, &verdict);
         let now = crate::time::now();
         let deadline = Deadline::of(request).map(Deadline::instant).or_else(|| {
