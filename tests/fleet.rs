@@ -7,6 +7,8 @@
 mod doors;
 #[path = "fleet/outages.rs"]
 mod outages;
+#[path = "fleet/paces.rs"]
+mod paces;
 #[path = "fleet/shares.rs"]
 mod shares;
 #[path = "fleet/world.rs"]

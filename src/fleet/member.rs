@@ -734,6 +734,18 @@ impl Member {
         self.part = Amount::default();
     }
 
+    /// A 429 named a limit. What counts is what the store says of it; until then it is kept to here.
+    pub(crate) fn learn(&mut self, close: &Close) {
+        let mut learnt = Quota::default();
+        match close.dimension {
+            0 => learnt.requests = close.limit,
+            1 => learnt.tokens = close.limit,
+            2 => learnt.daily = close.limit,
+            _ => return,
+        }
+        self.in_force = Some(self.in_force().lowest(learnt));
+    }
+
     /// Other limits from now on.
     pub(crate) fn configure(&mut self, limits: Quota) {
         self.limits = limits;

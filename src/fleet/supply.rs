@@ -96,6 +96,12 @@ impl Supply {
         self.bell.notify_one();
     }
 
+    /// Requests wait, and are told by themselves: none of those that found no permit was turned away.
+    #[inline]
+    pub(crate) const fn waits(&mut self) {
+        self.missed = 0;
+    }
+
     /// When to look again for a permit.
     #[cold]
     pub(crate) fn next(&self, now: Nanos) -> Nanos {
@@ -120,7 +126,7 @@ impl Supply {
 
     /// A 429, or the end of one.
     pub(crate) fn close(&mut self, close: Close) {
-        self.member.void();
+        self.heard(&close);
         self.closes.push(close);
         self.bell.notify_one();
     }
@@ -242,12 +248,52 @@ impl Supply {
         self.member.void_all();
     }
 
-    pub(crate) fn void(&mut self) {
+    /// A 429, here or at another member, or the end of one.
+    pub(crate) fn heard(&mut self, close: &Close) {
         self.member.void();
+        self.member.learn(close);
     }
 
     pub(crate) fn known(&self, now: Nanos) -> Known {
         let (asked, granted) = (self.asked, self.granted);
         Known { asked, granted, ..self.member.known(micros(now)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::{Outage, Terms};
+
+    const MS: Nanos = 1_000_000;
+
+    fn supply() -> Supply {
+        let manner = Manner { terms: Terms::of(60_500_000, true), outage: Outage::Strict, weight: 1 };
+        let limits = Quota { requests: Some(60), ..Quota::default() };
+        Supply::new(1, StoreKey::new("k".to_owned(), None), manner, limits, Arc::default())
+    }
+
+    fn granted(call: u64, requests: u64) -> Reply {
+        let grant = Amount::new(requests, 0);
+        Reply { call, epoch: 1, seq: call, now: 1_000_000, grant, members: 2, ..Reply::default() }
+    }
+
+    /// One that waits looks for a permit again and again; what it has got is not asked for again.
+    #[test]
+    fn nothing_is_fetched_for_requests_that_have_gone() {
+        let mut supply = supply();
+        assert_eq!(supply.admit(MS, 0, false), None);
+        supply.waits();
+        assert_eq!(supply.due(MS, true), Some(MS / 1_000 * 1_000));
+        assert_eq!(supply.ask(MS, &[0], 0, |_| DayEnd::default()).want, Amount::new(1, 0));
+        assert_eq!(supply.admit(2 * MS, 0, false), None);
+        supply.waits();
+        supply.accept(3 * MS, &granted(1, 1), 2_000).expect("it is the open call");
+        assert!(supply.admit(3 * MS, 0, false).is_some());
+        assert!(supply.due(3 * MS, false).is_none_or(|due| due > 100 * MS));
+        // One that was turned away is told of, since nobody waits for it.
+        assert_eq!(supply.admit(4 * MS, 0, false), None);
+        assert!(supply.due(4 * MS, false).is_some_and(|due| due <= 4 * MS));
+        assert_eq!(supply.ask(4 * MS, &[], 0, |_| DayEnd::default()).want, Amount::new(1, 0));
     }
 }

@@ -52,7 +52,39 @@ struct Wire {
     bell: Arc<Notify>,
     lost: Mutex<Option<Lost>>,
     /// What is to be said when the layer is gone.
-    last: Mutex<Vec<Take>>,
+    last: Mutex<Option<Last>>,
+}
+
+/// What is left of a layer that is gone, to be given back.
+struct Last {
+    members: Vec<(Arc<QuotaKey>, Supply)>,
+    /// An instant on the layer's clock, and when it was.
+    since: (Nanos, Instant),
+    guard: Nanos,
+}
+
+impl Last {
+    fn now(&self) -> Nanos {
+        let passed = time::now().saturating_duration_since(self.since.1).as_nanos();
+        self.since.0.saturating_add(u64::try_from(passed).unwrap_or(u64::MAX))
+    }
+
+    /// The answers to what was under way. Without them it would be told again, and charged twice.
+    fn accept(&mut self, answers: &Answers) {
+        let now = self.now();
+        let took = u64::try_from(answers.took.as_micros()).unwrap_or(u64::MAX);
+        for (key, answer) in &answers.each {
+            let of = self.members.iter_mut().find(|(id, _)| Arc::ptr_eq(id, key.id()));
+            if let (Some((_, supply)), Ok(reply)) = (of, answer) {
+                let _ = supply.accept(now, reply, took);
+            }
+        }
+    }
+
+    fn leave(&mut self) -> Vec<Take> {
+        let (now, guard) = (self.now(), self.guard);
+        self.members.iter_mut().filter_map(|(_, supply)| supply.leave(now, |at| today(guard, at))).collect()
+    }
 }
 
 #[derive(Clone)]
@@ -99,7 +131,7 @@ impl Joined {
         let store = Arc::clone(&fleet.store);
         let terms = Terms::of(micros(window), store.pushes()).with_split(store.split().map(micros));
         let (place, bell) = (store.place(), Arc::new(Notify::new()));
-        let (lost, last) = (Mutex::new(None), Mutex::new(Vec::new()));
+        let (lost, last) = (Mutex::new(None), Mutex::new(None));
         let wire = Arc::new(Wire { store, place, terms, bell, lost, last });
         Self { fleet, wire, shared, is_started: AtomicBool::new(false) }
     }
@@ -129,15 +161,13 @@ impl Joined {
     /// The layer is gone: its members leave.
     pub(super) fn leave(&self, shared: &Shared) {
         let now = shared.common.now();
-        let mut last = Vec::new();
+        let mut members = Vec::new();
         for (_, key) in shared.keys.all() {
-            key.with_state(now, |scheduler| {
-                if let Some(supply) = &mut scheduler.ledger.supply {
-                    last.extend(supply.leave(now, |at| today(&shared.common, at)));
-                }
-            });
+            let supply = key.with_state(now, |scheduler| scheduler.ledger.supply.take());
+            members.extend(supply.map(|supply| (Arc::clone(key.id()), *supply)));
         }
-        *lock(&self.wire.last) = last;
+        let (since, guard) = ((now, time::now()), shared.common.rules.guard);
+        *lock(&self.wire.last) = Some(Last { members, since, guard });
         self.wire.bell.notify_one();
     }
 }
@@ -156,8 +186,8 @@ impl FleetStatus {
 }
 
 /// The Pacific day at a time of the server's, as the store counts it: it ends a guard after midnight.
-fn today(common: &Common, at: Micros) -> DayEnd {
-    let guard = common.rules.guard / 1_000;
+fn today(guard: Nanos, at: Micros) -> DayEnd {
+    let guard = guard / 1_000;
     let then = i64::try_from(at.saturating_sub(guard)).unwrap_or(i64::MAX);
     let Ok(then) = Timestamp::from_microsecond(then) else { return DayEnd::default() };
     let day = Day::of(then);
@@ -229,11 +259,15 @@ async fn run(wire: Arc<Wire>, shared: Weak<Shared>) {
             () = sleep(due) => {}
         }
     }
-    drop((asking, telling, notices));
-    let last = std::mem::take(&mut *lock(&wire.last));
-    if !last.is_empty() {
+    drop((telling, notices));
+    let last = lock(&wire.last).take();
+    if let Some(mut last) = last {
         let goodbye = async {
-            while wire.store.take(&last).await.is_err() {
+            if asking.is_some() {
+                last.accept(&maybe(&mut asking).await);
+            }
+            let takes = last.leave();
+            while !takes.is_empty() && wire.store.take(&takes).await.is_err() {
                 tokio::time::sleep(PAUSES.0).await;
             }
         };
@@ -290,7 +324,7 @@ fn hear(shared: &Shared, notice: Option<Notice>) {
             match &notice {
                 Notice::Born { epoch, .. } => supply.born(*epoch),
                 Notice::Closed { close, .. } => {
-                    supply.void();
+                    supply.heard(close);
                     scheduler.ledger.told(now, *close);
                 }
             }
@@ -318,7 +352,7 @@ impl Wire {
                 }
                 let (sizes, more) = scheduler.wanted();
                 let supply = scheduler.ledger.supply.as_mut()?;
-                Some(supply.ask(now, &sizes, more, |at| today(&shared.common, at)))
+                Some(supply.ask(now, &sizes, more, |at| today(shared.common.rules.guard, at)))
             });
             takes.extend(take.map(|take| (key, take)));
         }

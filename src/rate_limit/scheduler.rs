@@ -725,6 +725,10 @@ impl<W> Scheduler<W> {
     fn appoint(&mut self, now: Nanos) {
         self.appoint_driver();
         if self.is_queued() {
+            #[cfg(feature = "fleet")]
+            if let Some(supply) = &mut self.ledger.supply {
+                supply.waits();
+            }
             self.post_watchers(now, self.due());
         }
     }

@@ -175,6 +175,23 @@ async fn a_layer_that_is_dropped_gives_everything_back_and_its_task_ends() {
     assert_eq!(store.calls(), calls, "nobody asks any more");
 }
 
+/// A message is under way when the layer is dropped: what it tells is not charged twice.
+#[tokio::test(start_paused = true)]
+async fn a_layer_that_is_dropped_while_it_asks_gives_everything_back() {
+    let (server, store) = (Server::default(), Flaky::new());
+    let mut two = members(2, &server, &store, rpm(10));
+    burst(&two[1..], &[5], 0).await;
+    store.delay(millis(100));
+    let one = two.pop().unwrap();
+    let sixth = tokio::spawn(async move { one.send(0, None).await });
+    tokio::time::sleep(millis(150)).await;
+    sixth.abort();
+    tokio::time::sleep(millis(500)).await;
+    let (good, took) = burst(&two, &[5], 0).await;
+    assert_eq!((good, server.log().len()), (5, 10));
+    assert!(took < secs(1), "{took:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn whoever_is_idle_asks_nothing() {
     let (server, store) = (Server::default(), Flaky::new());

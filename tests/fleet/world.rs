@@ -150,11 +150,18 @@ struct State {
     /// Milliseconds, each way.
     delay: AtomicU64,
     calls: AtomicU64,
+    /// What draws of delays follow from; 0 for none.
+    draws: AtomicU64,
 }
 
 impl Flaky {
     pub(crate) fn new() -> Self {
-        let state = State { dead: false.into(), delay: AtomicU64::new(1), calls: AtomicU64::new(0) };
+        let state = State {
+            dead: false.into(),
+            delay: AtomicU64::new(1),
+            calls: AtomicU64::new(0),
+            draws: AtomicU64::new(0),
+        };
         Self { inner: MemoryStore::new(), state: Arc::new(state) }
     }
 
@@ -170,8 +177,29 @@ impl Flaky {
         self.state.calls.load(Ordering::Relaxed)
     }
 
+    /// Delays differ from now on, as this seed says.
+    pub(crate) fn jitter(&self, seed: u64) {
+        self.state.draws.store(seed * 2 + 1, Ordering::Relaxed);
+    }
+
+    /// Up to so many microseconds.
+    pub(crate) fn draw(&self, micros: u64) -> Duration {
+        // SplitMix64.
+        let step = 0x9E37_79B9_7F4A_7C15_u64;
+        let mut z = self.state.draws.fetch_add(step, Ordering::Relaxed).wrapping_add(step);
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        Duration::from_micros((z ^ (z >> 31)) % micros.max(1))
+    }
+
     async fn travel(&self) -> Result<(), StoreError> {
-        tokio::time::sleep(millis(self.state.delay.load(Ordering::Relaxed))).await;
+        let mut delay = millis(self.state.delay.load(Ordering::Relaxed));
+        if self.state.draws.load(Ordering::Relaxed) != 0 {
+            // Most are quick, and one in eight may be too late to be waited for.
+            let is_slow = self.draw(8).is_zero();
+            delay = self.draw(if is_slow { 300_000 } else { 20_000 });
+        }
+        tokio::time::sleep(delay).await;
         match self.state.dead.load(Ordering::Relaxed) {
             true => Err(StoreError::unreachable("it is dead")),
             false => Ok(()),
