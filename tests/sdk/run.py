@@ -48,7 +48,7 @@ def install():
     if not (shutil.which("node") and shutil.which("npm")):
         print("@google/genai is left out: there is no node or no npm here")
         return sdks
-    run("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", LOCAL, "@google/genai")
+    run("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", LOCAL, "@google/genai@latest")
     # node looks for packages beside the script.
     script = shutil.copy(HERE / "client_google.mjs", LOCAL)
     package = json.loads((LOCAL / "node_modules" / "@google" / "genai" / "package.json").read_text())
