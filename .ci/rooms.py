@@ -29,7 +29,7 @@ ROOMS = [
     "classify", "retry", "timeout", "concurrency", "circuit_breaker", "rate_limit", "preflight", "fallback", "coalesce",
     "last_good", "hedge", "places", "respond", "observe",
     # What puts layers to use.
-    "stack", "config", "loopback", "proxy", "reqwest", "sim", "guide",
+    "stack", "config", "loopback", "proxy", "reqwest", "reqwest_012", "sim", "guide",
 ]
 
 # Imports that run upward or close a circle, each with its reason: file, file it imports (patterns), why.

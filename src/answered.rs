@@ -7,10 +7,12 @@ mod sealed {
     impl<B> Sealed for http::Response<B> {}
     #[cfg(feature = "reqwest")]
     impl Sealed for ::reqwest::Response {}
+    #[cfg(feature = "reqwest-012")]
+    impl Sealed for ::reqwest_012::Response {}
 }
 
 /// A response in which [`Verdict::of`](crate::Verdict::of) and [`Attempts::of`](crate::retry::Attempts::of) find what the layers
-/// left: `http::Response<B>`, and with the feature `reqwest` a `reqwest::Response`.
+/// left: `http::Response<B>`, and with the features `reqwest` and `reqwest-012` the `reqwest::Response` of that version.
 ///
 /// Sealed: nobody else implements it.
 pub trait AnyResponse: sealed::Sealed {
@@ -39,17 +41,26 @@ impl<B> AnyResponse for Response<B> {
     }
 }
 
-#[cfg(feature = "reqwest")]
-impl AnyResponse for ::reqwest::Response {
-    fn status(&self) -> StatusCode {
-        self.status()
-    }
+#[cfg(any(feature = "reqwest", feature = "reqwest-012"))]
+macro_rules! of_reqwest {
+    ($response:ty) => {
+        impl AnyResponse for $response {
+            fn status(&self) -> StatusCode {
+                self.status()
+            }
 
-    fn headers(&self) -> &HeaderMap {
-        self.headers()
-    }
+            fn headers(&self) -> &HeaderMap {
+                self.headers()
+            }
 
-    fn extensions(&self) -> &Extensions {
-        self.extensions()
-    }
+            fn extensions(&self) -> &Extensions {
+                self.extensions()
+            }
+        }
+    };
 }
+
+#[cfg(feature = "reqwest")]
+of_reqwest!(::reqwest::Response);
+#[cfg(feature = "reqwest-012")]
+of_reqwest!(::reqwest_012::Response);

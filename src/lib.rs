@@ -69,6 +69,7 @@
     doc = "| [`proxy`] | a stack behind a base URL, for SDKs that take nothing else |"
 )]
 #![cfg_attr(feature = "reqwest", doc = "| [`reqwest`] | reqwest's client as a service, and the way back |")]
+#![cfg_attr(feature = "reqwest-012", doc = "| [`reqwest_012`] | the same for reqwest 0.12 |")]
 #![cfg_attr(feature = "sim", doc = "| [`sim`] | Gemini in a box, for tests |")]
 //!
 //! # Features
@@ -83,6 +84,7 @@
 //! | `moka` | | [`last_good`]: a store in a cache of moka's |
 //! | `proxy` | | a stack behind a base URL on loopback |
 //! | `reqwest` | | the adapters for reqwest 0.13 |
+//! | `reqwest-012` | | the same for reqwest 0.12 |
 //! | `sim` | | the simulator |
 //! | `tower-http-06`, `tower-http-07` | | `GeminiClassifier` for the `TraceLayer` of tower-http 0.6 and 0.7 |
 //! | `tracing` | | [`observe`]: events and spans of the `tracing` facade |
@@ -156,6 +158,9 @@ pub mod request;
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub mod reqwest;
+#[cfg(feature = "reqwest-012")]
+#[cfg_attr(docsrs, doc(cfg(feature = "reqwest-012")))]
+pub mod reqwest_012;
 pub mod respond;
 pub mod retry;
 mod rng;

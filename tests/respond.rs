@@ -15,7 +15,7 @@ use http_body_util::{BodyExt, Full};
 use proptest::prelude::*;
 use support::{Answer, Body, Probe, error, good_body, request};
 use tokio::time::Instant;
-use tower::{Layer, Service, ServiceBuilder, ServiceExt};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_gemini::circuit_breaker::{CircuitBreakerLayer, CircuitOpen};
 use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::concurrency::AdaptiveConcurrencyLayer;
@@ -47,7 +47,7 @@ impl Told {
 
     async fn to(error: impl Into<BoxError>) -> Self {
         let mut error = Some(error.into());
-        let service = tower::service_fn(move |_: Request<Body>| {
+        let service = service_fn(move |_: Request<Body>| {
             std::future::ready(Err::<Response<Body>, BoxError>(error.take().unwrap()))
         });
         Self::by(service, request()).await
@@ -318,4 +318,80 @@ async fn a_server_can_say_no_by_itself() {
     assert_eq!(told.verdict().message(), "No \"model\" in the body.");
     assert_eq!(told.verdict().kind(), Some(Kind::InvalidArgument));
     assert_eq!(respond::error(Kind::PayloadTooLarge, "Too large.").status(), 413);
+}
+
+/// What OpenAI's SDKs cannot read is Google's array and its number as `code`; all else passes through.
+#[tokio::test]
+async fn errors_of_the_openai_surface_leave_their_array_and_nothing_else_changes() {
+    use tower_gemini::respond::OpenAiErrorsLayer;
+
+    const GOOGLE: &str = r#"[{"error": {"code": 429, "message": "m", "status": "RESOURCE_EXHAUSTED"}}]"#;
+    let answer = async |path: &str, status: u16, body: &'static str| {
+        let google = service_fn(move |_: Request<()>| async move {
+            let response = Response::builder().status(status).header("content-length", body.len());
+            response.body(Full::<Bytes>::from(body))
+        });
+        let service = ServiceBuilder::new().layer(OpenAiErrorsLayer::new()).service(google);
+        let response = service.oneshot(Request::post(path).body(()).unwrap()).await.unwrap();
+        let has_length = response.headers().contains_key("content-length");
+        let body = response.into_body();
+        assert!(body.size_hint().exact().is_some());
+        (has_length, body.collect().await.unwrap().to_bytes())
+    };
+    for path in
+        ["/v1beta/openai/chat/completions", "/v1/projects/p/locations/l/endpoints/openapi/chat/completions"]
+    {
+        let (has_length, body) = answer(path, 429, GOOGLE).await;
+        let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(value["error"]["code"], "RESOURCE_EXHAUSTED", "{path}");
+        assert_eq!(value["error"]["type"], "rate_limit_error", "{path}");
+        assert!(!has_length, "{path}: it was that of the other form");
+    }
+    for (path, status, body) in [
+        ("/v1beta/openai/chat/completions", 200, GOOGLE),
+        ("/v1beta/openai/chat/completions", 502, "<html>"),
+        ("/v1beta/models/gemini-3.5-flash-lite:generateContent", 429, GOOGLE),
+    ] {
+        assert_eq!(answer(path, status, body).await, (true, Bytes::from(body)), "{path} {status}");
+    }
+}
+
+/// A layer's own refusal reaches an OpenAI SDK in its form, too.
+#[tokio::test]
+async fn a_refusal_of_the_stack_is_in_openais_form_under_both_layers() {
+    use tower_gemini::respond::OpenAiErrorsLayer;
+
+    let service = ServiceBuilder::new().layer(OpenAiErrorsLayer::new()).layer(RespondLayer::new()).service(
+        service_fn(async |_: Request<()>| -> Result<Response<Full<Bytes>>, std::io::Error> {
+            Err(std::io::ErrorKind::ConnectionRefused.into())
+        }),
+    );
+    let request = Request::post("/v1beta/openai/chat/completions").body(()).unwrap();
+    let response = service.oneshot(request).await.unwrap();
+    assert_eq!(response.status(), 503);
+    let value: serde_json::Value =
+        serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap();
+    assert_eq!(
+        (&value["error"]["code"], &value["error"]["type"]),
+        (&"UNAVAILABLE".into(), &"server_error".into())
+    );
+}
+
+/// Of an error that breaks off what was read comes first, then the failure.
+#[tokio::test]
+async fn an_error_that_breaks_off_is_handed_on_as_it_broke() {
+    use tower_gemini::respond::OpenAiErrorsLayer;
+
+    let service =
+        ServiceBuilder::new().layer(OpenAiErrorsLayer::new()).service(service_fn(async |_: Request<()>| {
+            let frames =
+                [Ok(http_body::Frame::data(Bytes::from("[{\"er"))), Err(std::io::Error::other("cut"))];
+            let body = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
+            Ok::<_, std::io::Error>(Response::builder().status(500).body(body).unwrap())
+        }));
+    let request = Request::post("/v1beta/openai/chat/completions").body(()).unwrap();
+    let mut body = service.oneshot(request).await.unwrap().into_body();
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "[{\"er");
+    assert_eq!(body.frame().await.unwrap().unwrap_err().to_string(), "cut");
+    assert!(body.frame().await.is_none());
 }

@@ -23,3 +23,19 @@ pub fn assert_absorbed(sim: &Simulator, whole: &str, streamed: &str) {
     let statuses: Vec<_> = sim.calls().iter().filter_map(|call| Some(call.status()?.as_u16())).collect();
     assert_eq!(statuses, [429, 200, 503, 200]);
 }
+
+/// The body of a request.
+pub fn prompt(text: &str) -> String {
+    serde_json::json!({ "contents": [{ "parts": [{ "text": text }] }] }).to_string()
+}
+
+/// The text of an answer.
+pub fn text_of(answer: &[u8]) -> Result<String, BoxError> {
+    let answer: serde_json::Value = serde_json::from_slice(answer)?;
+    Ok(answer["candidates"][0]["content"]["parts"][0]["text"].as_str().unwrap_or_default().to_owned())
+}
+
+/// The text of a stream.
+pub fn text_of_events(events: &str) -> Result<String, BoxError> {
+    events.lines().filter_map(|line| line.strip_prefix("data: ")).map(|event| text_of(event.as_bytes())).collect()
+}

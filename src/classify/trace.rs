@@ -88,6 +88,10 @@ impl GeminiFailure {
         if let Some(error) = error.downcast_ref::<::reqwest::Error>() {
             return Verdict::from_error(error);
         }
+        #[cfg(feature = "reqwest-012")]
+        if let Some(error) = error.downcast_ref::<::reqwest_012::Error>() {
+            return Verdict::from_error(error);
+        }
         let _ = error;
         Verdict::from_error(&fmt::Error)
     }

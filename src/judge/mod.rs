@@ -60,7 +60,7 @@ impl Verdict {
     ///
     /// Tells "not sent" (refused connections, unresolvable names, [`Rejected`]) from "maybe
     /// sent" (resets, broken pipes, timeouts). Errors of hyper and hyper-util are known with the feature
-    /// `hyper` (on by default), reqwest's with `reqwest`, tower-http's timeouts with `tower-http-06` and
+    /// `hyper` (on by default), reqwest's with `reqwest` and `reqwest-012`, tower-http's timeouts with `tower-http-06` and
     /// `tower-http-07`; `io::Error` and the timeouts of this crate, tower and tokio always. Anything unknown is a
     /// transport failure that may have been sent.
     #[must_use]

@@ -98,6 +98,15 @@ fn read(link: &(dyn Error + 'static)) -> Option<Sign> {
             _ => Sign::MaybeSent,
         });
     }
+    #[cfg(feature = "reqwest-012")]
+    if let Some(error) = link.downcast_ref::<::reqwest_012::Error>() {
+        return Some(match error {
+            e if e.is_builder() => Sign::Usage,
+            e if e.is_connect() => Sign::NotSent,
+            e if e.is_timeout() => Sign::TimedOut,
+            _ => Sign::MaybeSent,
+        });
+    }
     #[cfg(feature = "hyper")]
     if let Some(error) = link.downcast_ref::<hyper_util::client::legacy::Error>() {
         return Some(if error.is_connect() { Sign::NotSent } else { Sign::MaybeSent });

@@ -39,7 +39,6 @@
 //!
 //! Dropping the [`LocalProxy`] closes the port and ends all connections with their calls. A caller that hangs up drops its call.
 
-mod openai;
 mod server;
 
 pub use self::server::{LocalProxy, LocalProxyBuilder, ProxyRequestBody};

@@ -18,10 +18,10 @@ use hyper::body::Incoming;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::openai::{self, ProxyBody};
 use crate::error::{BoxError, ConfigError};
 use crate::loopback::Loopback;
-use crate::respond::RespondLayer;
+use crate::respond::{OpenAiErrorsLayer, RespondLayer};
+
 use crate::retry::{ReplayBody, ReplayLayer};
 
 /// The body of a request on its way from the proxy into the stack.
@@ -91,24 +91,37 @@ impl LocalProxyBuilder {
         let upstream =
             Upstream::new(upstream).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let stack = RespondLayer::new().layer(ReplayLayer::new().layer(stack));
-        let normalises = self.normalises;
-        let handle = move |request: Request<Incoming>| {
-            let mut stack = stack.clone();
-            let is_openai = normalises && request.uri().path().contains("/openai/");
-            let request = upstream.request(request);
-            async move {
-                let Ok(()) = std::future::poll_fn(|cx| stack.poll_ready(cx)).await;
-                let Ok(mut response) = stack.call(request).await;
-                remove_hop_by_hop(response.headers_mut());
-                Ok::<_, Infallible>(if is_openai {
-                    openai::normalised(response).await
-                } else {
-                    response.map(ProxyBody::passed)
-                })
-            }
+        let loopback = if self.normalises {
+            start(OpenAiErrorsLayer::new().layer(stack), upstream).await?
+        } else {
+            start(stack, upstream).await?
         };
-        Ok(LocalProxy { loopback: Loopback::start(handle).await? })
+        Ok(LocalProxy { loopback })
     }
+}
+
+/// Listens, and hands each request to a clone of the stack.
+async fn start<S, RB>(stack: S, upstream: Upstream) -> io::Result<Loopback>
+where
+    S: Service<Request<ProxyRequestBody>, Response = Response<RB>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+    RB: Body<Data = Bytes> + Send + 'static,
+    RB::Error: Into<BoxError>,
+{
+    let handle = move |request: Request<Incoming>| {
+        let mut stack = stack.clone();
+        let request = upstream.request(request);
+        async move {
+            let Ok(()) = std::future::poll_fn(|cx| stack.poll_ready(cx)).await;
+            let Ok(mut response) = stack.call(request).await;
+            remove_hop_by_hop(response.headers_mut());
+            Ok::<_, Infallible>(response)
+        }
+    };
+    Loopback::start(handle).await
 }
 
 /// A stack that listens on 127.0.0.1. See the [module documentation](super).

@@ -49,6 +49,11 @@
 //! Every response of the inner service, byte for byte, Google's errors included. A body that fails half-way fails as
 //! it did: its head is gone by then.
 //!
+//! # OpenAI's form
+//!
+//! [`OpenAiErrorsLayer`], outside of it, puts errors of the OpenAI-compatible surface into the form that OpenAI's SDKs read, those of Google
+//! and those of this layer alike.
+//!
 //! # Sharing and dropping
 //!
 //! There is no state. Dropping a future or a body drops the inner one. A success costs no allocation.
@@ -91,8 +96,10 @@
 //! ```
 
 mod answer;
+mod openai;
 mod service;
 
 pub use self::answer::{error, from_error};
+pub use self::openai::{OpenAiErrors, OpenAiErrorsBody, OpenAiErrorsFuture, OpenAiErrorsLayer};
 pub use self::service::{Respond, RespondBody, RespondLayer, ResponseFuture};
 pub use crate::event::cause::Cause;

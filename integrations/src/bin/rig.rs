@@ -1,11 +1,11 @@
-//! rig takes a base URL: its requests go through a `LocalProxy`.
+//! rig takes an HTTP client of one's own: the stack is that.
 
 use futures_util::StreamExt;
 use rig_core::providers::gemini::GeminiConfig;
 use tower_gemini::BoxError;
-use tower_gemini::proxy::LocalProxy;
 use tower_gemini::reqwest::ReqwestService;
 use tower_gemini::stack::GeminiStack;
+use tower_gemini_adapters::rig::StackClient;
 use tower_gemini_integrations::{MODEL, assert_absorbed, bad_day};
 
 #[tokio::main]
@@ -13,8 +13,8 @@ async fn main() -> Result<(), BoxError> {
     let (sim, server) = bad_day().await?;
 
     let stack = GeminiStack::new().service(ReqwestService::new(reqwest::Client::new()));
-    let proxy = LocalProxy::serve(stack, &server.base_url()).await?;
-    let model = GeminiConfig::new("key").with_base_url(proxy.base_url()).client().completion(MODEL);
+    let config = GeminiConfig::new("key").with_base_url(server.base_url());
+    let model = config.connect(StackClient::new(stack)).completion(MODEL);
 
     let whole = model.call("Hello").await?.text();
     let mut stream = model.stream("Hello again")?;

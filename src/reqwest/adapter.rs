@@ -1,115 +1,50 @@
-//! A `reqwest::Client` at the bottom of a stack, and reqwest's own requests and responses at the top.
-//!
-//! [`ReqwestService`] turns a client into a `Service<http::Request<B>>`, on which the layers of this crate (and
-//! everybody else's) are stacked. [`ReqwestClient`] is the way back: code that builds its requests with reqwest and
-//! reads `reqwest::Response`s changes one line.
-//!
-//! ```no_run
-//! use tower::ServiceBuilder;
-//! use tower_gemini::reqwest::{ReqwestClient, ReqwestService};
-//!
-//! # async fn run(url: &str, body: serde_json::Value) -> Result<(), tower_gemini::BoxError> {
-//! let client = reqwest::Client::new();
-//! let stack = ServiceBuilder::new()
-//!     // .layer(...)
-//!     .service(ReqwestService::new(client.clone()));
-//! let gemini = ReqwestClient::new(stack);
-//!
-//! // Before: let response = client.post(url).json(&body).send().await?;
-//! let response = gemini.send(client.post(url).json(&body)).await?;
-//! println!("{}", response.text().await?);
-//! # Ok(())
-//! # }
-//! ```
-//!
-//! # What survives the journey
-//!
-//! - Towards the client: method, URL, version, headers, `content-length`, and the extensions, among them the
-//!   timeout of [`RequestBuilder::timeout`](::reqwest::RequestBuilder::timeout), which then holds **for each attempt**.
-//! - From the client: status, version, headers, every extension (a verdict, a count of attempts), the body as a
-//!   stream, and the final URL after redirects, as [`FinalUrl`] and in
-//!   [`Response::url`](::reqwest::Response::url).
-//! - Errors stay `reqwest::Error`s, with `is_connect`, `is_timeout` and the others, behind whatever the layers
-//!   put around them: `error::find::<reqwest::Error>(error)`.
-//!
-//! # What does not
-//!
-//! - **Secrets in URLs.** Gemini takes its key also as `?key=…`, and reqwest prints URLs in errors. Errors lose
-//!   their URL; the URL of a response keeps everything but the values of `key`, `access_token` and
-//!   `upload_id`, and a password. So `error_for_status` and `json` do not print them either.
-//! - reqwest's own repetitions of a request: a redirect that would send the body again (307, 308) is handed to
-//!   the caller, and its retry of refused HTTP/2 streams is off, because a body that is streamed by `http_body::Body`
-//!   cannot be copied by reqwest. That is the retry layer's work, and retries on top of retries multiply.
-//!
-//! # What is shared, what a drop does
-//!
-//! Clones share the client's connection pool, and what the layers of the stack share. Dropping a future drops
-//! the request; nothing is spawned.
+//! The adapters, for one major version of reqwest: `super::client`. Loaded once for each (see `reqwest_012`).
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use ::reqwest::{Body as ReqwestBody, Error, RequestBuilder, ResponseBuilderExt, Url};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
+use super::client::{self, Body as ReqwestBody, Error, RequestBuilder, ResponseBuilderExt, Url};
 use crate::error::BoxError;
 use crate::retry::{ReplayBody, ReplayLayer, ReplayService};
 
-/// A [`::reqwest::Client`] as a service of `http` types.
+/// reqwest's client as a service of `http` types.
 ///
 /// Always ready, as reqwest limits nothing. Its errors are reqwest's own, without the URL.
-///
-/// ```
-/// use bytes::Bytes;
-/// use http_body_util::Full;
-/// use tower::ServiceExt;
-/// use tower_gemini::reqwest::ReqwestService;
-///
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-/// # let closed = format!("http://{}/", listener.local_addr()?);
-/// # drop(listener);
-/// # let client = reqwest::Client::builder().no_proxy().build()?;
-/// let request = http::Request::post(closed).body(Full::new(Bytes::from_static(b"{}")))?;
-/// let error = ReqwestService::new(client).oneshot(request).await.unwrap_err();
-/// assert!(error.is_connect());
-/// # Ok(())
-/// # }
-/// ```
 #[derive(Clone)]
 pub struct ReqwestService {
-    client: ::reqwest::Client,
+    client: client::Client,
 }
 
 impl ReqwestService {
     /// Sends requests by `client`: its pool, its default headers, its timeouts.
     #[must_use]
-    pub const fn new(client: ::reqwest::Client) -> Self {
+    pub const fn new(client: client::Client) -> Self {
         Self { client }
     }
 
     /// The client.
     #[must_use]
-    pub const fn get_ref(&self) -> &::reqwest::Client {
+    pub const fn get_ref(&self) -> &client::Client {
         &self.client
     }
 
     /// The client.
     #[must_use]
-    pub fn into_inner(self) -> ::reqwest::Client {
+    pub fn into_inner(self) -> client::Client {
         self.client
     }
 }
 
-impl From<::reqwest::Client> for ReqwestService {
-    fn from(client: ::reqwest::Client) -> Self {
+impl From<client::Client> for ReqwestService {
+    fn from(client: client::Client) -> Self {
         Self::new(client)
     }
 }
@@ -137,7 +72,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> ResponseFuture {
         // reqwest reads a per-request timeout from the extensions, which the conversion keeps.
-        let state = match ::reqwest::Request::try_from(request.map(ReqwestBody::wrap)) {
+        let state = match client::Request::try_from(request.map(ReqwestBody::wrap)) {
             Ok(request) => State::Pending { pending: self.client.call(request) },
             Err(error) => State::Failed { error: Some(error.without_url()) },
         };
@@ -158,7 +93,7 @@ pin_project! {
     #[project = StateProj]
     enum State {
         // Sent, or being sent. The type is reqwest's, which gives it no public name of its own.
-        Pending { #[pin] pending: <::reqwest::Client as Service<::reqwest::Request>>::Future },
+        Pending { #[pin] pending: <client::Client as Service<client::Request>>::Future },
         // The request was no request for reqwest: a relative URI, mostly.
         Failed { error: Option<Error> },
     }
@@ -279,7 +214,7 @@ impl<S> ReqwestClient<S> {
     pub fn send<B>(
         &self,
         builder: RequestBuilder,
-    ) -> impl Future<Output = Result<::reqwest::Response, BoxError>> + use<S, B>
+    ) -> impl Future<Output = Result<client::Response, BoxError>> + use<S, B>
     where
         S: Service<Request<ReplayBody<ReqwestBody>>, Response = Response<B>> + Clone,
         S::Error: Into<BoxError>,
@@ -302,8 +237,8 @@ impl<S> ReqwestClient<S> {
     /// `http` cannot express (a URL of 64 KiB) is a `reqwest::Error` for which `is_builder` is true.
     pub fn execute<B>(
         &self,
-        request: ::reqwest::Request,
-    ) -> impl Future<Output = Result<::reqwest::Response, BoxError>> + use<S, B>
+        request: client::Request,
+    ) -> impl Future<Output = Result<client::Response, BoxError>> + use<S, B>
     where
         S: Service<Request<ReplayBody<ReqwestBody>>, Response = Response<B>> + Clone,
         S::Error: Into<BoxError>,
@@ -331,7 +266,7 @@ impl<S> fmt::Debug for ReqwestClient<S> {
 }
 
 /// `asked` is the URL to be shown where the stack's bottom was no [`ReqwestService`] and left no [`FinalUrl`].
-fn into_reqwest<B>(response: Response<B>, asked: Url) -> ::reqwest::Response
+fn into_reqwest<B>(response: Response<B>, asked: Url) -> client::Response
 where
     B: Body<Data = Bytes> + Send + Sync + 'static,
     B::Error: Into<BoxError>,
@@ -346,7 +281,7 @@ where
     if let Ok(carrier) = Response::builder().url(url).body(()) {
         parts.extensions.extend(carrier.into_parts().0.extensions);
     }
-    ::reqwest::Response::from(Response::from_parts(parts, ReqwestBody::wrap(body)))
+    client::Response::from(Response::from_parts(parts, ReqwestBody::wrap(body)))
 }
 
 #[cfg(test)]
