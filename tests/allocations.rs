@@ -116,6 +116,29 @@ fn a_fallback_costs_nothing_where_there_is_no_chain() {
     assert_eq!(of_one_call(own.layer(Bare(200))), copy_of_a_request() + CHAINED);
 }
 
+type KeyOf = fn(&Request<Body>) -> Option<Bytes>;
+
+#[test]
+fn a_request_without_a_key_is_shared_and_kept_for_nothing() {
+    use tower_gemini::coalesce::CoalesceLayer;
+    use tower_gemini::last_good::LastGoodLayer;
+
+    let none = |_: &Request<Body>| None;
+    assert_eq!(of_one_call(CoalesceLayer::<Bytes, _>::new(none as KeyOf).layer(Bare(200))), 0);
+    assert_eq!(of_one_call(LastGoodLayer::new(none as KeyOf).layer(Bare(200))), 0);
+}
+
+#[test]
+fn a_key_costs_what_the_documentation_says() {
+    use tower_gemini::coalesce::CoalesceLayer;
+    use tower_gemini::last_good::LastGoodLayer;
+
+    let all = |_: &Request<Body>| Some(Bytes::from_static(b"key"));
+    let shared = of_one_call(CoalesceLayer::<Bytes, _>::new(all as KeyOf).layer(Bare(200)));
+    let kept = of_one_call(LastGoodLayer::new(all as KeyOf).layer(Bare(200)));
+    assert_eq!((shared, kept), (14, 7));
+}
+
 #[test]
 fn a_success_that_needs_no_answer_of_our_own_costs_nothing() {
     assert_eq!(of_one_call(RespondLayer::new().layer(Bare(200))), 0);

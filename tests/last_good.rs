@@ -240,3 +240,100 @@ proptest! {
         });
     }
 }
+
+#[cfg(feature = "moka")]
+fn moka_store(
+    most: u64,
+) -> (
+    tower_gemini::last_good::MokaStore,
+    moka::sync::Cache<tower_gemini::last_good::Key, tower_gemini::last_good::Answer>,
+) {
+    use tower_gemini::last_good::{Answer, Key, MokaStore};
+
+    let weigh = |key: &Key, answer: &Answer| u32::try_from(key.as_bytes().len() + answer.bytes()).unwrap();
+    let cache = moka::sync::Cache::builder().weigher(weigh).max_capacity(most).build();
+    (MokaStore::new(cache.clone()), cache)
+}
+
+/// The same as with the store in memory: kept, used, marked, and by key.
+#[cfg(feature = "moka")]
+#[tokio::test(start_paused = true)]
+async fn a_cache_of_mokas_keeps_and_gives_back() {
+    let probe = Probe::new([Scripted::Ok], error(503, "UNAVAILABLE", "down"));
+    let (store, cache) = moka_store(1 << 20);
+    let layer = LastGoodLayer::builder(whole_body::<Body> as KeyOf).store(store.clone()).build().unwrap();
+    let service = layer.layer(ClassifyLayer::new().layer(probe));
+    let (status, text, old) = ask(&service, request()).await.unwrap();
+    assert_eq!((status, old), (200, false));
+    sleep(Duration::from_secs(40)).await;
+    let response = service.clone().oneshot(request()).await.unwrap();
+    assert_eq!(LastGood::of(&response).unwrap().age(), Duration::from_secs(40));
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), text);
+    // Another key has none.
+    let other = request().map(|_| Body::from("another"));
+    assert_eq!(ask(&service, other).await.unwrap().0, 503);
+    cache.invalidate_all();
+    assert_eq!(ask(&service, request()).await.unwrap().0, 503, "its owner may empty it");
+    assert!(format!("{store:?}").starts_with("MokaStore { entries: "), "{store:?}");
+}
+
+#[cfg(feature = "moka")]
+#[tokio::test(start_paused = true)]
+async fn a_cache_of_mokas_holds_no_more_than_its_owner_said() {
+    let (store, cache) = moka_store(4 << 10);
+    let layer = LastGoodLayer::builder(whole_body::<Body> as KeyOf).store(store).build().unwrap();
+    let service = layer.layer(ClassifyLayer::new().layer(Probe::always(Scripted::Ok)));
+    for n in 0..200 {
+        let asked = request().map(|_| Body::from(format!("{n} {}", "x".repeat(100))));
+        ask(&service, asked).await.unwrap();
+    }
+    cache.run_pending_tasks();
+    assert!(cache.entry_count() > 0 && cache.weighted_size() <= 4 << 10, "{}", cache.weighted_size());
+}
+
+/// On threads: whatever the order, a kept answer is whole and of its own key, and the bounds hold at the end.
+#[test]
+fn on_threads_every_answer_is_of_its_own_key() {
+    const KEYS: usize = 24;
+    let store = MemoryStore::new(8 << 10, 16).unwrap();
+    let of_key = |key: &str| good_body().replacen('{', &format!("{{\"key\":\"{key}\","), 1);
+    let calls = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let inner = tower::service_fn(move |request: Request<Body>| {
+        // Each third call fails.
+        let fails = calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 3 == 2;
+        async move {
+            tokio::task::yield_now().await;
+            let key = request.into_body().collect().await.unwrap().to_bytes();
+            if fails {
+                return Err(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
+            }
+            Ok(Response::new(Body::from(of_key(std::str::from_utf8(&key).unwrap()))))
+        }
+    });
+    let service = layer(&store).layer(inner);
+    let kept = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|thread: usize| {
+                let service = service.clone();
+                scope.spawn(move || {
+                    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                    runtime.block_on(async {
+                        let mut kept = 0;
+                        for n in 0..1_000_usize {
+                            let key = ((n * 7 + thread * 5) % KEYS).to_string();
+                            let asked = request().map(|_| Body::from(key.clone()));
+                            if let Ok((_, text, old)) = ask(&service, asked).await {
+                                assert_eq!(text, of_key(&key));
+                                kept += usize::from(old);
+                            }
+                        }
+                        kept
+                    })
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum::<usize>()
+    });
+    assert!(kept > 0, "a kept answer stood in");
+    assert!(store.entries() <= 16, "{}", store.entries());
+}

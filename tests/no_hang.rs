@@ -119,6 +119,39 @@ fn replay() {
     assert!(ends.good > ALL / 2 && server.calls() > ALL as u64, "{ends:?}");
 }
 
+/// Three keys, of 64 callers at once; what the calls share is given back.
+#[test]
+fn coalesce() {
+    use tower_gemini::coalesce::{CoalesceLayer, whole_body};
+
+    let by_three = |number: u64| request(number).map(|_| Full::from(format!("{}", number % 3)));
+    let server = Server::new(MOODS);
+    let layer = CoalesceLayer::<Bytes, _>::new(whole_body::<Full<Bytes>> as fn(&Request<Full<Bytes>>) -> _);
+    let service =
+        ServiceBuilder::new().layer(layer.clone()).layer(ClassifyLayer::new()).service(server.clone());
+    let ends = rounds(&server, service, by_three, |_, _| ());
+    assert!(ends.good > ALL / 10 && ends.left > ALL / 10, "{ends:?}");
+    assert!(server.calls() < ALL as u64, "nobody shared: {} calls", server.calls());
+    assert_eq!(layer.in_flight(), 0);
+}
+
+#[test]
+fn last_good() {
+    use tower_gemini::coalesce::whole_body;
+    use tower_gemini::last_good::{LastGoodLayer, MemoryStore};
+
+    let by_many = |number: u64| request(number).map(|_| Full::from(format!("{}", number % 100)));
+    let server = Server::new(MOODS);
+    // Room for some of the keys, so that answers are dropped while others are put.
+    let store = MemoryStore::new(16 << 10, 40).unwrap();
+    let layer = LastGoodLayer::builder(whole_body::<Full<Bytes>> as fn(&Request<Full<Bytes>>) -> _);
+    let layer = layer.store(store.clone()).build().unwrap();
+    let service = ServiceBuilder::new().layer(layer).layer(ClassifyLayer::new()).service(server.clone());
+    let ends = rounds(&server, service, by_many, |_, _| ());
+    assert!(ends.good > ALL / 4 && ends.left > ALL / 10, "{ends:?}");
+    assert!((1..=40).contains(&store.entries()), "{}", store.entries());
+}
+
 #[test]
 fn fallback() {
     let server = Server::new(MOODS);

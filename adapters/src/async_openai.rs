@@ -66,7 +66,10 @@ where
 
     fn call(&mut self, request: HttpRequestFactory) -> Self::Future {
         let client = self.client.clone();
-        Box::pin(async move { client.execute(request.build().await?).await })
+        Box::pin(async move {
+            let request = request.build().await?;
+            client.execute(request).await
+        })
     }
 }
 

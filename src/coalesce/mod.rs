@@ -58,8 +58,8 @@
 //!
 //! # Cost
 //!
-//! A request without a key costs the key function. One that makes a call costs its key, an entry, and three boxes; one that joins, its key, a clone of the inner
-//! service and a box for the request, which it keeps until the head is there.
+//! A request without a key costs the key function. One that makes a call costs 14 allocations: its key, an entry, the call, its tape and what the response's extensions
+//! say; one that joins, its key, a clone of the inner service and a box for the request, which it keeps until the head is there.
 //!
 //! # Errors
 //!

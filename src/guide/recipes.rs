@@ -127,20 +127,26 @@
 //!
 //! Whole programs, with a 429 and a 503 that nobody sees, stand in the repository's `integrations/`:
 //!
-//! | crate | by |
+//! | client | by |
 //! |---|---|
-//! | rig-core | `GeminiConfig::new(key).with_base_url(proxy.base_url())` |
+//! | reqwest 0.13, 0.12 | `gemini.send(http.post(url).json(&prompt))`, of `tower_gemini::reqwest` or `reqwest_012` |
+//! | rig-core | `GeminiConfig::new(key).connect(StackClient::new(stack))`; or `.with_base_url(proxy.base_url())` |
+//! | async-openai (feature `middleware`) | `Client::with_config(config).with_http_service(StackService::new(stack))` |
+//! | reqwest-middleware | `ClientBuilder::new(http).with(Terminal::new(stack)).build()` |
 //! | gemini-rust | `Gemini::with_model_and_base_url(key, model, format!("{}/v1beta/", proxy.base_url()).parse()?)` |
 //! | genai | a service target resolver whose `Endpoint` is `format!("{}/v1beta/", proxy.base_url())` |
-//! | async-openai (feature `middleware`) | `with_http_service(service_fn(\|request\| … gemini.execute(request.build().await?)))` |
-//! | reqwest-middleware | a last `Middleware` that calls `gemini.execute(request)` in place of `next.run(…)` |
+//! | any other that takes a base URL | `proxy.base_url()` |
 //!
-//! `proxy` is a `LocalProxy` (feature `proxy`), `gemini` a `ReqwestClient` around the stack (feature `reqwest`):
+//! `StackClient`, `StackService` and `Terminal` are of the package `adapters/` in the repository, which has a feature for each of the three.
+//! `gemini` is a `ReqwestClient` around the stack (feature `reqwest` or `reqwest-012`), `proxy` a `LocalProxy` (feature `proxy`):
 //!
 //! ```ignore
 //! let stack = GeminiStack::new().service(ReqwestService::new(reqwest::Client::new()));
 //! let proxy = LocalProxy::serve(stack, "https://generativelanguage.googleapis.com").await?;
 //! ```
+//!
+//! OpenAI's SDKs cannot read Google's errors, which stand in an array: [`OpenAiErrorsLayer`](crate::respond::OpenAiErrorsLayer) around the stack,
+//! or `LocalProxy::builder().normalise_openai_errors()`. `StackService` does it by itself.
 //!
 //! # Parameters of others
 //!

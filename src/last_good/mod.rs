@@ -59,7 +59,7 @@
 //! # Sharing, dropping and cost
 //!
 //! Clones and services of a layer share the store. Dropping a future or a body drops the call, and keeps nothing. A request without a key costs the key function; one with a key costs
-//! a box and its key, a share of each frame while it is read, and a copy and a scan of the whole answer at its end.
+//! 7 allocations, a share of each frame while it is read, and a copy and a scan of the whole answer at its end.
 //!
 //! # Errors
 //!

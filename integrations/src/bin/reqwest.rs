@@ -1,10 +1,13 @@
-//! A program on reqwest 0.13: one line is added, one changes.
+//! A program on reqwest 0.13: one line is added, one changes. JSON, streams of bytes with eventsource-stream, and forms are as before.
 
+use eventsource_stream::Eventsource;
+use futures_util::TryStreamExt;
 use reqwest::Client;
+use reqwest::multipart::{Form, Part};
 use tower_gemini::BoxError;
 use tower_gemini::reqwest::{ReqwestClient, ReqwestService};
 use tower_gemini::stack::GeminiStack;
-use tower_gemini_integrations::{MODEL, assert_absorbed, bad_day, prompt, text_of, text_of_events};
+use tower_gemini_integrations::{MODEL, assert_absorbed, bad_day, prompt, text_of};
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
@@ -18,7 +21,17 @@ async fn main() -> Result<(), BoxError> {
         http.post(url).header("content-type", "application/json").body(prompt(text))
     };
     let whole = text_of(&gemini.send(ask("generateContent", "Hello")).await?.bytes().await?)?;
-    let events = gemini.send(ask("streamGenerateContent?alt=sse", "Hello again")).await?.text().await?;
-    assert_absorbed(&sim, &whole, &text_of_events(&events)?);
+    let response = gemini.send(ask("streamGenerateContent?alt=sse", "Hello again")).await?;
+    let mut events = response.bytes_stream().eventsource();
+    let mut streamed = String::new();
+    while let Some(event) = events.try_next().await? {
+        streamed += &text_of(event.data.as_bytes())?;
+    }
+    assert_absorbed(&sim, &whole, &streamed);
+
+    // A form streams: it is kept for a further attempt. The simulator has no files, and says so.
+    let form = Form::new().part("file", Part::bytes(&b"hello"[..]).file_name("hello.txt"));
+    let upload = http.post(format!("{}/upload/v1beta/files", server.base_url())).multipart(form);
+    assert!(gemini.send(upload).await?.status().is_client_error());
     Ok(())
 }
