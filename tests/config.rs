@@ -9,10 +9,11 @@ use tower_gemini::ServiceTier;
 use tower_gemini::classify::Peek;
 use tower_gemini::config::{
     BackoffConfig, BudgetConfig, CircuitBreakerConfig, ClassifyConfig, ConcurrencyConfig, DeadlineConfig,
-    FallbackConfig, HumanDuration, LimitsConfig, OpenTimeConfig, OrOff, PresetName, RateLimitConfig,
-    RetryConfig, ScheduleConfig, SlowCallsConfig, StackConfig, TimeoutConfig,
+    FallbackConfig, HedgeConfig, HumanDuration, LimitsConfig, OpenTimeConfig, OrOff, PerConfig, PresetName,
+    PriceConfig, PricesConfig, RateLimitConfig, RetryConfig, ScheduleConfig, SlowCallsConfig, StackConfig,
+    TierConfig, TimeoutConfig,
 };
-use tower_gemini::rate_limit::AdmissionMode;
+use tower_gemini::rate_limit::{AdmissionMode, Unit};
 use tower_gemini::retry::Jitter;
 use tower_gemini::stack::{GeminiStack, Preset};
 
@@ -32,9 +33,10 @@ const CODE: &[&str] = &[
     "rate_limits",
     "last_resort",
     "catalogue",
-    // Not in a file yet: limits over spans, and the prices that a limit of money needs.
-    "per",
-    "prices",
+    "count_tokens",
+    "when",
+    // Handles of the stack's own layers.
+    "concurrency",
 ];
 
 fn methods(ty: &str) -> BTreeSet<String> {
@@ -60,6 +62,14 @@ fn every_setting_of_a_builder_has_a_member() {
         ("circuit_breaker", &["circuit_breaker::CircuitBreakerBuilder"], &[]),
         ("timeout", &["timeout::TimeoutBuilder"], &[]),
         ("classify", &["classify::ClassifyLayer"], &[]),
+        ("tier", &["tier::TierLayer"], &[]),
+        ("hedge", &["hedge::HedgeBuilder"], &[]),
+        ("replay", &["retry::ReplayLayer"], &[]),
+        ("preflight", &["preflight::PreflightBuilder"], &[]),
+        ("coalesce", &["coalesce::CoalesceBuilder<K, F>"], &[]),
+        ("last_good", &["last_good::LastGoodBuilder<F>"], &[]),
+        ("places", &["places::PlacesBuilder"], &[]),
+        ("store", &["fleet::Fleet"], &[]),
     ] {
         let (_, members) = StackConfig::members().find(|(name, _)| *name == section).expect(section);
         for ty in types {
@@ -116,11 +126,47 @@ fn limits() -> BoxedStrategy<LimitsConfig> {
         requests_per_minute: 1..1_000_000_u64,
         input_tokens_per_minute: 1..1_000_000_u64,
         requests_per_day: 1..1_000_000_u64,
+        per: per(),
     })
+}
+
+/// Six at the most, no two of one unit and span.
+fn per() -> BoxedStrategy<Vec<PerConfig>> {
+    let units = vec![Unit::Requests, Unit::InputTokens, Unit::Images, Unit::Texts];
+    let one = (1..1_000_000_u64, 100..86_400_000_u64);
+    let all = prop::sample::subsequence(units, 0..4).prop_flat_map(move |units| {
+        let limits = prop::collection::vec(one.clone(), units.len());
+        (Just(units), limits)
+    });
+    let of = |(unit, (limit, millis))| PerConfig::new(unit, limit, Duration::from_millis(millis));
+    all.prop_map(move |(units, limits)| units.into_iter().zip(limits).map(of).collect()).boxed()
+}
+
+fn prices() -> BoxedStrategy<PricesConfig> {
+    let price = || {
+        (share(0..=9_000), share(0..=9_000), share(0..=9_000)).prop_map(|(input, output, cached)| {
+            let mut price = PriceConfig::default();
+            (price.input, price.output, price.cached) = (Some(input), Some(output), Some(cached));
+            price
+        })
+    };
+    let by_model = prop::collection::btree_map("[a-z.0-9-]{1,9}", price(), 1..3);
+    let flex = prop::collection::btree_map("[a-z.0-9-]{1,9}", price(), 1..3);
+    (by_model, prop::option::of(flex), prop::option::of(0..=1_000_000_u32))
+        .prop_map(|(model, flex, output)| {
+            let mut prices = PricesConfig::default();
+            prices.read_on = Some("2026-11-29".to_owned());
+            prices.model = Some(model);
+            prices.tier = flex.map(|models| BTreeMap::from([(ServiceTier::Flex, models)]));
+            prices.output_tokens = output;
+            prices
+        })
+        .boxed()
 }
 
 fn any_config() -> impl Strategy<Value = StackConfig> {
     let deadline = some_of!(DeadlineConfig {
+        enabled: any::<bool>(),
         within: duration(1..86_400_000),
         flex: duration(1..86_400_000),
         cap_given: any::<bool>(),
@@ -152,6 +198,8 @@ fn any_config() -> impl Strategy<Value = StackConfig> {
         requests_per_minute: 1..1_000_000_u64,
         input_tokens_per_minute: 1..1_000_000_u64,
         requests_per_day: 1..1_000_000_u64,
+        per: per(),
+        prices: prices(),
         model_limits: prop::collection::btree_map("[a-z.0-9-]{1,9}", limits(), 0..3),
         margin: share(10..=1000),
         guard: duration(0..60_000),
@@ -206,6 +254,7 @@ fn any_config() -> impl Strategy<Value = StackConfig> {
     let tier = || prop::sample::select(vec![ServiceTier::Flex, ServiceTier::Priority]);
     let tiers = move || prop::collection::btree_map(tier(), duration(1..86_400_000), 0..3);
     let timeout = some_of!(TimeoutConfig {
+        enabled: any::<bool>(),
         first_byte: or_off(duration(1..86_400_000)),
         max_first_byte: duration(1..86_400_000),
         idle: or_off(duration(1..86_400_000)),
@@ -215,6 +264,7 @@ fn any_config() -> impl Strategy<Value = StackConfig> {
         server_timeout: any::<bool>(),
     });
     let classify = some_of!(ClassifyConfig {
+        enabled: any::<bool>(),
         max_error_bytes: 0..1_000_000_usize,
         read_timeout: duration(0..60_000),
         peek: prop::sample::select(vec![Peek::Off, Peek::FirstEvent, Peek::Output]),
@@ -232,11 +282,19 @@ fn any_config() -> impl Strategy<Value = StackConfig> {
         .map(Some)
         .to_vec();
     let preset = prop::sample::select([preset, vec![None]].concat());
-    let first = (preset, deadline, fallback, retry, rate_limit);
+    let hedge = some_of!(HedgeConfig {
+        enabled: any::<bool>(),
+        budget: share(1..=200),
+        samples: 20..=1_000_u32,
+        max_body_bytes: 0..1_000_000_usize,
+        max_keys: 1..=1_000_000_usize,
+    });
+    let tier = some_of!(TierConfig { enabled: any::<bool>() });
+    let first = (preset, deadline, fallback, retry, rate_limit, hedge, tier);
     (first, concurrency, circuit_breaker, timeout, classify).prop_map(
         |(first, concurrency, breaker, timeout, classify)| {
             let mut all = StackConfig::default();
-            (all.preset, all.deadline, all.fallback, all.retry, all.rate_limit) = first;
+            (all.preset, all.deadline, all.fallback, all.retry, all.rate_limit, all.hedge, all.tier) = first;
             (all.concurrency, all.circuit_breaker, all.timeout, all.classify) =
                 (concurrency, breaker, timeout, classify);
             all
@@ -327,8 +385,11 @@ fn nothing_given_is_the_preset() {
 fn a_whole_configuration_has_every_member() {
     let all = StackConfig::of(&GeminiStack::from_config(&StackConfig::default()).expect("the defaults"));
     let json = serde_json::to_value(&all).expect("plain data");
-    let of_none = ["seed", "requests_per_minute", "input_tokens_per_minute", "requests_per_day", "header"];
-    for (section, members) in StackConfig::members() {
+    let of_none =
+        ["seed", "requests_per_minute", "input_tokens_per_minute", "requests_per_day", "header", "prices"];
+    // A stack does not have these by itself, or not as settings.
+    let by_hand = ["preflight", "replay", "coalesce", "last_good", "places", "store"];
+    for (section, members) in StackConfig::members().filter(|(section, _)| !by_hand.contains(section)) {
         for member in members.iter().filter(|member| !of_none.contains(member)) {
             assert!(json[section].get(member).is_some(), "{section}.{member}");
         }
@@ -373,6 +434,19 @@ fn what_is_not_known_is_refused_by_its_name() {
         ("[timeout]\nidle = 30", "a duration with a unit, such as \"1m30s\""),
         ("[timeout]\nidle = '30'", "a duration with a unit, such as \"1m30s\""),
         ("[fallback]\nheader = 'a b'", "must be the name of a header"),
+        (
+            "[rate_limit]\nper = [{ unit = 'calls', limit = 1, span = '1m' }]",
+            "requests, input_tokens, images",
+        ),
+        ("[rate_limit]\nper = [{ unit = 'images', most = 1, span = '1m' }]", "unknown field `most`"),
+        ("[rate_limit.prices.model.m]\nthoughts = 1.0", "unknown field `thoughts`"),
+        ("[hedge]\nshare = 0.1", "unknown field `share`"),
+        ("[preflight.mode]\nno_such_rule = 'warn'", "no_such_rule"),
+        ("[places]\nplace = [{ zone = 'eu' }]", "unknown field `zone`"),
+        ("[last_good]\nttl = '1h'", "unknown field `ttl`"),
+        ("[coalesce]\nmax = 1", "unknown field `max`"),
+        ("[store]\nhost = 'h'", "unknown field `host`"),
+        ("[store]\noutage = 'open'", "strict, share, closed, local"),
     ] {
         let error = toml::from_str::<StackConfig>(text).expect_err(text).to_string();
         assert!(error.contains(name), "{text}: {error}");
@@ -394,6 +468,10 @@ fn what_is_out_of_range_is_told_with_section_and_member() {
         ("[circuit_breaker]\nprobes = 9", "circuit_breaker.probes"),
         ("[circuit_breaker]\nslow_calls = { share = 0.5 }", "circuit_breaker.slow_calls"),
         ("[timeout.tier_first_byte]\nstandard = '1s'", "timeout.tier_first_byte"),
+        ("[hedge]\nbudget = 0.5", "hedge.budget"),
+        ("[rate_limit]\nper = [{ unit = 'images', limit = 0, span = '1m' }]", "rate_limit.per"),
+        ("[rate_limit]\nper = [{ unit = 'money', limit = 9, span = '1m' }]", "rate_limit.prices"),
+        ("[rate_limit.prices.model.m]\ninput = 1.0", "rate_limit.prices"),
     ] {
         let config: StackConfig = toml::from_str(text).expect(text);
         let error = GeminiStack::from_config(&config).map(|_| ()).expect_err(text);
@@ -464,7 +542,8 @@ async fn what_is_switched_off_does_nothing_and_has_the_same_type() {
         ))
     });
     let off = "[retry]\nenabled = false\n[rate_limit]\nenabled = false\nrequests_per_minute = 1\n[concurrency]\nenabled = false
-        [circuit_breaker]\nenabled = false\nmin_calls = 1\n[fallback]\nenabled = false\nchain.m = ['n']";
+        [circuit_breaker]\nenabled = false\nmin_calls = 1\n[fallback]\nenabled = false\nchain.m = ['n']
+        [deadline]\nenabled = false\n[timeout]\nenabled = false\n[classify]\nenabled = false\n[tier]\nenabled = false";
     let off = GeminiStack::from_config(&toml::from_str(off).expect("valid")).expect("valid");
     // One binding for both: the types are the same.
     let mut stack = GeminiStack::from_config(&StackConfig::default()).expect("valid");
@@ -483,4 +562,107 @@ async fn what_is_switched_off_does_nothing_and_has_the_same_type() {
     assert!(stack.get_rate_limit().handle().status().is_empty());
     assert!(stack.get_circuit_breaker().handle().keys().is_empty());
     assert!(stack.get_concurrency().handle().all().is_empty());
+}
+
+/// What a deadline, a timeout and a classifier that are off do not do: say when, cut, read.
+#[tokio::test(start_paused = true)]
+async fn what_is_off_leaves_request_and_answer_as_they_are() {
+    use http_body_util::Full;
+    use tower::{Layer, ServiceExt};
+    use tower_gemini::timeout::Deadline;
+    type Body = Full<bytes::Bytes>;
+    let client = tower::service_fn(async |request: http::Request<Body>| {
+        assert!(request.headers().is_empty(), "the server is told nothing");
+        assert!(Deadline::of(&request).is_none(), "nobody gave it one");
+        tokio::time::sleep(Duration::from_secs(7 * 3600)).await;
+        let body = Body::from(r#"{"error":{"code":503,"status":"UNAVAILABLE","message":"m"}}"#);
+        Ok::<_, std::io::Error>(http::Response::builder().status(503).body(body).expect("valid"))
+    });
+    let off =
+        ["deadline", "retry", "timeout", "classify", "tier", "concurrency", "circuit_breaker", "rate_limit"]
+            .map(|section| format!("[{section}]\nenabled = false\n"));
+    let stack = GeminiStack::from_config(&toml::from_str(&off.concat()).expect("valid")).expect("valid");
+    let request = http::Request::post("https://h/v1beta/models/m:generateContent").body(Body::default());
+    let response = stack.layer(client).oneshot(request.expect("valid")).await.expect("seven hours later");
+    assert_eq!(response.status(), 503);
+    assert!(response.extensions().get::<tower_gemini::Verdict>().is_none());
+}
+
+/// The sections that a program puts in by hand, and that their settings arrive.
+#[tokio::test(start_paused = true)]
+async fn sections_that_are_put_in_by_hand() {
+    use bytes::Bytes;
+    use http_body_util::Full;
+    use tower::{Layer, ServiceExt};
+    use tower_gemini::coalesce::whole_body;
+
+    let config: StackConfig = toml::from_str(
+        "[preflight]\nevery_mode = 'warn'\nhold_bytes = 2048\nmode.key_in_url = 'reject'
+        [replay]\nmax_bytes = 10
+        [coalesce]\nenabled = false
+        [last_good]\nmax_age = '6h'\nheader = 'x-age'\nstore_bytes = 65536\nstore_entries = 2
+        [places]\nresidency = ['eu']\nplace = [{ vertex = 'eu', project = 'p' }, { name = 'own', api_key_env = 'OWN_KEY' }]",
+    )
+    .expect("valid");
+    let text = toml::to_string(&config).expect("plain data");
+    assert_eq!(toml::from_str::<StackConfig>(&text).expect("what was written"), config);
+    assert_eq!(config.complete().places, config.places, "a preset has none of these");
+
+    let client =
+        tower::service_fn(async |_: http::Request<tower_gemini::preflight::PreflightBody<Full<Bytes>>>| {
+            Ok::<_, std::io::Error>(http::Response::new(Full::<Bytes>::default()))
+        });
+    let preflight = config.preflight.to_builder().build().expect("valid").layer(client);
+    let leaking = http::Request::post("https://h/v1beta/models/gemini-3.5-flash:generateContent?key=K");
+    let refused = preflight.oneshot(leaking.body(Full::from("{}")).expect("valid")).await.expect_err("a key");
+    assert!(refused.to_string().contains("key"), "{refused}");
+
+    let key_of = whole_body::<Full<Bytes>> as fn(&http::Request<Full<Bytes>>) -> Option<Bytes>;
+    let coalesce = config.coalesce.to_builder::<Bytes, _>(key_of).build().expect("valid");
+    assert_eq!(coalesce.in_flight(), 0);
+    assert!(config.last_good.to_builder(key_of).expect("room").build().is_ok());
+    let _: tower_gemini::retry::ReplayLayer = config.replay.layer();
+
+    let key = |name: &str| (name == "OWN_KEY").then(|| "AIzaSecret".to_owned());
+    let places = config.places.builder_with(&key).expect("both have names").build().expect("valid");
+    assert!(!format!("{places:?}").contains("AIza"));
+    let error = config.places.builder_with(&|_| None).expect_err("no key");
+    assert_eq!(error.field(), "api_key_env");
+}
+
+#[test]
+fn a_stores_password_is_not_shown() {
+    let config = StackConfig::from_vars([
+        ("GEMINI_STORE_URL", "redis://user:secret@host:7379/1"),
+        ("GEMINI_STORE_WEIGHT", "4"),
+    ])
+    .expect("valid");
+    assert!(!format!("{config:?}").contains("secret"), "{config:?}");
+    assert!(format!("{config:?}").contains("redis://host:7379/1"), "{config:?}");
+}
+
+/// A store that nobody can reach is asked for nothing before the first request; a wrong address is told at once.
+#[cfg(feature = "redis")]
+#[tokio::test]
+async fn a_store_in_the_file_is_the_stacks() {
+    let of =
+        |text: &str| GeminiStack::from_config(&toml::from_str::<StackConfig>(text).expect("valid")).map(drop);
+    of("[store]\nurl = 'redis://127.0.0.1:1'\nnamespace = 'n'\noutage = 'share'\nmembers = 3\n[rate_limit]\nrequests_per_minute = 5")
+        .expect("an address");
+    let error = of("[store]\nurl = 'http://h'").expect_err("no such scheme");
+    assert_eq!(error.section(), Some("store"));
+    // Limits over spans are not shared: the store is really there.
+    let error = of(
+        "[store]\nurl = 'redis://127.0.0.1:1'\n[rate_limit]\nper = [{ unit = 'images', limit = 1, span = '1m' }]",
+    );
+    assert_eq!(error.expect_err("refused").section(), Some("rate_limit"));
+}
+
+/// Off in the section `store` and without the feature, the file's store is refused and not passed by.
+#[cfg(not(feature = "redis"))]
+#[test]
+fn a_store_without_the_feature_is_refused() {
+    let config: StackConfig = toml::from_str("[store]\nurl = 'redis://127.0.0.1:1'").expect("valid");
+    let error = GeminiStack::from_config(&config).map(drop).expect_err("no redis");
+    assert_eq!(error.to_string(), "invalid setting `store.url`: needs the feature `redis`");
 }

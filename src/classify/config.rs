@@ -8,6 +8,7 @@ pub(super) struct Settings {
     pub(super) read_timeout: Duration,
     pub(super) watch: bool,
     pub(super) peek: Peek,
+    pub(super) enabled: bool,
 }
 
 /// How far an answer with a 2xx is looked at before it is handed on: see

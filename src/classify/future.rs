@@ -69,6 +69,9 @@ where
             match this.state.as_mut().project() {
                 StateProj::Head { future } => {
                     let response = ready!(future.poll(cx))?;
+                    if !this.settings.enabled {
+                        return Poll::Ready(Ok(response.map(ClassifyBody::plain)));
+                    }
                     if response.status().as_u16() < 400 {
                         let Some(until) = this.asked.until(*this.settings, &response) else {
                             return Poll::Ready(Ok(pass(response, *this.asked, *this.settings)));

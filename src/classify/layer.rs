@@ -23,8 +23,16 @@ impl ClassifyLayer {
                 read_timeout: Duration::from_secs(5),
                 watch: false,
                 peek: Peek::FirstEvent,
+                enabled: true,
             },
         }
+    }
+
+    /// Off, nothing is read, held or published, with the same type: the other layers judge by status, headers and error type.
+    /// Default on.
+    pub const fn enabled(mut self, enabled: bool) -> Self {
+        self.settings.enabled = enabled;
+        self
     }
 
     /// How much of an error body is read before it is judged, and at most held of an answer that is
@@ -70,8 +78,9 @@ impl ClassifyLayer {
         reason = "one setting a line, some of them worked out between"
     )]
     pub(crate) fn config(&self) -> ClassifyConfig {
-        let Settings { max_error_bytes, read_timeout, watch, peek } = self.settings;
+        let Settings { max_error_bytes, read_timeout, watch, peek, enabled } = self.settings;
         let mut config = ClassifyConfig::default();
+        config.enabled = Some(enabled);
         config.max_error_bytes = Some(max_error_bytes);
         config.read_timeout = Some(read_timeout.into());
         config.peek = Some(peek);

@@ -56,6 +56,7 @@ impl<K> Whole<K> {
 
 /// The calls under way that newcomers can join, of all services of one layer.
 pub(super) struct Shared<K> {
+    pub(super) enabled: bool,
     calls: Mutex<Calls<K>>,
     max_calls: usize,
     max_bytes: usize,
@@ -79,9 +80,9 @@ pub(super) enum Entered {
 }
 
 impl<K: Hash + Eq + Send + Sync + 'static> Shared<K> {
-    pub(super) fn new(max_calls: usize, max_bytes: usize, observer: Observed) -> Arc<Self> {
+    pub(super) fn new(enabled: bool, max_calls: usize, max_bytes: usize, observer: Observed) -> Arc<Self> {
         let calls = Mutex::new(Calls { by_key: HashMap::new(), next: 0 });
-        Arc::new(Self { calls, max_calls, max_bytes, observer })
+        Arc::new(Self { enabled, calls, max_calls, max_bytes, observer })
     }
 
     pub(super) fn len(&self) -> usize {

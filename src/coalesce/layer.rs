@@ -31,6 +31,7 @@ impl<K: Hash + Eq + Send + Sync + 'static, F> CoalesceLayer<K, F> {
             key_of,
             max_calls: 1024,
             max_bytes: 1 << 20,
+            enabled: true,
             observer: Observed::default(),
             key: std::marker::PhantomData,
         }
@@ -70,11 +71,18 @@ pub struct CoalesceBuilder<K, F> {
     key_of: F,
     max_calls: usize,
     max_bytes: usize,
+    enabled: bool,
     observer: Observed,
     key: std::marker::PhantomData<fn() -> K>,
 }
 
 impl<K: Hash + Eq + Send + Sync + 'static, F> CoalesceBuilder<K, F> {
+    /// Off, every request is passed on as it is, with the same type. Default on.
+    pub const fn enabled(mut self, enabled: bool) -> Self {
+        self.enabled = enabled;
+        self
+    }
+
     /// How many calls can be shared at a time: 1 to 1,000,000. Default 1,024. Requests of further keys are passed on as they are.
     pub const fn max_calls(mut self, calls: usize) -> Self {
         self.max_calls = calls;
@@ -109,7 +117,7 @@ impl<K: Hash + Eq + Send + Sync + 'static, F> CoalesceBuilder<K, F> {
         if !(1 << 10..=64 << 20).contains(&self.max_bytes) {
             return Err(ConfigError::new("max_bytes", "must be from 1 KiB to 64 MiB"));
         }
-        let shared = Shared::new(self.max_calls, self.max_bytes, self.observer);
+        let shared = Shared::new(self.enabled, self.max_calls, self.max_bytes, self.observer);
         Ok(CoalesceLayer { shared, key_of: Arc::new(self.key_of) })
     }
 }

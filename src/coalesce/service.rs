@@ -76,7 +76,8 @@ where
 
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let Some(key) = (self.key_of)(&request) else {
+        let key = if self.shared.enabled { (self.key_of)(&request) } else { None };
+        let Some(key) = key else {
             return ResponseFuture { state: State::Plain { future: self.inner.call(request) } };
         };
         let state = match self.shared.enter(key.clone(), &request) {

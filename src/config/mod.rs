@@ -37,10 +37,33 @@
 //! `GEMINI_RETRY_BACKOFF={"cap":"5s"}`. An empty variable counts as not set. A variable of a section that names no member is refused;
 //! others that begin with `GEMINI_`, as `GEMINI_API_KEY` does, are left alone. [`StackConfig::members`] lists the names.
 //!
+//! # Sections that are put in by hand
+//!
+//! `[preflight]` and `[replay]` change the type of the request's body, `[coalesce]` and `[last_good]` need a key function, and `[places]` names
+//! where requests may go: a stack has them where the program puts them, with the file's settings.
+//!
+//! ```
+//! use bytes::Bytes;
+//! use http_body_util::Full;
+//! use tower_gemini::coalesce::whole_body;
+//! use tower_gemini::config::StackConfig;
+//! use tower_gemini::stack::GeminiStack;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let config: StackConfig = serde_json::from_str(r#"{
+//!     "last_good": { "max_age": "6h" },
+//!     "places": { "place": [{ "vertex": "europe-west4" }, { "vertex": "eu" }], "residency": ["europe-west4", "eu"] }
+//! }"#)?;
+//! let stack = GeminiStack::from_config(&config)?
+//!     .placing(config.places.to_builder()?)?
+//!     .last_good(config.last_good.to_builder(whole_body::<Full<Bytes>>)?.build()?);
+//! # let _ = stack; Ok(()) }
+//! ```
+//!
 //! # What is not in it
 //!
 //! What is code or another part of the program: observers, `key_by`, tables of signals, estimates of tokens, clocks, catalogues, the
-//! last resort, and a quota's store. Take the section's `to_builder()` for those:
+//! last resort, and a quota's store that is not Redis. Take the section's `to_builder()` for those:
 //!
 //! ```
 //! use tower_gemini::config::StackConfig;
@@ -55,6 +78,9 @@
 //! ```
 
 mod env;
+#[macro_use]
+mod table;
+mod more;
 mod sections;
 mod values;
 
@@ -64,22 +90,47 @@ use serde::{Deserialize, Serialize};
 use tower_layer::Identity;
 
 pub use self::env::EnvError;
+pub use self::more::{
+    CoalesceConfig, HedgeConfig, LastGoodConfig, OutageName, PlaceConfig, PlacesConfig, PreflightConfig,
+    ReplayConfig, StoreConfig, TierConfig,
+};
 pub use self::sections::{
     BackoffConfig, BudgetConfig, CircuitBreakerConfig, ClassifyConfig, ConcurrencyConfig, DeadlineConfig,
-    FallbackConfig, LimitsConfig, OpenTimeConfig, RateLimitConfig, RetryConfig, ScheduleConfig,
-    SlowCallsConfig, TimeoutConfig,
+    FallbackConfig, LimitsConfig, OpenTimeConfig, PerConfig, PriceConfig, PricesConfig, RateLimitConfig,
+    RetryConfig, ScheduleConfig, SlowCallsConfig, TimeoutConfig,
 };
 use self::values::Over;
-pub use self::values::{HeaderName, HumanDuration, OrOff};
+pub use self::values::{HeaderName, HumanDuration, OrOff, StoreUrl};
+use crate::circuit_breaker::CircuitBreakerLayer;
+use crate::classify::ClassifyLayer;
+use crate::concurrency::AdaptiveConcurrencyLayer;
 use crate::error::ConfigError;
 use crate::event::Observer;
 use crate::fallback::ModelFallbackLayer;
+use crate::hedge::HedgeLayer;
+use crate::rate_limit::RateLimitLayer;
 use crate::retry::RetryLayer;
 use crate::stack::{GeminiStack, Preset};
-use crate::timeout::DeadlineLayer;
+use crate::tier::TierLayer;
+use crate::timeout::{DeadlineLayer, TimeoutLayer};
 
-/// The stack that a [`StackConfig`] makes: all places but preflight and replay, which change the type of the request's body.
-pub type ConfiguredStack = GeminiStack<DeadlineLayer, Identity, ModelFallbackLayer>;
+/// The stack that a [`StackConfig`] makes: all places but those of [sections that are put in by hand](self#sections-that-are-put-in-by-hand).
+pub type ConfiguredStack = GeminiStack<
+    DeadlineLayer,
+    Identity,
+    ModelFallbackLayer,
+    RetryLayer,
+    RateLimitLayer,
+    AdaptiveConcurrencyLayer,
+    CircuitBreakerLayer,
+    TimeoutLayer,
+    ClassifyLayer,
+    Identity,
+    TierLayer,
+    Identity,
+    Identity,
+    HedgeLayer,
+>;
 
 /// A [`Preset`] by its name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -168,6 +219,48 @@ stack_config! {
     timeout: TimeoutConfig,
     /// What is read of answers.
     classify: ClassifyConfig,
+    /// Whether service tiers are read.
+    tier: TierConfig,
+    /// Second tries for late calls. Off unless it is enabled.
+    hedge: HedgeConfig,
+    /// One quota for many processes.
+    store: StoreConfig,
+    /// What is refused before it is sent. Put in by hand.
+    preflight: PreflightConfig,
+    /// Bodies that are not `Clone`. Put in by hand.
+    replay: ReplayConfig,
+    /// Equal requests in flight. Put in by hand.
+    coalesce: CoalesceConfig,
+    /// An older answer where everything else failed. Put in by hand.
+    last_good: LastGoodConfig,
+    /// Where requests may be sent. Put in by hand.
+    places: PlacesConfig,
+}
+
+/// A stack's place for second tries, empty or filled. Sealed: nobody else implements it.
+pub trait HedgeSettings: sealed::Sealed {
+    /// Its settings.
+    fn settings(&self) -> HedgeConfig;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for tower_layer::Identity {}
+    impl Sealed for crate::hedge::HedgeLayer {}
+}
+
+impl HedgeSettings for Identity {
+    /// Those of a layer that is off.
+    fn settings(&self) -> HedgeConfig {
+        let off = HedgeLayer::builder().enabled(false).build();
+        off.map_or_else(|_| HedgeConfig::default(), |layer| layer.config())
+    }
+}
+
+impl HedgeSettings for HedgeLayer {
+    fn settings(&self) -> HedgeConfig {
+        self.config()
+    }
 }
 
 fn is_empty<T: Default + PartialEq>(section: &T) -> bool {
@@ -177,19 +270,24 @@ fn is_empty<T: Default + PartialEq>(section: &T) -> bool {
 impl StackConfig {
     /// All settings of this stack, the defaults included, without those that are code. The preset is not named: each setting is
     /// there by itself.
-    pub fn of<P, Q, G>(
+    #[allow(clippy::type_complexity, reason = "it is the stack's own type, with what has settings named")]
+    pub fn of<P, Q, W, X, H: HedgeSettings, Y>(
         stack: &GeminiStack<
             DeadlineLayer,
             P,
             ModelFallbackLayer,
             RetryLayer,
-            crate::rate_limit::RateLimitLayer,
-            crate::concurrency::AdaptiveConcurrencyLayer,
-            crate::circuit_breaker::CircuitBreakerLayer,
-            crate::timeout::TimeoutLayer,
-            crate::classify::ClassifyLayer,
+            RateLimitLayer,
+            AdaptiveConcurrencyLayer,
+            CircuitBreakerLayer,
+            TimeoutLayer,
+            ClassifyLayer,
             Q,
-            G,
+            TierLayer,
+            W,
+            X,
+            H,
+            Y,
         >,
     ) -> Self {
         Self {
@@ -202,6 +300,9 @@ impl StackConfig {
             circuit_breaker: stack.get_circuit_breaker().config(),
             timeout: stack.get_timeout().config(),
             classify: stack.get_classify().config(),
+            tier: stack.get_tier().config(),
+            hedge: stack.get_hedge().settings(),
+            ..Self::default()
         }
     }
 
@@ -316,15 +417,20 @@ impl GeminiStack {
         }
         let retry = observed!(all.retry.to_builder().map_err(told("retry"))?).expecting_free_waits();
         let breaker = observed!(all.circuit_breaker.to_builder().map_err(told("circuit_breaker"))?);
+        let quotas = observed!(all.rate_limit.to_builder());
+        let quotas = all.store.put(quotas).map_err(told("store"))?;
         GeminiStack::new()
             .deadline(all.deadline.layer().map_err(told("deadline"))?)
             .retry(RetryLayer::new(retry.build().map_err(told("retry"))?))
-            .rate_limit(observed!(all.rate_limit.to_builder()).build().map_err(told("rate_limit"))?)
+            .tier(all.tier.layer())
+            .rate_limit(quotas.build().map_err(told("rate_limit"))?)
             .concurrency(observed!(all.concurrency.to_builder()).build().map_err(told("concurrency"))?)
             .circuit_breaker(breaker.build().map_err(told("circuit_breaker"))?)
             .timeout(all.timeout.to_builder().build().map_err(told("timeout"))?)
             .classify(all.classify.layer())
             .falling_back(observed!(all.fallback.to_builder()))
-            .map_err(told("fallback"))
+            .map_err(told("fallback"))?
+            .hedging(observed!(all.hedge.to_builder()))
+            .map_err(told("hedge"))
     }
 }

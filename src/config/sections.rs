@@ -5,78 +5,25 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::env::{EnvError, EnvValue, variable};
-use super::values::{HeaderName, HumanDuration, OrOff, Over, over};
+use super::values::{HeaderName, HumanDuration, OrOff, Over};
 use crate::circuit_breaker::{CircuitBreakerBuilder, CircuitBreakerLayer};
 use crate::classify::{ClassifyLayer, Peek};
 use crate::concurrency::{AdaptiveConcurrencyBuilder, AdaptiveConcurrencyLayer};
 use crate::error::ConfigError;
 use crate::fallback::{ModelFallbackBuilder, ModelFallbackLayer};
-use crate::rate_limit::{AdmissionMode, Limits, RateLimitBuilder, RateLimitLayer};
+use crate::rate_limit::{
+    AdmissionMode, LimitKind, Limits, Price, Prices, RateLimitBuilder, RateLimitLayer, Unit,
+};
 use crate::retry::{Backoff, Budget, Jitter, RetryLayer, RetryPolicyBuilder, Schedule};
 use crate::tier::ServiceTier;
 use crate::timeout::{DeadlineLayer, TimeoutBuilder, TimeoutLayer};
 use crate::verdict::Kind;
 
-/// A table of settings, none of which need be there.
-macro_rules! table {
-    ($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $ty:ty,)+ }) => {
-        $(#[$meta])*
-        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-        #[serde(deny_unknown_fields, default)]
-        #[non_exhaustive]
-        pub struct $name {
-            $(
-                $(#[$field_meta])*
-                #[serde(skip_serializing_if = "Option::is_none")]
-                pub $field: Option<$ty>,
-            )+
-        }
-
-        impl $name {
-            /// The names of all members.
-            pub const MEMBERS: &'static [&'static str] = &[$(stringify!($field)),+];
-
-            /// Reads the variables of this section.
-            #[allow(dead_code, reason = "tables within a section have no variables of their own")]
-            pub(super) fn from_env(
-                section: &str,
-                get: &mut dyn FnMut(&str) -> Option<String>,
-            ) -> Result<Self, EnvError> {
-                let mut all = Self::default();
-                $(
-                    let name = variable(section, stringify!($field));
-                    if let Some(text) = get(&name) {
-                        let value = <$ty>::deserialize(EnvValue(text.trim()));
-                        all.$field = Some(value.map_err(|error| EnvError::new(&name, error.to_string()))?);
-                    }
-                )+
-                Ok(all)
-            }
-
-            fn over_each(self, base: Self) -> Self {
-                Self { $($field: over(self.$field, base.$field),)+ }
-            }
-        }
-    };
-}
-
-/// The same, where each member is laid over by itself.
-macro_rules! plain_table {
-    ($(#[$meta:meta])* $name:ident { $($rest:tt)+ }) => {
-        table!($(#[$meta])* $name { $($rest)+ });
-
-        impl Over for $name {
-            fn over(self, base: Self) -> Self {
-                self.over_each(base)
-            }
-        }
-    };
-}
-
 table! {
     /// `[deadline]`: how long a request may take in all. See [`DeadlineLayer`].
     DeadlineConfig {
+        /// [`DeadlineLayer::enabled`].
+        enabled: bool,
         /// [`DeadlineLayer::new`].
         within: HumanDuration,
         /// [`DeadlineLayer::flex`].
@@ -94,18 +41,14 @@ impl Over for DeadlineConfig {
     }
 }
 
-/// Hands members on to the builder's methods of the same name.
-macro_rules! apply {
-    ($builder:ident, $all:ident: $($field:ident)+) => {
-        $(if let Some(value) = $all.$field {
-            $builder = $builder.$field(value.into());
-        })+
-    };
-}
-
 impl DeadlineConfig {
-    pub(crate) fn of(within: Duration, flex: Duration, cap_given: bool) -> Self {
-        Self { within: Some(within.into()), flex: Some(flex.into()), cap_given: Some(cap_given) }
+    pub(crate) fn of(within: Duration, flex: Duration, cap_given: bool, enabled: bool) -> Self {
+        Self {
+            enabled: Some(enabled),
+            within: Some(within.into()),
+            flex: Some(flex.into()),
+            cap_given: Some(cap_given),
+        }
     }
 
     /// The layer, of these settings and else the defaults.
@@ -121,7 +64,11 @@ impl DeadlineConfig {
         if let Some(flex) = all.flex {
             layer = layer.flex(flex.get())?;
         }
-        Ok(if all.cap_given == Some(true) { layer.cap_given() } else { layer })
+        if all.cap_given == Some(true) {
+            layer = layer.cap_given();
+        }
+        apply!(layer, all: enabled);
+        Ok(layer)
     }
 }
 
@@ -294,18 +241,104 @@ plain_table! {
         input_tokens_per_minute: u64,
         /// [`Limits::requests_per_day`].
         requests_per_day: u64,
+        /// [`Limits::per`]: limits over other spans.
+        per: Vec<PerConfig>,
+    }
+}
+
+/// A limit over a span of its own. See [`Limits::per`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct PerConfig {
+    /// What is counted: `"requests"`, `"input_tokens"`, `"images"`, `"texts"` or `"money"`.
+    pub unit: Unit,
+    /// The most in any such span; money in millionths.
+    pub limit: u64,
+    /// How long the span is.
+    pub span: HumanDuration,
+}
+
+impl PerConfig {
+    /// A limit over a span.
+    #[must_use]
+    pub fn new(unit: Unit, limit: u64, span: Duration) -> Self {
+        Self { unit, limit, span: span.into() }
+    }
+
+    pub(crate) fn all_of(limits: &Limits) -> Vec<Self> {
+        limits.spans().map(|one| Self::new(one.unit, one.limit, one.span)).collect()
     }
 }
 
 impl LimitsConfig {
-    pub(crate) fn of(rpm: Option<u64>, tpm: Option<u64>, rpd: Option<u64>) -> Self {
-        Self { requests_per_minute: rpm, input_tokens_per_minute: tpm, requests_per_day: rpd }
+    pub(crate) fn of(limits: &Limits) -> Self {
+        Self {
+            requests_per_minute: limits.of(LimitKind::RequestsPerMinute),
+            input_tokens_per_minute: limits.of(LimitKind::InputTokensPerMinute),
+            requests_per_day: limits.of(LimitKind::RequestsPerDay),
+            per: Some(PerConfig::all_of(limits)),
+        }
     }
 
     pub(crate) fn limits(&self) -> Limits {
         let mut limits = Limits::new();
         apply!(limits, self: requests_per_minute input_tokens_per_minute requests_per_day);
-        limits
+        self.per.iter().flatten().fold(limits, |limits, one| limits.per(one.unit, one.limit, one.span.get()))
+    }
+}
+
+plain_table! {
+    /// What a million tokens of a model cost. See [`Price`].
+    PriceConfig {
+        /// Input tokens. Default 0.
+        input: f64,
+        /// Output tokens, thoughts included. Default 0.
+        output: f64,
+        /// Input tokens that come from a cache. Default: as other input.
+        cached: f64,
+    }
+}
+
+impl PriceConfig {
+    pub(crate) fn of(input: f64, output: f64, cached: f64) -> Self {
+        Self { input: Some(input), output: Some(output), cached: Some(cached) }
+    }
+
+    fn price(&self) -> Price {
+        let input = self.input.unwrap_or_default();
+        Price::per_million(input, self.output.unwrap_or_default()).cached(self.cached.unwrap_or(input))
+    }
+}
+
+plain_table! {
+    /// Prices, as they were read on some day. See [`Prices`].
+    PricesConfig {
+        /// The day, such as `2026-11-29`. Must be there.
+        read_on: String,
+        /// [`Prices::output_tokens`].
+        output_tokens: u32,
+        /// [`Prices::model`], by the model's name.
+        model: BTreeMap<String, PriceConfig>,
+        /// [`Prices::tier`], by the tier (`flex`, `priority`) and then by the model's name.
+        tier: BTreeMap<ServiceTier, BTreeMap<String, PriceConfig>>,
+    }
+}
+
+impl PricesConfig {
+    fn prices(&self) -> Prices {
+        // An empty date is refused by its rule when the layer is built.
+        let mut prices = Prices::read_on(self.read_on.as_deref().unwrap_or_default());
+        for (model, price) in self.model.iter().flatten() {
+            prices = prices.model(&**model, price.price());
+        }
+        for (tier, models) in self.tier.iter().flatten() {
+            for (model, price) in models {
+                prices = prices.tier(&**model, *tier, price.price());
+            }
+        }
+        apply!(prices, self: output_tokens);
+        prices
     }
 }
 
@@ -320,6 +353,10 @@ plain_table! {
         input_tokens_per_minute: u64,
         /// [`Limits::requests_per_day`] of each model that has no limits of its own.
         requests_per_day: u64,
+        /// [`Limits::per`] of each model that has no limits of its own.
+        per: Vec<PerConfig>,
+        /// [`RateLimitBuilder::prices`], for limits that count money.
+        prices: PricesConfig,
         /// [`RateLimitBuilder::model_limits`], by the model's name.
         model_limits: BTreeMap<String, LimitsConfig>,
         /// [`RateLimitBuilder::margin`].
@@ -353,10 +390,14 @@ impl RateLimitConfig {
             requests_per_minute: all.requests_per_minute,
             input_tokens_per_minute: all.input_tokens_per_minute,
             requests_per_day: all.requests_per_day,
+            per: all.per,
         };
         let mut builder = RateLimitLayer::builder().limits(limits.limits());
         for (model, limits) in all.model_limits.into_iter().flatten() {
             builder = builder.model_limits(model, limits.limits());
+        }
+        if let Some(prices) = all.prices {
+            builder = builder.prices(prices.prices());
         }
         if let Some(OrOff::Is(wait)) = all.max_wait {
             builder = builder.max_wait(wait.get());
@@ -517,6 +558,8 @@ impl CircuitBreakerConfig {
 plain_table! {
     /// `[timeout]`: how long one attempt may take. See [`TimeoutBuilder`].
     TimeoutConfig {
+        /// [`TimeoutBuilder::enabled`].
+        enabled: bool,
         /// [`TimeoutBuilder::first_byte`], or off.
         first_byte: OrOff<HumanDuration>,
         /// [`TimeoutBuilder::max_first_byte`].
@@ -561,7 +604,7 @@ impl TimeoutConfig {
         if all.server_timeout == Some(false) {
             builder = builder.without_server_timeout();
         }
-        apply!(builder, all: max_first_byte);
+        apply!(builder, all: enabled max_first_byte);
         builder
     }
 }
@@ -569,6 +612,8 @@ impl TimeoutConfig {
 plain_table! {
     /// `[classify]`: what is read of answers. See [`ClassifyLayer`].
     ClassifyConfig {
+        /// [`ClassifyLayer::enabled`].
+        enabled: bool,
         /// [`ClassifyLayer::max_error_bytes`].
         max_error_bytes: usize,
         /// [`ClassifyLayer::read_timeout`].
@@ -584,7 +629,7 @@ impl ClassifyConfig {
     /// The layer, of these settings and else the defaults.
     pub fn layer(&self) -> ClassifyLayer {
         let mut layer = ClassifyLayer::new();
-        apply!(layer, self: max_error_bytes read_timeout peek);
+        apply!(layer, self: enabled max_error_bytes read_timeout peek);
         if self.watch == Some(true) { layer.watch() } else { layer }
     }
 }

@@ -11,7 +11,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::PresetName;
 use crate::classify::Peek;
+use crate::places::RequestType;
 use crate::preflight::Rule;
+use crate::rate_limit::Unit;
 use crate::tier::ServiceTier;
 use crate::verdict::Kind;
 use crate::{preflight, rate_limit};
@@ -205,7 +207,13 @@ takes_its_place!(
     HumanDuration,
     HeaderName,
     Vec<String>,
+    String,
+    StoreUrl,
+    RequestType,
+    super::OutageName,
     Vec<ServiceTier>,
+    Vec<super::PerConfig>,
+    Vec<super::PlaceConfig>,
     crate::retry::Jitter,
     Peek,
     preflight::RuleMode,
@@ -248,6 +256,19 @@ impl<'de> Deserialize<'de> for HeaderName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = String::deserialize(deserializer)?;
         name.parse().map(Self).map_err(|_| D::Error::custom("must be the name of a header"))
+    }
+}
+
+/// The address of a store, which may hold a password: `Debug` shows none. Written to a file it is whole.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StoreUrl(pub String);
+
+impl fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, rest) = self.0.split_once("://").unwrap_or(("", &self.0));
+        let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+        write!(f, "StoreUrl({scheme}://{host})")
     }
 }
 
@@ -315,11 +336,36 @@ word!(
     [("wait", rate_limit::AdmissionMode::Wait), ("reject", rate_limit::AdmissionMode::Reject)].into_iter()
 );
 word!(
+    Unit,
+    [
+        ("requests", Unit::Requests),
+        ("input_tokens", Unit::InputTokens),
+        ("images", Unit::Images),
+        ("texts", Unit::Texts),
+        ("money", Unit::Money)
+    ]
+    .into_iter()
+);
+word!(
+    RequestType,
+    [RequestType::Dedicated, RequestType::Shared].into_iter().map(|word| (word.as_str(), word))
+);
+word!(
     preflight::RuleMode,
     [
         ("off", preflight::RuleMode::Off),
         ("warn", preflight::RuleMode::Warn),
         ("reject", preflight::RuleMode::Reject)
+    ]
+    .into_iter()
+);
+word!(
+    super::OutageName,
+    [
+        ("strict", super::OutageName::Strict),
+        ("share", super::OutageName::Share),
+        ("closed", super::OutageName::Closed),
+        ("local", super::OutageName::Local)
     ]
     .into_iter()
 );

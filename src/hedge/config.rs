@@ -10,6 +10,7 @@ use crate::rate_limit::RateLimits;
 pub(super) struct Settings {
     pub(super) rules: Rules,
     pub(super) max_body_bytes: usize,
+    pub(super) enabled: bool,
     pub(super) rate_limits: Option<RateLimits>,
     pub(super) circuits: Option<Circuits>,
     pub(super) concurrency: Option<ConcurrencyHandle>,

@@ -9,6 +9,7 @@ use super::service::Hedge;
 use super::shared::{Id, Key, Shared};
 use crate::circuit_breaker::Circuits;
 use crate::concurrency::ConcurrencyHandle;
+use crate::config::HedgeConfig;
 use crate::error::ConfigError;
 use crate::event::LayerKind;
 use crate::event::{Observed, Observer};
@@ -36,6 +37,19 @@ impl HedgeLayer {
     /// A builder that starts with the defaults.
     pub fn builder() -> HedgeBuilder {
         HedgeBuilder::default()
+    }
+
+    pub(crate) fn config(&self) -> HedgeConfig {
+        let settings = &self.shared.settings;
+        let Rules { share, samples } = settings.rules;
+        let budget = f64::from(share) / 1e6;
+        HedgeConfig::of(
+            settings.enabled,
+            budget,
+            samples,
+            settings.max_body_bytes,
+            self.shared.keys.max_keys(),
+        )
     }
 
     /// A handle to look at what was learnt and what it cost.
@@ -78,6 +92,7 @@ impl Default for HedgeBuilder {
             settings: Settings {
                 rules: Rules { share: 0, samples: 0 },
                 max_body_bytes: DEFAULT_MAX_BODY_BYTES,
+                enabled: true,
                 rate_limits: None,
                 circuits: None,
                 concurrency: None,
@@ -88,6 +103,12 @@ impl Default for HedgeBuilder {
 }
 
 impl HedgeBuilder {
+    /// Off, it learns nothing and sends each call once, with the same type. Default on.
+    pub const fn enabled(mut self, enabled: bool) -> Self {
+        self.settings.enabled = enabled;
+        self
+    }
+
     /// The most second tries, as a share of the calls of the same key. From 0.001 to 0.2, default 0.02.
     ///
     /// A bucket gains this with each call and pays one for a second try. It begins empty, so the share is never exceeded,
@@ -159,7 +180,7 @@ impl HedgeBuilder {
             return Err(ConfigError::new("max_keys", "must be from 1 to 1000000"));
         }
         let mut settings = self.settings;
-        settings.rules = Rules { share: (self.budget * 1e6) as u32, samples: self.samples };
+        settings.rules = Rules { share: (self.budget * 1e6).round() as u32, samples: self.samples };
         let keys = Keyed::new(self.max_keys, LayerKind::Hedge, settings.observer.clone());
         Ok(HedgeLayer { shared: Arc::new(Shared { settings, keys, epoch: time::now() }) })
     }

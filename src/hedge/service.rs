@@ -85,7 +85,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        if !may_be_repeated(&Target::of(&request)) {
+        if !self.shared.settings.enabled || !may_be_repeated(&Target::of(&request)) {
             return ResponseFuture::new(Task::PassThrough, self.inner.call(request));
         }
         let shared = &self.shared;

@@ -15,6 +15,7 @@ pub(super) type When = Arc<dyn Fn(&Verdict) -> bool + Send + Sync>;
 
 pub(super) struct Settings {
     pub(super) store: Arc<dyn LastGoodStore>,
+    pub(super) enabled: bool,
     pub(super) max_age: Duration,
     pub(super) max_answer_bytes: usize,
     pub(super) max_reading_bytes: usize,

@@ -35,6 +35,7 @@ impl<F> LastGoodLayer<F> {
         LastGoodBuilder {
             key_of,
             store: None,
+            enabled: true,
             max_age: Duration::from_secs(3600),
             max_answer_bytes: 256 << 10,
             max_reading_bytes: 16 << 20,
@@ -71,6 +72,7 @@ impl<S, F> Layer<S> for LastGoodLayer<F> {
 pub struct LastGoodBuilder<F> {
     key_of: F,
     store: Option<Arc<dyn LastGoodStore>>,
+    enabled: bool,
     max_age: Duration,
     max_answer_bytes: usize,
     max_reading_bytes: usize,
@@ -81,6 +83,12 @@ pub struct LastGoodBuilder<F> {
 }
 
 impl<F> LastGoodBuilder<F> {
+    /// Off, nothing is kept and nothing stands in, with the same type. Default on.
+    pub const fn enabled(mut self, enabled: bool) -> Self {
+        self.enabled = enabled;
+        self
+    }
+
     /// Where answers are kept. Default a [`MemoryStore`] of 16 MiB and 1,024 answers.
     pub fn store(mut self, store: impl LastGoodStore + 'static) -> Self {
         self.store = Some(Arc::new(store));
@@ -147,6 +155,7 @@ impl<F> LastGoodBuilder<F> {
         }
         let settings = Settings {
             store: self.store.unwrap_or_else(|| Arc::new(MemoryStore::default())),
+            enabled: self.enabled,
             max_age: self.max_age,
             max_answer_bytes: self.max_answer_bytes,
             max_reading_bytes: self.max_reading_bytes,

@@ -74,7 +74,8 @@ where
 
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let asked = (self.key_of)(&request).map(|key| {
+        let key = if self.settings.enabled { (self.key_of)(&request) } else { None };
+        let asked = key.map(|key| {
             let key = Key::of(&key, &request, self.settings.hashes.as_ref());
             let target = self.settings.observer.is_some().then(|| Target::of(&request).key());
             Box::new(Asked { key, target, settings: Arc::clone(&self.settings) })

@@ -54,6 +54,12 @@ pub struct PreflightBuilder {
 }
 
 impl PreflightBuilder {
+    /// Off, it looks at nothing and holds nothing, with the same type. Default on.
+    pub fn enabled(mut self, enabled: bool) -> Self {
+        self.settings.enabled = enabled;
+        self
+    }
+
     /// What becomes of a request that breaks `rule`. Default: [`Rule::default_mode`].
     pub fn mode(mut self, rule: Rule, mode: RuleMode) -> Self {
         self.settings.modes.set(rule, mode);

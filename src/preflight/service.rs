@@ -74,7 +74,7 @@ where
         let (parts, body) = request.into_parts();
         let mut head = Request::from_parts(parts, ());
         let target = Target::of(&head);
-        if target.surface() == Surface::Unknown {
+        if !self.settings.enabled || target.surface() == Surface::Unknown {
             drop(target);
             return self.send(head, PreflightBody::new(body));
         }

@@ -8,7 +8,7 @@ use super::quota_state::Rules;
 use super::service::Core;
 use super::shared::{Common, Config, KeyBy, Shared, WallClock};
 use super::{BySize, ConfigError, Prices, RateLimit, RateLimits};
-use crate::config::{LimitsConfig, RateLimitConfig};
+use crate::config::{LimitsConfig, PerConfig, RateLimitConfig};
 use crate::event::LayerKind;
 use crate::event::{Observed, Observer};
 use crate::keyed::{Keyed, MAX_KEYS};
@@ -98,9 +98,11 @@ impl<E> RateLimitLayer<E> {
         config.requests_per_minute = limits.rpm;
         config.input_tokens_per_minute = limits.tpm;
         config.requests_per_day = limits.rpd;
-        let of = |limits: &Limits| LimitsConfig::of(limits.rpm, limits.tpm, limits.rpd);
-        config.model_limits =
-            Some(by_model.iter().map(|(model, limits)| (model.to_string(), of(limits))).collect());
+        config.per = Some(PerConfig::all_of(limits));
+        config.prices = common.prices.as_ref().map(|prices| prices.config());
+        config.model_limits = Some(
+            by_model.iter().map(|(model, limits)| (model.to_string(), LimitsConfig::of(limits))).collect(),
+        );
         config.margin = Some(margin);
         config.guard = Some(Duration::from_nanos(guard).into());
         config.mode = Some(if common.waits { AdmissionMode::Wait } else { AdmissionMode::Reject });

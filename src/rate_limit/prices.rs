@@ -1,7 +1,9 @@
 //! What calls cost, by prices that the user states. Pure.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::config::{PriceConfig, PricesConfig};
 use crate::error::ConfigError;
 use crate::tier::ServiceTier;
 use crate::verdict::Usage;
@@ -114,6 +116,20 @@ impl Prices {
     #[must_use]
     pub fn date(&self) -> &str {
         &self.date
+    }
+
+    #[allow(clippy::field_reassign_with_default, reason = "one setting a line, as in the other layers")]
+    pub(super) fn config(&self) -> PricesConfig {
+        let of = |price: &Price| PriceConfig::of(price.input, price.output, price.cached);
+        let rows = |tier: ServiceTier| self.rows.iter().filter(move |row| row.1 == tier);
+        let all = |tier| rows(tier).map(|row| (row.0.to_string(), of(&row.2))).collect::<BTreeMap<_, _>>();
+        let mut config = PricesConfig::default();
+        config.read_on = Some(self.date.to_string());
+        config.output_tokens = Some(self.output_tokens);
+        config.model = Some(all(ServiceTier::Standard));
+        let others = [ServiceTier::Flex, ServiceTier::Priority].map(|tier| (tier, all(tier)));
+        config.tier = Some(others.into_iter().filter(|(_, models)| !models.is_empty()).collect());
+        config
     }
 
     pub(super) fn check(&self) -> Result<(), ConfigError> {

@@ -1,6 +1,7 @@
 use tower_layer::Layer;
 
 use super::SetTier;
+use crate::config::TierConfig;
 
 /// Tells the layers inside which [`ServiceTier`](super::ServiceTier) a request is of. See the [module
 /// documentation](super).
@@ -14,16 +15,32 @@ use super::SetTier;
 /// [`ReplayBody`](crate::retry::ReplayBody) its first frame, if that is there at once.
 /// Of another body around one of these nothing, such as that of a [`PreflightLayer`](crate::preflight::PreflightLayer) inside of the
 /// replay: there the extension and the headers count.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct TierLayer {
-    _private: (),
+    enabled: bool,
 }
 
 impl TierLayer {
-    /// A layer. It has no settings.
+    /// A layer.
     pub const fn new() -> Self {
-        Self { _private: () }
+        Self { enabled: true }
+    }
+
+    /// Off, it reads nothing: a tier that the caller put into the extensions counts all the same. Default on.
+    pub const fn enabled(mut self, enabled: bool) -> Self {
+        self.enabled = enabled;
+        self
+    }
+
+    pub(crate) const fn config(&self) -> TierConfig {
+        TierConfig::of(self.enabled)
+    }
+}
+
+impl Default for TierLayer {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -31,6 +48,6 @@ impl<S> Layer<S> for TierLayer {
     type Service = SetTier<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        SetTier::new(inner)
+        SetTier::new(inner, self.enabled)
     }
 }

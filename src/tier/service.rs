@@ -14,11 +14,12 @@ use crate::retry::Replay;
 #[derive(Clone, Copy, Debug)]
 pub struct SetTier<S> {
     inner: S,
+    enabled: bool,
 }
 
 impl<S> SetTier<S> {
-    pub(super) const fn new(inner: S) -> Self {
-        Self { inner }
+    pub(super) const fn new(inner: S, enabled: bool) -> Self {
+        Self { inner, enabled }
     }
 
     /// The inner service.
@@ -52,7 +53,7 @@ where
 
     #[inline]
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        if request.method() == http::Method::POST {
+        if self.enabled && request.method() == http::Method::POST {
             if let Some(tier) = find(&request) {
                 tell(&mut request, tier);
             }

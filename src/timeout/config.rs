@@ -21,6 +21,7 @@ pub(super) struct Settings {
     pub(super) idle: Option<Duration>,
     pub(super) total: Option<Duration>,
     pub(super) server_timeout: bool,
+    pub(super) enabled: bool,
     pub(super) flex: Own,
     pub(super) priority: Own,
 }
@@ -44,6 +45,7 @@ impl Default for Settings {
             idle: Some(Duration::from_secs(60)),
             total: None,
             server_timeout: true,
+            enabled: true,
             flex: Own::default(),
             priority: Own::default(),
         }
@@ -62,6 +64,7 @@ impl Settings {
             Some(tiers.iter().filter_map(|(tier, own)| Some((*tier, millis(of(own))?.into()))).collect())
         };
         let mut config = TimeoutConfig::default();
+        config.enabled = Some(self.enabled);
         config.first_byte = or_off(self.first_byte);
         config.max_first_byte = Some(self.max_first_byte.into());
         config.idle = or_off(self.idle);
@@ -119,6 +122,12 @@ pub struct TimeoutBuilder {
 }
 
 impl TimeoutBuilder {
+    /// Off, it ends nothing, tells the server nothing and does not look at deadlines, with the same type. Default on.
+    pub const fn enabled(mut self, enabled: bool) -> Self {
+        self.settings.enabled = enabled;
+        self
+    }
+
     /// From `call` to the head of the answer: above zero, at most 1 day; default 120 s. The request's
     /// [`Deadline`](crate::Deadline) counts where it is earlier, whether this is on or off.
     ///

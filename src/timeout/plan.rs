@@ -55,6 +55,12 @@ pub(super) struct Rest {
 }
 
 impl Plan {
+    /// Of an attempt that nothing ends.
+    pub(super) const NONE: Self = {
+        let rest = Rest { start: None, total: NEVER, idle: NEVER };
+        Self { head: NEVER, what: Phase::FirstByte, fair: NEVER, rest }
+    };
+
     /// Of an attempt that only its pauses end.
     pub(super) const fn pauses_only(settings: &Settings) -> Self {
         let rest = Rest { start: None, total: NEVER, idle: nanos_of(settings.idle) };

@@ -60,6 +60,9 @@ where
 
     #[inline(always)]
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        if !self.settings.enabled {
+            return ResponseFuture::called(self.inner.call(request), Plan::NONE, None);
+        }
         let own;
         let view = View::of(&request);
         let settings = match view.tier() {

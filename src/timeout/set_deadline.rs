@@ -48,6 +48,7 @@ struct Settings {
     /// So small, because every service carries it and every call.
     flex_millis: u32,
     cap_given: bool,
+    enabled: bool,
 }
 
 impl DeadlineLayer {
@@ -62,7 +63,7 @@ impl DeadlineLayer {
             return Err(ConfigError::new("deadline", "must be above zero and at most 1 day"));
         }
         let flex_millis = whole_millis(within.max(FLEX_DEADLINE));
-        Ok(Self { settings: Settings { within, flex_millis, cap_given: false } })
+        Ok(Self { settings: Settings { within, flex_millis, cap_given: false, enabled: true } })
     }
 
     /// The deadline of requests of the [flex tier](crate::tier), whose answers take 1 to 15 minutes: above zero, at most 1
@@ -89,10 +90,16 @@ impl DeadlineLayer {
         self
     }
 
+    /// Off, it gives no request a deadline and keeps those that are given as they are, with the same type. Default on.
+    pub const fn enabled(mut self, enabled: bool) -> Self {
+        self.settings.enabled = enabled;
+        self
+    }
+
     pub(crate) fn config(&self) -> DeadlineConfig {
-        let Settings { within, flex_millis, cap_given } = self.settings;
+        let Settings { within, flex_millis, cap_given, enabled } = self.settings;
         let flex = Duration::from_millis(flex_millis.into());
-        DeadlineConfig::of(within, flex, cap_given)
+        DeadlineConfig::of(within, flex, cap_given, enabled)
     }
 }
 
@@ -177,6 +184,9 @@ where
 
     #[inline(always)]
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        if !self.settings.enabled {
+            return DeadlineFuture { inner: self.inner.call(request), deadline: None };
+        }
         let view = View::of(&request);
         let written = view.get::<Deadline>().copied();
         let (before, flex_before) =
@@ -215,7 +225,7 @@ where
         let carrying = deadline.carry(called_at);
         let inner = self.inner.call(request);
         drop(carrying);
-        DeadlineFuture { inner, deadline }
+        DeadlineFuture { inner, deadline: Some(deadline) }
     }
 }
 
@@ -227,7 +237,8 @@ pin_project! {
     pub struct DeadlineFuture<F> {
         #[pin]
         inner: F,
-        deadline: Deadline,
+        // `None` where the layer is off.
+        deadline: Option<Deadline>,
     }
 }
 
@@ -237,7 +248,7 @@ impl<F: Future> Future for DeadlineFuture<F> {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let _carrying = this.deadline.carry(None);
+        let _carrying = this.deadline.map(|deadline| deadline.carry(None));
         this.inner.poll(cx)
     }
 }
