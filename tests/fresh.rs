@@ -22,6 +22,19 @@ fn block(fence: &str, line: &str) -> String {
     block.trim_start_matches(",no_run").trim_start().to_owned()
 }
 
+/// The latest version of the lock file, which has two of some.
+fn latest(name: &str) -> String {
+    let lock = std::fs::read_to_string(Path::new(ROOT).join("Cargo.lock")).unwrap();
+    let of_it = format!("name = \"{name}\"\nversion = \"");
+    let versions = lock.split("[[package]]\n").filter_map(|one| one.strip_prefix(&of_it)?.split('"').next());
+    let numbers =
+        |version: &&str| version.split('.').map(|part| part.parse::<u32>().unwrap_or(0)).collect::<Vec<_>>();
+    format!(
+        "version = \"={}\"",
+        versions.max_by_key(numbers).unwrap_or_else(|| panic!("{name} is not locked"))
+    )
+}
+
 /// `cargo add NAME --features A,B`, as a line of a manifest. Versions are the lock file's.
 fn dependency(line: &str) -> String {
     let mut words = line.strip_prefix("cargo add ").unwrap_or_else(|| panic!("{line:?}")).split_whitespace();
@@ -33,7 +46,7 @@ fn dependency(line: &str) -> String {
     };
     let from = match name {
         "tower-gemini" => format!("path = {ROOT:?}"),
-        _ => "version = \"*\"".to_owned(),
+        _ => latest(name),
     };
     format!("{name} = {{ {from}, features = {features:?} }}\n")
 }
@@ -173,7 +186,7 @@ fn the_commonest_compile_errors_name_their_cause_in_the_first_five_lines() {
     let lines = block("sh\n", "cargo add tower-gemini");
     let mut dependencies = lines.lines().map(dependency).collect::<String>();
     for more in ["bytes", "http", "http-body", "http-body-util", "tower-service"] {
-        writeln!(dependencies, "{more} = \"*\"").unwrap();
+        writeln!(dependencies, "{more} = {{ {} }}", latest(more)).unwrap();
     }
     let fits = "stack::check::<_, Full<Bytes>>(&Any); let _ = GeminiStack::new().service(Client::<Full<Bytes>>::new());";
     let good = format!("{PRELUDE}fn main() {{ {fits} }}");
