@@ -16,6 +16,7 @@ use crate::timeout::Deadline;
 /// | [`attempts`](Self::attempts), [`without_retry`](Self::without_retry) | [`retry`](crate::retry) | the policy's |
 /// | [`deadline`](Self::deadline), [`within`](Self::within) | every layer that waits, and [`timeout`](crate::timeout) | that of the [`DeadlineLayer`](crate::timeout::DeadlineLayer) |
 /// | [`tier`](Self::tier) | [`TierLayer`](crate::tier::TierLayer), timeouts, limits | what header or body say |
+/// | [`class`](Self::class) | [rate limit](crate::rate_limit), where requests wait | interactive |
 /// | [`label`](Self::label) | rate limit, circuit breaker, concurrency, retry budget | no label: all share one state |
 ///
 /// An option whose layer is not there has no effect. Clones of the request have the same options; so have its retries and the
@@ -38,12 +39,30 @@ pub struct CallOptions {
     within: Option<Duration>,
     tier: Option<ServiceTier>,
     label: Option<KeyLabel>,
+    class: Option<RequestClass>,
+}
+
+/// How urgent a request is where requests wait for quota: an extension that the caller puts into the request, or
+/// [`CallOptions::class`].
+///
+/// While both wait at a [rate limit](crate::rate_limit), eight interactive requests go for each batch request, and each class in the
+/// order of arrival. A batch request is never passed by more than eight that came later, and eight more for each batch request before
+/// it. In a [fleet](crate::fleet) members that interactive requests wait at have eight times the share of those where only batch
+/// requests do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RequestClass {
+    /// Somebody waits for the answer. The default.
+    #[default]
+    Interactive,
+    /// It is to be done some time.
+    Batch,
 }
 
 impl CallOptions {
     /// Nothing differs.
     pub const fn new() -> Self {
-        Self { attempts: None, deadline: None, within: None, tier: None, label: None }
+        Self { attempts: None, deadline: None, within: None, tier: None, label: None, class: None }
     }
 
     /// At most so many attempts in all, the first included; 0 counts as 1. It lowers the policy's
@@ -82,6 +101,12 @@ impl CallOptions {
         self
     }
 
+    /// How urgent the request is where requests wait for quota.
+    pub const fn class(mut self, class: RequestClass) -> Self {
+        self.class = Some(class);
+        self
+    }
+
     /// Whose quota the request draws on; see [`KeyLabel`].
     pub fn label(mut self, label: impl Into<std::sync::Arc<str>>) -> Self {
         self.label = Some(KeyLabel::new(label));
@@ -100,6 +125,9 @@ impl CallOptions {
         }
         if let Some(tier) = self.tier {
             extensions.insert(tier);
+        }
+        if let Some(class) = self.class {
+            extensions.insert(class);
         }
         if let Some(label) = &self.label {
             extensions.insert(label.clone());

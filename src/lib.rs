@@ -178,7 +178,7 @@ pub mod timeout;
 pub mod verdict;
 
 pub use answered::AnyResponse;
-pub use call_options::CallOptions;
+pub use call_options::{CallOptions, RequestClass};
 pub use error::{BoxError, ConfigError, Rejected};
 pub use request::{KeyLabel, Method, Surface, Target};
 pub use tier::ServiceTier;

@@ -89,6 +89,8 @@ struct Open {
 pub(crate) struct Queued {
     pub(crate) want: Amount,
     pub(crate) sizes: Vec<u64>,
+    /// What the class of those that wait has beside other classes, from 1: times the member's own weight.
+    pub(crate) share: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -597,7 +599,7 @@ impl Member {
             used: self.peak.0.max(self.peak.1),
             want: queued.want,
             sizes: queued.sizes.clone(),
-            weight: self.manner.weight,
+            weight: self.manner.weight.saturating_mul(queued.share.max(1)),
             close_seq: self.close_seq,
             leave,
         };

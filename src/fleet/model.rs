@@ -336,7 +336,7 @@ impl World {
                 process.queue.iter().sum::<u64>() + 20 * ahead,
             );
             let sizes = if limits_tokens { sizes } else { Vec::new() };
-            let queue = if process.leaving { Queued::default() } else { Queued { want, sizes } };
+            let queue = if process.leaving { Queued::default() } else { Queued { want, sizes, share: 1 } };
             // Some believe a wrong day: theirs is an hour off.
             let wrong = process.offset % 3;
             let take = process.member.ask(clock, &queue, process.leaving, |at| {
@@ -634,7 +634,7 @@ fn late(mutant: Option<Mutant>) -> Result<(), String> {
         member
     };
     let (mut slow, mut other) = (member(1), member(2));
-    let all = Queued { want: Amount::new(10, 0), sizes: Vec::new() };
+    let all = Queued { want: Amount::new(10, 0), ..Queued::default() };
     let mut at = BEGIN;
     let mut exchange = |member: &mut Member, at: Micros, late: Micros| {
         let take = member.ask(at, &all, false, World::day);
@@ -667,7 +667,7 @@ fn cut_off(mutant: Option<Mutant>) -> Result<(), String> {
     };
     let (mut cut, mut other) = (member(1), member(2));
     let exchange = |book: &mut Book, member: &mut Member, at: Micros, want: u64| {
-        let want = Queued { want: Amount::new(want, 0), sizes: Vec::new() };
+        let want = Queued { want: Amount::new(want, 0), ..Queued::default() };
         let take = member.ask(at, &want, false, World::day);
         member.accept(at, &book.take(at, "run", &take).0);
     };

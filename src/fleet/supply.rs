@@ -173,12 +173,12 @@ impl Supply {
         self.member.due(micros(now), wanting).map(nanos)
     }
 
-    /// The next message. `queued` are the tokens of the first that wait, `more` how many there are besides.
+    /// The next message. `queued` are the tokens of the first that wait, `more` how many there are besides, and `share` what their
+    /// class has beside others.
     pub(crate) fn ask(
         &mut self,
         now: Nanos,
-        queued: &[u64],
-        more: u64,
+        (queued, more, share): (&[u64], u64, u32),
         today: impl FnOnce(Micros) -> DayEnd,
     ) -> Take {
         let at = micros(now);
@@ -200,7 +200,7 @@ impl Supply {
             self.missed = 0;
         }
         self.retry_at = now;
-        self.member.ask(at, &Queued { want, sizes }, false, today)
+        self.member.ask(at, &Queued { want, sizes, share }, false, today)
     }
 
     /// Reads an answer that took so long to come.
@@ -285,7 +285,7 @@ mod tests {
         assert_eq!(supply.admit(MS, 0, false), None);
         supply.waits();
         assert_eq!(supply.due(MS, true), Some(MS / 1_000 * 1_000));
-        assert_eq!(supply.ask(MS, &[0], 0, |_| DayEnd::default()).want, Amount::new(1, 0));
+        assert_eq!(supply.ask(MS, (&[0], 0, 1), |_| DayEnd::default()).want, Amount::new(1, 0));
         assert_eq!(supply.admit(2 * MS, 0, false), None);
         supply.waits();
         supply.accept(3 * MS, &granted(1, 1), 2_000).expect("it is the open call");
@@ -294,6 +294,6 @@ mod tests {
         // One that was turned away is told of, since nobody waits for it.
         assert_eq!(supply.admit(4 * MS, 0, false), None);
         assert!(supply.due(4 * MS, false).is_some_and(|due| due <= 4 * MS));
-        assert_eq!(supply.ask(4 * MS, &[], 0, |_| DayEnd::default()).want, Amount::new(1, 0));
+        assert_eq!(supply.ask(4 * MS, (&[], 0, 1), |_| DayEnd::default()).want, Amount::new(1, 0));
     }
 }

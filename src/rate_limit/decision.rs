@@ -44,6 +44,26 @@ impl Receipt {
     pub(super) const fn wants_usage(&self) -> bool {
         self.wants_usage
     }
+
+    /// One of nothing.
+    #[cfg(test)]
+    pub(super) fn none() -> Self {
+        Self {
+            entry: 0,
+            charged: 0,
+            raw: 0,
+            day: 0,
+            probe: 0,
+            spans: 0,
+            counted: false,
+            waited: 0,
+            wants_usage: false,
+            #[cfg(feature = "fleet")]
+            permit: 0,
+            was_over: false,
+            trial: Trial::default(),
+        }
+    }
 }
 
 /// The learnt limits that a call goes over, to see whether they still hold: a bit for each dimension. One more says that

@@ -3,6 +3,7 @@
 use http::Request;
 use http_body::Body;
 
+use crate::call_options::RequestClass;
 use crate::request::quota_key::Pool;
 use crate::request::{Method, Target};
 use crate::tier::ServiceTier;
@@ -201,12 +202,27 @@ pub(super) struct Cost {
     pub(super) units: Units,
 }
 
+impl Cost {
+    /// The same of a request of this class.
+    pub(super) const fn of_class(mut self, class: RequestClass) -> Self {
+        if matches!(class, RequestClass::Batch) {
+            self.units.tier |= Units::BATCH;
+        }
+        self
+    }
+
+    pub(super) const fn is_batch(&self) -> bool {
+        self.units.tier & Units::BATCH != 0
+    }
+}
+
 /// What a request will be counted for beside tokens. Worked out only where a limit counts it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Units {
     pub(super) texts: u8,
     pub(super) images: u8,
-    /// The tier, and whether the counts may be too high: in one byte, so that a place in the queue stays small.
+    /// The tier, whether the counts may be too high, and whether it is a batch request: in one byte, so that a place in the queue
+    /// stays small.
     pub(super) tier: u8,
 }
 
@@ -219,6 +235,7 @@ const MOST_IMAGES: u8 = 4;
 
 impl Units {
     const GUESS: u8 = 1 << 7;
+    const BATCH: u8 = 1 << 6;
     const TIERS: [ServiceTier; 4] =
         [ServiceTier::Standard, ServiceTier::Flex, ServiceTier::Priority, ServiceTier::Other];
 

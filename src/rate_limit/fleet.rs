@@ -16,8 +16,10 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::day::Day;
+use super::queue::PASSES;
 use super::shared::{Common, Key, Shared};
 use super::window::Nanos;
+use crate::call_options::RequestClass;
 use crate::event::Event;
 use crate::fleet::{
     Close, DayEnd, Fleet, Known, Manner, Micros, Notice, Notices, Reply, Store, StoreError, Supply, Take,
@@ -350,9 +352,10 @@ impl Wire {
                     // It is looked at again with the answers.
                     return None;
                 }
-                let (sizes, more) = scheduler.wanted();
+                let (sizes, more, class) = scheduler.wanted();
                 let supply = scheduler.ledger.supply.as_mut()?;
-                Some(supply.ask(now, &sizes, more, |at| today(shared.common.rules.guard, at)))
+                let share = if class == RequestClass::Batch { 1 } else { PASSES };
+                Some(supply.ask(now, (&sizes, more, share), |at| today(shared.common.rules.guard, at)))
             });
             takes.extend(take.map(|take| (key, take)));
         }

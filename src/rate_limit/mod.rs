@@ -22,7 +22,8 @@
 //!   the limit. Such a client meets no 429, however the server counts: by a sliding window, by a fixed one of any
 //!   phase, or by a token bucket.
 //! - **All or none**: a request is charged to all its dimensions in one step, or to none.
-//! - **In order**: first come, first served. A small prompt may pass a large one that waits for tokens, if that does
+//! - **In order**: first come, first served, in each [class](crate::RequestClass); eight interactive requests go for each batch request
+//!   while both wait. A small prompt may pass a large one that waits for tokens, if that does
 //!   not make the large one wait any longer; the next 64 are looked at.
 //! - **One 429 teaches all**: the dimension that it names is closed for that key until the server's own instant. Those
 //!   that wait do so without calling. A limit that it names is adopted where none was configured, and lowers one that

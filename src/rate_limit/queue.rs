@@ -1,5 +1,8 @@
 //! Who waits, in the order of arrival. Pure: it knows no time and decides nothing.
 //!
+//! Interactive requests join before the batch ones that are the last of the queue, up to [`PASSES`] for each of them: so a batch
+//! request is passed by at most that many that came later, and as many for each batch request before it.
+//!
 //! A doubly linked list in a slab, so that the head leaves, a newcomer joins and anybody cancels in constant time;
 //! the deadlines lie in a tree beside it. Those who were granted and have not looked yet are a second list of the same
 //! places. A place takes 96 bytes, and memory goes back when the queue is empty.
@@ -20,6 +23,8 @@ const NIL: u32 = u32::MAX;
 pub(super) const NEVER: Nanos = Nanos::MAX;
 /// How many of the grants that are not fetched are looked at.
 const GRANTS: usize = 64;
+/// How many interactive requests go for each batch request while both wait.
+pub(super) const PASSES: u32 = 8;
 /// Places that are kept when the queue has emptied.
 const KEPT: usize = 64;
 
@@ -41,6 +46,10 @@ pub(super) struct Queue<W> {
     parked: usize,
     /// Of them, those without a deadline.
     undated: usize,
+    /// Who is queued and is a batch request.
+    batch: usize,
+    /// Interactive requests that were granted since a batch request was, while one waited.
+    since_batch: u32,
     /// The tokens of all that are queued, as they were when they came.
     tokens: u64,
     deadlines: BTreeSet<(Nanos, WaiterId)>,
@@ -95,6 +104,8 @@ impl<W> Queue<W> {
             len: 0,
             parked: 0,
             undated: 0,
+            batch: 0,
+            since_batch: 0,
             tokens: 0,
             deadlines: BTreeSet::new(),
             used: 0,
@@ -123,11 +134,63 @@ impl<W> Queue<W> {
         self.tokens
     }
 
-    /// Joins the end of the queue.
+    /// Where a request joins: before this one, or at the end; and how many requests and tokens are ahead of it there.
+    pub(super) fn turn_of(&self, cost: Cost) -> (Option<WaiterId>, (u64, u64)) {
+        let mut ahead = (self.len as u64, self.tokens);
+        if self.batch == 0 || cost.is_batch() {
+            return (None, ahead);
+        }
+        let is_batch = |place: WaiterId| self.places[place as usize].cost.is_batch();
+        let (mut before, mut last) = (NIL, self.queued.tail);
+        while last != NIL && is_batch(last) {
+            let Waiter { prev, tokens, .. } = self.places[last as usize];
+            ahead = (ahead.0 - 1, ahead.1 - u64::from(tokens));
+            (before, last) = (last, prev);
+        }
+        // Those that the first of them is passed by already.
+        let mut passed = 0;
+        while passed < PASSES && last != NIL && !is_batch(last) {
+            (passed, last) = (passed + 1, self.places[last as usize].prev);
+        }
+        if last == NIL {
+            passed += self.since_batch;
+        }
+        if passed >= PASSES && before != NIL {
+            let Waiter { next, tokens, .. } = self.places[before as usize];
+            ahead = (ahead.0 + 1, ahead.1 + u64::from(tokens));
+            before = next;
+        }
+        (Some(before).filter(|before| *before != NIL), ahead)
+    }
+
+    /// Joins where [its turn](Self::turn_of) is.
     pub(super) fn join(&mut self, cost: Cost, tokens: u32, deadline: Nanos, look_at: Nanos) -> WaiterId {
-        let number = self.joined;
-        self.joined = number.wrapping_add(1);
-        self.join_before(NIL, number, (cost, tokens), deadline, look_at)
+        if cost.is_batch() && self.batch == 0 {
+            self.since_batch = 0;
+        }
+        let before = self.turn_of(cost).0;
+        let number = before.map_or(self.joined, |before| self.number(before));
+        if before.is_some() {
+            // Those behind it, and the parked ones that will be, move up by one.
+            for waiter in &mut self.places {
+                if waiter.number.wrapping_sub(number) < 1 << 31 {
+                    waiter.number = waiter.number.wrapping_add(1);
+                }
+            }
+        }
+        self.joined = self.joined.wrapping_add(1);
+        self.join_before(before.unwrap_or(NIL), number, (cost, tokens), deadline, look_at)
+    }
+
+    /// How many are queued up to the last interactive request; 0 where only batch requests are.
+    #[cfg(feature = "fleet")]
+    pub(super) fn interactive(&self) -> usize {
+        if self.batch == 0 {
+            return self.len;
+        }
+        let before = |place: &WaiterId| Some(self.places[*place as usize].prev).filter(|prev| *prev != NIL);
+        let batch = |place: &WaiterId| self.places[*place as usize].cost.is_batch();
+        self.len - std::iter::successors(self.tail(), before).take_while(batch).count()
     }
 
     /// Joins before all who are queued. Those who are parked and came before the present head still come before it.
@@ -181,8 +244,9 @@ impl<W> Queue<W> {
 
     /// Counts one that was queued.
     fn count(&mut self, place: WaiterId) {
-        let Waiter { tokens, deadline, .. } = self.places[place as usize];
+        let Waiter { tokens, deadline, cost, .. } = self.places[place as usize];
         self.len += 1;
+        self.batch += usize::from(cost.is_batch());
         self.tokens += u64::from(tokens);
         if deadline == NEVER {
             self.undated += 1;
@@ -314,6 +378,8 @@ impl<W> Queue<W> {
         self.unlink(place);
         if answer.is_ok() {
             link(&mut self.places, &mut self.granted, place, NIL);
+            let is_batch = self.places[place as usize].cost.is_batch();
+            self.since_batch = if is_batch { 0 } else { self.since_batch.saturating_add(1) };
         }
         let waiter = &mut self.places[place as usize];
         waiter.state = State::Answered(answer);
@@ -378,9 +444,10 @@ impl<W> Queue<W> {
 
     /// Takes one out of the queue.
     fn unlink(&mut self, place: WaiterId) {
-        let Waiter { tokens, deadline, .. } = self.places[place as usize];
+        let Waiter { tokens, deadline, cost, .. } = self.places[place as usize];
         unlink(&mut self.places, &mut self.queued, place);
         self.len -= 1;
+        self.batch -= usize::from(cost.is_batch());
         self.tokens -= u64::from(tokens);
         if deadline == NEVER {
             self.undated -= 1;
@@ -432,6 +499,7 @@ fn unlink<W>(places: &mut [Waiter<W>], ends: &mut Ends, place: WaiterId) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::call_options::RequestClass;
 
     #[test]
     fn a_place_is_small_and_memory_goes_back() {
@@ -524,5 +592,76 @@ mod tests {
         }
         assert_eq!(order(&queue), [before, first, alone, second, other, last]);
         assert_eq!((queue.len(), queue.busy(), queue.tokens()), (6, 6, 12));
+    }
+
+    #[test]
+    fn a_batch_request_is_passed_by_eight() {
+        let mut queue: Queue<()> = Queue::new();
+        // The numbers wrap between them.
+        queue.joined = u32::MAX - 3;
+        let (chat, batch) = (Cost::exact(1), Cost::exact(2).of_class(RequestClass::Batch));
+        let old = queue.join(chat, 1, NEVER, NEVER);
+        let nights = [(); 3].map(|()| queue.join(batch, 2, NEVER, NEVER));
+        queue.park(nights[2]);
+        let chats: Vec<_> = (0..20).map(|_| queue.join(chat, 1, NEVER, NEVER)).collect();
+        queue.unpark(nights[2]);
+        // One that is parked comes back to its old place.
+        let expected = [&[old][..], &chats[..7], &nights[..1], &chats[7..15], &nights[1..], &chats[15..]];
+        assert_eq!(queue.iter().collect::<Vec<_>>(), expected.concat());
+        let ranks: Vec<u32> = queue.iter().map(|place| queue.rank(place)).collect();
+        assert_eq!(ranks, (0..24).collect::<Vec<_>>());
+        assert_eq!((queue.turn_of(chat), queue.turn_of(batch)), ((None, (24, 27)), (None, (24, 27))));
+    }
+
+    /// Those that were granted while a batch request waits have passed it, too.
+    #[test]
+    fn a_batch_request_at_the_head_is_not_passed_for_ever() {
+        let mut queue: Queue<()> = Queue::new();
+        let (chat, batch) = (Cost::exact(1), Cost::exact(2).of_class(RequestClass::Batch));
+        let nights = [(); 2].map(|()| queue.join(batch, 2, NEVER, NEVER));
+        for _ in 0..PASSES {
+            let place = queue.join(chat, 1, NEVER, NEVER);
+            assert_eq!(queue.head(), Some(place));
+            queue.answer(place, Ok(Receipt::none()), NEVER);
+            queue.take(place);
+        }
+        assert_eq!(queue.turn_of(chat), (Some(nights[1]), (1, 2)));
+        queue.answer(nights[0], Ok(Receipt::none()), NEVER);
+        assert_eq!(queue.turn_of(chat), (Some(nights[1]), (0, 0)));
+    }
+
+    proptest::proptest! {
+        /// In each class first come, first served; a batch request is passed by at most eight for each that is not served before
+        /// it; and what is said of a turn is where it joins.
+        #[test]
+        fn classes_take_turns(steps in proptest::collection::vec(0..8_u8, 1..200)) {
+            let mut queue: Queue<()> = Queue::new();
+            // Those that wait in the order of arrival, with the interactive ones that passed each, and the batch ones before it.
+            let mut waits: Vec<(WaiterId, bool, u32, u32)> = Vec::new();
+            for step in steps {
+                if step < 6 {
+                    let is_batch = step < 2;
+                    let cost = Cost::exact(1).of_class(if is_batch { RequestClass::Batch } else { RequestClass::Interactive });
+                    let (_, ahead) = queue.turn_of(cost);
+                    let place = queue.join(cost, 1, NEVER, NEVER);
+                    proptest::prop_assert_eq!(ahead.0, u64::from(queue.rank(place)));
+                    let rank = queue.rank(place);
+                    for other in &mut waits {
+                        other.2 += u32::from(queue.rank(other.0) > rank);
+                    }
+                    let before = waits.iter().filter(|other| other.1).count() as u32;
+                    waits.push((place, is_batch, 0, before));
+                } else if let Some(head) = queue.head() {
+                    let receipt = Receipt::none();
+                    queue.answer(head, Ok(receipt), NEVER);
+                    queue.take(head);
+                    let at = waits.iter().position(|one| one.0 == head).expect("it waits");
+                    let (_, is_batch, passed, before) = waits.remove(at);
+                    proptest::prop_assert!(waits[..at].iter().all(|one| one.1 != is_batch));
+                    let most = if is_batch { PASSES * (before + 1) } else { 0 };
+                    proptest::prop_assert!(passed <= most, "passed by {} of {}", passed, most);
+                }
+            }
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Where requests are admitted or queue: the ledger and the queue together. Pure, under one lock per key.
 //!
-//! The order is that of arrival. The head of the queue goes as soon as the ledger admits it; while it waits for
+//! The order is that of arrival, among interactive and among batch requests; while both wait, eight of the former go for each of
+//! the latter. The head of the queue goes as soon as the ledger admits it; while it waits for
 //! tokens, one of the next [`BACKFILL`] may go before it if that does not make the head wait any longer. So a large
 //! prompt is never starved by small ones, and small ones use the room that it cannot.
 //!
@@ -24,6 +25,8 @@ use super::estimate::Cost;
 use super::queue::{NEVER, Queue, WaiterId};
 use super::quota_state::QuotaState;
 use super::window::Nanos;
+#[cfg(feature = "fleet")]
+use crate::call_options::RequestClass;
 use crate::event::RateLimitReason;
 use crate::keyed::Need;
 use crate::latency::Latency;
@@ -189,7 +192,7 @@ impl<W> Scheduler<W> {
             }
             self.advance(now);
         }
-        let ahead = if first { (0, 0) } else { (self.queue.len() as u64, self.queue.tokens()) };
+        let ahead = if first { (0, 0) } else { self.queue.turn_of(cost).1 };
         let forecast = match self.ledger.forecast(now, ahead, cost) {
             Ok(forecast) => forecast,
             Err(refusal) => return Arrival::Refused(refusal),
@@ -228,7 +231,7 @@ impl<W> Scheduler<W> {
             false => self.queue.join(cost, forecast.tokens, deadline, look_at),
         };
         self.joined_at = Some(now);
-        if self.queue.len() == 1 || first || (self.passing && self.queue.len() <= BACKFILL + 1) {
+        if self.queue.head() == Some(place) || (self.passing && self.queue.len() <= BACKFILL + 1) {
             self.advance(now);
         }
         Arrival::Queued(place, Held { dimension: forecast.dimension, until: forecast.at })
@@ -473,17 +476,22 @@ impl<W> Scheduler<W> {
         self.queue.len()
     }
 
-    /// Tokens of the first who wait, and how many wait besides.
+    /// Tokens of the first who wait, and how many wait besides; and their class. Batch requests at the end of the queue are left
+    /// out while others wait.
     #[cfg(feature = "fleet")]
-    pub(super) fn wanted(&self) -> (Vec<u64>, u64) {
+    pub(super) fn wanted(&self) -> (Vec<u64>, u64, RequestClass) {
+        let (wanted, class) = match self.queue.interactive() {
+            0 if self.is_queued() => (self.queue.len(), RequestClass::Batch),
+            wanted => (wanted, RequestClass::Interactive),
+        };
         let sizes: Vec<u64> = self
             .queue
             .iter()
-            .take(BACKFILL)
+            .take(wanted.min(BACKFILL))
             .map(|place| self.ledger.tokens_of(self.queue.cost(place)))
             .collect();
-        let more = (self.queue.len() - sizes.len()) as u64;
-        (sizes, more)
+        let more = (wanted - sizes.len()) as u64;
+        (sizes, more, class)
     }
 
     /// Places in use: those who wait, those who were answered and have not looked yet, and those who are parked.

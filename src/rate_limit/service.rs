@@ -12,6 +12,7 @@ use super::permit::Permit;
 use super::scheduler::Arrival;
 use super::shared::{Key, Shared, Work};
 use super::{BySize, RateLimitBody, RateLimits};
+use crate::call_options::RequestClass;
 use crate::context::deadline::Deadline;
 use crate::context::{Context, View};
 use crate::error::BoxError;
@@ -116,7 +117,10 @@ where
             }
         };
         let deadline = view.deadline().map(Deadline::instant);
-        let quota = || view.more().map(|more| more.quota).unwrap_or_default();
+        let quota = || {
+            let class = view.get::<RequestClass>().copied().unwrap_or_default();
+            (view.more().map(|more| more.quota).unwrap_or_default(), class)
+        };
         let (arrival, patience) = key.enter(cost, deadline, quota);
         match arrival {
             Arrival::Granted(receipt) => {

@@ -18,6 +18,7 @@ use super::quota_state::{QuotaState, Rules};
 use super::quota_update::updates_from;
 use super::scheduler::{Arrival, Look, Patience, Scheduler};
 use super::window::Nanos;
+use crate::call_options::RequestClass;
 use crate::context::quota_wait::QuotaWait;
 use crate::error::ConfigError;
 use crate::event::RateLimitReason;
@@ -378,7 +379,7 @@ impl Key {
 
     #[cfg(test)]
     pub(super) fn arrive(&self, cost: Cost, deadline: Option<Instant>) -> Arrival {
-        self.enter(cost, deadline, QuotaWait::default).0
+        self.enter(cost, deadline, Default::default).0
     }
 
     /// A request arrives. Beside what became of it stands when it has waited as long as it may.
@@ -387,7 +388,7 @@ impl Key {
         &self,
         cost: Cost,
         deadline: Option<Instant>,
-        quota: impl FnOnce() -> QuotaWait,
+        more: impl FnOnce() -> (QuotaWait, RequestClass),
     ) -> (Arrival, Nanos) {
         let now = self.common.now();
         let mut scheduler = lock(&self.scheduler);
@@ -397,7 +398,8 @@ impl Key {
             }
         }
         drop(scheduler);
-        self.enter_late(now, cost, deadline, quota())
+        let (quota, class) = more();
+        self.enter_late(now, cost.of_class(class), deadline, quota)
     }
 
     #[cold]

@@ -219,3 +219,32 @@ async fn different_limits_are_told_and_the_lowest_counts() {
     assert_eq!(told.len(), 2, "once by each: {told:?}");
     assert!(told[0].starts_with("differ"), "{told:?}");
 }
+
+/// What is waited for goes first, and what may wait is not starved: eight to one, at one member and between members.
+#[tokio::test(start_paused = true)]
+async fn interactive_requests_go_before_batch_ones() {
+    use tower_gemini::RequestClass::{Batch, Interactive};
+    for together in [true, false] {
+        let (server, store) = (Server::default(), Flaky::new());
+        let both = members(2, &server, &store, rpm(60));
+        let night = both[usize::from(!together)].clone();
+        let mut all = tokio::task::JoinSet::new();
+        for _ in 0..600 {
+            let night = night.clone();
+            all.spawn(async move { night.send_as(Batch, 2).await });
+        }
+        tokio::time::sleep(secs(5)).await;
+        for _ in 0..600 {
+            let day = both[0].clone();
+            all.spawn(async move { day.send_as(Interactive, 1).await });
+        }
+        tokio::time::sleep(secs(600)).await;
+        let from = server.log()[0].0 + secs(120);
+        let log: Vec<_> = server.log().into_iter().filter(|one| one.0 > from).collect();
+        let batch = log.iter().filter(|one| one.2 == 2).count();
+        let share = batch as f64 / log.len() as f64;
+        println!("together {together}: {batch} of {}", log.len());
+        assert!((0.07..=0.17).contains(&share), "{batch} of {}", log.len());
+        assert!(server.most_in_a_minute().0 <= 60 && log.len() >= 420, "{}", log.len());
+    }
+}

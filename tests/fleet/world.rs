@@ -10,12 +10,12 @@ use http_body_util::Full;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tower::{BoxError, Layer, ServiceExt};
-use tower_gemini::Deadline;
 use tower_gemini::event::{Event, Observer};
 use tower_gemini::fleet::{
     Close, Fleet, MemoryStore, Micros, Notices, Reply, Store, StoreError, StoreFuture, StoreKey, Take,
 };
 use tower_gemini::rate_limit::{InputTokens, Limits, RateLimitBuilder, RateLimitLayer, RateLimits};
+use tower_gemini::{CallOptions, Deadline, RequestClass};
 
 pub(crate) type Body = Full<Bytes>;
 
@@ -97,6 +97,20 @@ impl Member {
 
     /// Sends one request, by its deadline if it has one.
     pub(crate) async fn send(&self, tokens: u64, within: Option<Duration>) -> Result<u16, BoxError> {
+        self.send_with(tokens, |request| {
+            if let Some(within) = within {
+                request.extensions_mut().insert(Deadline::within(within));
+            }
+        })
+        .await
+    }
+
+    /// Sends one request of a class, with so many tokens, by which the log tells it.
+    pub(crate) async fn send_as(&self, class: RequestClass, tokens: u64) -> Result<u16, BoxError> {
+        self.send_with(tokens, |request| CallOptions::new().class(class).apply(request)).await
+    }
+
+    async fn send_with(&self, tokens: u64, more: impl FnOnce(&mut Request<Body>)) -> Result<u16, BoxError> {
         let (server, id) = (self.server.clone(), self.id);
         let inner = tower::service_fn(move |request: Request<Body>| {
             let response = server.answer(id, &request);
@@ -107,9 +121,7 @@ impl Member {
         if tokens > 0 {
             request.extensions_mut().insert(InputTokens(tokens));
         }
-        if let Some(within) = within {
-            request.extensions_mut().insert(Deadline::within(within));
-        }
+        more(&mut request);
         let service = tower_gemini::classify::ClassifyLayer::new().watch().layer(inner);
         let response = self.layer.layer(service).oneshot(request).await?;
         let status = response.status().as_u16();
