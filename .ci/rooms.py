@@ -27,7 +27,7 @@ ROOMS = [
     "layer_order", "body", "seen", "keyed", "fleet",
     # Layers.
     "classify", "retry", "timeout", "concurrency", "circuit_breaker", "rate_limit", "preflight", "fallback", "coalesce",
-    "last_good", "hedge", "places", "respond", "observe",
+    "last_good", "hedge", "places", "resume", "respond", "observe",
     # What puts layers to use.
     "stack", "config", "loopback", "proxy", "reqwest", "reqwest_012", "sim", "guide",
 ]

@@ -53,6 +53,7 @@
 //! | [`coalesce`] | the layer that answers equal requests by one call |
 //! | [`hedge`] | the layer that sends a late call a second time |
 //! | [`places`] | the layer that asks at another place: region, project, provisioned throughput |
+//! | [`resume`] | the layer that goes on with a stream that broke off |
 //! | [`preflight`] | the layer that looks at a request before it is sent |
 //! | [`respond`] | the layer that turns errors into Google's own form, for gateways |
 //! | [`stack`] | all of them in the recommended order, in one line |
@@ -110,7 +111,7 @@
 //!
 //! # What it does not do
 //!
-//! It makes no requests of its own, but the `countTokens` that a [preflight] is told to ask, and knows no prompts. It repeats nothing once a stream has begun: an error in its
+//! It makes no requests of its own, but the `countTokens` that a [preflight] is told to ask, and knows no prompts. It repeats nothing once a stream has begun, but where a [`resume`] layer is asked to: an error in its
 //! first event is retried as an error's status is ([`Peek`](classify::Peek)), a later one is seen at the end of the body
 //! ([`watch`](classify::ClassifyLayer::watch), [`StrictBodyLayer`](classify::StrictBodyLayer)). Of its layers only
 //! [`timeout`]'s cuts a call that is under way.
@@ -162,6 +163,7 @@ pub mod reqwest;
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest-012")))]
 pub mod reqwest_012;
 pub mod respond;
+pub mod resume;
 pub mod retry;
 mod rng;
 mod scan;

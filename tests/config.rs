@@ -70,6 +70,7 @@ fn every_setting_of_a_builder_has_a_member() {
         ("last_good", &["last_good::LastGoodBuilder<F>"], &[]),
         ("places", &["places::PlacesBuilder"], &[]),
         ("store", &["fleet::Fleet"], &[]),
+        ("resume", &["resume::ResumeBuilder"], &[]),
     ] {
         let (_, members) = StackConfig::members().find(|(name, _)| *name == section).expect(section);
         for ty in types {
@@ -388,7 +389,7 @@ fn a_whole_configuration_has_every_member() {
     let of_none =
         ["seed", "requests_per_minute", "input_tokens_per_minute", "requests_per_day", "header", "prices"];
     // A stack does not have these by itself, or not as settings.
-    let by_hand = ["preflight", "replay", "coalesce", "last_good", "places", "store"];
+    let by_hand = ["preflight", "replay", "coalesce", "last_good", "places", "store", "resume"];
     for (section, members) in StackConfig::members().filter(|(section, _)| !by_hand.contains(section)) {
         for member in members.iter().filter(|member| !of_none.contains(member)) {
             assert!(json[section].get(member).is_some(), "{section}.{member}");
@@ -445,6 +446,7 @@ fn what_is_not_known_is_refused_by_its_name() {
         ("[places]\nplace = [{ zone = 'eu' }]", "unknown field `zone`"),
         ("[last_good]\nttl = '1h'", "unknown field `ttl`"),
         ("[coalesce]\nmax = 1", "unknown field `max`"),
+        ("[resume]\nmode = 'again'", "continue, restart"),
         ("[store]\nhost = 'h'", "unknown field `host`"),
         ("[store]\noutage = 'open'", "strict, share, closed, local"),
     ] {
@@ -599,6 +601,7 @@ async fn sections_that_are_put_in_by_hand() {
     let config: StackConfig = toml::from_str(
         "[preflight]\nevery_mode = 'warn'\nhold_bytes = 2048\nmode.key_in_url = 'reject'
         [replay]\nmax_bytes = 10
+        [resume]\nmode = 'restart'\nmost = 2
         [coalesce]\nenabled = false
         [last_good]\nmax_age = '6h'\nheader = 'x-age'\nstore_bytes = 65536\nstore_entries = 2
         [places]\nresidency = ['eu']\nplace = [{ vertex = 'eu', project = 'p' }, { name = 'own', api_key_env = 'OWN_KEY' }]",
@@ -622,6 +625,9 @@ async fn sections_that_are_put_in_by_hand() {
     assert_eq!(coalesce.in_flight(), 0);
     assert!(config.last_good.to_builder(key_of).expect("room").build().is_ok());
     let _: tower_gemini::retry::ReplayLayer = config.replay.layer();
+    assert!(config.resume.to_builder().expect("a mode").build().is_ok());
+    let nothing = StackConfig::default();
+    assert_eq!(nothing.resume.to_builder().map(drop).expect_err("no mode").field(), "mode");
 
     let key = |name: &str| (name == "OWN_KEY").then(|| "AIzaSecret".to_owned());
     let places = config.places.builder_with(&key).expect("both have names").build().expect("valid");

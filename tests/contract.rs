@@ -35,7 +35,10 @@ use tower_gemini::preflight::{
     BodyFailed, Finding, Preflight, PreflightBody, PreflightLayer, PreflightRefused,
 };
 use tower_gemini::rate_limit::{Limits, RateLimit, RateLimitBody, RateLimitLayer, RateLimited, RateLimits};
-use tower_gemini::respond::{Cause, Respond, RespondBody, RespondLayer};
+use tower_gemini::respond::{
+    Cause, OpenAiErrors, OpenAiErrorsBody, OpenAiErrorsLayer, Respond, RespondBody, RespondLayer,
+};
+use tower_gemini::resume::{Resume, ResumeLayer, Resumed};
 use tower_gemini::retry::{
     Attempts, Backoff, Budget, GaveUp, ReplayBody, ReplayLayer, Retry, RetryLayer, RetryPolicy,
 };
@@ -183,6 +186,8 @@ async fn every_layer_calls_only_what_was_polled_ready() {
     )
     .await;
     keeps_the_contract(LastGoodLayer::new(whole_body::<Body>), request).await;
+    keeps_the_contract(ResumeLayer::continuing(), request).await;
+    keeps_the_contract(OpenAiErrorsLayer::new(), request).await;
     keeps_the_contract(tower_layer::Stack::new(AnyBody, PreflightLayer::new()), request).await;
     keeps_the_contract(
         tower_layer::Stack::new(
@@ -338,6 +343,11 @@ fn services_futures_and_errors_have_the_auto_traits_their_parameters_allow() {
     shared::<FellBehind>();
     shared::<CallLost>();
     sendable::<tower_gemini::coalesce::ResponseFuture<Plain, Body, Bytes, std::future::Ready<()>>>();
+    shared::<Resume<Plain>>();
+    shared::<ResumeLayer>();
+    shared::<Resumed>();
+    shared::<OpenAiErrors<Plain>>();
+    shared::<OpenAiErrorsBody<Body>>();
     shared::<WithLastGood<Plain, Plain>>();
     shared::<LastGoodLayer<Plain>>();
     shared::<LastGoodBody<Body>>();

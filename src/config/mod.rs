@@ -39,8 +39,8 @@
 //!
 //! # Sections that are put in by hand
 //!
-//! `[preflight]` and `[replay]` change the type of the request's body, `[coalesce]` and `[last_good]` need a key function, and `[places]` names
-//! where requests may go: a stack has them where the program puts them, with the file's settings.
+//! `[preflight]` and `[replay]` change the type of the request's body, `[coalesce]` and `[last_good]` need a key function, `[places]` names
+//! where requests may go, and `[resume]` stands around all of it: a stack has them where the program puts them, with the file's settings.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -92,7 +92,7 @@ use tower_layer::Identity;
 pub use self::env::EnvError;
 pub use self::more::{
     CoalesceConfig, HedgeConfig, LastGoodConfig, OutageName, PlaceConfig, PlacesConfig, PreflightConfig,
-    ReplayConfig, StoreConfig, TierConfig,
+    ReplayConfig, ResumeConfig, StoreConfig, TierConfig,
 };
 pub use self::sections::{
     BackoffConfig, BudgetConfig, CircuitBreakerConfig, ClassifyConfig, ConcurrencyConfig, DeadlineConfig,
@@ -235,6 +235,8 @@ stack_config! {
     last_good: LastGoodConfig,
     /// Where requests may be sent. Put in by hand.
     places: PlacesConfig,
+    /// Streams that broke off. Put in by hand.
+    resume: ResumeConfig,
 }
 
 /// A stack's place for second tries, empty or filled. Sealed: nobody else implements it.

@@ -12,6 +12,7 @@ use crate::hedge::{HedgeBuilder, HedgeLayer};
 use crate::last_good::{LastGoodBuilder, LastGoodLayer, MemoryStore};
 use crate::places::{Place, PlacesBuilder, PlacesLayer, RequestType, Residency};
 use crate::preflight::{PreflightBuilder, PreflightLayer, Rule, RuleMode};
+use crate::resume::{ResumeBuilder, ResumeLayer, ResumeMode};
 use crate::retry::ReplayLayer;
 use crate::tier::TierLayer;
 
@@ -194,6 +195,36 @@ impl LastGoodConfig {
             builder = builder.header(header.0.clone());
         }
         apply!(builder, self: enabled max_age max_answer_bytes max_reading_bytes);
+        Ok(builder)
+    }
+}
+
+plain_table! {
+    /// `[resume]`: streams that broke off. See [`ResumeBuilder`]. It stands around a stack, and is put there by hand.
+    ResumeConfig {
+        /// How: `"continue"` or `"restart"`. Must be there.
+        mode: ResumeMode,
+        /// [`ResumeBuilder::enabled`].
+        enabled: bool,
+        /// [`ResumeBuilder::most`].
+        most: u32,
+        /// [`ResumeBuilder::budget`].
+        budget: f64,
+        /// [`ResumeBuilder::max_text_bytes`].
+        max_text_bytes: usize,
+    }
+}
+
+impl ResumeConfig {
+    /// A builder with these settings and else the defaults.
+    ///
+    /// # Errors
+    ///
+    /// Without a mode; else [`ResumeBuilder::build`] says what is wrong.
+    pub fn to_builder(&self) -> Result<ResumeBuilder, ConfigError> {
+        let mode = self.mode.ok_or(ConfigError::new("mode", "must be continue or restart"))?;
+        let mut builder = ResumeLayer::builder(mode);
+        apply!(builder, self: enabled most budget max_text_bytes);
         Ok(builder)
     }
 }

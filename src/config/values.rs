@@ -210,6 +210,7 @@ takes_its_place!(
     String,
     StoreUrl,
     RequestType,
+    crate::resume::ResumeMode,
     super::OutageName,
     Vec<ServiceTier>,
     Vec<super::PerConfig>,
@@ -345,6 +346,11 @@ word!(
         ("money", Unit::Money)
     ]
     .into_iter()
+);
+word!(
+    crate::resume::ResumeMode,
+    [("continue", crate::resume::ResumeMode::Continue), ("restart", crate::resume::ResumeMode::Restart)]
+        .into_iter()
 );
 word!(
     RequestType,

@@ -340,6 +340,20 @@ pub enum Event<'a> {
         /// From when it was sent to this.
         took: Duration,
     },
+    /// A stream that broke off goes on with the answer of a further call. Told by the [resume layer](crate::resume).
+    #[non_exhaustive]
+    StreamResumed {
+        /// What it asks for.
+        key: &'a TargetKey,
+        /// The answer begins anew, and does not go on where it broke off.
+        restarted: bool,
+        /// How it broke off.
+        verdict: &'a Verdict,
+        /// Bytes of the text that had been delivered.
+        delivered: usize,
+        /// Calls of this answer that were billed in vain so far, or may have been.
+        billed: u32,
+    },
     /// A call is over: its body ended, it failed, or its caller dropped it. Told by
     /// [`ObserveLayer`](crate::observe::ObserveLayer), once for each call.
     #[non_exhaustive]

@@ -367,6 +367,14 @@ impl<W: Write> JsonLines<W> {
                 line.member("took_ms", &millis(took));
                 line
             }
+            Event::StreamResumed { key, restarted, verdict, delivered, billed } => {
+                let mut line = self.of_key("stream_resumed", key);
+                line.member("restarted", &restarted);
+                line.member("delivered_bytes", &delivered);
+                line.member("billed", &billed);
+                failure(&mut line, verdict);
+                line
+            }
             Event::KeysExhausted { layer, max_keys } => {
                 let mut line = self.begin("keys_exhausted");
                 line.member("layer", layer.as_str());

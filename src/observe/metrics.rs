@@ -284,6 +284,14 @@ impl Observer for Metrics {
                 let labels = vec![self.model(key.model(), Known::Real), won];
                 counter!("tower_gemini_hedges_settled_total", labels).increment(1);
             }
+            Event::StreamResumed { key, restarted, verdict, .. } => {
+                let labels = vec![
+                    self.model(key.model(), Known::Real),
+                    Label::from_static_parts("restarted", if restarted { "true" } else { "false" }),
+                    Label::from_static_parts("kind", kind_of(verdict)),
+                ];
+                counter!("tower_gemini_streams_resumed_total", labels).increment(1);
+            }
             Event::FallbackRefused { why, .. } => {
                 counter!("tower_gemini_fallback_refused_total", "why" => names::refusal(why)).increment(1);
             }

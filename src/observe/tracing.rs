@@ -179,6 +179,15 @@ impl Observer for Tracing {
             Event::HedgeSettled { key, won, took } => {
                 debug!(target: "tower_gemini", %key, won, took_seconds = took.as_secs_f64(), "second try is over");
             }
+            Event::StreamResumed { key, restarted, verdict, delivered, billed } => info!(
+                target: "tower_gemini",
+                %key,
+                restarted,
+                delivered,
+                billed,
+                error.type = kind_of(verdict),
+                "stream goes on with a further call",
+            ),
             Event::FallbackRefused { model, why, verdict } => warn!(
                 target: "tower_gemini",
                 from = model,
