@@ -16,7 +16,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use http::Request;
@@ -28,7 +28,7 @@ use crate::event::{Event, Observed};
 use crate::lock::lock;
 use crate::request::Target;
 pub(crate) use crate::seen::Memo;
-use crate::seen::{self, Found, Recent};
+use crate::seen::Recent;
 use crate::time;
 
 /// How many keys a layer keeps apart, where it has no setting of its own.
@@ -49,7 +49,8 @@ pub(crate) struct Keyed<K, T> {
     /// Whose keys they are, for the event.
     part: LayerKind,
     observer: Observed,
-    recent: Recent<T>,
+    /// Made by the first that asks it: the layers that admit calls remember by themselves, several together.
+    recent: OnceLock<Recent<Arc<T>>>,
 }
 
 struct States<K, T> {
@@ -98,8 +99,7 @@ impl<K: Eq + Hash + Clone, T: State> Keyed<K, T> {
             exhausted: false,
             told_at: None,
         };
-        let recent = Recent::new();
-        Self { states: Mutex::new(states), max_keys, part, observer, recent }
+        Self { states: Mutex::new(states), max_keys, part, observer, recent: OnceLock::new() }
     }
 
     /// The state of this key, made if there is none. Where all states are needed it is the caller's alone and is not
@@ -165,49 +165,16 @@ impl<K: Eq + Hash + Clone, T: State> Keyed<K, T> {
     }
 
     /// The state of a request's target: what this service or this layer remembers, or what `find` finds.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn of_request<B>(
         &self,
-        memo: &mut Memo<T>,
+        memo: &mut Memo<Arc<T>>,
         request: &Request<B>,
         view: View<'_>,
         find: impl FnOnce(&Target<'_>) -> Arc<T>,
     ) -> Arc<T> {
-        if let Some(state) = memo.seen.as_ref().and_then(|seen| seen.state_of(request, view)) {
-            return state;
-        }
-        self.recall(memo, request, view, find)
+        self.recent.get_or_init(Recent::new).of_request(memo, request, view, find)
     }
-
-    #[inline(never)]
-    fn recall<B>(
-        &self,
-        memo: &mut Memo<T>,
-        request: &Request<B>,
-        view: View<'_>,
-        find: impl FnOnce(&Target<'_>) -> Arc<T>,
-    ) -> Arc<T> {
-        let hash = seen::hash_of(request, view);
-        let Found { state, seen } = match self.recent.get(hash, request, view) {
-            Some(found) => found,
-            None => {
-                let state = find(&Target::of(request));
-                if !is_kept(&state) {
-                    return state;
-                }
-                let seen = self.recent.put(hash, request, view, &state);
-                Found { state, seen }
-            }
-        };
-        memo.keep(seen);
-        state
-    }
-}
-
-/// Whether the map has this state, too, of which the caller has the one other reference. One that is not kept is not
-/// to be remembered: it ends with its call, and by the next one there may be room.
-fn is_kept<T>(state: &Arc<T>) -> bool {
-    Arc::strong_count(state) > 1
 }
 
 impl<K: Eq + Hash, T: State> States<K, T> {

@@ -117,6 +117,7 @@
 //! [`timeout`]'s cuts a call that is under way.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod admission;
 mod answered;
 mod blame;
 mod body;

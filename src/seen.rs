@@ -15,7 +15,7 @@ use http::uri::PathAndQuery;
 
 use crate::context::View;
 use crate::lock::lock;
-use crate::request::{KeyLabel, ModelHint};
+use crate::request::{KeyLabel, ModelHint, Target};
 use crate::tier::ServiceTier;
 
 /// Targets that a layer remembers: about 200 bytes each. Several methods of one model, and several labels, are as many
@@ -24,11 +24,82 @@ pub(crate) const MOST: usize = 2048;
 const SHARDS: usize = 16;
 
 /// What the services of a layer remember together.
-pub(crate) struct Recent<T> {
-    shards: [Mutex<Shard<T>>; SHARDS],
+pub(crate) struct Recent<R: Remembered> {
+    shards: [Mutex<Shard<R>>; SHARDS],
 }
 
-type Shard<T> = HashMap<u64, Arc<Seen<T>>, BuildHasherDefault<Identity>>;
+type Shard<R> = HashMap<u64, Arc<Seen<R>>, BuildHasherDefault<Identity>>;
+
+/// States that a target leads to: one, or those of several layers together.
+pub trait Remembered: Sized {
+    /// What does not keep them in use.
+    type Weak;
+    /// So that they are not kept in use.
+    fn downgrade(&self) -> Self::Weak;
+    /// All of them, where none was dropped.
+    fn upgrade(weak: &Self::Weak) -> Option<Self>;
+    /// Whether one of them was dropped.
+    fn is_gone(weak: &Self::Weak) -> bool;
+    /// Whether somebody else, who is the map, has all of them, too. What is not kept is not to be remembered: it ends with its
+    /// call, and by the next one there may be room.
+    fn is_kept(&self) -> bool;
+}
+
+impl<T> Remembered for Arc<T> {
+    type Weak = Weak<T>;
+    #[inline]
+    fn downgrade(&self) -> Weak<T> {
+        Self::downgrade(self)
+    }
+    #[inline(always)]
+    fn upgrade(weak: &Weak<T>) -> Option<Self> {
+        weak.upgrade()
+    }
+    fn is_gone(weak: &Weak<T>) -> bool {
+        weak.strong_count() == 0
+    }
+    fn is_kept(&self) -> bool {
+        Self::strong_count(self) > 1
+    }
+}
+
+/// `None` of a layer that is off.
+impl<R: Remembered> Remembered for Option<R> {
+    type Weak = Option<R::Weak>;
+    fn downgrade(&self) -> Self::Weak {
+        self.as_ref().map(R::downgrade)
+    }
+    #[inline(always)]
+    fn upgrade(weak: &Self::Weak) -> Option<Self> {
+        match weak {
+            Some(weak) => R::upgrade(weak).map(Some),
+            None => Some(None),
+        }
+    }
+    fn is_gone(weak: &Self::Weak) -> bool {
+        weak.as_ref().is_some_and(R::is_gone)
+    }
+    fn is_kept(&self) -> bool {
+        self.as_ref().is_none_or(R::is_kept)
+    }
+}
+
+impl<A: Remembered, Z: Remembered> Remembered for (A, Z) {
+    type Weak = (A::Weak, Z::Weak);
+    fn downgrade(&self) -> Self::Weak {
+        (self.0.downgrade(), self.1.downgrade())
+    }
+    #[inline(always)]
+    fn upgrade((a, z): &Self::Weak) -> Option<Self> {
+        Some((A::upgrade(a)?, Z::upgrade(z)?))
+    }
+    fn is_gone((a, z): &Self::Weak) -> bool {
+        A::is_gone(a) || Z::is_gone(z)
+    }
+    fn is_kept(&self) -> bool {
+        self.0.is_kept() && self.1.is_kept()
+    }
+}
 
 /// Keys are hashes already.
 #[derive(Default)]
@@ -46,27 +117,65 @@ impl Hasher for Identity {
     }
 }
 
-impl<T> Recent<T> {
+impl<R: Remembered> Recent<R> {
     pub(crate) fn new() -> Self {
         Self { shards: std::array::from_fn(|_| Mutex::default()) }
     }
 
+    /// The states of a request's target: what this service or those beside it remember, or what `find` finds.
+    #[inline(always)]
+    pub(crate) fn of_request<B>(
+        &self,
+        memo: &mut Memo<R>,
+        request: &Request<B>,
+        view: View<'_>,
+        find: impl FnOnce(&Target<'_>) -> R,
+    ) -> R {
+        if let Some(state) = memo.seen.as_ref().and_then(|seen| seen.state_of(request, view)) {
+            return state;
+        }
+        self.recall(memo, request, view, find)
+    }
+
+    #[inline(never)]
+    fn recall<B>(
+        &self,
+        memo: &mut Memo<R>,
+        request: &Request<B>,
+        view: View<'_>,
+        find: impl FnOnce(&Target<'_>) -> R,
+    ) -> R {
+        let hash = hash_of(request, view);
+        let (state, seen) = match self.found(hash, request, view) {
+            Some(found) => found,
+            None => {
+                let state = find(&Target::of(request));
+                if !state.is_kept() {
+                    return state;
+                }
+                let seen = self.put(hash, request, view, &state);
+                (state, seen)
+            }
+        };
+        memo.keep(seen);
+        state
+    }
+
     /// What is remembered of a request's target.
     #[inline]
-    pub(crate) fn get<B>(&self, hash: u64, request: &Request<B>, view: View<'_>) -> Option<Found<T>> {
+    fn found<B>(&self, hash: u64, request: &Request<B>, view: View<'_>) -> Option<(R, Arc<Seen<R>>)> {
         let shard = lock(self.shard(hash));
         let seen = shard.get(&hash)?;
-        seen.state_of(request, view).map(|state| Found { state, seen: Arc::clone(seen) })
+        seen.state_of(request, view).map(|state| (state, Arc::clone(seen)))
+    }
+
+    #[cfg(test)]
+    fn get<B>(&self, hash: u64, request: &Request<B>, view: View<'_>) -> Option<R> {
+        self.found(hash, request, view).map(|(state, _)| state)
     }
 
     /// Remembers a request's target, instead of one of the same hash.
-    pub(crate) fn put<B>(
-        &self,
-        hash: u64,
-        request: &Request<B>,
-        view: View<'_>,
-        state: &Arc<T>,
-    ) -> Arc<Seen<T>> {
+    fn put<B>(&self, hash: u64, request: &Request<B>, view: View<'_>, state: &R) -> Arc<Seen<R>> {
         let seen = Arc::new(Seen::new(request, view, state));
         let mut shard = lock(self.shard(hash));
         // What is dropped is so without the lock.
@@ -77,7 +186,7 @@ impl<T> Recent<T> {
         seen
     }
 
-    fn shard(&self, hash: u64) -> &Mutex<Shard<T>> {
+    fn shard(&self, hash: u64) -> &Mutex<Shard<R>> {
         // The map takes the lowest bits and the highest seven.
         &self.shards[(hash >> 48) as usize % SHARDS]
     }
@@ -85,8 +194,8 @@ impl<T> Recent<T> {
 
 /// Makes room: half of it, at least.
 #[cold]
-fn forget<T>(shard: &mut Shard<T>) -> Vec<Arc<Seen<T>>> {
-    let gone = |seen: &Arc<Seen<T>>| seen.state.strong_count() == 0;
+fn forget<R: Remembered>(shard: &mut Shard<R>) -> Vec<Arc<Seen<R>>> {
+    let gone = |seen: &Arc<Seen<R>>| R::is_gone(&seen.state);
     let live = shard.values().filter(|seen| !gone(seen)).count();
     let all = live > MOST / SHARDS / 2;
     let mut forgotten = Vec::new();
@@ -100,34 +209,28 @@ fn forget<T>(shard: &mut Shard<T>) -> Vec<Arc<Seen<T>>> {
     forgotten
 }
 
-/// A state, and where it was found.
-pub(crate) struct Found<T> {
-    pub(crate) state: Arc<T>,
-    pub(crate) seen: Arc<Seen<T>>,
-}
-
 /// A service's memory of the last target it met, so that a caller who asks the same model again and again pays for
 /// a comparison of paths alone.
-pub(crate) struct Memo<T> {
-    pub(crate) seen: Option<Arc<Seen<T>>>,
+pub(crate) struct Memo<R: Remembered> {
+    seen: Option<Arc<Seen<R>>>,
     called: bool,
 }
 
-impl<T> Memo<T> {
+impl<R: Remembered> Memo<R> {
     pub(crate) const fn new() -> Self {
         Self { seen: None, called: false }
     }
 
     /// Keeps what the layer remembers. A service that is cloned for one call need not remember anything.
     #[inline]
-    pub(crate) fn keep(&mut self, seen: Arc<Seen<T>>) {
+    fn keep(&mut self, seen: Arc<Seen<R>>) {
         if std::mem::replace(&mut self.called, true) {
             self.seen = Some(seen);
         }
     }
 }
 
-impl<T> Clone for Memo<T> {
+impl<R: Remembered> Clone for Memo<R> {
     /// The copy remembers nothing. A copy is made for each call, by those who keep one service for many tasks and by the
     /// retry layer for an attempt that mostly never comes, and what it remembered would be paid for each time.
     fn clone(&self) -> Self {
@@ -138,7 +241,7 @@ impl<T> Clone for Memo<T> {
 /// All that a [`Target`](crate::request::Target) is read from, and the state that it led to.
 ///
 /// It holds the request's path and query, which may contain an API key: nothing here is ever printed.
-pub(crate) struct Seen<T> {
+struct Seen<R: Remembered> {
     method: http::Method,
     path: PathAndQuery,
     label: Option<KeyLabel>,
@@ -146,11 +249,11 @@ pub(crate) struct Seen<T> {
     tier: Option<ServiceTier>,
     /// There is neither label nor hint nor tier, as there is not in a request that has nothing but its context.
     is_plain: bool,
-    state: Weak<T>,
+    state: R::Weak,
 }
 
-impl<T> Seen<T> {
-    fn new<B>(request: &Request<B>, view: View<'_>, state: &Arc<T>) -> Self {
+impl<R: Remembered> Seen<R> {
+    fn new<B>(request: &Request<B>, view: View<'_>, state: &R) -> Self {
         let path = request.uri().path_and_query().cloned();
         let label: Option<KeyLabel> = view.get().cloned();
         let hint: Option<ModelHint> = view.get().cloned();
@@ -162,14 +265,14 @@ impl<T> Seen<T> {
             label,
             hint,
             tier,
-            state: Arc::downgrade(state),
+            state: state.downgrade(),
         }
     }
 
     /// The state, if it is that of this request's target and was not dropped.
     #[inline(always)]
-    pub(crate) fn state_of<B>(&self, request: &Request<B>, view: View<'_>) -> Option<Arc<T>> {
-        if self.is_of(request, view) { self.state.upgrade() } else { None }
+    fn state_of<B>(&self, request: &Request<B>, view: View<'_>) -> Option<R> {
+        if self.is_of(request, view) { R::upgrade(&self.state) } else { None }
     }
 
     #[inline(always)]
@@ -189,7 +292,7 @@ impl<T> Seen<T> {
 
 /// The hash of a request's target: of what tells most targets apart. Those that share one take turns in being remembered.
 #[inline]
-pub(crate) fn hash_of<B>(request: &Request<B>, view: View<'_>) -> u64 {
+fn hash_of<B>(request: &Request<B>, view: View<'_>) -> u64 {
     let hash = mix(0, request.uri().path().as_bytes());
     match view.get::<KeyLabel>() {
         None => hash,
@@ -234,8 +337,8 @@ mod tests {
         super::hash_of(request, View::of(request))
     }
 
-    fn get(recent: &Recent<u8>, hash: u64, request: &Request<()>) -> Option<u8> {
-        recent.get(hash, request, View::of(request)).map(|found| *found.state)
+    fn get(recent: &Recent<Arc<u8>>, hash: u64, request: &Request<()>) -> Option<u8> {
+        recent.get(hash, request, View::of(request)).map(|state| *state)
     }
 
     #[test]
@@ -262,7 +365,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_bounded_and_holds_no_state() {
-        let (recent, state) = (Recent::new(), Arc::new(7));
+        let (recent, state) = (Recent::<Arc<u8>>::new(), Arc::new(7));
         let put = |n: usize, state: &Arc<u8>| {
             let request = to(&format!("/{n}"));
             recent.put(hash_of(&request), &request, View::of(&request), state);

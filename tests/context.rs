@@ -20,7 +20,7 @@ use tower_gemini::event::{Event, Observer};
 use tower_gemini::fallback::ModelFallbackLayer;
 use tower_gemini::observe::ObserveLayer;
 use tower_gemini::retry::{Attempt, Attempts, Backoff, RetryLayer, RetryPolicy};
-use tower_gemini::stack::GeminiStack;
+use tower_gemini::stack::{Custom, GeminiStack};
 use tower_gemini::tier::{ServiceTier, TierLayer};
 use tower_gemini::timeout::{DeadlineLayer, TimeoutLayer};
 
@@ -232,7 +232,7 @@ async fn a_stack_with_a_buffer_in_the_midst_keeps_its_deadline() {
     let (inner, seen) = noting(&[200], |request| Deadline::of(request).map(Deadline::instant));
     let start = Instant::now();
     let buffer = layer_fn(|inner| BufferLayer::<Request<Body>>::new(4).layer(inner));
-    let stack = GeminiStack::new().without_concurrency().concurrency(buffer);
+    let stack = GeminiStack::new().concurrency(Custom(buffer));
     stack.layer(inner).oneshot(request()).await.unwrap();
     assert_eq!(*seen.lock().unwrap(), [Some(start + 120 * SECOND)]);
 }

@@ -22,7 +22,7 @@ use tower_gemini::fallback::{AnsweredBy, ModelFallbackLayer};
 use tower_gemini::respond::RespondLayer;
 use tower_gemini::retry::Attempts;
 use tower_gemini::sim::{Fault, Quota, Rule, Simulator};
-use tower_gemini::stack::{GeminiStack, Preset};
+use tower_gemini::stack::{Custom, GeminiStack, Preset};
 use tower_gemini::timeout::{Phase, TimedOut};
 use tower_gemini::{BoxError, Deadline, Kind, Target, Verdict};
 
@@ -95,12 +95,12 @@ async fn every_layer_stands_in_its_place() {
         .classify(mark("classify"))
         .deadline(mark("deadline"))
         .tier(mark("tier"))
-        .circuit_breaker(mark("circuit_breaker"))
+        .circuit_breaker(Custom(mark("circuit_breaker")))
         .replay(mark("replay"))
         .timeout(mark("timeout"))
         .fallback(mark("fallback"))
-        .concurrency(mark("concurrency"))
-        .rate_limit(mark("rate_limit"));
+        .concurrency(Custom(mark("concurrency")))
+        .rate_limit(Custom(mark("rate_limit")));
     stack.layer(client).oneshot(generate()).await.unwrap();
     assert_eq!(
         *seen.lock().unwrap(),

@@ -20,7 +20,7 @@ use crate::scan::Scanner;
 use crate::verdict::{End, EndCell, Kind, Outcome, Verdict};
 
 /// Who is told.
-pub(crate) trait OnEnd {
+pub trait OnEnd {
     fn on_end(self, end: End);
 
     /// As [`on_end`](Self::on_end), with what the classifier has read.
@@ -72,7 +72,8 @@ pin_project! {
 ///
 /// Apart from the wrapping, so that a response is only looked at until it is moved, once, into the result: each
 /// further move of its 136 bytes costs as much as an atomic operation.
-pub(crate) struct EndHook<H> {
+#[derive(Debug)]
+pub struct EndHook<H> {
     told: Option<H>,
     cell: Option<EndCell>,
 }

@@ -18,7 +18,8 @@ pin_project! {
 }
 
 /// The call, until its body ends.
-pub(super) struct Watch {
+#[derive(Debug)]
+pub struct Watch {
     pub(super) guard: Guard,
     pub(super) status: StatusCode,
 }

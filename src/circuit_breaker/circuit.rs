@@ -106,7 +106,7 @@ impl fmt::Debug for Shared {
 }
 
 /// One circuit.
-pub(super) struct Key {
+pub struct Key {
     pub(super) key: Arc<TargetKey>,
     pub(super) common: Arc<Common>,
     pub(super) gate: Gate,
@@ -170,6 +170,18 @@ impl Key {
     }
 }
 
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Key").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").finish_non_exhaustive()
+    }
+}
+
 impl State for Key {
     fn is_idle(&self) -> bool {
         let now = self.common.now();
@@ -196,7 +208,7 @@ impl Drop for Key {
 
 /// A call under way. Reporting consumes it; dropped without a report it counts nothing, and a probe's place is free
 /// again.
-pub(super) struct Guard {
+pub struct Guard {
     key: Arc<Key>,
     pass: Pass,
     caller: Caller,

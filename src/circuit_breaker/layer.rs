@@ -6,7 +6,7 @@ use tower_layer::Layer;
 use super::circuit::Shared;
 use super::config::CircuitBreakerBuilder;
 use super::handle::Circuits;
-use super::service::CircuitBreaker;
+use super::service::{Breaker, CircuitBreaker};
 use super::state::Rules;
 use crate::config::{CircuitBreakerConfig, OpenTimeConfig, SlowCallsConfig};
 use crate::event::circuit::BreakerMode;
@@ -59,6 +59,11 @@ impl CircuitBreakerLayer {
         config
     }
 
+    /// For a service that has other gates beside this one.
+    pub(crate) fn gate(&self) -> Breaker {
+        Breaker(Arc::clone(&self.shared))
+    }
+
     /// A handle to look at the circuits and to act on them.
     #[must_use]
     pub fn handle(&self) -> Circuits {
@@ -76,6 +81,6 @@ impl<S> Layer<S> for CircuitBreakerLayer {
     type Service = CircuitBreaker<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        CircuitBreaker::new(Arc::clone(&self.shared), inner)
+        CircuitBreaker::new(self.gate(), inner)
     }
 }

@@ -135,7 +135,6 @@ mod body;
 mod circuit;
 mod config;
 mod error;
-mod future;
 mod gate;
 mod handle;
 mod layer;
@@ -149,10 +148,10 @@ use std::time::Duration;
 pub use self::body::CircuitBody;
 pub use self::config::CircuitBreakerBuilder;
 pub use self::error::{CircuitOpen, CircuitOpenReason};
-pub use self::future::ResponseFuture;
 pub use self::handle::{Circuit, Circuits};
 pub use self::layer::CircuitBreakerLayer;
-pub use self::service::CircuitBreaker;
+pub(crate) use self::service::{Breaker, Guards};
+pub use self::service::{CircuitBreaker, ResponseFuture};
 pub use crate::event::circuit::{BreakerMode, CircuitState, Transition, TransitionCause};
 
 /// Nanoseconds: a duration, or an instant on the clock that begins when the layer is built. They last 584 years.

@@ -42,7 +42,7 @@ const GRACE: Duration = Duration::from_secs(1);
 /// By how much later each waiter looks whether those before it still do what they are there for.
 const STAGGER: Duration = Duration::from_millis(20);
 
-pub(super) struct Gate {
+pub struct Gate {
     key: Arc<TargetKey>,
     settings: Arc<Settings>,
     /// Calls that were started, and whether there is something to watch. Calls in flight are those started less those
@@ -129,6 +129,10 @@ fn answers(ended: u64) -> u32 {
 impl Gate {
     pub(super) const fn key(&self) -> &Arc<TargetKey> {
         &self.key
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     pub(super) fn new(key: TargetKey, settings: Arc<Settings>) -> Self {
@@ -556,7 +560,7 @@ struct Wakes {
 
 /// One call's part of the limit. Dropped, it goes back and counts nothing.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub struct Slot {
     gate: Arc<Gate>,
     start: Start,
     signal: Signal,

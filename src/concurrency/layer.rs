@@ -3,6 +3,7 @@ use std::sync::Arc;
 use tower_layer::Layer;
 
 use super::config::Settings;
+use super::service::Concurrency;
 use super::shared::Shared;
 use super::{AdaptiveConcurrency, AdaptiveConcurrencyBuilder, ConcurrencyHandle};
 use crate::config::ConcurrencyConfig;
@@ -38,6 +39,11 @@ impl AdaptiveConcurrencyLayer {
         self.shared.settings.config()
     }
 
+    /// For a service that has other gates beside this one.
+    pub(crate) fn gate(&self) -> Concurrency {
+        Concurrency(Arc::clone(&self.shared))
+    }
+
     /// The way to read the limits, and to reset them.
     #[must_use]
     pub fn handle(&self) -> ConcurrencyHandle {
@@ -55,6 +61,6 @@ impl<S> Layer<S> for AdaptiveConcurrencyLayer {
     type Service = AdaptiveConcurrency<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        AdaptiveConcurrency::new(Arc::clone(&self.shared), inner)
+        AdaptiveConcurrency::new(self.gate(), inner)
     }
 }

@@ -157,7 +157,6 @@ mod control;
 mod ends;
 mod error;
 mod evidence;
-mod future;
 mod gate;
 mod handle;
 mod layer;
@@ -172,8 +171,8 @@ mod state;
 
 pub use self::config::AdaptiveConcurrencyBuilder;
 pub use self::error::{ConcurrencyLimited, ConcurrencyReason};
-pub use self::future::ResponseFuture;
 pub use self::handle::ConcurrencyHandle;
 pub use self::layer::AdaptiveConcurrencyLayer;
-pub use self::service::AdaptiveConcurrency;
+pub use self::service::{AdaptiveConcurrency, ResponseFuture};
+pub(crate) use self::service::{Concurrency, Slots};
 pub use self::state::ConcurrencyState;

@@ -1,127 +1,183 @@
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use http::{Request, Response};
-use tower_service::Service;
+use http::{Request, Response, StatusCode};
+use http_body::Body;
+use tokio::time::{Instant, Sleep};
 
-use super::future::{State, Waiting};
-use super::gate::{Entry, Gate, Visitor};
+use super::gate::{Entry, Gate, Slot, Turn, Visitor, WaiterId};
 use super::shared::Shared;
-use super::{ConcurrencyLimited, ConcurrencyReason, ResponseFuture};
-use crate::context::View;
+use super::{ConcurrencyLimited, ConcurrencyReason};
+use crate::admission::{self, Admission, Inner, Kind, Pass};
+use crate::body::on_end::{EndHook, OnEnd};
 use crate::error::BoxError;
-use crate::keyed::Memo;
+use crate::event::LayerKind;
+use crate::layer_order;
+use crate::request::Target;
 use crate::time;
+use crate::verdict::{End, Signal, Verdict};
 
 /// Lets as many calls out at once as the server answers in time. Made by
 /// [`AdaptiveConcurrencyLayer`](super::AdaptiveConcurrencyLayer); see the [module documentation](super).
 ///
 /// `poll_ready` is the inner service's own and holds no place under the limit.
-pub struct AdaptiveConcurrency<S> {
-    inner: S,
-    shared: Arc<Shared>,
-    memo: Memo<Gate>,
-}
+pub type AdaptiveConcurrency<S> = Admission<S, Concurrency, Slots>;
 
-impl<S> AdaptiveConcurrency<S> {
-    pub(super) const fn new(shared: Arc<Shared>, inner: S) -> Self {
-        Self { inner, shared, memo: Memo::new() }
-    }
+/// The future of [`AdaptiveConcurrency`].
+///
+/// Dropping it in any state drops the call, and gives back its place under the limit or in the queue. A turn
+/// that had come and was not used yet passes on to the next in the queue. Nothing is counted.
+pub type ResponseFuture<S, B, F> = admission::ResponseFuture<S, B, F, Slots>;
 
-    /// The inner service.
-    pub const fn get_ref(&self) -> &S {
-        &self.inner
-    }
+/// The gate of a concurrency limit.
+#[derive(Clone, Debug)]
+pub struct Concurrency(pub(super) Arc<Shared>);
 
-    /// The inner service, to change it.
-    pub const fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
+/// Calls hold slots.
+#[derive(Debug)]
+pub struct Slots;
 
-    /// The inner service, by value.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
-}
+impl Kind for Slots {
+    const NAMES: (&'static str, &'static str) = ("AdaptiveConcurrency", "concurrency::ResponseFuture");
+    type State = Option<Arc<Gate>>;
+    type Pass = Option<Slot>;
+    type Ticket = Ticket;
+    /// The call is over with its head.
+    type Body<B: Body> = B;
 
-impl<S: Clone> Clone for AdaptiveConcurrency<S> {
-    /// Whether readiness is cloned is the inner service's affair.
-    fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), shared: Arc::clone(&self.shared), memo: self.memo.clone() }
+    #[inline(always)]
+    fn watch<B: Body>(response: Response<B>, _: EndHook<Nobody>) -> Response<B> {
+        response
     }
 }
 
-impl<S: fmt::Debug> fmt::Debug for AdaptiveConcurrency<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AdaptiveConcurrency").field("inner", &self.inner).finish_non_exhaustive()
+impl Inner for Slots {
+    #[inline(always)]
+    fn enter(gate: Option<Arc<Gate>>, visitor: &admission::Visitor, _ready: bool) -> admission::Entry<Self> {
+        let Some(gate) = gate else { return admission::Entry::Pass(None) };
+        match gate.try_enter(visitor.caller) {
+            Ok(slot) => admission::Entry::Pass(Some(slot)),
+            Err(gate) => enter_limited(&gate, visitor),
+        }
     }
 }
 
-impl<S, B, RB> Service<Request<B>> for AdaptiveConcurrency<S>
-where
-    S: Service<Request<B>, Response = Response<RB>> + Clone,
-    S::Error: Into<BoxError>,
-{
-    type Response = Response<RB>;
-    type Error = BoxError;
-    type Future = ResponseFuture<S, B, S::Future>;
+#[cold]
+fn enter_limited(gate: &Arc<Gate>, visitor: &admission::Visitor) -> admission::Entry<Slots> {
+    let now = time::now();
+    let (until, late) = match visitor.deadline {
+        Some(deadline) => (deadline.instant(), ConcurrencyReason::Deadline),
+        None => (time::saturating_add(now, gate.settings().max_wait), ConcurrencyReason::MaxWait),
+    };
+    let is_deadline = late == ConcurrencyReason::Deadline;
+    let refused = |why, earliest| {
+        let error = ConcurrencyLimited::new(Arc::clone(gate.key()), why, earliest);
+        admission::Entry::Refuse(error.into())
+    };
+    match gate.enter(Visitor { caller: visitor.caller, until, is_deadline }, now) {
+        Entry::Admitted(slot) => admission::Entry::Pass(Some(slot)),
+        Entry::Full(earliest) => refused(ConcurrencyReason::QueueFull, earliest),
+        Entry::Late(earliest) => refused(late, earliest),
+        Entry::Queued(place) => {
+            let sleep = Box::pin(tokio::time::sleep_until(until));
+            admission::Entry::Wait(Ticket { place, deadline: until, late, sleep })
+        }
+    }
+}
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(cx).map_err(Into::into)
+impl<B> admission::Gate<B> for Concurrency {
+    type Kind = Slots;
+
+    fn find(&self, target: &Target<'_>) -> Option<Arc<Gate>> {
+        self.0.settings.enabled.then(|| self.0.gate(target))
     }
 
     #[inline(always)]
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let shared = &self.shared;
-        if !shared.settings.enabled {
-            return ResponseFuture { state: State::Called { future: self.inner.call(request), slot: None } };
-        }
-        let view = View::of(&request);
-        let gate = shared.gates.of_request(&mut self.memo, &request, view, |target| shared.gate(target));
-        match gate.try_enter(view.caller()) {
-            Ok(slot) => {
-                ResponseFuture { state: State::Called { future: self.inner.call(request), slot: Some(slot) } }
+    fn enter(
+        &self,
+        state: Option<Arc<Gate>>,
+        _: &mut Request<B>,
+        visitor: &admission::Visitor,
+        ready: bool,
+    ) -> admission::Entry<Slots> {
+        Slots::enter(state, visitor, ready)
+    }
+}
+
+/// A place in the queue.
+pub struct Ticket {
+    place: WaiterId,
+    deadline: Instant,
+    late: ConcurrencyReason,
+    /// For the deadline, and for the pace while this is the first of the queue.
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket").finish_non_exhaustive()
+    }
+}
+
+impl admission::Ticket for Ticket {
+    type Pass = Option<Slot>;
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        _ready: bool,
+    ) -> Poll<Result<admission::Turn<Self::Pass>, BoxError>> {
+        loop {
+            let now = time::now();
+            match self.place.look(now, cx.waker()) {
+                Turn::Come(slot) => return Poll::Ready(Ok(admission::Turn::Come(Some(slot)))),
+                Turn::Late => return Poll::Ready(Err(self.place.limited(self.late, None).into())),
+                Turn::Wait(_, pace) if self.deadline <= now => {
+                    return Poll::Ready(Err(self.place.limited(self.late, pace).into()));
+                }
+                Turn::Wait(look_again, _) => {
+                    let timer = look_again.min(self.deadline);
+                    if self.sleep.deadline() != timer {
+                        self.sleep.as_mut().reset(timer);
+                    }
+                    ready!(self.sleep.as_mut().poll(cx));
+                }
             }
-            Err(gate) => self.call_limited(request, &gate),
         }
     }
 }
 
-impl<S: Clone> AdaptiveConcurrency<S> {
-    #[cold]
-    fn call_limited<B, RB>(
-        &mut self,
-        request: Request<B>,
-        gate: &Arc<Gate>,
-    ) -> ResponseFuture<S, B, S::Future>
-    where
-        S: Service<Request<B>, Response = Response<RB>>,
-    {
-        let now = time::now();
-        let view = View::of(&request);
-        let (until, late) = match view.deadline() {
-            Some(deadline) => (deadline.instant(), ConcurrencyReason::Deadline),
-            None => (time::saturating_add(now, self.shared.settings.max_wait), ConcurrencyReason::MaxWait),
-        };
-        let visitor =
-            Visitor { caller: view.caller(), until, is_deadline: late == ConcurrencyReason::Deadline };
-        let refused = |why, earliest| State::Refused {
-            error: Some(ConcurrencyLimited::new(Arc::clone(gate.key()), why, earliest)),
-        };
-        let state = match gate.enter(visitor, now) {
-            Entry::Admitted(slot) => State::Called { future: self.inner.call(request), slot: Some(slot) },
-            Entry::Full(earliest) => refused(ConcurrencyReason::QueueFull, earliest),
-            Entry::Late(earliest) => refused(late, earliest),
-            Entry::Queued(place) => {
-                // The instance that was polled ready is dropped, and with it its reservation: nobody below has to
-                // wait for one who waits here. The caller's next call polls a fresh one, and so does this call
-                // when its turn has come.
-                self.inner = self.inner.clone();
-                let service = self.inner.clone();
-                State::Waiting { waiting: Box::new(Waiting::new(place, service, request, until, late)) }
-            }
-        };
-        ResponseFuture { state }
+/// Nobody is told of an end: with its head a call is no longer in flight.
+#[derive(Debug)]
+pub enum Nobody {}
+
+impl OnEnd for Nobody {
+    fn on_end(self, _: End) {
+        match self {}
+    }
+}
+
+impl Pass for Slot {
+    type End = Nobody;
+
+    /// The server has shown that it answers.
+    #[inline(always)]
+    fn answered(self, _: StatusCode) -> Option<Nobody> {
+        self.end(Signal::Success);
+        None
+    }
+
+    fn failed<B>(self, response: &mut Response<B>, verdict: &Verdict) {
+        layer_order::passed(response, LayerKind::Concurrency, self.observer());
+        let signal = self.signals().of_verdict(verdict);
+        self.end(signal);
+    }
+
+    fn errored(self, error: BoxError) -> BoxError {
+        let signal = self.signals().of_error(error.as_ref());
+        self.end(signal);
+        error
     }
 }

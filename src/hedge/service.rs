@@ -25,7 +25,7 @@ pub struct Hedge<S> {
     inner: S,
     shared: Arc<Shared>,
     spare: Arc<Spare<S>>,
-    memo: Memo<Key>,
+    memo: Memo<Arc<Key>>,
 }
 
 impl<S> Hedge<S> {

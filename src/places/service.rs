@@ -21,7 +21,7 @@ use crate::request::Target;
 pub struct PlaceChoice<S> {
     inner: S,
     shared: Arc<Shared>,
-    memo: Memo<Key>,
+    memo: Memo<Arc<Key>>,
 }
 
 impl<S> PlaceChoice<S> {

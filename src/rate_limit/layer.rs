@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use tower_layer::Layer;
 
 use super::quota_state::Rules;
-use super::service::Core;
+use super::service::{Core, Quota};
 use super::shared::{Common, Config, KeyBy, Shared, WallClock};
 use super::{BySize, ConfigError, Prices, RateLimit, RateLimits};
 use crate::config::{LimitsConfig, PerConfig, RateLimitConfig};
@@ -79,6 +79,11 @@ impl RateLimitLayer {
 }
 
 impl<E> RateLimitLayer<E> {
+    /// For a service that has other gates beside this one.
+    pub(crate) fn gate(&self) -> Quota<E> {
+        Quota(Arc::clone(&self.core))
+    }
+
     /// What the layer knows, to look at and to change.
     #[must_use]
     pub fn handle(&self) -> RateLimits {
@@ -140,7 +145,7 @@ impl<S, E> Layer<S> for RateLimitLayer<E> {
     type Service = RateLimit<S, E>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        RateLimit::new(Arc::clone(&self.core), inner)
+        RateLimit::new(self.gate(), inner)
     }
 }
 

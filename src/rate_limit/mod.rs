@@ -210,7 +210,6 @@ mod error;
 mod estimate;
 #[cfg(feature = "fleet")]
 mod fleet;
-mod future;
 mod handle;
 mod layer;
 mod learnt;
@@ -235,11 +234,11 @@ pub use self::estimate::{ByContent, BySize, Estimate, Images, InputTokens, Texts
 #[cfg(feature = "fleet")]
 #[cfg_attr(docsrs, doc(cfg(feature = "fleet")))]
 pub use self::fleet::{FleetStatus, StoreHealth};
-pub use self::future::ResponseFuture;
 pub use self::handle::{QuotaStatus, RateLimits, SpanStatus};
 pub use self::layer::{AdmissionMode, RateLimitBuilder, RateLimitLayer};
 pub use self::prices::{Price, Prices};
-pub use self::service::RateLimit;
+pub(crate) use self::service::{Permits, Quota};
+pub use self::service::{RateLimit, ResponseFuture};
 pub use self::snapshot::{Restored, Snapshot, SnapshotError};
 pub use crate::error::ConfigError;
 pub use crate::event::rate_limit::RateLimitReason;

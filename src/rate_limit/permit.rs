@@ -1,21 +1,18 @@
 //! An admission on its way through a call, and the end of it.
 
+use std::fmt;
 use std::sync::Arc;
-
-use http::Response;
 
 use super::decision::{Receipt, Settlement};
 use super::shared::Key;
 use crate::body::on_end::OnEnd;
 use crate::context::quota_wait::QuotaWait;
-use crate::error::BoxError;
-use crate::event::LayerKind;
-use crate::layer_order;
+use crate::event::Observed;
 use crate::verdict::{End, EndCell, Verdict};
 
 /// What was charged for a call that is under way. It is settled exactly once: by the answer's end, by a failure, or
 /// by its drop.
-pub(super) struct Permit {
+pub struct Permit {
     key: Arc<Key>,
     /// `None` once settled.
     receipt: Option<Receipt>,
@@ -45,15 +42,9 @@ impl Permit {
         Self { key, receipt: Some(receipt), sent: Sent::No, is_sample }
     }
 
-    /// The call is of the flex tier: how long it takes is no sample, and a shortage of capacity is none of the others'.
-    #[cold]
-    pub(super) fn mark_flex(&mut self) {
-        self.is_sample = false;
-    }
-
     /// The call is about to be polled. What is dropped from here on may have reached the server.
     #[inline]
-    pub(super) fn send(&mut self) {
+    pub(super) fn begin(&mut self) {
         self.sent = match self.sent {
             Sent::Held => Sent::Leaving,
             Sent::No => Sent::Beginning,
@@ -62,7 +53,7 @@ impl Permit {
     }
 
     /// The call was polled and is pending; whether a layer inside holds it back.
-    pub(super) fn pending(&mut self, held: bool) {
+    pub(super) fn is_pending(&mut self, held: bool) {
         match self.sent {
             Sent::Beginning | Sent::Leaving if held => self.sent = Sent::Held,
             _ => {
@@ -89,7 +80,7 @@ impl Permit {
 
     /// The head has come, and it is a good one. The permit waits for the end of the body.
     #[inline]
-    pub(super) fn answered(&mut self) {
+    pub(super) fn is_answered(&mut self) {
         self.leave();
         self.welcomed();
     }
@@ -101,20 +92,15 @@ impl Permit {
         }
     }
 
-    /// The answer is none.
-    #[cold]
-    pub(super) fn refused<B>(mut self, response: &mut Response<B>) {
-        self.leave();
-        layer_order::passed(response, LayerKind::RateLimit, &self.key.common().observer);
-        if let Some(quota) = self.failed(&Verdict::of(response)) {
-            response.extensions_mut().insert(quota);
-        }
+    pub(super) fn observer(&self) -> &Observed {
+        &self.key.common().observer
     }
 
-    /// There is no answer.
-    pub(super) fn errored(mut self, error: &BoxError) {
+    /// There is no answer, or it is none. What there is to say to a retry layer outside.
+    #[cold]
+    pub(super) fn refused(mut self, verdict: &Verdict) -> Option<QuotaWait> {
         self.leave();
-        let _ = self.failed(&Verdict::from_error(error.as_ref()));
+        self.receipt.take().and_then(|receipt| self.key.failed(receipt, verdict, self.is_sample))
     }
 
     /// Works out what the call has cost.
@@ -125,10 +111,11 @@ impl Permit {
             self.key.bill(receipt, usage, model.as_deref(), cell.and_then(EndCell::tier_served));
         }
     }
+}
 
-    #[cold]
-    fn failed(mut self, verdict: &Verdict) -> Option<QuotaWait> {
-        self.receipt.take().and_then(|receipt| self.key.failed(receipt, verdict, self.is_sample))
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").finish_non_exhaustive()
     }
 }
 

@@ -1,33 +1,46 @@
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{self, Poll};
+use std::task::{Context, Poll, ready};
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
-use tower_service::Service;
+use tokio::time::Sleep;
 
 use super::estimate::{Cost, Estimate, Units};
-use super::future::{ResponseFuture, State, Ticket};
 use super::permit::Permit;
-use super::scheduler::Arrival;
+use super::queue::WaiterId;
+use super::scheduler::{Arrival, Look};
 use super::shared::{Key, Shared, Work};
+use super::window::Nanos;
 use super::{BySize, RateLimitBody, RateLimits};
+use crate::admission::{self, Admission, Entry, Gate, Kind, Pass, Turn, Visitor};
+use crate::body::on_end::EndHook;
 use crate::call_options::RequestClass;
 use crate::context::deadline::Deadline;
-use crate::context::{Context, View};
+use crate::context::{self, View};
 use crate::error::BoxError;
-use crate::keyed::Memo;
+use crate::event::LayerKind;
+use crate::layer_order;
+use crate::request::Target;
 use crate::tier::ServiceTier;
+use crate::verdict::Verdict;
 
 /// Admits requests at the pace of their quota. Made by [`RateLimitLayer`](super::RateLimitLayer); see the [module
 /// documentation](super).
 ///
 /// `poll_ready` is the inner service's own: it takes no permit and no place in the queue.
-pub struct RateLimit<S, E = BySize> {
-    inner: S,
-    core: Arc<Core<E>>,
-    memo: Memo<Key>,
-}
+pub type RateLimit<S, E = BySize> = Admission<S, Quota<E>, Permits>;
+
+/// The future of [`RateLimit`].
+///
+/// Dropping it while it waits gives up its place, and the next in the queue moves up at once. Dropping it while
+/// the call is under way drops the call; what was charged stays charged, since the server may have it. Dropped
+/// before it was ever polled, it gives everything back.
+pub type ResponseFuture<S, B, F> = admission::ResponseFuture<S, B, F, Permits>;
+
+/// The gate of a rate limit.
+pub struct Quota<E>(pub(super) Arc<Core<E>>);
 
 /// What the services of one layer share.
 pub(super) struct Core<E> {
@@ -36,114 +49,86 @@ pub(super) struct Core<E> {
 }
 
 impl<S, E> RateLimit<S, E> {
-    pub(super) const fn new(core: Arc<Core<E>>, inner: S) -> Self {
-        Self { inner, core, memo: Memo::new() }
-    }
-
-    /// The inner service.
-    pub const fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The inner service, to change it.
-    pub const fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// The inner service, by value.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
-
     /// What the layer knows, to look at and to change.
     #[must_use]
     pub fn handle(&self) -> RateLimits {
-        RateLimits::new(Arc::clone(&self.core.shared))
+        RateLimits::new(Arc::clone(&self.gate().0.shared))
     }
 }
 
-// By hand: `E` need not be `Clone`, and a clone shares everything but the inner service.
-impl<S: Clone, E> Clone for RateLimit<S, E> {
-    fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), core: Arc::clone(&self.core), memo: self.memo.clone() }
-    }
-}
-
-impl<S: fmt::Debug, E> fmt::Debug for RateLimit<S, E> {
+impl<E> fmt::Debug for Quota<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RateLimit").field("inner", &self.inner).finish_non_exhaustive()
+        f.debug_struct("Quota").finish_non_exhaustive()
     }
 }
 
-impl<S, E, B, RB> Service<Request<B>> for RateLimit<S, E>
-where
-    S: Service<Request<B>, Response = Response<RB>> + Clone,
-    S::Error: Into<BoxError>,
-    E: Estimate<B>,
-    B: Body,
-    RB: Body,
-{
-    type Response = Response<RateLimitBody<RB>>;
-    type Error = BoxError;
-    type Future = ResponseFuture<S, B, S::Future>;
+/// Calls hold permits.
+#[derive(Debug)]
+pub struct Permits;
 
-    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(cx).map_err(Into::into)
+impl Kind for Permits {
+    const NAMES: (&'static str, &'static str) = ("RateLimit", "rate_limit::ResponseFuture");
+    type State = Option<Arc<Key>>;
+    type Pass = Option<Permit>;
+    type Ticket = Ticket;
+    type Body<B: Body> = RateLimitBody<B>;
+
+    #[inline(always)]
+    fn watch<B: Body>(response: Response<B>, end: EndHook<Permit>) -> Response<RateLimitBody<B>> {
+        RateLimitBody::watch(response, end)
+    }
+}
+
+impl<E: Estimate<B>, B: Body> Gate<B> for Quota<E> {
+    type Kind = Permits;
+
+    fn find(&self, target: &Target<'_>) -> Option<Arc<Key>> {
+        let shared = &self.0.shared;
+        shared.enabled.then(|| shared.key_of(target))
     }
 
     #[inline(always)]
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let core = &self.core;
-        if !core.shared.enabled {
-            return ResponseFuture {
-                state: State::Called { future: self.inner.call(request) },
-                permit: None,
-            };
-        }
-        let keys = &core.shared.keys;
-        let mut view = View::of(&request);
-        let key = keys.of_request(&mut self.memo, &request, view, |target| core.shared.key_of(target));
+    fn enter(
+        &self,
+        key: Option<Arc<Key>>,
+        request: &mut Request<B>,
+        visitor: &Visitor,
+        _ready: bool,
+    ) -> Entry<Permits> {
+        let Some(key) = key else { return Entry::Pass(None) };
+        let estimate = &self.0.estimate;
         let cost = match key.work() {
-            Work::Nothing => {
-                let state = State::Called { future: self.inner.call(request) };
-                return ResponseFuture { state, permit: None };
-            }
-            Work::Tokens => Cost::of(&request, view.get(), &core.estimate),
+            Work::Nothing => return Entry::Pass(None),
+            Work::Tokens if visitor.is_plain => Cost::of(request, None, estimate),
+            Work::Tokens => Cost::of(request, request.extensions().get(), estimate),
             Work::Requests => Cost::FREE,
-            Work::Units => {
-                let cost = cost_of_units(&mut request, &core.estimate, &key);
-                view = View::of(&request);
-                cost
-            }
+            Work::Units => cost_of_units(request, estimate, &key),
         };
-        let deadline = view.deadline().map(Deadline::instant);
-        let quota = || {
-            let class = view.get::<RequestClass>().copied().unwrap_or_default();
-            (view.more().map(|more| more.quota).unwrap_or_default(), class)
-        };
-        let (arrival, patience) = key.enter(cost, deadline, quota);
-        match arrival {
-            Arrival::Granted(receipt) => {
-                let permit = Permit::new(key, receipt, view.tier() != Some(ServiceTier::Flex));
-                ResponseFuture {
-                    state: State::Called { future: self.inner.call(request) },
-                    permit: Some(permit),
-                }
+        match key.grant(cost) {
+            Ok(receipt) => {
+                Entry::Pass(Some(Permit::new(key, receipt, visitor.tier != Some(ServiceTier::Flex))))
             }
-            Arrival::Queued(place, _) => {
-                let is_impatient = key.common().is_impatient(patience, deadline);
-                let ticket = Ticket::new(key, place, patience, is_impatient);
-                // The readiness that the caller obtained goes back while the request waits: others may need it.
-                // What waits asks a clone of its own when its turn has come.
-                let fresh = self.inner.clone();
-                drop(std::mem::replace(&mut self.inner, fresh.clone()));
-                ResponseFuture::queued(fresh, request, ticket)
-            }
-            Arrival::Refused(refusal) => {
-                let is_impatient = key.common().is_impatient(patience, deadline);
-                ResponseFuture::refused(key.refuse(refusal, patience, is_impatient))
-            }
+            Err(now) => late(key, now, cost, request, visitor),
         }
+    }
+}
+
+/// There is no permit at once.
+#[cold]
+fn late<B>(key: Arc<Key>, now: Nanos, cost: Cost, request: &Request<B>, visitor: &Visitor) -> Entry<Permits> {
+    let view = View::of(request);
+    let quota = view.more().map(|more| more.quota).unwrap_or_default();
+    let cost = cost.of_class(view.get::<RequestClass>().copied().unwrap_or_default());
+    let deadline = visitor.deadline.map(Deadline::instant);
+    let (arrival, patience) = key.enter_late(now, cost, deadline, quota);
+    let is_sample = visitor.tier != Some(ServiceTier::Flex);
+    let is_impatient = key.common().is_impatient(patience, deadline);
+    match arrival {
+        Arrival::Granted(receipt) => Entry::Pass(Some(Permit::new(key, receipt, is_sample))),
+        Arrival::Queued(place, _) => {
+            Entry::Wait(Ticket { key, place, patience, is_impatient, is_sample, left: false, timer: None })
+        }
+        Arrival::Refused(refusal) => Entry::Refuse(key.refuse(refusal, patience, is_impatient).into()),
     }
 }
 
@@ -156,11 +141,122 @@ fn cost_of_units<B: Body>(request: &mut Request<B>, estimate: &impl Estimate<B>,
         let model = key.id().target().model();
         let expected = View::of(request).expected_model();
         if model.is_none() || expected == 0 {
-            Context::write_more(request, |more| {
+            context::Context::write_more(request, |more| {
                 more.trail.get_or_insert_default().expect(Some(model.unwrap_or("")));
             });
         }
     }
     let stated = request.extensions().get();
     Cost { units, ..Cost::of(request, stated, estimate) }
+}
+
+/// A place in a queue. Dropping it leaves the queue.
+pub struct Ticket {
+    key: Arc<Key>,
+    place: WaiterId,
+    /// When the request has waited for quota as long as it may.
+    patience: Nanos,
+    /// That is before its deadline.
+    is_impatient: bool,
+    /// How long the call takes is a sample for others.
+    is_sample: bool,
+    /// The place was given back with the answer.
+    left: bool,
+    /// For its turn, its deadline, or the queue's next change while this waiter drives it.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if !self.left {
+            self.key.cancel(self.place);
+        }
+    }
+}
+
+impl admission::Ticket for Ticket {
+    type Pass = Option<Permit>;
+
+    fn poll(&mut self, cx: &mut Context<'_>, _ready: bool) -> Poll<Result<Turn<Self::Pass>, BoxError>> {
+        if self.timer.as_ref().is_some_and(|sleep| sleep.is_elapsed()) {
+            // Before it looks, which may bring the next timer forward.
+            self.key.watch(self.place);
+        }
+        loop {
+            match self.key.look(self.place, cx.waker()) {
+                Look::Answered(answer) => {
+                    self.left = true;
+                    self.timer = None;
+                    return Poll::Ready(match answer {
+                        Ok(mut receipt) => {
+                            receipt.waited = self.key.common().waited(self.patience);
+                            let permit = Permit::new(Arc::clone(&self.key), receipt, self.is_sample);
+                            Ok(Turn::Come(Some(permit)))
+                        }
+                        Err(refusal) => {
+                            Err(self.key.refuse(refusal, self.patience, self.is_impatient).into())
+                        }
+                    });
+                }
+                // Each has a timer of its own, so that nobody waits for another one's to be polled.
+                Look::Waiting(at) | Look::Driving(at) => {
+                    // Nothing will happen by itself; whoever changes that wakes this one.
+                    let Some(at) = self.key.common().instant(at) else {
+                        self.timer = None;
+                        return Poll::Pending;
+                    };
+                    let sleep = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+                    if sleep.deadline() != at {
+                        sleep.as_mut().reset(at);
+                    }
+                    ready!(sleep.as_mut().poll(cx));
+                    self.key.watch(self.place);
+                }
+            }
+        }
+    }
+}
+
+impl Pass for Permit {
+    type End = Self;
+    const WATCHES_SENDING: bool = true;
+
+    #[inline(always)]
+    fn send(&mut self) {
+        self.begin();
+    }
+
+    #[inline(always)]
+    fn pending(&mut self, held: bool) {
+        self.is_pending(held);
+    }
+
+    fn leave_late(&mut self) {
+        // The server counts from now on, not from the admission.
+        self.restamp();
+    }
+
+    #[inline(always)]
+    fn answered(mut self, _: StatusCode) -> Option<Self> {
+        self.is_answered();
+        Some(self)
+    }
+
+    fn failed<B>(self, response: &mut Response<B>, verdict: &Verdict) {
+        layer_order::passed(response, LayerKind::RateLimit, self.observer());
+        if let Some(quota) = self.refused(verdict) {
+            response.extensions_mut().insert(quota);
+        }
+    }
+
+    fn errored(self, error: BoxError) -> BoxError {
+        let _ = self.refused(&Verdict::from_error(error.as_ref()));
+        error
+    }
 }

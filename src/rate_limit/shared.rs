@@ -18,7 +18,6 @@ use super::quota_state::{QuotaState, Rules};
 use super::quota_update::updates_from;
 use super::scheduler::{Arrival, Look, Patience, Scheduler};
 use super::window::Nanos;
-use crate::call_options::RequestClass;
 use crate::context::quota_wait::QuotaWait;
 use crate::error::ConfigError;
 use crate::event::RateLimitReason;
@@ -268,7 +267,7 @@ impl Work {
 }
 
 /// The state of one key.
-pub(super) struct Key {
+pub struct Key {
     id: Arc<QuotaKey>,
     common: Arc<Common>,
     scheduler: Mutex<Scheduler<Waker>>,
@@ -379,31 +378,26 @@ impl Key {
 
     #[cfg(test)]
     pub(super) fn arrive(&self, cost: Cost, deadline: Option<Instant>) -> Arrival {
-        self.enter(cost, deadline, Default::default).0
+        match self.grant(cost) {
+            Ok(receipt) => Arrival::Granted(receipt),
+            Err(now) => self.enter_late(now, cost, deadline, QuotaWait::default()).0,
+        }
     }
 
-    /// A request arrives. Beside what became of it stands when it has waited as long as it may.
+    /// A permit for a request that arrives, if there is one at once; else the time of its arrival.
     #[inline]
-    pub(super) fn enter(
-        &self,
-        cost: Cost,
-        deadline: Option<Instant>,
-        more: impl FnOnce() -> (QuotaWait, RequestClass),
-    ) -> (Arrival, Nanos) {
+    pub(super) fn grant(&self, cost: Cost) -> Result<Receipt, Nanos> {
         let now = self.common.now();
         let mut scheduler = lock(&self.scheduler);
-        if !scheduler.ledger.is_day_due(now) {
-            if let Some(receipt) = scheduler.grant(now, cost) {
-                return (Arrival::Granted(receipt), NEVER);
-            }
+        if scheduler.ledger.is_day_due(now) {
+            return Err(now);
         }
-        drop(scheduler);
-        let (quota, class) = more();
-        self.enter_late(now, cost.of_class(class), deadline, quota)
+        scheduler.grant(now, cost).ok_or(now)
     }
 
+    /// A request that was not granted one at once. Beside what became of it stands when it has waited as long as it may.
     #[cold]
-    fn enter_late(
+    pub(super) fn enter_late(
         &self,
         now: Nanos,
         cost: Cost,
@@ -604,6 +598,12 @@ fn settlement(verdict: &Verdict) -> Settlement {
         _ => verdict
             .usage()
             .map_or(Settlement::Unknown, |usage| Settlement::Used { input_tokens: usage.input_tokens }),
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Key").field("id", &self.id).finish_non_exhaustive()
     }
 }
 

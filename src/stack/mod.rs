@@ -34,6 +34,9 @@
 //! that fits; `without_retry()` leaves it out; `get_retry()` looks at it, for its handle. The reasons for the order,
 //! and what goes wrong with others, stand in [the guide](crate::guide::order).
 //!
+//! Rate limit, concurrency limit and circuit breaker are one service with three gates there ([`admission`](crate::admission)). A
+//! layer of another kind in one of these three places is put there as [`Custom`].
+//!
 //! # When to use it, and when not
 //!
 //! Whenever you would put three of these layers together. Put them together by hand, with tower's `ServiceBuilder`,
@@ -96,6 +99,7 @@
 //! ```
 
 mod client;
+mod gates;
 mod preset;
 
 use std::fmt;
@@ -103,6 +107,8 @@ use std::fmt;
 use tower_layer::{Identity, Layer};
 
 pub use self::client::{BytesBody, ClientError, CloneBody, HttpClient, HttpService, check};
+pub use self::gates::Custom;
+use self::gates::{Closed, Open, Place};
 pub use self::preset::Preset;
 use crate::circuit_breaker::CircuitBreakerLayer;
 use crate::classify::ClassifyLayer;
@@ -411,10 +417,10 @@ impl<S, D, P, F, R, L, C, K, T, J, Q, G, W, X, H, Y> Layer<S>
 where
     J: Layer<S>,
     T: Layer<J::Service>,
-    K: Layer<T::Service>,
-    C: Layer<K::Service>,
-    L: Layer<C::Service>,
-    H: Layer<L::Service>,
+    K: Place<Open<T::Service>>,
+    C: Place<K::Out>,
+    L: Place<C::Out>,
+    H: Layer<<L::Out as Closed>::Service>,
     R: Layer<H::Service>,
     Y: Layer<R::Service>,
     F: Layer<Y::Service>,
@@ -429,8 +435,9 @@ where
 
     fn layer(&self, inner: S) -> Self::Service {
         let attempt = self.timeout.layer(self.classify.layer(inner));
-        let admitted = self.concurrency.layer(self.circuit_breaker.layer(attempt));
-        let retried = self.retry.layer(self.hedge.layer(self.rate_limit.layer(admitted)));
+        let slowed = self.concurrency.put(self.circuit_breaker.put(Open(attempt)));
+        let admitted = self.rate_limit.put(slowed).close();
+        let retried = self.retry.layer(self.hedge.layer(admitted));
         let placed = self.fallback.layer(self.places.layer(retried));
         let repeatable = self.replay.layer(self.tier.layer(placed));
         let shared = self.coalesce.layer(self.preflight.layer(repeatable));

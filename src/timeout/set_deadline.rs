@@ -222,10 +222,14 @@ where
                 context.flex_later = flex_later;
             });
         }
-        let carrying = deadline.carry(called_at);
-        let inner = self.inner.call(request);
-        drop(carrying);
-        DeadlineFuture { inner, deadline: Some(deadline) }
+        // In place: a future that is moved once more costs a copy of all that is inside.
+        DeadlineFuture {
+            deadline: Some(deadline),
+            inner: {
+                let _carrying = deadline.carry(called_at);
+                self.inner.call(request)
+            },
+        }
     }
 }
 

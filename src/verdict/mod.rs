@@ -100,7 +100,7 @@ pub enum Outcome {
 
 /// What is known at the end of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct End {
+pub struct End {
     pub(crate) outcome: Outcome,
     /// As far as the body was read.
     pub(crate) usage: Option<Usage>,
@@ -116,7 +116,7 @@ impl End {
 
 /// The shared cell in which the end of a body is published, once.
 #[derive(Clone)]
-pub(crate) struct EndCell(Arc<Cell<dyn Says>>);
+pub struct EndCell(Arc<Cell<dyn Says>>);
 
 /// What the publisher of an end can be asked for.
 pub(crate) trait Says: Send + Sync {
@@ -185,6 +185,12 @@ impl<T: ?Sized> Cell<T> {
             }
             None => End::new(Outcome::Dropped, usage),
         }
+    }
+}
+
+impl fmt::Debug for EndCell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("EndCell").field(&self.get()).finish()
     }
 }
 

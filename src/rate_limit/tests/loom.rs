@@ -243,13 +243,13 @@ fn loom_somebody_watches_the_clock_when_the_driver_leaves() {
         let begun = door.key.common.now();
         let mut first = door.try_enter().expect("there is room");
         // It may have reached the server, so the room comes with the time.
-        first.send();
+        first.begin();
         drop(first);
         let leaving = door.queue();
         let enter = |door: &Door| {
             door.spawn(|door| {
                 let mut permit = door.enter(Time::Flies);
-                permit.send();
+                permit.begin();
             })
         };
         let others = [enter(&door), enter(&door)];
@@ -314,12 +314,12 @@ fn loom_tokens_that_were_not_used_reach_who_waits_for_them() {
 fn loom_a_refusal_closes_the_door_whatever_else_is_answered() {
     // What the future does with a head.
     fn answer(mut permit: Permit, answer: http::response::Builder) -> Option<Permit> {
-        let mut answer = answer.body(()).expect("valid");
+        let answer = answer.body(()).expect("valid");
         if Verdict::is_good(&answer) {
-            permit.answered();
+            permit.is_answered();
             return Some(permit);
         }
-        permit.refused(&mut answer);
+        let _ = permit.refused(&Verdict::of(&answer));
         None
     }
     model(None, per_minute(4), |door| {
@@ -350,7 +350,7 @@ fn loom_a_refusal_closes_the_door_whatever_else_is_answered() {
 fn loom_a_new_day_begins_once() {
     model(Some(5), Limits::new().requests_per_day(1), |door| {
         let mut first = door.try_enter().expect("there is room");
-        first.send();
+        first.begin();
         drop(first);
         assert!(door.try_enter().is_none(), "the day is spent");
         door.pass_until(door.key.common.now() + 6 * SECOND);
