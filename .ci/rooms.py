@@ -24,7 +24,7 @@ ROOMS = [
     # Words: plain data, and what reads them.
     "google_rpc", "tier", "catalogue", "verdict", "scan", "request", "context", "call_options", "error", "judge", "event",
     # What layers are made of.
-    "layer_order", "body", "seen", "keyed", "fleet",
+    "layer_order", "body", "seen", "keyed", "admission", "fleet",
     # Layers.
     "classify", "retry", "timeout", "concurrency", "circuit_breaker", "rate_limit", "preflight", "fallback", "coalesce",
     "last_good", "hedge", "places", "resume", "respond", "observe",

@@ -9,6 +9,8 @@ use http_body::Body;
 use super::body::AdmittedBody;
 use super::{Entry, Gate, Inner, Kind, Pass, Ticket, Turn, Visitor};
 use crate::body::on_end::{EndHook, OnEnd};
+use crate::context::View;
+use crate::context::deadline::Deadline;
 use crate::error::BoxError;
 use crate::request::Target;
 use crate::verdict::{End, EndCell, Verdict};
@@ -49,8 +51,14 @@ impl<A: Kind, Z: Inner> Kind for Kinds<A, Z> {
 
 impl<A: Inner, Z: Inner> Inner for Kinds<A, Z> {
     #[inline(always)]
-    fn enter(state: Self::State, visitor: &Visitor, ready: bool) -> Entry<Self> {
-        go_on(A::enter(state.0, visitor, ready), state.1, visitor, ready)
+    fn enter(
+        state: Self::State,
+        visitor: &Visitor,
+        ready: bool,
+        deadline: impl Fn() -> Option<Deadline>,
+    ) -> Entry<Self> {
+        let outer = A::enter(state.0, visitor, ready, &deadline);
+        go_on(outer, state.1, visitor, ready, deadline)
     }
 }
 
@@ -78,7 +86,8 @@ where
         visitor: &Visitor,
         ready: bool,
     ) -> Entry<Self::Kind> {
-        go_on(self.outer.enter(state.0, request, visitor, ready), state.1, visitor, ready)
+        let outer = self.outer.enter(state.0, request, visitor, ready);
+        go_on(outer, state.1, visitor, ready, || View::of(request).deadline())
     }
 }
 
@@ -89,16 +98,22 @@ fn go_on<A: Kind, Z: Inner>(
     state: Z::State,
     visitor: &Visitor,
     ready: bool,
+    deadline: impl Fn() -> Option<Deadline>,
 ) -> Entry<Kinds<A, Z>> {
     match entry {
-        Entry::Pass(outer) => match Z::enter(state, visitor, ready) {
+        Entry::Pass(outer) => match Z::enter(state, visitor, ready, deadline) {
             Entry::Pass(inner) => Entry::Pass(Passes { inner, outer }),
             Entry::Wait(ticket) => {
                 Entry::Wait(Tickets::Second { ticket, outer: Some(outer), is_delayed: false })
             }
             Entry::Refuse(error) => Entry::Refuse(outer.errored(error)),
         },
-        Entry::Wait(ticket) => Entry::Wait(Tickets::First { ticket, state: Some(state), visitor: *visitor }),
+        Entry::Wait(ticket) => Entry::Wait(Tickets::First {
+            ticket,
+            state: Some(state),
+            visitor: *visitor,
+            deadline: deadline(),
+        }),
         Entry::Refuse(error) => Entry::Refuse(error),
     }
 }
@@ -177,23 +192,9 @@ impl<A: OnEnd, Z: OnEnd> OnEnd for Ends<A, Z> {
 #[allow(missing_debug_implementations, reason = "internal")]
 pub enum Tickets<A: Kind, Z: Inner> {
     /// At the outer gate, with the inner one's state for later.
-    First {
-        #[doc(hidden)]
-        ticket: A::Ticket,
-        #[doc(hidden)]
-        state: Option<Z::State>,
-        #[doc(hidden)]
-        visitor: Visitor,
-    },
+    First { ticket: A::Ticket, state: Option<Z::State>, visitor: Visitor, deadline: Option<Deadline> },
     /// At the inner one. What the outer has admitted is dropped after the ticket.
-    Second {
-        #[doc(hidden)]
-        ticket: Z::Ticket,
-        #[doc(hidden)]
-        outer: Option<A::Pass>,
-        #[doc(hidden)]
-        is_delayed: bool,
-    },
+    Second { ticket: Z::Ticket, outer: Option<A::Pass>, is_delayed: bool },
 }
 
 impl<A: Kind, Z: Inner> Ticket for Tickets<A, Z> {
@@ -209,13 +210,13 @@ impl<A: Kind, Z: Inner> Ticket for Tickets<A, Z> {
     fn poll(&mut self, cx: &mut Context<'_>, ready: bool) -> Poll<Result<Turn<Self::Pass>, BoxError>> {
         loop {
             match self {
-                Self::First { ticket, state, visitor } => {
+                Self::First { ticket, state, visitor, deadline } => {
                     let outer = match ready!(ticket.poll(cx, ready))? {
                         Turn::Come(outer) => outer,
                         Turn::AskReady => return Poll::Ready(Ok(Turn::AskReady)),
                     };
                     let state = state.take().expect("the outer gate is passed once");
-                    match Z::enter(state, visitor, ready) {
+                    match Z::enter(state, visitor, ready, || *deadline) {
                         Entry::Pass(inner) => return Poll::Ready(Ok(Turn::Come(Passes { inner, outer }))),
                         Entry::Wait(ticket) => {
                             *self = Self::Second { ticket, outer: Some(outer), is_delayed: false };

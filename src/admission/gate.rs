@@ -41,7 +41,14 @@ pub trait Kind {
 pub trait Inner: Kind {
     /// Decides about a call. `ready` says that the inner service is; where it is not, a gate that [asks](Kind::ASKS) lets nobody
     /// pass at once.
-    fn enter(state: Self::State, visitor: &Visitor, ready: bool) -> Entry<Self>;
+    ///
+    /// `deadline` is asked by those who wait.
+    fn enter(
+        state: Self::State,
+        visitor: &Visitor,
+        ready: bool,
+        deadline: impl Fn() -> Option<Deadline>,
+    ) -> Entry<Self>;
 }
 
 /// What a layer brings.
@@ -81,7 +88,6 @@ pub enum Entry<K: Kind + ?Sized> {
 /// What gates need to know of a request, found with one look.
 #[derive(Clone, Copy, Debug)]
 pub struct Visitor {
-    pub(crate) deadline: Option<Deadline>,
     pub(crate) caller: Caller,
     pub(crate) tier: Option<ServiceTier>,
     /// There is no other extension.
@@ -93,7 +99,7 @@ impl Visitor {
     pub(crate) fn of(view: View<'_>) -> Self {
         let is_plain = view.is_plain();
         let (caller, tier) = if is_plain { (0, None) } else { (view.caller(), view.tier()) };
-        Self { deadline: view.deadline(), caller, tier, is_plain }
+        Self { caller, tier, is_plain }
     }
 }
 

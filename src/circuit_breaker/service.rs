@@ -10,6 +10,7 @@ use super::circuit::{Guard, Key, Shared};
 use crate::admission::{self, Admission, Entry, Gate, Inner, Kind, Pass, Turn, Visitor};
 use crate::blame::Caller;
 use crate::body::on_end::EndHook;
+use crate::context::deadline::Deadline;
 use crate::error::{BoxError, FailedProbe, ProbeFailed};
 use crate::event::LayerKind;
 use crate::layer_order;
@@ -54,7 +55,12 @@ impl Kind for Guards {
 
 impl Inner for Guards {
     #[inline(always)]
-    fn enter(key: Option<Arc<Key>>, visitor: &Visitor, ready: bool) -> Entry<Self> {
+    fn enter(
+        key: Option<Arc<Key>>,
+        visitor: &Visitor,
+        ready: bool,
+        _: impl Fn() -> Option<Deadline>,
+    ) -> Entry<Self> {
         let Some(key) = key else {
             return if ready { Entry::Pass(None) } else { Entry::Wait(Asking { key: None, caller: 0 }) };
         };
@@ -96,7 +102,7 @@ impl<B> Gate<B> for Breaker {
         visitor: &Visitor,
         ready: bool,
     ) -> Entry<Guards> {
-        Guards::enter(state, visitor, ready)
+        Guards::enter(state, visitor, ready, || None)
     }
 }
 

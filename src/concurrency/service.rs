@@ -11,7 +11,10 @@ use super::gate::{Entry, Gate, Slot, Turn, Visitor, WaiterId};
 use super::shared::Shared;
 use super::{ConcurrencyLimited, ConcurrencyReason};
 use crate::admission::{self, Admission, Inner, Kind, Pass};
+use crate::blame::Caller;
 use crate::body::on_end::{EndHook, OnEnd};
+use crate::context::View;
+use crate::context::deadline::Deadline;
 use crate::error::BoxError;
 use crate::event::LayerKind;
 use crate::layer_order;
@@ -55,19 +58,24 @@ impl Kind for Slots {
 
 impl Inner for Slots {
     #[inline(always)]
-    fn enter(gate: Option<Arc<Gate>>, visitor: &admission::Visitor, _ready: bool) -> admission::Entry<Self> {
+    fn enter(
+        gate: Option<Arc<Gate>>,
+        visitor: &admission::Visitor,
+        _ready: bool,
+        deadline: impl Fn() -> Option<Deadline>,
+    ) -> admission::Entry<Self> {
         let Some(gate) = gate else { return admission::Entry::Pass(None) };
         match gate.try_enter(visitor.caller) {
             Ok(slot) => admission::Entry::Pass(Some(slot)),
-            Err(gate) => enter_limited(&gate, visitor),
+            Err(gate) => enter_limited(&gate, visitor.caller, deadline()),
         }
     }
 }
 
 #[cold]
-fn enter_limited(gate: &Arc<Gate>, visitor: &admission::Visitor) -> admission::Entry<Slots> {
+fn enter_limited(gate: &Arc<Gate>, caller: Caller, deadline: Option<Deadline>) -> admission::Entry<Slots> {
     let now = time::now();
-    let (until, late) = match visitor.deadline {
+    let (until, late) = match deadline {
         Some(deadline) => (deadline.instant(), ConcurrencyReason::Deadline),
         None => (time::saturating_add(now, gate.settings().max_wait), ConcurrencyReason::MaxWait),
     };
@@ -76,7 +84,7 @@ fn enter_limited(gate: &Arc<Gate>, visitor: &admission::Visitor) -> admission::E
         let error = ConcurrencyLimited::new(Arc::clone(gate.key()), why, earliest);
         admission::Entry::Refuse(error.into())
     };
-    match gate.enter(Visitor { caller: visitor.caller, until, is_deadline }, now) {
+    match gate.enter(Visitor { caller, until, is_deadline }, now) {
         Entry::Admitted(slot) => admission::Entry::Pass(Some(slot)),
         Entry::Full(earliest) => refused(ConcurrencyReason::QueueFull, earliest),
         Entry::Late(earliest) => refused(late, earliest),
@@ -98,11 +106,11 @@ impl<B> admission::Gate<B> for Concurrency {
     fn enter(
         &self,
         state: Option<Arc<Gate>>,
-        _: &mut Request<B>,
+        request: &mut Request<B>,
         visitor: &admission::Visitor,
         ready: bool,
     ) -> admission::Entry<Slots> {
-        Slots::enter(state, visitor, ready)
+        Slots::enter(state, visitor, ready, || View::of(request).deadline())
     }
 }
 

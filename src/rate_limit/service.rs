@@ -119,7 +119,7 @@ fn late<B>(key: Arc<Key>, now: Nanos, cost: Cost, request: &Request<B>, visitor:
     let view = View::of(request);
     let quota = view.more().map(|more| more.quota).unwrap_or_default();
     let cost = cost.of_class(view.get::<RequestClass>().copied().unwrap_or_default());
-    let deadline = visitor.deadline.map(Deadline::instant);
+    let deadline = view.deadline().map(Deadline::instant);
     let (arrival, patience) = key.enter_late(now, cost, deadline, quota);
     let is_sample = visitor.tier != Some(ServiceTier::Flex);
     let is_impatient = key.common().is_impatient(patience, deadline);

@@ -222,14 +222,11 @@ where
                 context.flex_later = flex_later;
             });
         }
-        // In place: a future that is moved once more costs a copy of all that is inside.
-        DeadlineFuture {
-            deadline: Some(deadline),
-            inner: {
-                let _carrying = deadline.carry(called_at);
-                self.inner.call(request)
-            },
-        }
+        let carrying = deadline.carry(called_at);
+        // In this order, so that the future is made where it is returned, and not copied with all that is inside.
+        let future = DeadlineFuture { inner: self.inner.call(request), deadline: Some(deadline) };
+        drop(carrying);
+        future
     }
 }
 

@@ -20,6 +20,7 @@
 
 mod answer_failed;
 mod delay;
+mod end;
 mod kind;
 mod quota;
 mod signal;
@@ -27,7 +28,7 @@ mod usage;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,6 +36,7 @@ use http::{Response, StatusCode};
 
 pub use self::answer_failed::AnswerFailed;
 pub use self::delay::{DelaySource, ServerDelay};
+pub(crate) use self::end::{Cell, End, EndCell, Says, Tiers};
 pub use self::kind::Kind;
 pub(crate) use self::quota::Piece;
 pub use self::quota::{Dimension, Period, QuotaViolation};
@@ -96,124 +98,6 @@ pub enum Outcome {
     Failed(Kind),
     /// The caller dropped the body before its end. Says nothing about the server.
     Dropped,
-}
-
-/// What is known at the end of a body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct End {
-    pub(crate) outcome: Outcome,
-    /// As far as the body was read.
-    pub(crate) usage: Option<Usage>,
-    /// A failure that the caller brought about.
-    pub(crate) by_caller: bool,
-}
-
-impl End {
-    pub(crate) const fn new(outcome: Outcome, usage: Option<Usage>) -> Self {
-        Self { outcome, usage, by_caller: false }
-    }
-}
-
-/// The shared cell in which the end of a body is published, once.
-#[derive(Clone)]
-pub struct EndCell(Arc<Cell<dyn Says>>);
-
-/// What the publisher of an end can be asked for.
-pub(crate) trait Says: Send + Sync {
-    /// The model that the answer says has answered, as far as it was read, where it is not the one that was asked.
-    fn model_version(&self) -> Option<String>;
-
-    /// What is known of tiers by the request and the answer's head.
-    fn tiers(&self) -> Tiers;
-
-    /// The service tier that the answer's usage says has served, as far as it was read.
-    fn tier(&self) -> Option<ServiceTier>;
-}
-
-/// The service tier that a request asked for, and the one that the answer's head names.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Tiers {
-    pub(crate) asked: Option<ServiceTier>,
-    pub(crate) served: Option<ServiceTier>,
-}
-
-impl Tiers {
-    pub(crate) const NONE: Self = Self { asked: None, served: None };
-}
-
-/// What the cell holds. Whoever reads along with the body keeps what it reads with in the same allocation, so that the
-/// response, which each layer moves, need not carry it.
-pub(crate) struct Cell<T: ?Sized> {
-    end: OnceLock<End>,
-    cut: OnceLock<(Kind, bool)>,
-    finish: OnceLock<Box<str>>,
-    /// The publisher's own.
-    pub(crate) with: T,
-}
-
-impl<T: Says + 'static> Cell<T> {
-    /// A cell, and its publisher's share of it.
-    // Inlined up to where `with` is made, so that some hundred bytes are built once and not moved three times.
-    #[inline(always)]
-    pub(crate) fn new(with: T) -> (EndCell, Arc<Self>) {
-        let cell =
-            Arc::new(Self { end: OnceLock::new(), cut: OnceLock::new(), finish: OnceLock::new(), with });
-        (EndCell(Arc::<Self>::clone(&cell)), cell)
-    }
-}
-
-impl<T: ?Sized> Cell<T> {
-    pub(crate) fn get(&self) -> Option<End> {
-        self.end.get().copied()
-    }
-
-    /// The first word stands.
-    pub(crate) fn publish(&self, end: End) {
-        let _ = self.end.set(end);
-    }
-
-    /// Before [`publish`](Self::publish): a finish reason that is not known here.
-    pub(crate) fn finished(&self, reason: &str) {
-        let _ = self.finish.set(reason.into());
-    }
-
-    /// What the drop of the body means, where so much was read of it.
-    pub(crate) fn dropped(&self, usage: Option<Usage>) -> End {
-        match self.cut.get() {
-            Some((kind, by_caller)) => {
-                End { by_caller: *by_caller, ..End::new(Outcome::Failed(*kind), usage) }
-            }
-            None => End::new(Outcome::Dropped, usage),
-        }
-    }
-}
-
-impl fmt::Debug for EndCell {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("EndCell").field(&self.get()).finish()
-    }
-}
-
-impl EndCell {
-    pub(crate) fn get(&self) -> Option<End> {
-        self.0.get()
-    }
-
-    /// The model that the answer names, where that is not the expected one.
-    pub(crate) fn model_version(&self) -> Option<String> {
-        self.0.with.model_version()
-    }
-
-    /// The tier that has served, by the answer's usage or else by its head.
-    pub(crate) fn tier_served(&self) -> Option<ServiceTier> {
-        self.0.with.tier().or_else(|| self.0.with.tiers().served)
-    }
-
-    /// Says of a body that is dropped right after this why it is: it failed in this way, and whether its reader
-    /// brought that about.
-    pub(crate) fn cut(&self, kind: Kind, by_caller: bool) {
-        let _ = self.0.cut.set((kind, by_caller));
-    }
 }
 
 /// A model that is gone, or is about to be: [`Verdict::retired`].
@@ -530,7 +414,7 @@ impl Verdict {
     #[must_use]
     pub fn tier_asked(&self) -> Option<ServiceTier> {
         match &self.0 {
-            Repr::Watched(end) => end.0.with.tiers().asked,
+            Repr::Watched(end) => end.tier_asked(),
             Repr::Failure(inner) => inner.tier,
             Repr::Success => None,
         }
@@ -542,7 +426,7 @@ impl Verdict {
     pub fn tier_served(&self) -> Option<ServiceTier> {
         self.tier_asked()?;
         match &self.0 {
-            Repr::Watched(end) => end.0.with.tiers().served.or_else(|| end.0.get().and(end.0.with.tier())),
+            Repr::Watched(end) => end.tier_at_end(),
             Repr::Failure(_) | Repr::Success => None,
         }
     }
@@ -562,7 +446,7 @@ impl Verdict {
     #[must_use]
     pub fn model_version(&self) -> Option<String> {
         match &self.0 {
-            Repr::Watched(end) => end.0.with.model_version(),
+            Repr::Watched(end) => end.model_version(),
             Repr::Failure(_) | Repr::Success => None,
         }
     }
@@ -683,7 +567,7 @@ impl Verdict {
     #[must_use]
     pub fn unknown_finish_reason(&self) -> Option<&str> {
         match &self.0 {
-            Repr::Watched(end) => end.0.get().and(end.0.finish.get()).map(AsRef::as_ref),
+            Repr::Watched(end) => end.unknown_finish(),
             Repr::Failure(inner) => inner.finish.as_deref(),
             Repr::Success => None,
         }
