@@ -710,11 +710,72 @@ async fn slow_days(builder: HedgeBuilder, calls: usize, seed: u64) -> (Vec<f64>,
     (times, status(&handle))
 }
 
-/// Without second tries the 99th percentile is 19.6 s; with one for each call that is past the 95th, 7.2 s. Two in a hundred
-/// cannot do better than 10.8 s, whenever they are sent: three calls in a hundred are slow, and most of one of them is left.
+/// The share of the answers of those days that last longer.
+fn slower_than(secs: f64) -> f64 {
+    let normal = |x: f64| {
+        // Abramowitz and Stegun 26.2.17, to seven digits.
+        let t = 1.0 / (1.0 + 0.231_641_9 * x.abs());
+        let c = [1.330_274_429, -1.821_255_978, 1.781_477_937, -0.356_563_782, 0.319_381_530];
+        let tail =
+            (-x * x / 2.0).exp() / std::f64::consts::TAU.sqrt() * c.iter().fold(0.0, |sum, c| (sum + c) * t);
+        if x < 0.0 { tail } else { 1.0 - tail }
+    };
+    let of = |median: f64| 1.0 - normal((secs / median).ln() / 0.42);
+    if secs <= 0.0 { 1.0 } else { 0.97 * of(2.0) + 0.03 * of(16.0) }
+}
+
+/// The least 99th percentile that any rule can have which knows how long a call has lasted and may send so many second tries, one for each call.
+///
+/// A rule sends one at age `h` with some chance `g(h)`. It costs the sum of `g(h) S(h)`, and more than `t` then lasts a share of `S(t) (1 - sum of g(h) F(t - h))`.
+/// Both are linear in `g`, whose sum is at most 1, so the best is on the upper hull of the points `(S(h), F(t - h))` at the cost that is allowed.
+fn least_p99(budget: f64) -> f64 {
+    let left = |t: f64| {
+        let ages = (0..=(t / 0.02) as usize).map(|n| n as f64 * 0.02);
+        let mut points: Vec<_> = ages.map(|h| (slower_than(h), 1.0 - slower_than(t - h))).collect();
+        points.push((0.0, 0.0));
+        points.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+        let mut hull: Vec<(f64, f64)> = Vec::new();
+        for (x, y) in points {
+            if hull.last().is_some_and(|last| y <= last.1) {
+                continue;
+            }
+            while let [.., (x0, y0), (x1, y1)] = hull[..] {
+                if (y1 - y0) * (x - x0) > (y - y0) * (x1 - x0) {
+                    break;
+                }
+                hull.pop();
+            }
+            hull.push((x, y));
+        }
+        let helped =
+            hull.windows(2).find(|pair| pair[1].0 >= budget).map_or(hull[hull.len() - 1].1, |pair| {
+                let [(x0, y0), (x1, y1)] = [pair[0], pair[1]];
+                y0 + (y1 - y0) * (budget - x0) / (x1 - x0)
+            });
+        slower_than(t) * (1.0 - helped)
+    };
+    let (mut low, mut high) = (1.0, 60.0);
+    for _ in 0..20 {
+        let middle = (low + high) / 2.0;
+        *(if left(middle) > 0.01 { &mut low } else { &mut high }) = middle;
+    }
+    high
+}
+
+/// Without second tries the 99th percentile is 19.2 s; with one for each call that is past the 95th, at 5 %, 7.2 s. Two in a hundred
+/// cannot do better than 10.9 s, whenever they are sent: three calls in a hundred are slow, and most of one of them is left.
+#[test]
+fn no_rule_of_two_in_a_hundred_comes_near_one_of_five() {
+    let least = [0.02, 0.025, 0.03, 0.05].map(least_p99);
+    let known = [10.9, 9.3, 8.5, 7.2];
+    assert!(least.iter().zip(known).all(|(least, known)| (least - known).abs() < 0.1), "{least:?}");
+}
+
+/// Within 1.3 times the least that its budget allows.
 #[tokio::test(start_paused = true)]
 async fn a_tail_is_cut_within_the_budget() {
-    for (budget, most) in [(0.02, 14.0), (0.03, 11.0), (0.05, 8.5)] {
+    for budget in [0.02, 0.03, 0.05] {
+        let most = 1.3 * least_p99(budget);
         let mut sum = 0.0;
         for seed in 0..4 {
             let (times, status) = slow_days(HedgeLayer::builder().budget(budget), 6_000, seed).await;
