@@ -11,5 +11,7 @@ mod outages;
 mod paces;
 #[path = "fleet/shares.rs"]
 mod shares;
+#[path = "fleet/spans.rs"]
+mod spans;
 #[path = "fleet/world.rs"]
 mod world;

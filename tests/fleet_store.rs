@@ -6,6 +6,10 @@
 #[allow(dead_code, unreachable_pub, reason = "each test uses some of it")]
 mod redis;
 
+#[path = "fleet_store/cluster.rs"]
+mod cluster;
+#[path = "fleet_store/doors.rs"]
+mod doors;
 #[path = "fleet_store/member.rs"]
 mod member;
 #[path = "fleet_store/sentinel.rs"]

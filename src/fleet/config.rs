@@ -92,6 +92,13 @@ impl Fleet {
         }
     }
 
+    /// The name of the state of a limit over a span of a key.
+    pub(crate) fn span_key(&self, key: &StoreKey, unit: &str, span: Duration) -> StoreKey {
+        let nanos = span.as_nanos().to_be_bytes();
+        let digest = digest(&[key.digest.as_bytes(), b"span", unit.as_bytes(), &nanos]);
+        StoreKey::new(digest, key.name.as_ref().map(|name| format!("{name}, {unit} per {span:?}")))
+    }
+
     /// The name of a key's state. The label itself goes in, also one that is never printed: else all such would be one.
     pub(crate) fn key(&self, key: &QuotaKey) -> StoreKey {
         let target = key.target();

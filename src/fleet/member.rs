@@ -204,6 +204,41 @@ impl Member {
         Some(self.send(now, tokens, by))
     }
 
+    /// Whether [`admit`](Self::admit) would find a permit.
+    pub(crate) fn has_permit(&mut self, now: Micros, tokens: u64) -> bool {
+        let tokens = self.counted(tokens);
+        self.permit(now, tokens).is_some()
+    }
+
+    /// When the store said to ask again, where nothing is at hand.
+    pub(crate) fn held_until(&self, now: Micros) -> Micros {
+        let left = self.left(now);
+        let is_empty = left.requests == 0 || left.tokens == 0;
+        if is_empty && self.lost.is_none() { self.ask_at } else { 0 }
+    }
+
+    /// For how many of these, the first ones, there are permits at hand.
+    pub(crate) fn covers(&self, now: Micros, sizes: &[u64]) -> usize {
+        let left = self.left(now);
+        let mut sum = 0_u64;
+        let fit = |size: &&u64| {
+            sum = sum.saturating_add(self.counted(**size));
+            sum <= left.tokens
+        };
+        let most = usize::try_from(left.requests).unwrap_or(usize::MAX);
+        sizes.iter().take(most).take_while(fit).count()
+    }
+
+    /// Of the part and of leases.
+    fn left(&self, now: Micros) -> Amount {
+        let stock = if now < self.stock_ends { self.stock } else { Amount::default() };
+        self.allowed(now).0.minus(self.by_part).plus(stock)
+    }
+
+    pub(crate) const fn lease(&self) -> Micros {
+        self.manner.terms.lease
+    }
+
     /// The tokens of a request as the limit counts them.
     #[inline]
     fn counted(&self, tokens: u64) -> u64 {

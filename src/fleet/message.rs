@@ -110,6 +110,20 @@ impl Terms {
         Self { window, lease, bucket: window / 240, split, heartbeat, hold }
     }
 
+    /// The terms of a window (with its guard) of any span: a minute's, or a shorter window's own. For longer ones a lease of 2 s, a
+    /// split of 5 s, and a heartbeat of a minute at the most.
+    #[must_use]
+    pub const fn of_span(window: Micros, pushes: bool) -> Self {
+        let own = Self::of(window, pushes);
+        if window <= 61_000_000 {
+            return own;
+        }
+        let (lease, split) = (2_000_000, 5_000_000);
+        let heartbeat = if own.heartbeat < 60_000_000 { own.heartbeat } else { 60_000_000 };
+        let hold = split + if pushes { lease } else { heartbeat + heartbeat / 5 };
+        Self { lease, split, heartbeat, hold, ..own }
+    }
+
     /// The same where an old master goes on for so long.
     #[must_use]
     pub(crate) const fn with_split(mut self, split: Option<Micros>) -> Self {

@@ -57,6 +57,8 @@ const S: Micros = 1_000 * MS;
 /// The quota's window, and ours: the guard is just above what a drift of 0.1 % makes of a window.
 const MINUTE: Micros = 60 * S;
 const WINDOW: Micros = MINUTE + 70 * MS;
+/// A span that is longer than a minute, and its window.
+const SPAN: (Micros, Micros) = (600 * S, 600 * S + 700 * MS);
 /// The model's day.
 const DAY: Micros = 900 * S;
 /// When the true clock begins: far from zero, as a calendar is.
@@ -134,6 +136,8 @@ struct World {
     rng: Rng,
     now: Micros,
     quota: Quota,
+    /// The window that is judged, without the guard.
+    span: Micros,
     terms: Terms,
     mutant: Option<Mutant>,
     book: Book,
@@ -164,6 +168,14 @@ impl World {
             daily: if rng.chance(50) { Some(100 + rng.below(200)) } else { None },
         };
         let terms = Terms { bucket: 250 * MS, ..Terms::of(WINDOW, true) };
+        // Some are of a limit over a longer span: of requests or of tokens, without a day.
+        let is_span = seed % 4 == 3;
+        let quota = match (is_span, quota.tokens) {
+            (false, _) => quota,
+            (true, None) => Quota { daily: None, ..quota },
+            (true, _) => Quota { requests: None, daily: None, ..quota },
+        };
+        let terms = if is_span { Terms::of_span(SPAN.1, true) } else { terms };
         let members = 1 + rng.below(6) as usize;
         let mut book = Book::default();
         book.mutant = mutant;
@@ -171,6 +183,7 @@ impl World {
             rng,
             now: BEGIN,
             quota,
+            span: if is_span { SPAN.0 } else { MINUTE },
             terms,
             mutant,
             book,
@@ -244,7 +257,12 @@ impl World {
     /// Lets time pass to the next thing that happens, and all of that happen.
     fn step(&mut self) -> Result<(), String> {
         self.steps += 1;
-        let pause = if self.faults && self.rng.chance(3) { 4_000 } else { 150 };
+        let longer = self.span / MINUTE;
+        let pause = match self.faults {
+            true if self.rng.chance(3 * longer.min(5)) => 4_000,
+            true => 150,
+            false => 150 * longer,
+        };
         let until = self.now + 1 + self.rng.below(pause * MS);
         while let Some(((at, _), _)) = self.under_way.first_key_value().filter(|first| first.0.0 <= until) {
             self.now = *at;
@@ -377,7 +395,7 @@ impl World {
     }
 
     fn judge(&mut self) -> Result<(), String> {
-        while self.log[self.from].at + MINUTE <= self.now {
+        while self.log[self.from].at + self.span <= self.now {
             self.from += 1;
         }
         let live = self.log[self.from..].iter().fold(Amount::default(), |sum, s| sum.plus(s.amount));
@@ -468,7 +486,7 @@ impl World {
             7_060..7_064 if self.told.is_some() => self.run += 1,
             7_065..7_068 if self.told.is_some() => {}
             // A 429.
-            7_068..7_074 => {
+            7_068..7_074 if self.span == MINUTE => {
                 let lasts = Some(self.rng.below(20 * S)).filter(|_| self.rng.0 % 5 > 0);
                 let close = Close {
                     limit: self.quota.requests.filter(|_| self.rng.0 % 3 == 0),
@@ -497,7 +515,7 @@ impl World {
                     p.1.cut_until <= now && !p.1.leaving && p.1.member.knows(self.book.epoch)
                 };
                 let Some((id, _)) = self.processes.iter().find(knows) else { return };
-                self.stays = (*id, now + MINUTE);
+                self.stays = (*id, now + self.span);
                 self.before.clear();
                 if let Some(told) = &mut self.told {
                     told.push(Told::Flush);
@@ -535,7 +553,7 @@ impl World {
             process.queue.clear();
             (process.cut_until, process.behind_until) = (0, 0);
         }
-        let until = self.now + 26 * WINDOW;
+        let until = self.now + 26 * self.terms.window;
         while self.now < until {
             self.step()?;
         }
@@ -587,7 +605,7 @@ fn fair(seed: u64, mutant: Option<Mutant>) -> Result<(), String> {
     let mut marks = vec![BTreeMap::new()];
     const WINDOWS: u64 = 12;
     for _ in 0..WINDOWS {
-        let until = world.now + MINUTE;
+        let until = world.now + world.span;
         while world.now < until {
             let most = world.quota.tokens.unwrap_or(100);
             for process in world.processes.values_mut() {
@@ -741,7 +759,7 @@ fn everybody_gets_a_fair_share() {
 #[test]
 fn each_mutant_is_noticed() {
     for mutant in MUTANTS {
-        let noticed = (0..150).find_map(|seed| match mutant {
+        let noticed = (0..600).find_map(|seed| match mutant {
             Mutant::NothingUnknown => cut_off(Some(mutant)).err(),
             Mutant::LeaseFromReply => late(Some(mutant)).err(),
             Mutant::FirstComeAll => fair(seed, Some(mutant)).err(),

@@ -90,6 +90,30 @@ impl Supply {
         id
     }
 
+    /// Whether there is a permit at hand for one request.
+    pub(crate) fn has_permit(&mut self, now: Nanos, tokens: u32) -> bool {
+        let has = self.member.has_permit(micros(now), tokens.into());
+        if !has {
+            self.miss();
+        }
+        has
+    }
+
+    /// Until when nothing will be granted to those who wait, as far as the store has said.
+    pub(crate) fn held_until(&self, now: Nanos) -> Nanos {
+        nanos(self.member.held_until(micros(now)))
+    }
+
+    /// For how many of these, the first ones, there are permits at hand.
+    pub(crate) fn covers(&self, now: Nanos, sizes: &[u64]) -> usize {
+        self.member.covers(micros(now), sizes)
+    }
+
+    /// How long a lease lasts.
+    pub(crate) const fn lease(&self) -> Nanos {
+        self.member.lease() * 1_000
+    }
+
     #[cold]
     fn miss(&mut self) {
         self.missed += 1;
@@ -142,6 +166,12 @@ impl Supply {
 
     pub(crate) fn is_lost(&self) -> bool {
         self.member.is_lost()
+    }
+
+    /// The same limits, or another one, from now on: none of them is learnt.
+    pub(crate) fn limit(&mut self, limits: Quota) {
+        self.member.configure(limits);
+        self.bell.notify_one();
     }
 
     /// Whether the store holds nothing of this member, nor it of the store's.

@@ -9,6 +9,7 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
+use std::task::Waker;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,15 +18,17 @@ use tokio::time::Instant;
 
 use super::day::Day;
 use super::queue::PASSES;
+use super::quota_state::QuotaState;
+use super::scheduler::Scheduler;
 use super::shared::{Common, Key, Shared};
 use super::window::Nanos;
 use crate::call_options::RequestClass;
 use crate::event::Event;
 use crate::fleet::{
-    Close, DayEnd, Fleet, Known, Manner, Micros, Notice, Notices, Reply, Store, StoreError, Supply, Take,
-    Terms,
+    Close, DayEnd, Fleet, Known, Manner, Micros, Notice, Notices, Reply, Store, StoreError, StoreKey, Supply,
+    Take, Terms,
 };
-use crate::request::limits::Limits;
+use crate::request::limits::Unit;
 use crate::request::quota_key::QuotaKey;
 use crate::rng::RngSource;
 use crate::sync::{AtomicBool, Mutex, Ordering, lock};
@@ -59,7 +62,7 @@ struct Wire {
 
 /// What is left of a layer that is gone, to be given back.
 struct Last {
-    members: Vec<(Arc<QuotaKey>, Supply)>,
+    members: Vec<Supply>,
     /// An instant on the layer's clock, and when it was.
     since: (Nanos, Instant),
     guard: Nanos,
@@ -75,9 +78,9 @@ impl Last {
     fn accept(&mut self, answers: &Answers) {
         let now = self.now();
         let took = u64::try_from(answers.took.as_micros()).unwrap_or(u64::MAX);
-        for (key, answer) in &answers.each {
-            let of = self.members.iter_mut().find(|(id, _)| Arc::ptr_eq(id, key.id()));
-            if let (Some((_, supply)), Ok(reply)) = (of, answer) {
+        for (_, name, answer) in &answers.each {
+            let of = self.members.iter_mut().find(|supply| supply.key().digest == name.digest);
+            if let (Some(supply), Ok(reply)) = (of, answer) {
                 let _ = supply.accept(now, reply, took);
             }
         }
@@ -85,7 +88,7 @@ impl Last {
 
     fn leave(&mut self) -> Vec<Take> {
         let (now, guard) = (self.now(), self.guard);
-        self.members.iter_mut().filter_map(|(_, supply)| supply.leave(now, |at| today(guard, at))).collect()
+        self.members.iter_mut().filter_map(|supply| supply.leave(now, |at| today(guard, at))).collect()
     }
 }
 
@@ -129,7 +132,6 @@ pub struct FleetStatus {
 
 impl Joined {
     pub(super) fn new(fleet: Fleet, window: Duration, shared: Weak<Shared>) -> Self {
-        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let store = Arc::clone(&fleet.store);
         let terms = Terms::of(micros(window), store.pushes()).with_split(store.split().map(micros));
         let (place, bell) = (store.place(), Arc::new(Notify::new()));
@@ -144,6 +146,21 @@ impl Joined {
         let manner = Manner { terms: self.wire.terms, outage: self.fleet.outage, weight: self.fleet.weight };
         let id = RngSource::default().stream().id();
         Supply::new(id, self.fleet.key(key), manner, quota, Arc::clone(&self.wire.bell))
+    }
+
+    /// The same of each limit over a span that has no part yet.
+    pub(super) fn join_spans(&self, key: &QuotaKey, ledger: &mut QuotaState) {
+        let name = self.fleet.key(key);
+        ledger.join_spans(|unit, span, length, quota| {
+            self.start();
+            let store = &self.wire.store;
+            let terms = Terms::of_span(length / 1_000, store.pushes());
+            let terms = terms.with_split(store.split().map(micros));
+            let manner = Manner { terms, outage: self.fleet.outage, weight: self.fleet.weight };
+            let id = RngSource::default().stream().id();
+            let name = self.fleet.span_key(&name, name_of(unit), span);
+            Supply::new(id, name, manner, quota, Arc::clone(&self.wire.bell))
+        });
     }
 
     fn start(&self) {
@@ -165,12 +182,26 @@ impl Joined {
         let now = shared.common.now();
         let mut members = Vec::new();
         for (_, key) in shared.keys.all() {
-            let supply = key.with_state(now, |scheduler| scheduler.ledger.supply.take());
-            members.extend(supply.map(|supply| (Arc::clone(key.id()), *supply)));
+            members.extend(key.with_state(now, |scheduler| scheduler.ledger.leave_fleet()));
         }
         let (since, guard) = ((now, time::now()), shared.common.rules.guard);
         *lock(&self.wire.last) = Some(Last { members, since, guard });
         self.wire.bell.notify_one();
+    }
+}
+
+fn micros(duration: Duration) -> Micros {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// As members of other versions call it, too: it must not change.
+const fn name_of(unit: Unit) -> &'static str {
+    match unit {
+        Unit::Requests => "requests",
+        Unit::InputTokens => "input tokens",
+        Unit::Images => "images",
+        Unit::Texts => "texts",
+        Unit::Money => "money",
     }
 }
 
@@ -203,7 +234,7 @@ type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// What became of messages that were sent together.
 struct Answers {
     took: Duration,
-    each: Vec<(Arc<Key>, Result<Reply, StoreError>)>,
+    each: Vec<(Arc<Key>, StoreKey, Result<Reply, StoreError>)>,
 }
 
 /// What became of a closed door.
@@ -301,11 +332,7 @@ async fn sleep(until: Option<Instant>) {
 fn each_supply(shared: &Shared, act: impl Fn(&mut Supply)) {
     let now = shared.common.now();
     for (_, key) in shared.keys.all() {
-        key.with_state(now, |scheduler| {
-            if let Some(supply) = &mut scheduler.ledger.supply {
-                act(supply);
-            }
-        });
+        key.with_state(now, |scheduler| scheduler.ledger.supplies().for_each(&act));
     }
 }
 
@@ -319,10 +346,7 @@ fn hear(shared: &Shared, notice: Option<Notice>) {
     let now = shared.common.now();
     for (_, key) in shared.keys.all() {
         key.carry(now, |scheduler| {
-            let Some(supply) = scheduler.ledger.supply.as_mut().filter(|s| s.key().digest == notice.digest())
-            else {
-                return;
-            };
+            let Some(supply) = scheduler.ledger.supply_of(notice.digest()) else { return };
             match &notice {
                 Notice::Born { epoch, .. } => supply.born(*epoch),
                 Notice::Closed { close, .. } => {
@@ -334,6 +358,67 @@ fn hear(shared: &Shared, notice: Option<Notice>) {
     }
 }
 
+/// What is due of one key. One that waits for quota of one span for longer than a lease lasts asks for no other meanwhile: it would
+/// hold what it cannot use.
+fn look_at(
+    scheduler: &mut Scheduler<Waker>,
+    now: Nanos,
+    may_ask: bool,
+    day: impl Fn(Micros) -> DayEnd,
+    soonest: &mut Option<Nanos>,
+) -> Vec<Take> {
+    let mut takes = Vec::new();
+    let is_queued = scheduler.is_queued();
+    // Most have no limits over spans: then nobody looks who waits before it is time to ask.
+    let has_spans = scheduler.ledger.has_spans();
+    let mut waiting = has_spans.then(|| scheduler.wanted());
+    let until = |supply: &Supply| supply.held_until(now).saturating_sub(supply.lease());
+    let held: Vec<bool> = match has_spans && is_queued {
+        true => scheduler.ledger.supplies_of().map(|supply| until(supply) > now).collect(),
+        false => Vec::new(),
+    };
+    // Of each limit no more is asked for than there are permits of those before it, and what is at hand is not asked for.
+    let mut most = usize::MAX;
+    for nth in 0.. {
+        let is_held = held.iter().enumerate().any(|(other, is_held)| other != nth && *is_held);
+        let mut sizes = waiting.as_ref().map(|(first, ..)| scheduler.ledger.wanted(nth, first));
+        let Some(supply) = scheduler.ledger.supplies().nth(nth) else { break };
+        let (mut covered, mut all) = (0, true);
+        if let Some(sizes) = &mut sizes {
+            covered = supply.covers(now, sizes);
+            all = sizes.len() <= most;
+            sizes.truncate(most);
+            sizes.drain(..covered.min(sizes.len()));
+            most = most.min(covered);
+        }
+        let queued = is_queued && !is_held && sizes.as_ref().is_none_or(|sizes| !sizes.is_empty());
+        let Some(due) = supply.due(now, queued) else { continue };
+        if due > now {
+            *soonest = Some(soonest.map_or(due, |soonest| soonest.min(due)));
+            continue;
+        }
+        if !may_ask {
+            // It is looked at again with the answers.
+            continue;
+        }
+        let (first, more, class) = waiting.get_or_insert_with(|| scheduler.wanted());
+        let sizes = sizes.unwrap_or_else(|| scheduler.ledger.wanted(nth, first));
+        // Those besides are told where all of the first count, and are asked for.
+        let more = if all && covered + sizes.len() == first.len() { *more } else { 0 };
+        let wanted = if queued { (&*sizes, more) } else { (&[][..], 0) };
+        let share = if *class == RequestClass::Batch { 1 } else { PASSES };
+        let supply = scheduler.ledger.supplies().nth(nth);
+        takes.extend(supply.map(|supply| supply.ask(now, (wanted.0, wanted.1, share), &day)));
+    }
+    if may_ask {
+        for mut gone in scheduler.ledger.take_gone() {
+            // As well as it can be told: what is not heard is given back by time.
+            takes.extend(gone.leave(now, &day));
+        }
+    }
+    takes
+}
+
 impl Wire {
     /// What is due, and when something will be.
     fn look(&self, shared: &Shared, may_ask: bool) -> (Vec<(Arc<Key>, Take)>, Option<Nanos>) {
@@ -341,23 +426,9 @@ impl Wire {
         let mut takes = Vec::new();
         let mut soonest: Option<Nanos> = None;
         for (_, key) in shared.keys.all() {
-            let take = key.with_state(now, |scheduler| {
-                let is_queued = scheduler.is_queued();
-                let due = scheduler.ledger.supply.as_ref()?.due(now, is_queued)?;
-                if due > now {
-                    soonest = Some(soonest.map_or(due, |soonest| soonest.min(due)));
-                    return None;
-                }
-                if !may_ask {
-                    // It is looked at again with the answers.
-                    return None;
-                }
-                let (sizes, more, class) = scheduler.wanted();
-                let supply = scheduler.ledger.supply.as_mut()?;
-                let share = if class == RequestClass::Batch { 1 } else { PASSES };
-                Some(supply.ask(now, (&sizes, more, share), |at| today(shared.common.rules.guard, at)))
-            });
-            takes.extend(take.map(|take| (key, take)));
+            let day = |at| today(shared.common.rules.guard, at);
+            let due = key.with_state(now, |scheduler| look_at(scheduler, now, may_ask, day, &mut soonest));
+            takes.extend(due.into_iter().map(|take| (Arc::clone(&key), take)));
         }
         (takes, soonest)
     }
@@ -366,6 +437,7 @@ impl Wire {
         let store = Arc::clone(&self.store);
         Box::pin(async move {
             let (keys, takes): (Vec<_>, Vec<_>) = takes.into_iter().unzip();
+            let names: Vec<StoreKey> = takes.iter().map(|take| take.key.clone()).collect();
             let begun = time::now();
             let within = store.timeout();
             let mut each = Vec::with_capacity(takes.len());
@@ -387,7 +459,8 @@ impl Wire {
                 }
             }
             let took = time::now().saturating_duration_since(begun);
-            Answers { took, each: keys.into_iter().zip(each).collect() }
+            let each = keys.into_iter().zip(names).zip(each);
+            Answers { took, each: each.map(|((key, name), answer)| (key, name, answer)).collect() }
         })
     }
 
@@ -420,32 +493,26 @@ impl Wire {
         let now = common.now();
         let took = u64::try_from(answers.took.as_micros()).unwrap_or(u64::MAX);
         let mut failed = None;
-        for (key, answer) in answers.each {
+        for (key, name, answer) in answers.each {
             match answer {
                 Ok(reply) => {
                     let differs = key.carry(now, |scheduler| {
-                        let supply = scheduler.ledger.supply.as_mut()?;
+                        let supply = scheduler.ledger.supply_of(&name.digest)?;
                         let closes = supply.accept(now, &reply, took)?;
                         let differs = supply.differs(&reply);
                         for close in closes {
                             scheduler.ledger.told(now, close);
                         }
                         scheduler.ledger.told_day(now);
-                        differs
+                        differs.map(|quota| scheduler.ledger.limits_in_force(&name.digest, quota))
                     });
-                    if let Some(quota) = differs {
-                        let limits = Limits {
-                            rpm: quota.requests,
-                            tpm: quota.tokens,
-                            rpd: quota.daily,
-                            ..Limits::new()
-                        };
+                    if let Some(limits) = differs {
                         common.observer.tell(&Event::LimitsDiffer { key: key.id(), limits: &limits });
                     }
                 }
                 Err(error) => {
                     let is_lost = key.carry(now, |scheduler| {
-                        let supply = scheduler.ledger.supply.as_mut()?;
+                        let supply = scheduler.ledger.supply_of(&name.digest)?;
                         Some(supply.failed(now, PAUSES.0, PAUSES.1))
                     });
                     if is_lost == Some(true) {
@@ -468,11 +535,11 @@ impl Wire {
                 common.observer.tell(&Event::StoreLost { store: &self.place, why: &why });
             }
             (Some(lost), None) => {
-                let still = shared.keys.all().iter().any(|(_, key)| {
-                    key.with_state(now, |scheduler| {
-                        scheduler.ledger.supply.as_ref().is_some_and(|s| s.is_lost())
-                    })
-                });
+                let still = shared
+                    .keys
+                    .all()
+                    .iter()
+                    .any(|(_, key)| key.with_state(now, |scheduler| scheduler.ledger.is_store_lost()));
                 if !still {
                     *lock(&self.lost) = None;
                     let lost_for = time::now().saturating_duration_since(lost.since);

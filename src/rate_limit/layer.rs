@@ -390,12 +390,6 @@ impl<E> RateLimitBuilder<E> {
         common.prices = settings.prices.map(Arc::new);
         common.check(&settings.limits)?;
         settings.by_model.iter().try_for_each(|(_, limits)| common.check(limits))?;
-        #[cfg(feature = "fleet")]
-        if settings.fleet.is_some() {
-            // It has not joined yet.
-            Common::check_shared(&settings.limits)?;
-            settings.by_model.iter().try_for_each(|(_, limits)| Common::check_shared(limits))?;
-        }
         let config = Config {
             limits: settings.limits,
             by_model: settings.by_model.into_iter().collect(),

@@ -261,6 +261,13 @@ impl QuotaState {
     fn charge_fleet(&mut self, now: Nanos, cost: Cost, tokens: u32, pass: Pass) -> Admission {
         #[cfg(feature = "fleet")]
         if let Some(supply) = &mut self.supply {
+            if let Some(Err((until, dimension))) =
+                self.spans.as_mut().map(|spans| spans.has_permits(now, cost, tokens))
+            {
+                // It is asked for after the other, and not before that is there.
+                let until = if supply.has_permit(now, tokens) { until } else { until.max(supply.next(now)) };
+                return Admission::Wait { until, dimension, spent: None };
+            }
             let Some(permit) = supply.admit(now, tokens, pass.probe) else {
                 let until = supply.next(now);
                 return match self.spent_by_others(now) {
@@ -713,7 +720,7 @@ impl QuotaState {
         if receipt.trial.is_any() {
             self.end_trial(receipt, how);
         }
-        self.spans.as_mut().is_some_and(|spans| spans.settle(receipt.spans, how))
+        self.spans.as_mut().is_some_and(|spans| spans.settle(self.seen, receipt.spans, how))
     }
 
     /// What a call has used, before it is settled, by the model and the tier that answered. Matters only where
@@ -1048,7 +1055,7 @@ impl QuotaState {
     pub(super) fn is_idle(&self, now: Nanos) -> bool {
         let day_counts = self.day.count > 0 && self.limits.rpd != NONE && now < self.day.ends_at;
         #[cfg(feature = "fleet")]
-        let day_counts = day_counts || self.supply.as_ref().is_some_and(|supply| !supply.is_idle(now));
+        let day_counts = day_counts || self.supplies_of().any(|supply| !supply.is_idle(now));
         let empty_at = self.spans.as_ref().map_or(0, |spans| spans.empty_at()).max(self.window.empty_at());
         now >= empty_at && now >= self.closed_until && self.in_flight == 0 && !day_counts
     }

@@ -1,14 +1,80 @@
 //! What the ledger tells a fleet, and what it is told. Pure.
 
-use super::{DIMENSIONS, LimitKind, Limits, Nanos, QuotaState, QuotaUpdate};
+use std::time::Duration;
+
+use super::{Cost, DIMENSIONS, LimitKind, Limits, Nanos, QuotaState, QuotaUpdate};
 use crate::fleet::{Close, Quota, Supply};
 use crate::rate_limit::decision::Spent;
 use crate::rate_limit::queue::NEVER;
+use crate::request::limits::Unit;
 
 impl QuotaState {
     /// From now on a request needs a permit of this, too.
     pub(in crate::rate_limit) fn join(&mut self, supply: Supply) {
         self.supply = Some(Box::new(supply));
+    }
+
+    /// The same of each limit over a span that has none yet.
+    pub(in crate::rate_limit) fn join_spans(
+        &mut self,
+        supply: impl FnMut(Unit, Duration, Nanos, Quota) -> Supply,
+    ) {
+        if let Some(spans) = &mut self.spans {
+            spans.join(supply);
+        }
+    }
+
+    /// What is shared of this key: its limits of a minute and a day first, then each limit over a span.
+    pub(in crate::rate_limit) fn supplies(&mut self) -> impl Iterator<Item = &mut Supply> {
+        let spans = self.spans.iter_mut().flat_map(|spans| spans.supplies());
+        self.supply.iter_mut().map(|supply| &mut **supply).chain(spans)
+    }
+
+    pub(in crate::rate_limit) fn supplies_of(&self) -> impl Iterator<Item = &Supply> {
+        let spans = self.spans.iter().flat_map(|spans| spans.each_supply());
+        self.supply.iter().map(|supply| &**supply).chain(spans)
+    }
+
+    /// Whether there are limits over spans.
+    pub(in crate::rate_limit) fn has_spans(&self) -> bool {
+        self.spans.is_some()
+    }
+
+    /// That of this name in the store.
+    pub(in crate::rate_limit) fn supply_of(&mut self, digest: &str) -> Option<&mut Supply> {
+        self.supplies().find(|supply| supply.key().digest == digest)
+    }
+
+    /// All of it, to be given back.
+    pub(in crate::rate_limit) fn leave_fleet(&mut self) -> Vec<Supply> {
+        let mut all: Vec<Supply> = self.supply.take().map(|supply| *supply).into_iter().collect();
+        all.extend(self.spans.iter_mut().flat_map(|spans| spans.leave()));
+        all
+    }
+
+    /// What was shared of limits that are no longer set.
+    pub(in crate::rate_limit) fn take_gone(&mut self) -> Vec<Supply> {
+        self.spans.as_mut().map_or_else(Vec::new, |spans| spans.take_gone())
+    }
+
+    /// What the nth of those that are shared counts of requests that wait, each with its input tokens.
+    pub(in crate::rate_limit) fn wanted(&self, nth: usize, waiting: &[(Cost, u64)]) -> Vec<u64> {
+        match (nth.checked_sub(1), &self.spans) {
+            (Some(nth), Some(spans)) => spans.wanted(nth, waiting),
+            _ => waiting.iter().map(|one| one.1).collect(),
+        }
+    }
+
+    /// The limits that members were given different ones of, where the store says which is in force.
+    pub(in crate::rate_limit) fn limits_in_force(&self, digest: &str, quota: Quota) -> Limits {
+        let limits = Limits { rpm: quota.requests, tpm: quota.tokens, rpd: quota.daily, ..Limits::new() };
+        match self.spans.as_ref().and_then(|spans| spans.limit_of(digest)) {
+            Some((unit, span)) => {
+                let limit = quota.requests.or(quota.tokens).unwrap_or(u64::MAX);
+                Limits::new().per(unit, limit, span)
+            }
+            None => limits,
+        }
     }
 
     /// The limits as the fleet counts: the share of the configured ones. What 429s teach stands in the store.
@@ -88,6 +154,6 @@ impl QuotaState {
 
     /// Whether the store does not answer, so that it is what requests wait for.
     pub(in crate::rate_limit) fn is_store_lost(&self) -> bool {
-        self.supply.as_ref().is_some_and(|supply| supply.is_lost())
+        self.supplies_of().any(Supply::is_lost)
     }
 }

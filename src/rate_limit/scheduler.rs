@@ -476,22 +476,19 @@ impl<W> Scheduler<W> {
         self.queue.len()
     }
 
-    /// Tokens of the first who wait, and how many wait besides; and their class. Batch requests at the end of the queue are left
+    /// The first who wait and their tokens, and how many wait besides; and their class. Batch requests at the end of the queue are left
     /// out while others wait.
     #[cfg(feature = "fleet")]
-    pub(super) fn wanted(&self) -> (Vec<u64>, u64, RequestClass) {
+    pub(super) fn wanted(&self) -> (Vec<(Cost, u64)>, u64, RequestClass) {
         let (wanted, class) = match self.queue.interactive() {
             0 if self.is_queued() => (self.queue.len(), RequestClass::Batch),
             wanted => (wanted, RequestClass::Interactive),
         };
-        let sizes: Vec<u64> = self
-            .queue
-            .iter()
-            .take(wanted.min(BACKFILL))
-            .map(|place| self.ledger.tokens_of(self.queue.cost(place)))
-            .collect();
-        let more = (wanted - sizes.len()) as u64;
-        (sizes, more, class)
+        let cost = |place| self.queue.cost(place);
+        let first = self.queue.iter().take(wanted.min(BACKFILL)).map(cost);
+        let waiting: Vec<_> = first.map(|cost| (cost, self.ledger.tokens_of(cost))).collect();
+        let more = (wanted - waiting.len()) as u64;
+        (waiting, more, class)
     }
 
     /// Places in use: those who wait, those who were answered and have not looked yet, and those who are parked.
@@ -511,7 +508,7 @@ impl<W> Scheduler<W> {
         let binds = day_is_spent || ledger.closed(now).next().is_some();
         let has_learnt = ledger.has_learnt() || ledger.is_attentive();
         #[cfg(feature = "fleet")]
-        let binds = binds || ledger.supply.as_ref().is_some_and(|supply| !supply.is_idle(now));
+        let binds = binds || ledger.supplies_of().any(|supply| !supply.is_idle(now));
         if open > 0 || self.queue.used() > 0 || binds || (has_learnt && is_recent) {
             Need::All
         } else if self.taught && (is_recent || !ledger.is_idle(now)) {
@@ -734,9 +731,7 @@ impl<W> Scheduler<W> {
         self.appoint_driver();
         if self.is_queued() {
             #[cfg(feature = "fleet")]
-            if let Some(supply) = &mut self.ledger.supply {
-                supply.waits();
-            }
+            self.ledger.supplies().for_each(crate::fleet::Supply::waits);
             self.post_watchers(now, self.due());
         }
     }

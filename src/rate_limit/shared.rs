@@ -106,25 +106,10 @@ impl Common {
         }
     }
 
-    /// Whether a fleet can share these limits.
-    #[cfg(feature = "fleet")]
-    pub(super) fn check_shared(limits: &Limits) -> Result<(), ConfigError> {
-        match limits.spans().next() {
-            None => Ok(()),
-            Some(_) => {
-                Err(ConfigError::new("per", "must not be set with a store, which does not share such limits"))
-            }
-        }
-    }
-
     /// Whether there is what these limits need.
     pub(super) fn check(&self, limits: &Limits) -> Result<(), ConfigError> {
         if limits.counts_money() && self.prices.is_none() {
             return Err(ConfigError::new("prices", "must be set where a limit counts money"));
-        }
-        #[cfg(feature = "fleet")]
-        if self.fleet.is_some() {
-            Self::check_shared(limits)?;
         }
         Ok(())
     }
@@ -211,6 +196,7 @@ impl Shared {
                 if scheduler.ledger.supply.is_none() {
                     let quota = scheduler.ledger.quota(limits);
                     scheduler.ledger.join(joined.supply(&key.id, quota));
+                    joined.join_spans(&key.id, &mut scheduler.ledger);
                 }
             });
         }
@@ -327,6 +313,10 @@ impl Key {
         self.work.store(Work::of(self.id.pool(), &limits) as u8, Ordering::Relaxed);
         self.with_state(now, |scheduler| {
             scheduler.ledger.configure(limits);
+            #[cfg(feature = "fleet")]
+            if let (Some(joined), Some(_)) = (&self.common.fleet, &scheduler.ledger.supply) {
+                joined.join_spans(&self.id, &mut scheduler.ledger);
+            }
             scheduler.advance(now);
         });
     }

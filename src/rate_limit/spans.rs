@@ -7,6 +7,8 @@ use super::decision::{Forecast, Settlement, Spent};
 use super::estimate::Cost;
 use super::prices::Purse;
 use super::window::{EntryId, Nanos, Window};
+#[cfg(feature = "fleet")]
+use crate::fleet::{Supply, UseId};
 use crate::request::limits::{LimitKind, Limits, MAX_SPANS, PerSpan, Unit};
 use crate::tier::ServiceTier;
 use crate::verdict::Usage;
@@ -29,12 +31,27 @@ struct Span {
     limit: u64,
     window: Window,
     length: Nanos,
+    /// Without the guard.
+    #[cfg(feature = "fleet")]
+    span: std::time::Duration,
+    /// Where a fleet shares the limit: its permits.
+    #[cfg(feature = "fleet")]
+    supply: Option<Box<Supply>>,
 }
 
 impl Span {
     fn new(one: PerSpan, guard: Nanos) -> Self {
         let length = Nanos::try_from(one.span.as_nanos()).unwrap_or(Nanos::MAX).saturating_add(guard);
-        Self { unit: one.unit, limit: one.limit, window: Window::new(length), length }
+        Self {
+            unit: one.unit,
+            limit: one.limit,
+            window: Window::new(length),
+            length,
+            #[cfg(feature = "fleet")]
+            span: one.span,
+            #[cfg(feature = "fleet")]
+            supply: None,
+        }
     }
 
     /// When so much fits; `None` where it does now.
@@ -54,6 +71,9 @@ impl Span {
 struct Open {
     entries: [EntryId; MAX_SPANS],
     charged: [u32; MAX_SPANS],
+    /// The permits of a fleet; 0 for none.
+    #[cfg(feature = "fleet")]
+    permits: [UseId; MAX_SPANS],
     tier: ServiceTier,
     /// What it has cost, once that is known.
     bill: Option<u32>,
@@ -66,6 +86,9 @@ pub(super) struct Spans {
     open: Vec<Option<Open>>,
     /// Places of `open` that are free.
     free: Vec<u32>,
+    /// What was shared of limits that are no longer set, to be given back.
+    #[cfg(feature = "fleet")]
+    gone: Vec<Supply>,
 }
 
 /// How a window is told of by its owner's status.
@@ -81,7 +104,16 @@ impl Spans {
     /// The windows of these limits; `None` where there are none.
     pub(super) fn new(limits: &Limits, guard: Nanos, purse: Option<Purse>) -> Option<Box<Self>> {
         let spans: Vec<Span> = limits.spans().map(|one| Span::new(one, guard)).collect();
-        (!spans.is_empty()).then(|| Box::new(Self { spans, purse, open: Vec::new(), free: Vec::new() }))
+        (!spans.is_empty()).then(|| {
+            Box::new(Self {
+                spans,
+                purse,
+                open: Vec::new(),
+                free: Vec::new(),
+                #[cfg(feature = "fleet")]
+                gone: Vec::new(),
+            })
+        })
     }
 
     /// Other limits from now on. What stays keeps its counts, and calls under way are settled where they were charged.
@@ -94,12 +126,20 @@ impl Spans {
             *place = before.iter().position(is_same);
             if let Some(kept) = *place {
                 std::mem::swap(&mut span.window, &mut before[kept].window);
+                #[cfg(feature = "fleet")]
+                span.keep_supply(&mut before[kept]);
             }
             self.spans.push(span);
         }
+        #[cfg(feature = "fleet")]
+        self.gone.extend(before.into_iter().filter_map(|span| span.supply).map(|supply| *supply));
         for open in self.open.iter_mut().flatten() {
             open.charged = places.map(|place| place.map_or(0, |kept| open.charged[kept]));
             open.entries = places.map(|place| place.map_or(NO_ENTRY, |kept| open.entries[kept]));
+            #[cfg(feature = "fleet")]
+            {
+                open.permits = places.map(|place| place.map_or(0, |kept| open.permits[kept]));
+            }
         }
     }
 
@@ -155,7 +195,16 @@ impl Spans {
         for ((span, amount), entry) in self.spans.iter_mut().zip(charged).zip(&mut entries) {
             *entry = span.window.charge(now, amount);
         }
-        let open = Some(Open { entries, charged, tier: cost.units.tier(), bill: None });
+        #[cfg(feature = "fleet")]
+        let permits = self.take_permits(now, charged);
+        let open = Some(Open {
+            entries,
+            charged,
+            #[cfg(feature = "fleet")]
+            permits,
+            tier: cost.units.tier(),
+            bill: None,
+        });
         let place = self.free.pop().unwrap_or_else(|| {
             self.open.push(None);
             (self.open.len() - 1) as u32
@@ -185,7 +234,13 @@ impl Spans {
     }
 
     /// Corrects what was charged, now that the call is over. Returns whether that made room.
-    pub(super) fn settle(&mut self, number: u32, how: Settlement) -> bool {
+    pub(super) fn settle(
+        &mut self,
+        #[cfg_attr(not(feature = "fleet"), allow(unused_variables, reason = "the clock of permits"))]
+        now: Nanos,
+        number: u32,
+        how: Settlement,
+    ) -> bool {
         let Some(open) = self.open(number).copied() else { return false };
         self.open[number as usize - 1] = None;
         self.free.push(number - 1);
@@ -207,6 +262,8 @@ impl Spans {
                 // The window's own requests are of no interest.
                 span.window.correct(open.entries[at], charged, used, true);
                 has_room |= used < charged;
+                #[cfg(feature = "fleet")]
+                span.settle_permit(now, open.permits[at], charged, used);
             }
         }
         has_room
@@ -219,6 +276,8 @@ impl Spans {
             if open.entries[at] != NO_ENTRY {
                 span.window.correct(open.entries[at], open.charged[at], 0, true);
                 open.entries[at] = span.window.charge(now, open.charged[at]);
+                #[cfg(feature = "fleet")]
+                span.restamp_permit(now, &mut open.permits[at], open.charged[at]);
             }
         }
         self.open[number as usize - 1] = Some(open);
@@ -279,6 +338,10 @@ impl Spans {
         self.open.iter().flatten().count()
     }
 }
+
+#[cfg(feature = "fleet")]
+#[path = "spans_fleet.rs"]
+mod fleet;
 
 #[cfg(test)]
 #[path = "tests/spans.rs"]

@@ -166,8 +166,8 @@ impl Limits {
     ///
     /// The window slides and is exact, as the minute's is, [guard](crate::rate_limit::RateLimitBuilder::guard) and
     /// [margin](crate::rate_limit::RateLimitBuilder::margin) included. A request that does not fit waits, and nobody passes it. 429s neither
-    /// lower such a limit nor raise it. The counts are those of this process, from its start: a restart begins them anew, and
-    /// they are not shared through a [store](crate::rate_limit::RateLimitBuilder::store), which refuses such limits.
+    /// lower such a limit nor raise it. The counts are those of this process, from its start: a restart begins them anew. With a
+    /// [store](crate::rate_limit::RateLimitBuilder::store) they are those of the whole fleet, and outlast it.
     ///
     /// ```
     /// use std::time::Duration;

@@ -110,7 +110,11 @@ impl Member {
         self.send_with(tokens, |request| CallOptions::new().class(class).apply(request)).await
     }
 
-    async fn send_with(&self, tokens: u64, more: impl FnOnce(&mut Request<Body>)) -> Result<u16, BoxError> {
+    pub(crate) async fn send_with(
+        &self,
+        tokens: u64,
+        more: impl FnOnce(&mut Request<Body>),
+    ) -> Result<u16, BoxError> {
         let (server, id) = (self.server.clone(), self.id);
         let inner = tower::service_fn(move |request: Request<Body>| {
             let response = server.answer(id, &request);

@@ -24,7 +24,7 @@ impl Server {
             println!("skipped: {hint}");
             return None;
         }
-        let port = free_port();
+        let port = if args.contains(&"--cluster-enabled") { free_cluster_port() } else { free_port() };
         let dir = std::env::temp_dir().join(format!("tower-gemini-redis-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&dir).expect("a directory for the server");
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
@@ -80,6 +80,16 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
         let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// The same where a node of a cluster can listen 10,000 above it, too.
+fn free_cluster_port() -> u16 {
+    loop {
+        let port = free_port();
+        if port.checked_add(10_000).is_some_and(|bus| TcpListener::bind(("127.0.0.1", bus)).is_ok()) {
+            return port;
+        }
     }
 }
 

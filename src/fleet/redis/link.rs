@@ -158,14 +158,24 @@ impl Source {
         &self,
         config: AsyncConnectionConfig,
     ) -> Result<MultiplexedConnection, StoreError> {
-        let info = match self {
-            Self::Server(info) => info.clone(),
-            Self::Sentinel(sentinels, service, master) => self.master(sentinels, service, master).await?,
-            Self::Cluster(nodes) => nodes[0].clone(),
+        let infos = match self {
+            Self::Server(info) => vec![info.clone()],
+            Self::Sentinel(sentinels, service, master) => {
+                vec![self.master(sentinels, service, master).await?]
+            }
+            // Each hears what is published at any other.
+            Self::Cluster(nodes) => nodes.clone(),
         };
         let error = |error: redis::RedisError| fault::of(&error, &self.secrets());
-        let client = Client::open(info).map_err(error)?;
-        client.get_multiplexed_async_connection_with_config(&config).await.map_err(error)
+        let mut last = StoreError::unreachable("no node was named");
+        for info in infos {
+            let client = Client::open(info).map_err(error)?;
+            match client.get_multiplexed_async_connection_with_config(&config).await {
+                Ok(connection) => return Ok(connection),
+                Err(failed) => last = error(failed),
+            }
+        }
+        Err(last)
     }
 
     async fn master(

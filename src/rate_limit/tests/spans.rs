@@ -76,13 +76,13 @@ fn money_is_reserved_by_the_estimate_and_settled_by_the_bill() {
     assert_eq!(used(&spans), [150]);
     let usage = Usage { input_tokens: 90, output_tokens: 20, thought_tokens: 10, ..Usage::default() };
     spans.bill(call, &usage, None, None);
-    assert!(!spans.settle(call, Settlement::Used { input_tokens: 90 }), "it took more than was reserved");
+    assert!(!spans.settle(0, call, Settlement::Used { input_tokens: 90 }), "it took more than was reserved");
     assert_eq!(used(&spans), [90 + 300]);
     // Output is expected to be as large from now on, and half as much again.
     let next = charge(&mut spans, 1, Cost::exact(100));
     assert_eq!(used(&spans), [390 + 100 + 450]);
     assert_eq!(until(&spans, Cost::exact(100)), Some(SPAN + 1));
-    assert!(spans.settle(next, Settlement::TooMany));
+    assert!(spans.settle(0, next, Settlement::TooMany));
     assert_eq!((used(&spans), spans.under_way()), (vec![390], 0));
 }
 
@@ -103,9 +103,9 @@ fn each_end_keeps_what_the_server_counts() {
     ] {
         let mut spans = spans(&all);
         let call = charge(&mut spans, 0, cost);
-        assert_eq!(spans.settle(call, how), kept.iter().sum::<u64>() < 108, "{how:?}");
+        assert_eq!(spans.settle(0, call, how), kept.iter().sum::<u64>() < 108, "{how:?}");
         assert_eq!((used(&spans), spans.under_way()), (kept.to_vec(), 0), "{how:?}");
-        assert!(!spans.settle(call, Settlement::NotSent), "it is settled once");
+        assert!(!spans.settle(0, call, Settlement::NotSent), "it is settled once");
     }
 }
 
@@ -116,10 +116,10 @@ fn a_changed_limit_keeps_the_counts_of_its_unit_and_span() {
     spans.configure(&limits(Unit::Texts, 5).per(Unit::Requests, 7, Duration::from_nanos(9)), 0);
     assert_eq!(used(&spans), [4, 0]);
     let other = charge(&mut spans, 1, texts(1));
-    assert!(spans.settle(call, Settlement::NotSent));
+    assert!(spans.settle(0, call, Settlement::NotSent));
     assert_eq!(used(&spans), [1, 1]);
     spans.configure(&Limits::new(), 0);
-    assert!(!spans.settle(other, Settlement::NotSent));
+    assert!(!spans.settle(0, other, Settlement::NotSent));
     assert_eq!((spans.check(texts(99), 0), spans.empty_at()), (Ok(()), 0));
 }
 
@@ -143,7 +143,7 @@ fn what_is_sent_later_than_it_was_charged_leaves_later() {
     spans.restamp(100, call);
     spans.expire(SPAN);
     assert_eq!(until(&spans, texts(1)), Some(SPAN + 100));
-    assert!(spans.settle(call, Settlement::NotSent));
+    assert!(spans.settle(0, call, Settlement::NotSent));
     assert_eq!(until(&spans, texts(5)), None);
 }
 
@@ -204,7 +204,7 @@ proptest! {
                     _ => (Settlement::Used { input_tokens: charged / 2 }, [1, charged / 2, texts]),
                 };
                 kept[one].amounts = amounts;
-                spans.settle(number, how);
+                spans.settle(0, number, how);
             }
             let ours: Vec<u64> = spans.states().map(|state| state.used).collect();
             prop_assert_eq!(ours, (0..3).map(|n| sum(&kept, now, n)).collect::<Vec<_>>());
