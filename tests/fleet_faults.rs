@@ -175,3 +175,21 @@ async fn the_way_is_long_and_loses_one_direction() {
     // A lease is 105 ms here: these are longer ways than 200 ms are in a minute of 60 s.
     world.judge("60 to 80 ms, and each direction lost", ALL, WINDOW * 6).await;
 }
+
+/// As long a way as the design's 200 ms: longer than a lease lasts in this minute, so that parts are all there is meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_way_takes_200_ms_and_loses_one_direction() {
+    let Some(world) = world().await else { return };
+    tokio::time::sleep(millis(2_000)).await;
+    world.proxy.delay(millis(100));
+    tokio::time::sleep(millis(3_000)).await;
+    world.proxy.drop_answers(true);
+    tokio::time::sleep(millis(1_200)).await;
+    world.proxy.drop_answers(false);
+    tokio::time::sleep(millis(1_000)).await;
+    world.proxy.drop_questions(true);
+    tokio::time::sleep(millis(1_200)).await;
+    world.proxy.drop_questions(false);
+    world.proxy.delay(millis(0));
+    world.judge("200 ms, and each direction lost", ALL, WINDOW * 6).await;
+}

@@ -143,6 +143,11 @@ pub(crate) struct Member {
     held: Held,
     /// The store does not answer: since when.
     lost: Option<Micros>,
+    /// Until then a request that counts no tokens takes one of the stock and nothing else changes: the last use is of the same cell,
+    /// nothing leaves the window, and the stock does not end. 0 for looking closely.
+    quick_until: Micros,
+    /// Below so many in stock it is looked at closely whether more should be fetched.
+    quick_above: u64,
     #[cfg(test)]
     pub(super) mutant: Option<super::model::Mutant>,
 }
@@ -185,6 +190,8 @@ impl Member {
             hungry: 0,
             held: Held::Quota,
             lost: None,
+            quick_until: 0,
+            quick_above: 0,
             #[cfg(test)]
             mutant: None,
         }
@@ -192,10 +199,40 @@ impl Member {
 
     // ===== permits =====
 
-    /// Takes a permit for one request, if there is one at hand.
+    /// Takes a permit of the stock like the one before, where nothing else is to be looked at.
     #[inline]
-    /// `probe` is whether it goes through a closed door: of a fleet one may, which the store picks.
+    pub(crate) fn admit_quickly(&mut self, now: Micros) -> Option<UseId> {
+        if now >= self.quick_until || self.stock.requests <= self.quick_above {
+            return None;
+        }
+        let last = self.sent.back_mut()?;
+        last.at = now;
+        last.amount.requests += 1;
+        self.stock.requests -= 1;
+        self.by_lease.requests += 1;
+        self.peak.0.requests = self.peak.0.requests.max(self.by_part.requests + self.by_lease.requests);
+        Some(self.first + self.sent.len() as u64 - 1)
+    }
+
+    /// From now on [quickly](Self::admit_quickly), after a permit of the stock, while there are more than `above`.
+    pub(crate) fn quicken(&mut self, now: Micros, above: u64) {
+        let (terms, cell) = (&self.manner.terms, self.manner.terms.bucket / 4);
+        let counts_tokens = self.in_force.as_ref().unwrap_or(&self.limits).tokens.is_some();
+        let (Some(first), Some(last)) = (self.sent.front(), self.sent.back()) else { return };
+        if counts_tokens || cell == 0 || last.by != By::Lease || last.bucket != 0 || last.at != now {
+            return;
+        }
+        let of_cell = (now / cell + 1) * cell;
+        let expires = (first.at + terms.window).min(self.peak_since + terms.window);
+        self.quick_until = self.stock_ends.min(of_cell).min(expires);
+        self.quick_above = above;
+    }
+
+    /// Takes a permit for one request, if there is one at hand. `probe` is whether it goes through a closed door: of a fleet one
+    /// may, which the store picks.
+    #[inline]
     pub(crate) fn admit(&mut self, now: Micros, tokens: u64, probe: bool) -> Option<UseId> {
+        self.quick_until = 0;
         if probe && self.lost.is_none() && !std::mem::take(&mut self.probes) {
             return None;
         }
@@ -358,6 +395,7 @@ impl Member {
         sent: bool,
         daily: bool,
     ) {
+        self.quick_until = 0;
         self.expire(now);
         let counts_daily = self.in_force().daily.is_some();
         let Some(at) = id.checked_sub(self.first).and_then(|at| usize::try_from(at).ok()) else { return };
@@ -404,6 +442,7 @@ impl Member {
 
     /// Sent only now, a while after it was admitted.
     pub(crate) fn restamp(&mut self, now: Micros, id: UseId, tokens: u64) -> UseId {
+        self.quick_until = 0;
         let by =
             id.checked_sub(self.first).and_then(|at| self.sent.get(usize::try_from(at).ok()?)).map(|s| s.by);
         let (daily, spent, stock) = (self.daily, self.daily_spent, self.stock);
@@ -424,6 +463,7 @@ impl Member {
     }
 
     fn expire_some(&mut self, now: Micros) {
+        self.quick_until = 0;
         let window = self.manner.terms.window;
         while let Some(first) = self.sent.front() {
             if first.at + window > now {
@@ -507,18 +547,23 @@ impl Member {
     /// Whether what is at hand will not last until an answer can come. Never at a slow pace, where each request asks for
     /// itself, nor while others wait, who would go without what is fetched ahead.
     pub(crate) fn wants_refill(&self, now: Micros, round_trip: Micros) -> bool {
+        self.refill(now, round_trip).0
+    }
+
+    /// The same, and how many must be in stock for it not to be so, for a while.
+    pub(crate) fn refill(&self, now: Micros, round_trip: Micros) -> (bool, u64) {
         if self.hungry > 0 || self.lost.is_some() || self.open.is_some() || now < self.ask_at {
-            return false;
+            return (false, 0);
         }
         let pace = self.pace();
         if pace == 0 {
-            return false;
+            return (false, 0);
         }
         let horizon = 2 * round_trip + 50_000;
         let needed = pace * horizon / self.manner.terms.lease;
         // Of leases alone, which is the quicker to tell, or with the part.
         let is_stocked = now < self.stock_ends && self.stock.requests > needed;
-        !is_stocked && self.at_hand(now) <= needed
+        (!is_stocked && self.at_hand(now) <= needed, needed)
     }
 
     /// How many requests to fetch ahead: what the time of a lease takes, and at most a twentieth of the limit.
@@ -559,6 +604,7 @@ impl Member {
         leave: bool,
         today: impl FnOnce(Micros) -> DayEnd,
     ) -> Take {
+        self.quick_until = 0;
         if let Some(open) = &self.open {
             return open.take.clone();
         }
@@ -645,6 +691,7 @@ impl Member {
 
     /// Reads an answer. Returns the doors that it tells of; an answer to another call than the open one tells nothing.
     pub(crate) fn accept(&mut self, now: Micros, reply: &Reply) -> Option<Vec<Close>> {
+        self.quick_until = 0;
         let open = self.open.take_if(|open| open.take.call == reply.call)?;
         let terms = self.manner.terms;
         self.lost = None;
@@ -699,6 +746,7 @@ impl Member {
 
     /// The store does not answer.
     pub(crate) fn lose(&mut self, now: Micros) {
+        self.quick_until = 0;
         self.lost.get_or_insert(now);
     }
 
@@ -716,6 +764,7 @@ impl Member {
 
     /// Gives everything back, and says so if there is anything that the store may know of.
     pub(crate) fn leave(&mut self, now: Micros, today: impl FnOnce(Micros) -> DayEnd) -> Option<Take> {
+        self.quick_until = 0;
         // NOTE: an open call may have been processed or not. What it told is told again: charged twice is safe, and if it comes
         // after this one it is not looked at.
         self.open = None;
@@ -762,6 +811,7 @@ impl Member {
 
     /// What is at hand is void: a door was closed, or the machine has slept.
     pub(crate) fn void(&mut self) {
+        self.quick_until = 0;
         self.stock = Amount::default();
     }
 
@@ -773,6 +823,7 @@ impl Member {
 
     /// A 429 named a limit. What counts is what the store says of it; until then it is kept to here.
     pub(crate) fn learn(&mut self, close: &Close) {
+        self.quick_until = 0;
         let mut learnt = Quota::default();
         match close.dimension {
             0 => learnt.requests = close.limit,
@@ -785,6 +836,7 @@ impl Member {
 
     /// Other limits from now on.
     pub(crate) fn configure(&mut self, limits: Quota) {
+        self.quick_until = 0;
         self.limits = limits;
         self.in_force = self.in_force.map(|_| limits);
     }

@@ -81,11 +81,23 @@ impl Supply {
     #[inline]
     pub(crate) fn admit(&mut self, now: Nanos, tokens: u32, probe: bool) -> Option<UseId> {
         let now = micros(now);
+        if !probe {
+            if let Some(id) = self.member.admit_quickly(now) {
+                return Some(id);
+            }
+        }
+        self.admit_closely(now, tokens, probe)
+    }
+
+    fn admit_closely(&mut self, now: Micros, tokens: u32, probe: bool) -> Option<UseId> {
         let id = self.member.admit(now, tokens.into(), probe);
         if id.is_none() {
             self.miss();
-        } else if self.member.wants_refill(now, self.round_trip) {
-            self.bell.notify_one();
+            return None;
+        }
+        match self.member.refill(now, self.round_trip) {
+            (true, _) => self.bell.notify_one(),
+            (false, needed) => self.member.quicken(now, needed),
         }
         id
     }
@@ -325,5 +337,43 @@ mod tests {
         assert_eq!(supply.admit(4 * MS, 0, false), None);
         assert!(supply.due(4 * MS, false).is_some_and(|due| due <= 4 * MS));
         assert_eq!(supply.ask(4 * MS, (&[], 0, 1), |_| DayEnd::default()).want, Amount::new(1, 0));
+    }
+
+    proptest::proptest! {
+        /// Permits that are taken quickly are counted and told like any others.
+        #[test]
+        fn quick_permits_are_told_like_all(steps in proptest::collection::vec((0..10_u8, 0..60_000_000_u64), 1..300)) {
+            let (mut quick, mut close, mut now, mut call) = (supply(), supply(), MS, 0);
+            let mut ids = Vec::new();
+            for (step, pause) in steps {
+                // Mostly within a cell, and now and then beyond a lease or a window.
+                now += match step { 8 => pause * 50, 9 => pause * 1_200, _ => pause / 60 };
+                match step {
+                    0..=5 => {
+                        let probe = step == 5 && pause % 7 == 0;
+                        let of_close = close.admit_closely(micros(now), 0, probe);
+                        let of_quick = quick.admit(now, 0, probe);
+                        proptest::prop_assert_eq!(of_quick, of_close);
+                        ids.extend(of_quick);
+                    }
+                    6 if !ids.is_empty() => {
+                        let id = ids.swap_remove(pause as usize % ids.len());
+                        quick.settle(now, id, 0, 0, pause % 2 == 0, true);
+                        close.settle(now, id, 0, 0, pause % 2 == 0, true);
+                    }
+                    _ => {
+                        call += 1;
+                        let [one, other] = [&mut quick, &mut close].map(|supply| {
+                            let take = supply.ask(now, (&[0; 8], 0, 1), |_| DayEnd::default());
+                            supply.accept(now, &granted(call, 1 + pause % 40), 2_000).expect("it is the open call");
+                            take
+                        });
+                        proptest::prop_assert_eq!(one, other);
+                    }
+                }
+                proptest::prop_assert_eq!(quick.known(now), close.known(now));
+                proptest::prop_assert_eq!(quick.due(now, false), close.due(now, false));
+            }
+        }
     }
 }

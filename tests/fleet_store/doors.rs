@@ -70,7 +70,7 @@ async fn the_others_stop_within_a_round_trip_and_5_ms() {
             loop {
                 let begun = Instant::now();
                 ::redis::cmd("PING").query_async::<String>(&mut ping).await.unwrap();
-                let took = begun.elapsed();
+                let took = Instant::now() - begun;
                 kept.lock().map(|mut worst| *worst = took.max(*worst)).unwrap();
                 tokio::time::sleep(millis(1)).await;
             }
