@@ -12,7 +12,8 @@
 //!
 //! A member holds a *part* of each limit, which it may send without asking, and takes *leases* of two seconds for the rest. One
 //! message at a time goes to the store for each key; while the store is well, most requests cost none. A 429 that one meets
-//! closes the door for all at once, a limit that it names counts for all, and a spent day is one for all.
+//! closes the door for all at once, a limit that it names counts for all, and a spent day is one for all. Limits over
+//! [spans](crate::rate_limit::Limits::per) are shared each by a state of its own, and [classes](crate::RequestClass) are weights between members.
 //! The page `docs/fleet.md`, which comes with the crate's source, has the protocol, the proof of the bound and what it assumes.
 //!
 //! Everything else of the layer stays as it is: queue, deadlines, events, handle. What waits for the store waits in the queue
