@@ -755,6 +755,23 @@ async fn what_is_certain_to_be_late_is_turned_away_at_once() {
     assert_eq!(counts(&handle), (Some(0.04), 0, 0));
 }
 
+/// The limit moves as else; those whom it would have held go through and are counted.
+#[tokio::test(start_paused = true)]
+async fn one_that_only_observes_lets_through_and_counts() {
+    let layer = AdaptiveConcurrencyLayer::builder().seed(1).observe_only().build().unwrap();
+    let (service, server, handle, _tasks) = busy_with(layer, 2).await;
+    server.answer(504);
+    settle().await;
+    assert_eq!((state(&handle).limit(), state(&handle).cuts(), state(&handle).held()), (Some(1.0), 1, 0));
+    let _four: Vec<_> = (0..4).map(|_| spawn(&service, request())).collect();
+    settle().await;
+    assert_eq!(server.inside(), 5, "all of them are sent");
+    assert_eq!((state(&handle).queued(), state(&handle).held()), (0, 4));
+    server.answer_all(200);
+    settle().await;
+    assert_eq!(state(&handle).in_flight(), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_full_queue_turns_the_next_away() {
     let layer = AdaptiveConcurrencyLayer::builder().max_queued(3).build().unwrap();

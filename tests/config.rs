@@ -204,7 +204,7 @@ fn any_config() -> impl Strategy<Value = StackConfig> {
         model_limits: prop::collection::btree_map("[a-z.0-9-]{1,9}", limits(), 0..3),
         margin: share(10..=1000),
         guard: duration(0..60_000),
-        mode: prop::sample::select(vec![AdmissionMode::Wait, AdmissionMode::Reject]),
+        mode: prop::sample::select(vec![AdmissionMode::Wait, AdmissionMode::Reject, AdmissionMode::Observe]),
         max_wait: or_off(duration(0..86_400_000)),
         max_queue: 1..=10_000_000_usize,
         max_keys: 1..=1_000_000_usize,

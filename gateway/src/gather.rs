@@ -13,8 +13,8 @@ const ENOUGH: usize = 16 * 1024;
 pin_project! {
     /// A body of unknown length whose parts are joined as long as the next one is there.
     ///
-    /// hyper hands parts over one by one, between two tasks, and writes whenever none is at hand: a write, and so a system call, for each event
-    /// of a stream. So after a part the other task is let run once; a part that nothing follows then goes on. Nothing waits for time.
+    /// hyper writes whenever no part is at hand after one: a write, and so a system call, for each event of a stream. A part that nothing
+    /// follows goes on at once. An error is told a poll later than it could be: hyper ends the connection with what it has not written.
     pub struct Gather<B, E> {
         #[pin]
         body: B,
@@ -22,10 +22,10 @@ pin_project! {
         streams: bool,
         first: Bytes,
         more: BytesMut,
-        // Whether the other task was let run since the last part.
-        yielded: bool,
         // What came behind the parts that are held.
         behind: Option<Option<Result<Frame<Bytes>, E>>>,
+        // Whether the reader was let write before it is told of an error.
+        written: bool,
     }
 }
 
@@ -33,7 +33,7 @@ impl<B: Body<Data = Bytes>> Gather<B, B::Error> {
     pub fn new(body: B) -> Self {
         let streams = body.size_hint().exact().is_none();
         let (first, more) = (Bytes::new(), BytesMut::new());
-        Self { body, streams, first, more, yielded: false, behind: None }
+        Self { body, streams, first, more, behind: None, written: false }
     }
 }
 
@@ -46,26 +46,24 @@ impl<B: Body<Data = Bytes>> Body for Gather<B, B::Error> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let mut this = self.project();
-        if !*this.streams {
-            return this.body.poll_frame(cx);
-        }
-        if let Some(behind) = this.behind.take() {
-            return Poll::Ready(behind);
-        }
         loop {
+            if let Some(behind) = this.behind.take() {
+                if matches!(behind, Some(Err(_))) && !std::mem::replace(this.written, true) {
+                    *this.behind = Some(behind);
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                return Poll::Ready(behind);
+            }
             let frame = this.body.as_mut().poll_frame(cx);
             let Poll::Ready(frame) = frame else {
                 if this.first.is_empty() {
                     return Poll::Pending;
                 }
-                if !std::mem::replace(this.yielded, true) {
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
                 break;
             };
-            *this.yielded = false;
             match frame.map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) if !*this.streams => return Poll::Ready(Some(Ok(Frame::data(data)))),
                 Some(Ok(Ok(data))) => {
                     if this.first.is_empty() {
                         *this.first = data;
@@ -85,15 +83,13 @@ impl<B: Body<Data = Bytes>> Body for Gather<B, B::Error> {
                         Ok(Ok(data)) => Ok(Frame::data(data)),
                         Err(error) => Err(error),
                     });
-                    if this.first.is_empty() {
-                        return Poll::Ready(behind);
-                    }
                     *this.behind = Some(behind);
-                    break;
+                    if !this.first.is_empty() {
+                        break;
+                    }
                 }
             }
         }
-        *this.yielded = false;
         let first = std::mem::take(this.first);
         let joined = if this.more.is_empty() { first } else { this.more.split().freeze() };
         Poll::Ready(Some(Ok(Frame::data(joined))))
@@ -142,16 +138,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_at_once_or_one_pass_later_is_one_part_and_a_pause_ends_it() {
-        let parts = [data(b"a"), data(b"b"), None, data(b"c"), None, None, data(b"d"), Some(Err(7))];
+    fn what_is_there_at_once_is_one_part_and_a_pause_ends_it() {
+        let parts = [data(b"a"), data(b"b"), data(b"c"), None, None, data(b"d"), Some(Err(7))];
         let mut body = Gather::new(Parts(parts.into()));
         let mut next = || body.frame().now_or_never();
-        assert!(next().is_none(), "it lets the other task run");
-        assert!(next().is_none(), "one more came, so it looks again");
         let joined = next().unwrap().unwrap().unwrap().into_data().unwrap();
         assert_eq!(&joined[..], b"abc");
+        assert!(next().is_none(), "the pause, for the second time");
         assert_eq!(&next().unwrap().unwrap().unwrap().into_data().unwrap()[..], b"d");
-        assert_eq!(next().unwrap().unwrap().err(), Some(7), "the error comes behind what came before it");
+        assert!(next().is_none(), "what came before the error is written first");
+        assert_eq!(next().unwrap().unwrap().err(), Some(7));
     }
 
     proptest! {

@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 use tower_gemini::retry::ReplayBody;
 
+use crate::peer::Peer;
 use crate::wire::Unread;
 
 /// Bodies up to this size are not counted: as many as there may be calls are no more than 64 MiB.
@@ -52,23 +53,44 @@ impl Room {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Whether there was room for so many bytes more.
-    fn take(&self, bytes: usize, most: usize) -> bool {
-        let more = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= most);
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    /// The room as this address may use it.
+    pub fn of(&self, peer: &Arc<Peer>) -> Place {
+        Place { room: Arc::clone(&self.0), peer: Arc::clone(peer) }
     }
+}
+
+/// The room as one address may use it.
+#[derive(Clone, Debug)]
+pub struct Place {
+    room: Arc<AtomicUsize>,
+    peer: Arc<Peer>,
 }
 
 /// A part of the room, until it is dropped.
 #[derive(Debug)]
 struct Taken {
-    room: Room,
+    place: Place,
     bytes: usize,
+}
+
+impl Taken {
+    /// Whether there was room for so many bytes more.
+    fn more(&mut self, bytes: usize, most: usize) -> bool {
+        let taken = self.place.peer.kept.take(bytes, &self.place.room, most);
+        self.bytes += if taken { bytes } else { 0 };
+        taken
+    }
+
+    fn less(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        self.place.peer.kept.give(bytes, &self.place.room);
+    }
 }
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        self.room.0.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.less(self.bytes);
     }
 }
 
@@ -208,9 +230,7 @@ impl Body for Rejoined {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(read) = self.read.pop_front() {
             if let Some(taken) = &mut self.taken {
-                let bytes = read.len().min(taken.bytes);
-                taken.bytes -= bytes;
-                taken.room.0.fetch_sub(bytes, Ordering::Relaxed);
+                taken.less(read.len());
             }
             return Poll::Ready(Some(Ok(Frame::data(read))));
         }
@@ -244,14 +264,15 @@ pub struct Taking {
     body: Option<Timed>,
     read: Vec<Bytes>,
     bytes: usize,
-    taken: Taken,
+    /// `None` once it was handed on.
+    taken: Option<Taken>,
     last: Option<Frame<Bytes>>,
     unread: Unread,
 }
 
 impl Taking {
-    pub fn new(body: Incoming, limits: Limits, room: &Room, unread: Unread) -> Self {
-        let taken = Taken { room: room.clone(), bytes: 0 };
+    pub fn new(body: Incoming, limits: Limits, place: Place, unread: Unread) -> Self {
+        let taken = Some(Taken { place, bytes: 0 });
         Self { body: Some(Timed::new(body, limits)), read: Vec::new(), bytes: 0, taken, last: None, unread }
     }
 
@@ -267,17 +288,14 @@ impl Taking {
         if self.bytes > limits.kept {
             return false;
         }
-        let more = wanted.saturating_sub(self.taken.bytes);
-        if more > 0 && !self.taken.room.take(more, limits.all) {
-            return false;
-        }
-        self.taken.bytes += more;
-        true
+        let Some(taken) = &mut self.taken else { return false };
+        let more = wanted.saturating_sub(taken.bytes);
+        more == 0 || taken.more(more, limits.all)
     }
 
     fn whole(&mut self) -> Bytes {
         let read = std::mem::take(&mut self.read);
-        let taken = std::mem::replace(&mut self.taken, Taken { room: Room::default(), bytes: 0 });
+        let taken = self.taken.take().filter(|taken| taken.bytes > 0);
         let bytes = match <[Bytes; 1]>::try_from(read) {
             Ok([one]) => one,
             Err(read) => {
@@ -286,14 +304,16 @@ impl Taking {
                 all.freeze()
             }
         };
-        if taken.bytes > 0 { Bytes::from_owner(Counted(bytes, taken)) } else { bytes }
+        match taken {
+            Some(taken) => Bytes::from_owner(Counted(bytes, taken)),
+            None => bytes,
+        }
     }
 
     fn streamed(&mut self) -> Asked {
-        let taken = std::mem::replace(&mut self.taken, Taken { room: Room::default(), bytes: 0 });
         let rejoined = Rejoined {
             read: std::mem::take(&mut self.read).into(),
-            taken: Some(taken),
+            taken: self.taken.take(),
             last: self.last.take().map(Ok),
             rest: self.body.take(),
             unread: self.unread.clone(),

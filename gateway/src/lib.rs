@@ -20,6 +20,7 @@
 //! does, or on a loopback address. The administrators' listener asks nobody either.
 
 pub mod clients;
+pub mod drive;
 pub mod gather;
 pub mod handed;
 pub mod headers;
@@ -29,8 +30,12 @@ pub mod kept;
 pub mod log;
 pub mod metrics;
 pub mod model;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 pub mod page;
 pub mod pages;
+pub mod pauses;
+pub mod peer;
 pub mod proxy;
 pub mod quota;
 pub mod refusal;
@@ -66,9 +71,10 @@ use crate::log::Lines;
 use crate::metrics::Metrics;
 use crate::page::{Live, Page, PageBody};
 use crate::pages::{Health, Pages};
+use crate::peer::Peer;
 use crate::proxy::Proxy;
 use crate::reload::Reload;
-use crate::settings::{Command, Origin, Settings, Whither};
+use crate::settings::{Acts, Command, Origin, Settings, Whither};
 use crate::state::State;
 use crate::tls::Tls;
 use crate::upstream::Base;
@@ -171,6 +177,8 @@ pub struct Gateway {
     history: Option<History>,
     state: Option<State>,
     reload: Reload,
+    #[cfg(feature = "otlp")]
+    otlp: Option<otlp::Otlp>,
     /// Kept while it runs.
     simulator: Option<SimServer>,
 }
@@ -195,13 +203,18 @@ impl Gateway {
             }
         };
         let metrics = Arc::new(Metrics::default());
+        metrics.observes_quotas(settings.quota == Acts::Observe);
+        #[cfg(feature = "otlp")]
+        let otlp = settings.otlp.as_ref().map(otlp::Otlp::start).transpose()?;
         let lines = Lines::start(out);
         let history = settings.history_file().as_ref().map(History::open).transpose()?;
         let live = Arc::new(Live::default());
         let mut sinks: Vec<Arc<dyn Sink>> = vec![Arc::clone(&live) as _];
         sinks.extend(history.clone().map(|history| Arc::new(history) as _));
-        let both: Vec<Arc<dyn Observer>> =
+        let mut both: Vec<Arc<dyn Observer>> =
             vec![Arc::clone(&metrics) as _, Arc::new(clients::Spent), Arc::new(Recorder::new(sinks))];
+        #[cfg(feature = "otlp")]
+        both.extend(otlp.is_some().then(|| Arc::new(tower_gemini::observe::Tracing::new()) as _));
         let mut told: Vec<Arc<dyn Observer>> = vec![Arc::new(both)];
         let observer = Arc::clone(&told[0]);
         let (stack, handles) = stack::stack(settings, &observer, None).map_err(|error| error.to_string())?;
@@ -223,8 +236,10 @@ impl Gateway {
             health.clone(),
             clients.clone(),
             settings.quota()?.as_ref(),
+            state.as_ref().map(State::secret),
             reload::calls(settings),
             &settings.fallback,
+            settings.otlp.is_some(),
         );
         pages.room(proxy.room());
         let reload = Reload {
@@ -254,6 +269,8 @@ impl Gateway {
             history,
             state,
             reload,
+            #[cfg(feature = "otlp")]
+            otlp,
             simulator,
         })
     }
@@ -272,6 +289,8 @@ impl Gateway {
 
     /// Answers until `stop`, then finishes what is under way. How many connections had to be cut.
     pub async fn run(self, stop: impl Future<Output = ()>) -> usize {
+        #[cfg(feature = "otlp")]
+        let otlp = self.otlp.clone();
         let Self { listener, admin, tls, proxy, lines, page, pages, health, history, state, reload, .. } =
             self;
         let limits = reload.limits.clone();
@@ -291,11 +310,14 @@ impl Gateway {
         let (done, mut over) = watch::channel(());
         let pages = admin.map(|listener| {
             let (page, limits) = (page.clone(), limits.clone());
-            let answer = move |request: Request<Incoming>| administrators(&pages, &page, &request);
+            let answer =
+                move |request: Request<Incoming>, _: &Arc<Peer>| administrators(&pages, &page, &request);
             let over = async move { drop(over.changed().await) };
             tokio::spawn(serve::serve(listener, None, answer, over, || LAST, limits))
         });
-        let answer = move |request| proxy.answer(request).map(clients::held);
+        let answer = move |request: Request<Incoming>, peer: &Arc<Peer>| {
+            proxy.answer(request, peer).map(clients::held)
+        };
         let grace = times.clone();
         let stop = async move {
             stop.await;
@@ -315,6 +337,11 @@ impl Gateway {
         }
         if let Some(history) = history {
             history.flushed(LAST).await;
+        }
+        #[cfg(feature = "otlp")]
+        if let Some(otlp) = otlp {
+            let stopped = tokio::task::spawn_blocking(move || otlp.stop());
+            let _ = tokio::time::timeout(LAST, stopped).await;
         }
         unfinished
     }

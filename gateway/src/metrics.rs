@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tower_gemini::Kind;
@@ -25,6 +25,9 @@ pub struct Metrics {
     input_tokens: AtomicU64,
     output_tokens: AtomicU64,
     would_be_refused: AtomicU64,
+    would_be_cut: AtomicU64,
+    /// Whether quotas hold nobody back: then [`Event::RateLimited`] is told of calls that are sent.
+    observes_quotas: AtomicBool,
     /// What only failures touch.
     events: Mutex<Events>,
 }
@@ -39,6 +42,7 @@ struct Events {
     fallbacks: u64,
     queued: u64,
     rate_limited: u64,
+    would_be_limited: u64,
     stores_lost: u64,
     /// Changes of circuits, by the new state.
     circuits: BTreeMap<&'static str, u64>,
@@ -53,6 +57,16 @@ impl Metrics {
     /// A circuit that observes only would have turned a call away.
     pub fn would_be_refused(&self) {
         self.would_be_refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// From now on quotas only observe, or no longer.
+    pub fn observes_quotas(&self, observes: bool) {
+        self.observes_quotas.store(observes, Ordering::Relaxed);
+    }
+
+    /// An answer has paused for longer than it may where that only is observed.
+    pub fn would_be_cut(&self) {
+        self.would_be_cut.fetch_add(1, Ordering::Relaxed);
     }
 
     fn ended(&self, call: &Call) {
@@ -95,6 +109,9 @@ impl Metrics {
         let name = "gateway_breaker_would_refuse_total";
         counter(text, name, "Calls that a circuit would have turned away, which only observes.");
         sample(text, name, &[], of(&self.would_be_refused) as f64);
+        let name = "gateway_idle_would_cut_total";
+        counter(text, name, "Answers that a pause would have ended, where that is only observed.");
+        sample(text, name, &[], of(&self.would_be_cut) as f64);
         self.histogram(text);
         self.events.lock().unwrap_or_else(PoisonError::into_inner).write(text);
     }
@@ -133,6 +150,9 @@ impl Observer for Metrics {
             Event::Recovered { .. } => events.recovered += 1,
             Event::FellBack { .. } => events.fallbacks += 1,
             Event::Queued { .. } => events.queued += 1,
+            Event::RateLimited { .. } if self.observes_quotas.load(Ordering::Relaxed) => {
+                events.would_be_limited += 1;
+            }
             Event::RateLimited { .. } => events.rate_limited += 1,
             Event::CircuitChanged { transition, .. } => {
                 *events.circuits.entry(crate::pages::state(transition.to)).or_default() += 1;
@@ -170,6 +190,11 @@ impl Events {
                 "gateway_rate_limited_total",
                 "Requests that were not sent for want of quota.",
                 self.rate_limited,
+            ),
+            (
+                "gateway_quota_would_hold_total",
+                "Requests that would have waited for their quota or not been sent, where it only observes.",
+                self.would_be_limited,
             ),
             (
                 "gateway_quota_store_lost_total",

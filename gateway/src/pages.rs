@@ -179,6 +179,19 @@ impl Pages {
             let labels = [("key", &*key.to_string())];
             sample(text, "gateway_calls_in_flight", &labels, f64::from(state.in_flight()));
         }
+        counter(
+            text,
+            "gateway_concurrency_would_hold_total",
+            "Calls that such a limit would have held, where it only observes.",
+        );
+        for (key, state) in &calls {
+            sample(
+                text,
+                "gateway_concurrency_would_hold_total",
+                &[("key", &key.to_string())],
+                state.held() as f64,
+            );
+        }
         gauge(text, "gateway_concurrency_limit", "How many there may be, where timeouts have set a limit.");
         for (key, state) in &calls {
             if let Some(limit) = state.limit() {
@@ -270,6 +283,7 @@ impl Pages {
                     "limit": state.limit(),
                     "queued": state.queued(),
                     "cuts": state.cuts(),
+                    "held": state.held(),
                 })
             })
             .collect();

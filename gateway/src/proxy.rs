@@ -2,10 +2,12 @@
 
 use std::future::{Future, ready};
 use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -33,6 +35,8 @@ use crate::metrics::Metrics;
 use crate::model;
 use crate::page::PageBody;
 use crate::pages::Health;
+use crate::pauses::{Pauses, Watch};
+use crate::peer::Peer;
 use crate::quota::{self, Project, Secret};
 use crate::settings::Chain;
 use crate::stack::Stack;
@@ -47,7 +51,9 @@ type Client = Upstream<Asked>;
 
 /// A page or an error of the gateway's own, or what came through the layers.
 pub type Body = http_body_util::Either<PageBody, Passed>;
-type Passed = <<Layered as Service<Request<Asked>>>::Response as Has>::Body;
+type Passed = Pauses<<<Layered as Service<Request<Asked>>>::Response as Has>::Body>;
+
+type Answered = <Layered as Service<Request<Asked>>>::Response;
 
 /// Names the body of a response.
 pub trait Has {
@@ -77,10 +83,12 @@ struct Shared {
     base: Base,
     client: Client,
     finished: Arc<dyn Observer>,
+    /// Whether each call has one of tracing's.
+    spans: bool,
     metrics: Arc<Metrics>,
     health: Health,
     clients: Option<Arc<Clients>>,
-    /// Of `--quota-store`.
+    /// Of `--quota-store`, or of `--state`.
     secret: Option<Secret>,
     hasher: RandomState,
     /// In force: what a new connection is given.
@@ -116,6 +124,8 @@ pub struct Limits {
     pub calls: usize,
     /// Whether circuits turn nobody away: then calls that they would are counted.
     pub observes: bool,
+    /// A pause of an answer that is counted, where it ends nothing.
+    pub pause: Option<Duration>,
 }
 
 impl Clone for Proxy {
@@ -132,11 +142,14 @@ impl Clone for Proxy {
 pub struct Turn(#[expect(dead_code, reason = "it is dropped")] Arc<Under>);
 
 #[derive(Debug)]
-struct Under(Arc<AtomicUsize>);
+struct Under {
+    all: Arc<AtomicUsize>,
+    peer: Arc<Peer>,
+}
 
 impl Drop for Under {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.peer.calls.give(1, &self.all);
     }
 }
 
@@ -165,19 +178,22 @@ impl Proxy {
         health: Health,
         clients: Option<Arc<Clients>>,
         quota: Option<&quota::Settings>,
+        salt: Option<Secret>,
         limits: Limits,
         chains: &[Chain],
+        spans: bool,
     ) -> Self {
-        let layered = both(stack, &client, &finished, chains, clients.is_some(), limits.observes);
+        let layered = both(stack, &client, &finished, chains, clients.is_some(), limits.observes, spans);
         let secret = match quota.map(|quota| &quota.project) {
             Some(Project::Hashed(secret)) => Some(secret.clone()),
-            _ => None,
+            _ => salt,
         };
         let run = (jiff::Timestamp::now().as_nanosecond() >> 10) as u32;
         let shared = Shared {
             base,
             client,
             finished,
+            spans,
             metrics,
             health,
             clients,
@@ -201,7 +217,8 @@ impl Proxy {
     /// Calls from now on go through these layers, also those on connections that are open.
     pub fn put(&self, stack: &Stack, limits: Limits, chains: &[Chain]) {
         let of = &self.shared;
-        let layered = both(stack, &of.client, &of.finished, chains, of.clients.is_some(), limits.observes);
+        let layered =
+            both(stack, &of.client, &of.finished, chains, of.clients.is_some(), limits.observes, of.spans);
         let now = Now { layered, limits, chains: chains.into() };
         *self.shared.now.write().unwrap_or_else(PoisonError::into_inner) = now;
         self.shared.generation.fetch_add(1, Ordering::Release);
@@ -218,6 +235,7 @@ impl Proxy {
     pub fn answer(
         &self,
         mut request: Request<Incoming>,
+        peer: &Arc<Peer>,
     ) -> impl Future<Output = Response<Body>> + Send + use<> {
         if let Some(page) = self.shared.health.find(request.method(), request.uri().path()) {
             return Either::Left(ready(own(page)));
@@ -227,7 +245,7 @@ impl Proxy {
             None => self.shared.ids.next(),
         };
         let said = HeaderValue::try_from(&*id);
-        let answer = self.identified(&mut request, id);
+        let answer = self.identified(&mut request, id, peer);
         let mut request = Some(request);
         let answer = match answer {
             Ok(begun) => Either::Right(begun.run(self.share(), request.take())),
@@ -250,18 +268,18 @@ impl Proxy {
         &self,
         request: &mut Request<Incoming>,
         id: String,
+        peer: &Arc<Peer>,
     ) -> Result<Begun, (bool, Box<Response<Bytes>>)> {
         let expects = request.headers().contains_key(EXPECT);
         if let Some(refusal) = wire::refused(request) {
             return Err((expects, Box::new(refusal)));
         }
         let limits = self.shared.now().limits;
-        if self.shared.calls.fetch_add(1, Ordering::Relaxed) >= limits.calls {
-            self.shared.calls.fetch_sub(1, Ordering::Relaxed);
+        if !peer.calls.take(1, &self.shared.calls, limits.calls) {
             let message = "The gateway has as many calls under way as it takes.";
             return Err((expects, Box::new(respond::error(Kind::Unavailable, message))));
         }
-        let turn = Turn(Arc::new(Under(Arc::clone(&self.shared.calls))));
+        let turn = Turn(Arc::new(Under { all: Arc::clone(&self.shared.calls), peer: Arc::clone(peer) }));
         // What the server put in speaks of its own connection.
         request.extensions_mut().clear();
         let mut admitted = None;
@@ -271,7 +289,8 @@ impl Proxy {
                 Err(refusal) => return Err((expects, refusal)),
             }
         }
-        Ok(Begun { expects, turn, admitted, id, limits: limits.bodies })
+        let watch = limits.pause.map(|most| Watch { metrics: Arc::clone(&self.shared.metrics), most });
+        Ok(Begun { expects, turn, admitted, id, peer: Arc::clone(peer), watch, limits: limits.bodies })
     }
 
     fn pass_on(
@@ -279,7 +298,9 @@ impl Proxy {
         mut request: Request<Asked>,
         whole: Option<&Bytes>,
         id: String,
+        peer: IpAddr,
         admitted: Option<Admitted>,
+        watch: Option<Watch>,
     ) -> impl Future<Output = Response<Body>> + Send + use<> {
         let mut guard = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         let generation = self.shared.generation.load(Ordering::Acquire);
@@ -295,6 +316,7 @@ impl Proxy {
             None => header(request.headers(), CONTENT_LENGTH).and_then(|length| length.parse().ok()),
         };
         trace.request_id = Some(id.into());
+        trace.address = Some(peer);
         if let Some(client) = admitted.as_ref().map(Admitted::client) {
             if let Err(refusal) = client.allows(&request, whole) {
                 return Either::Left(ready(own(*refusal)));
@@ -328,7 +350,7 @@ impl Proxy {
             Poll::Ready(Ok(())) => Either::Left(layered.call(request)),
             _ => Either::Right(layered.clone().oneshot(request)),
         };
-        Either::Right(traced(trace, answer.map(answered)))
+        Either::Right(traced(trace, answer.map(move |result| answered(result, watch))))
     }
 }
 
@@ -339,18 +361,24 @@ fn both(
     chains: &[Chain],
     has_clients: bool,
     observes: bool,
+    spans: bool,
 ) -> Both {
     let observed = observes.then(|| stack.get_circuit_breaker().handle());
     let plain =
         (has_clients && !chains.is_empty()).then(|| ModelFallbackLayer::builder().build().ok()).flatten();
     let plain =
-        plain.map(|none| layered(&stack.clone().fallback(none), client.clone(), Arc::clone(finished)));
-    Both { all: layered(stack, client.clone(), Arc::clone(finished)), plain, observed }
+        plain.map(|none| layered(&stack.clone().fallback(none), client.clone(), Arc::clone(finished), spans));
+    Both { all: layered(stack, client.clone(), Arc::clone(finished), spans), plain, observed }
 }
 
-fn layered(stack: &Stack, client: Client, finished: Arc<dyn Observer>) -> Layered {
+fn layered(stack: &Stack, client: Client, finished: Arc<dyn Observer>, spans: bool) -> Layered {
+    let observe = ObserveLayer::new(finished);
+    #[cfg(feature = "otlp")]
+    let observe = if spans { observe.spans() } else { observe };
+    // Without the feature nobody can ask for them.
+    let _ = spans;
     ServiceBuilder::new()
-        .layer(ObserveLayer::new(finished))
+        .layer(observe)
         .map_response(caused as fn(Answer) -> Answer)
         .layer(RespondLayer::new())
         .layer(stack.clone())
@@ -363,6 +391,8 @@ struct Begun {
     turn: Turn,
     admitted: Option<Admitted>,
     id: String,
+    peer: Arc<Peer>,
+    watch: Option<Watch>,
     limits: intake::Limits,
 }
 
@@ -372,7 +402,7 @@ impl Begun {
         proxy: Proxy,
         request: Option<Request<Incoming>>,
     ) -> impl Future<Output = Response<Body>> + Send + use<> {
-        let Self { expects, turn, admitted, id, limits } = self;
+        let Self { expects, turn, admitted, id, peer, watch, limits } = self;
         let (mut head, body) = request.map(Request::into_parts).unzip();
         let left = Unread::default();
         // A file goes on while it comes.
@@ -380,7 +410,7 @@ impl Begun {
         let taking = match body {
             Some(body) if !body.is_end_stream() => {
                 let limits = intake::Limits { kept: if is_file { 0 } else { limits.kept }, ..limits };
-                Either::Left(Taking::new(body, limits, &proxy.shared.room, left.clone()))
+                Either::Left(Taking::new(body, limits, proxy.shared.room.of(&peer), left.clone()))
             }
             _ => Either::Right(ready(Ok((ReplayBody::from_bytes(Bytes::new()), Some(Bytes::new()))))),
         };
@@ -400,7 +430,7 @@ impl Begun {
                     request.extensions_mut().insert(ModelHint::new(model));
                 }
             }
-            Either::Right(proxy.pass_on(request, whole.as_ref(), id, admitted))
+            Either::Right(proxy.pass_on(request, whole.as_ref(), id, peer.addr(), admitted, watch))
         });
         // Those who were to send the body have dropped it by now, if they were not to send it after all.
         let answered = asked.then(move |response| match left.take() {
@@ -443,14 +473,14 @@ fn caused(mut response: Answer) -> Answer {
     response
 }
 
-fn answered(result: Result<Response<Passed>, BoxError>) -> Response<Body> {
+fn answered(result: Result<Answered, BoxError>, watch: Option<Watch>) -> Response<Body> {
     match result {
         Ok(mut response) => {
             headers::strip(response.headers_mut());
             // It speaks of the connection to the upstream, and so do the extensions.
             *response.version_mut() = Version::HTTP_11;
             response.extensions_mut().clear();
-            response.map(http_body_util::Either::Right)
+            response.map(|body| http_body_util::Either::Right(Pauses::new(body, watch)))
         }
         // The layers answer errors themselves, but the type of theirs does not say so.
         Err(error) => own(respond::from_error(error.as_ref())),
@@ -511,7 +541,8 @@ impl Shared {
     /// Tells projects apart by their keys, without keeping these: quotas are a project's. `last` is the label before.
     ///
     /// The label is a hash that is made anew with each start of the process. Nobody can find the key from it, and it means
-    /// nothing to another process; with `--quota-secret` it is a keyed hash that all gateways make alike. An OAuth token changes every hour: where the request names the project that pays, in
+    /// nothing to another process; with `--quota-secret` it is a keyed hash that all gateways make alike, and with `--state` one that
+    /// the next process makes alike. An OAuth token changes every hour: where the request names the project that pays, in
     /// `x-goog-user-project`, that is hashed in its place. `None` where there is no key, and where the path names the project.
     fn label<B>(&self, request: &Request<B>, last: &mut Option<(u64, KeyLabel)>) -> Option<KeyLabel> {
         let key = key(request.headers(), request.uri().query())?;
@@ -538,9 +569,10 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Why the upstream could not be asked: `dns`, `refused`, `reset`, `certificate`, `tls`, `timeout` or `closed`.
 const CAUSE: HeaderName = HeaderName::from_static("x-gateway-cause");
 
-/// The id that a client has made, if it is fit for a log.
+/// The id that a client has made, if it is fit for a log: of a length that can be borne, and none of Google's keys or tokens.
 fn request_id(headers: &HeaderMap) -> Option<&str> {
-    header(headers, REQUEST_ID).filter(|id| (1..=128).contains(&id.len()))
+    let is_key = |id: &str| ["AIza", "AQ.", "ya29."].iter().any(|marker| id.contains(marker));
+    header(headers, REQUEST_ID).filter(|id| (1..=128).contains(&id.len()) && !is_key(id))
 }
 
 fn header(headers: &HeaderMap, name: HeaderName) -> Option<&str> {

@@ -32,6 +32,10 @@ pub enum Project {
 pub struct Secret(Arc<str>);
 
 impl Secret {
+    pub fn new(text: &str) -> Self {
+        Self(text.into())
+    }
+
     /// The label of a caller's key.
     pub fn label(&self, key: &str) -> KeyLabel {
         KeyLabel::new(keyed_label(self.0.as_bytes(), key.as_bytes()))

@@ -86,5 +86,6 @@ pub fn calls(settings: &Settings) -> proxy::Limits {
         },
         calls: usize::try_from(settings.calls).unwrap_or(usize::MAX),
         observes: settings.breaker == Acts::Observe,
+        pause: (settings.idle_mode == Acts::Observe).then_some(settings.idle),
     }
 }

@@ -25,6 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tower_gemini::BoxError;
 
+use crate::peer::{Peer, Peers};
 use crate::refusal::{Heard, Refusing};
 use crate::tls::Tls;
 
@@ -37,8 +38,8 @@ pub struct Limits {
     /// For a complete head, and how long a connection may be without a call: before its first head, and between two. Whatever arrives
     /// meanwhile, it is cut: silence, half a head and the preface of HTTP/2 hold a socket alike. Default 30 s.
     pub idle: Duration,
-    /// How many there may be. Beyond them the one that has been without a call for longest is cut, and where all have calls, the new
-    /// one. Default 4,096.
+    /// How many there may be. Beyond them the one that has been without a call for longest is cut, and where all have calls, one of
+    /// the address that has most of them. Default 4,096.
     pub connections: usize,
     /// Calls at a time on one of HTTP/2. Default 100.
     pub streams: u32,
@@ -82,12 +83,20 @@ struct Calls {
     idle_since: AtomicU64,
     started: Instant,
     cut: Notify,
+    peer: Arc<Peer>,
+}
+
+impl Drop for Calls {
+    fn drop(&mut self) {
+        self.peer.disconnected();
+    }
 }
 
 impl Calls {
-    fn new(started: Instant) -> Self {
-        let calls =
-            Self { open: Mutex::default(), idle_since: AtomicU64::new(0), started, cut: Notify::new() };
+    fn new(started: Instant, peer: Arc<Peer>) -> Self {
+        peer.connected();
+        let (open, idle_since) = (Mutex::default(), AtomicU64::new(0));
+        let calls = Self { open, idle_since, started, cut: Notify::new(), peer };
         calls.idle_since.store(calls.now(), Ordering::Relaxed);
         calls
     }
@@ -131,6 +140,11 @@ impl Open {
         calls.open().push(Arc::clone(&unread));
         Self { calls: Arc::clone(calls), unread }
     }
+
+    /// There is something for the reader from now on.
+    fn waits(&self) {
+        self.unread.store(self.calls.now(), Ordering::Relaxed);
+    }
 }
 
 impl Drop for Open {
@@ -166,7 +180,7 @@ impl<B: Body> Body for Watched<B> {
             // The server asks again once there is room for more.
             Poll::Ready(Some(Ok(_))) => {
                 if let Some(open) = this.open {
-                    open.unread.store(open.calls.now(), Ordering::Relaxed);
+                    open.waits();
                 }
             }
             Poll::Ready(_) => *this.open = None,
@@ -198,13 +212,14 @@ pub async fn serve<A, F, B>(
     limits: Live,
 ) -> usize
 where
-    A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    A: Fn(Request<Incoming>, &Arc<Peer>) -> F + Clone + Send + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     let graceful = GracefulShutdown::new();
     let started = Instant::now();
     let mut known: Vec<Arc<Calls>> = Vec::new();
+    let peers = Peers::default();
     // Dropped at the end, which cuts what is left.
     let mut connections = JoinSet::new();
     let mut stop = pin!(stop);
@@ -212,15 +227,15 @@ where
         tokio::select! {
             () = &mut stop => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, addr)) => {
                     // The list holds the only other share of those that have ended.
                     known.retain(|calls| Arc::strong_count(calls) > 1);
+                    let peer = peers.of(addr.ip().to_canonical());
                     if known.len() >= limits.get().connections {
-                        let idlest = known.iter().enumerate().filter_map(|(at, calls)| Some((calls.idle()?, at))).max();
-                        let Some((_, at)) = idlest else { continue };
+                        let Some(at) = in_the_way(&known, &peer) else { continue };
                         known.swap_remove(at).cut.notify_one();
                     }
-                    let calls = Arc::new(Calls::new(started));
+                    let calls = Arc::new(Calls::new(started, peer));
                     known.push(Arc::clone(&calls));
                     connections.spawn(accept(
                         stream, tls.clone(), answer.clone(), graceful.watcher(), calls, limits.clone(),
@@ -245,6 +260,23 @@ where
     }
 }
 
+/// The connection that gives its place to a new one of this address: of an address that has more, the one without a call for longest, or else the
+/// youngest; where no address has more, the one without a call for longest. Nobody makes room for who has more than it.
+fn in_the_way(known: &[Arc<Calls>], peer: &Peer) -> Option<usize> {
+    let own = peer.connections();
+    let of = |calls: &Calls| calls.peer.connections();
+    let all = || known.iter().enumerate();
+    let idle = |least: usize| {
+        let idle = all().filter(move |(_, calls)| of(calls) >= least);
+        idle.filter_map(|(at, calls)| Some((of(calls), calls.idle()?, at))).max().map(|(.., at)| at)
+    };
+    let busy = || {
+        let busy = all().filter(|(_, calls)| of(calls) > own + 1);
+        busy.map(|(at, calls)| (of(calls), at)).max().map(|(_, at)| at)
+    };
+    idle(own + 1).or_else(busy).or_else(|| idle(own))
+}
+
 async fn accept<A, F, B>(
     stream: TcpStream,
     tls: Option<Tls>,
@@ -253,7 +285,7 @@ async fn accept<A, F, B>(
     calls: Arc<Calls>,
     limits: Live,
 ) where
-    A: Fn(Request<Incoming>) -> F,
+    A: Fn(Request<Incoming>, &Arc<Peer>) -> F,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
@@ -275,7 +307,7 @@ async fn accept<A, F, B>(
 async fn connection<I, A, F, B>(io: I, answer: A, watcher: Watcher, calls: Arc<Calls>, limits: Live)
 where
     I: Read + Write + Unpin + Send + 'static,
-    A: Fn(Request<Incoming>) -> F,
+    A: Fn(Request<Incoming>, &Arc<Peer>) -> F,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
@@ -289,8 +321,11 @@ where
     let service = service_fn(move |request| {
         heard.request();
         let open = Open::begin(&counted);
-        answer(request)
-            .map(|response| Ok::<_, Infallible>(response.map(|body| Watched { body, open: Some(open) })))
+        answer(request, &counted.peer).map(|response| {
+            // Of HTTP/2 a body is not even looked at before its reader gives it a window.
+            open.waits();
+            Ok::<_, Infallible>(response.map(|body| Watched { body, open: Some(open) }))
+        })
     });
     let mut serving = pin!(watcher.watch(builder.serve_connection(io, service).into_owned()));
     let mut left = idle.min(reader);

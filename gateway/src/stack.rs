@@ -79,8 +79,11 @@ pub fn stack(
     let timeout = TimeoutLayer::builder()
         .first_byte(first_byte)
         .tier_first_byte(ServiceTier::Flex, settings.flex_first_byte())
-        .idle(settings.idle)
         .without_server_timeout();
+    let timeout = match settings.idle_mode {
+        Acts::On => timeout.idle(settings.idle),
+        Acts::Observe | Acts::Off => timeout.without_idle(),
+    };
     let mut chains = ModelFallbackLayer::builder().header(ANSWERED_BY).observer(told());
     for chain in &settings.fallback {
         chains = chains.chain(&*chain.model, chain.then.iter().map(String::as_str));
@@ -111,8 +114,11 @@ fn quotas(settings: &Settings, observer: &Arc<dyn Observer>) -> Result<RateLimit
         .limits(limits(settings))
         .max_wait(settings.quota_wait)
         .observer(Arc::clone(observer));
-    if settings.quota_wait.is_zero() {
-        quotas = quotas.mode(AdmissionMode::Reject);
+    match settings.quota {
+        Acts::On if settings.quota_wait.is_zero() => quotas = quotas.mode(AdmissionMode::Reject),
+        Acts::On => {}
+        Acts::Observe => quotas = quotas.mode(AdmissionMode::Observe),
+        Acts::Off => quotas = quotas.enabled(false),
     }
     // A store without its project was refused before.
     let store = settings.quota().ok().flatten();
@@ -155,8 +161,7 @@ fn governor(settings: &Settings) -> AdaptiveConcurrencyBuilder {
     let governor = AdaptiveConcurrencyLayer::builder().max_wait(settings.quota_wait);
     match settings.governor {
         Acts::On => governor,
-        // It cuts, and tells so, to no less than a thousand calls.
-        Acts::Observe => governor.floor(1000.0),
+        Acts::Observe => governor.observe_only(),
         Acts::Off => governor.signals(|_| Signal::Neutral),
     }
 }

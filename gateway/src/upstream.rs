@@ -1,6 +1,5 @@
 //! The client, and the address that requests are sent to.
 
-use crate::kept::Kept;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -12,13 +11,15 @@ use std::time::Duration;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, Uri};
 use http_body::Body;
-use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{self, Client, ResponseFuture};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use tower::Service;
 use tower_gemini::BoxError;
+
+use crate::drive::{Driven, Drivers, Tracking};
+use crate::kept::Kept;
 
 /// Where the upstream is.
 #[derive(Clone, Debug)]
@@ -98,7 +99,7 @@ impl fmt::Display for Base {
 // ===== the client =====
 
 /// hyper-util's client and not reqwest's, whose URLs are resolved and encoded anew: `/a/../b` would become `/b`.
-type Lane<B> = Client<HttpsConnector<HttpConnector>, B>;
+type Lane<B> = Client<Tracking<HttpsConnector<HttpConnector>>, B>;
 
 /// hyper-util's client keeps one connection of HTTP/2 to a host, and Google permits 100 streams on one: whoever comes after
 /// them would wait in silence. So there are several clients, and each is filled before the next one is used.
@@ -136,9 +137,9 @@ where
     http.set_tcp_user_timeout(Some(STALL));
     let tls = HttpsConnectorBuilder::new().try_with_platform_verifier();
     let tls = tls.map_err(|error| format!("the certificates of this machine cannot be read: {error}"))?;
-    let connector = tls.https_or_http().enable_http1().enable_http2().wrap_connector(http);
+    let connector = Tracking(tls.https_or_http().enable_http1().enable_http2().wrap_connector(http));
     let lane = || {
-        Client::builder(TokioExecutor::new())
+        Client::builder(Drivers)
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(90))
@@ -165,7 +166,7 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    type Response = Response<Kept<Incoming, Place>>;
+    type Response = Response<Kept<Driven, Place>>;
     type Error = legacy::Error;
     type Future = Answering;
 
@@ -204,12 +205,12 @@ pub struct Answering {
 }
 
 impl Future for Answering {
-    type Output = Result<Response<Kept<Incoming, Place>>, legacy::Error>;
+    type Output = Result<Response<Kept<Driven, Place>>, legacy::Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = ready!(Pin::new(&mut self.answer).poll(cx))?;
         let place = self.place.take();
-        Poll::Ready(Ok(answer.map(|body| Kept::new(body, place))))
+        Poll::Ready(Ok(Driven::of(answer).map(|body| Kept::new(body, place))))
     }
 }
 

@@ -48,6 +48,7 @@ pub(super) type KeyBy = Arc<dyn Fn(&Target<'_>) -> TargetKey + Send + Sync>;
 #[derive(Clone)]
 pub(super) struct Settings {
     pub(super) enabled: bool,
+    pub(super) observe_only: bool,
     pub(super) tuning: Tuning,
     pub(super) max_wait: Duration,
     pub(super) max_queued: usize,
@@ -62,6 +63,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             enabled: true,
+            observe_only: false,
             tuning: Tuning::default(),
             max_wait: Duration::from_secs(120),
             max_queued: 100_000,
@@ -84,6 +86,7 @@ impl Settings {
             self.tuning;
         let mut config = ConcurrencyConfig::default();
         config.enabled = Some(self.enabled);
+        config.observe_only = Some(self.observe_only);
         config.decrease = Some(decrease);
         config.paced_decrease = Some(paced_decrease);
         config.growth = Some(growth);
@@ -131,6 +134,15 @@ impl AdaptiveConcurrencyBuilder {
     /// state is made; the type is the same.
     pub const fn enabled(mut self, enabled: bool) -> Self {
         self.settings.enabled = enabled;
+        self
+    }
+
+    /// Lets every call through and counts those that would have waited or been turned away, in
+    /// [`ConcurrencyState::held`](super::ConcurrencyState::held). Default: it limits.
+    ///
+    /// Cuts are told and the limit moves as else, but by what happens without it: more calls are in flight than it would let through.
+    pub const fn observe_only(mut self) -> Self {
+        self.settings.observe_only = true;
         self
     }
 

@@ -71,6 +71,8 @@ struct Inside {
     late: BTreeSet<u64>,
     next_ticket: u64,
     cuts: u64,
+    /// Calls that would not have been admitted, where the layer only observes.
+    held: u64,
     last_cut: Option<Instant>,
     /// What the last control loop has learnt.
     usual: Usual,
@@ -200,6 +202,10 @@ impl Gate {
             return Entry::Admitted(Slot::new(Arc::clone(self), self.take(inside, caller, now)));
         }
         control.stands_in_the_way(now);
+        if self.settings.observe_only {
+            inside.held += 1;
+            return Entry::Admitted(Slot::new(Arc::clone(self), self.take(inside, caller, now)));
+        }
         let earliest = control.earliest(in_flight, tuning).filter(|at| *at > now);
         if until <= now || earliest.is_some_and(|at| at > until) {
             return Entry::Late(earliest);
@@ -500,6 +506,7 @@ impl Gate {
             in_flight: self.in_flight(&mut inside, time::now()),
             queued: inside.waiting.len(),
             cuts: inside.cuts,
+            held: inside.held,
             last_cut: inside.last_cut,
         }
     }

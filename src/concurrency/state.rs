@@ -10,6 +10,7 @@ pub struct ConcurrencyState {
     pub(super) in_flight: u32,
     pub(super) queued: usize,
     pub(super) cuts: u64,
+    pub(super) held: u64,
     pub(super) last_cut: Option<Instant>,
 }
 
@@ -38,6 +39,13 @@ impl ConcurrencyState {
     #[must_use]
     pub const fn cuts(&self) -> u64 {
         self.cuts
+    }
+
+    /// Calls that were let through although the limit would have held them, of a layer that [only
+    /// observes](super::AdaptiveConcurrencyBuilder::observe_only).
+    #[must_use]
+    pub const fn held(&self) -> u64 {
+        self.held
     }
 
     /// When that was last, on tokio's clock.

@@ -415,6 +415,8 @@ plain_table! {
     ConcurrencyConfig {
         /// [`AdaptiveConcurrencyBuilder::enabled`].
         enabled: bool,
+        /// [`AdaptiveConcurrencyBuilder::observe_only`].
+        observe_only: bool,
         /// [`AdaptiveConcurrencyBuilder::decrease`].
         decrease: f64,
         /// [`AdaptiveConcurrencyBuilder::paced_decrease`].
@@ -446,6 +448,9 @@ impl ConcurrencyConfig {
     /// A builder with these settings and else the defaults.
     pub fn to_builder(&self) -> AdaptiveConcurrencyBuilder {
         let mut builder = AdaptiveConcurrencyLayer::builder();
+        if self.observe_only == Some(true) {
+            builder = builder.observe_only();
+        }
         apply!(builder, self: enabled decrease paced_decrease growth increase floor pace cut_interval lift_after max_wait
             max_queued max_keys seed);
         builder

@@ -334,7 +334,12 @@ word!(
 );
 word!(
     rate_limit::AdmissionMode,
-    [("wait", rate_limit::AdmissionMode::Wait), ("reject", rate_limit::AdmissionMode::Reject)].into_iter()
+    [
+        ("wait", rate_limit::AdmissionMode::Wait),
+        ("reject", rate_limit::AdmissionMode::Reject),
+        ("observe", rate_limit::AdmissionMode::Observe)
+    ]
+    .into_iter()
 );
 word!(
     Unit,

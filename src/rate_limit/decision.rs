@@ -5,6 +5,20 @@ use super::window::{EntryId, Nanos};
 use crate::event::RateLimitReason;
 use crate::request::limits::LimitKind;
 
+/// What to do with a request that cannot be admitted at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum AdmissionMode {
+    /// It queues, unless its deadline comes first. The default.
+    #[default]
+    Wait,
+    /// It fails with [`RateLimited`](super::RateLimited), which says when it could be admitted.
+    Reject,
+    /// It goes through uncounted, and [`Event::RateLimited`](crate::event::Event::RateLimited) is told as if it had been rejected. To see what a
+    /// limit would do before it does it.
+    Observe,
+}
+
 /// What was charged for one request. Given back to [`QuotaState::settle`] exactly once.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "an admission must be settled"]

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use tower_layer::Layer;
 
+use super::decision::AdmissionMode;
 use super::quota_state::Rules;
 use super::service::{Core, Quota};
 use super::shared::{Common, Config, KeyBy, Shared, WallClock};
@@ -28,17 +29,6 @@ const DEFAULT_QUEUE: usize = 100_000;
 /// All services it makes, and their clones, draw on the same quotas; so do clones of the layer.
 pub struct RateLimitLayer<E = BySize> {
     core: Arc<Core<E>>,
-}
-
-/// What to do with a request that cannot be admitted at once.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum AdmissionMode {
-    /// It queues, unless its deadline comes first. The default.
-    #[default]
-    Wait,
-    /// It fails with [`RateLimited`](super::RateLimited), which says when it could be admitted.
-    Reject,
 }
 
 impl RateLimitLayer {
@@ -110,7 +100,7 @@ impl<E> RateLimitLayer<E> {
         );
         config.margin = Some(margin);
         config.guard = Some(Duration::from_nanos(guard).into());
-        config.mode = Some(if common.waits { AdmissionMode::Wait } else { AdmissionMode::Reject });
+        config.mode = Some(common.mode);
         config.max_wait = Some(common.max_wait.map(Into::into).into());
         config.max_queue = Some(common.max_queue);
         config.max_keys = Some(keys.max_keys());
@@ -377,7 +367,7 @@ impl<E> RateLimitBuilder<E> {
             guard: nanos(settings.guard),
         };
         let wall_clock = settings.wall_clock.unwrap_or_else(|| Arc::new(time::wall_clock));
-        let queue = (settings.max_queue, settings.max_wait, settings.mode == AdmissionMode::Wait);
+        let queue = (settings.max_queue, settings.max_wait, settings.mode);
         #[cfg(feature = "fleet")]
         if let Some(fleet) = &settings.fleet {
             fleet.check()?;

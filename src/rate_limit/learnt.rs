@@ -40,6 +40,17 @@ const GIVEN_UP: Nanos = 300 * SECOND;
 /// Without trials: how long a limit stands before a tenth more is taken.
 const TRUSTED: Nanos = 3600 * SECOND;
 
+/// Learnt limits by dimension, in the order of [`LEARNT`](super::quota_state::LEARNT).
+pub(super) type LearntLimits = [Option<u64>; 3];
+
+/// What a snapshot says of a key that has not been met yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Remembered {
+    pub(super) date: jiff::civil::Date,
+    pub(super) requests: u64,
+    pub(super) learnt: LearntLimits,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Learnt {
     named: u64,

@@ -229,13 +229,14 @@ mod spans;
 mod window;
 
 pub use self::body::RateLimitBody;
+pub use self::decision::AdmissionMode;
 pub use self::error::RateLimited;
 pub use self::estimate::{ByContent, BySize, Estimate, Images, InputTokens, Texts};
 #[cfg(feature = "fleet")]
 #[cfg_attr(docsrs, doc(cfg(feature = "fleet")))]
 pub use self::fleet::{FleetStatus, StoreHealth};
 pub use self::handle::{QuotaStatus, RateLimits, SpanStatus};
-pub use self::layer::{AdmissionMode, RateLimitBuilder, RateLimitLayer};
+pub use self::layer::{RateLimitBuilder, RateLimitLayer};
 pub use self::prices::{Price, Prices};
 pub(crate) use self::service::{Permits, Quota};
 pub use self::service::{RateLimit, ResponseFuture};

@@ -11,7 +11,7 @@ use super::day_count::DayCount;
 use super::decision::{Admission, Forecast, Receipt, Settlement, Spent, Trial, too_large};
 use super::error::Refusal;
 use super::estimate::{Cost, Ratio, Trust};
-use super::learnt::Learnt;
+use super::learnt::{Learnt, LearntLimits};
 use super::prices::Purse;
 use super::quota_update::QuotaUpdate;
 use super::spans::{Full, Spans};
@@ -959,6 +959,20 @@ impl QuotaState {
         }
     }
 
+    /// The limits that 429s have named, as they stand.
+    pub(super) fn learnt(&self) -> LearntLimits {
+        LEARNT.map(|dimension| self.learnt[dimension as usize].map(|learnt| learnt.limit()))
+    }
+
+    /// Takes over what a snapshot has learnt, where nothing was learnt since.
+    pub(super) fn restore_learnt(&mut self, now: Nanos, learnt: LearntLimits) {
+        for (dimension, limit) in LEARNT.into_iter().zip(learnt) {
+            if limit.is_some() && self.rules.learn && self.learnt[dimension as usize].is_none() {
+                self.learn(now, dimension, limit, None);
+            }
+        }
+    }
+
     /// Adds what a snapshot counted today, once however often it is told.
     pub(super) fn restore(&mut self, count: u64) {
         self.day.restore(count);
@@ -1063,6 +1077,10 @@ impl QuotaState {
 
 /// Those whose learnt limits are tried.
 const TRIED: [LimitKind; 3] =
+    [LimitKind::RequestsPerMinute, LimitKind::InputTokensPerMinute, LimitKind::RequestsPerDay];
+
+/// The dimensions whose learnt limits outlive a process.
+pub(super) const LEARNT: [LimitKind; 3] =
     [LimitKind::RequestsPerMinute, LimitKind::InputTokensPerMinute, LimitKind::RequestsPerDay];
 
 const DIMENSIONS: [LimitKind; LimitKind::COUNT] = [

@@ -7,6 +7,7 @@ use http::{Request, Response, StatusCode};
 use http_body::Body;
 use tokio::time::Sleep;
 
+use super::decision::AdmissionMode;
 use super::estimate::{Cost, Estimate, Units};
 use super::permit::Permit;
 use super::queue::WaiterId;
@@ -128,7 +129,13 @@ fn late<B>(key: Arc<Key>, now: Nanos, cost: Cost, request: &Request<B>, visitor:
         Arrival::Queued(place, _) => {
             Entry::Wait(Ticket { key, place, patience, is_impatient, is_sample, left: false, timer: None })
         }
-        Arrival::Refused(refusal) => Entry::Refuse(key.refuse(refusal, patience, is_impatient).into()),
+        Arrival::Refused(refusal) => {
+            let error = key.refuse(refusal, patience, is_impatient);
+            match key.common().mode {
+                AdmissionMode::Observe => Entry::Pass(None),
+                _ => Entry::Refuse(error.into()),
+            }
+        }
     }
 }
 

@@ -9,9 +9,10 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::day::{Calendar, Day};
-use super::decision::{Receipt, Settlement};
+use super::decision::{AdmissionMode, Receipt, Settlement};
 use super::error::{RateLimited, Refusal};
 use super::estimate::Cost;
+use super::learnt::Remembered;
 use super::prices::{Prices, Purse};
 use super::queue::{NEVER, WaiterId};
 use super::quota_state::{QuotaState, Rules};
@@ -53,7 +54,7 @@ pub(super) struct Config {
     pub(super) limits: Limits,
     pub(super) by_model: HashMap<Box<str>, Limits>,
     /// Counts of a snapshot for keys that have not been met yet.
-    pub(super) restored: HashMap<String, (jiff::civil::Date, u64)>,
+    pub(super) restored: HashMap<String, Remembered>,
 }
 
 impl Config {
@@ -75,7 +76,7 @@ pub(super) struct Common {
     pub(super) rules: Rules,
     pub(super) max_queue: usize,
     pub(super) max_wait: Option<Duration>,
-    pub(super) waits: bool,
+    pub(super) mode: AdmissionMode,
     pub(super) observer: Observed,
     /// What calls cost, where a limit counts money.
     pub(super) prices: Option<Arc<Prices>>,
@@ -86,7 +87,7 @@ pub(super) struct Common {
 impl Common {
     pub(super) fn new(
         rules: Rules,
-        (max_queue, max_wait, waits): (usize, Option<Duration>, bool),
+        (max_queue, max_wait, mode): (usize, Option<Duration>, AdmissionMode),
         wall_clock: WallClock,
         observer: Observed,
     ) -> Self {
@@ -98,7 +99,7 @@ impl Common {
             rules,
             max_queue,
             max_wait,
-            waits,
+            mode,
             observer,
             prices: None,
             #[cfg(feature = "fleet")]
@@ -268,12 +269,7 @@ pub struct Key {
 }
 
 impl Key {
-    fn new(
-        common: Arc<Common>,
-        id: QuotaKey,
-        limits: Limits,
-        restored: Option<(jiff::civil::Date, u64)>,
-    ) -> Self {
+    fn new(common: Arc<Common>, id: QuotaKey, limits: Limits, restored: Option<Remembered>) -> Self {
         let now = common.now();
         let work = AtomicU8::new(Work::of(id.pool(), &limits) as u8);
         let model = || id.target().model().map(Into::into);
@@ -281,10 +277,14 @@ impl Key {
         let mut ledger = QuotaState::with_prices(common.rules, limits, purse, now);
         let day = common.day(now);
         ledger.set_day(now, day);
-        if let Some((_, count)) = restored.filter(|(date, _)| *date == day.date) {
-            ledger.restore(count);
+        if let Some(restored) = restored {
+            if restored.date == day.date {
+                ledger.restore(restored.requests);
+            }
+            ledger.restore_learnt(now, restored.learnt);
         }
-        let scheduler = Mutex::new(Scheduler::new(ledger, common.max_queue, common.waits, Patience::DEFAULT));
+        let waits = common.mode == AdmissionMode::Wait;
+        let scheduler = Mutex::new(Scheduler::new(ledger, common.max_queue, waits, Patience::DEFAULT));
         Self {
             id: Arc::new(id),
             common,

@@ -1,4 +1,4 @@
-//! The day's counts, to outlive a process.
+//! The day's counts and learnt limits, to outlive a process.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -8,17 +8,21 @@ use std::sync::Arc;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 
+use super::learnt::{LearntLimits, Remembered};
 use super::shared::Shared;
 use crate::sync::lock;
 
 /// The version of the form below.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The version before, which has no learnt limits.
+const WITHOUT_LEARNT: u32 = 1;
 /// A snapshot with more keys than any layer keeps is damaged.
 const MOST_KEYS: usize = 1_000_000;
 
-/// The counts of a Pacific day per key. Serialize it with any format of serde's before the process ends, and
+/// The counts of a Pacific day per key, and the limits that 429s have named. Serialize it with any format of serde's before the process ends, and
 /// [restore](super::RateLimits::restore) it after the start of the next one, so that a daily limit of 250 is not
-/// taken for a fresh one.
+/// taken for a fresh one, and a limit that was learnt once is not learnt by another 429. What is restored of the latter is
+/// tried and forgotten as if it had just been named.
 ///
 /// It holds the names of models and labels, and no key.
 ///
@@ -49,6 +53,13 @@ struct Saved {
     /// The Pacific date, `2026-11-21`.
     date: String,
     requests: u64,
+    /// The limits that 429s have named, as they stand: requests a minute, input tokens a minute, requests a day.
+    #[serde(default, skip_serializing_if = "nothing")]
+    learnt: LearntLimits,
+}
+
+fn nothing(learnt: &LearntLimits) -> bool {
+    learnt.iter().all(Option::is_none)
 }
 
 /// What became of a snapshot's counts.
@@ -57,7 +68,7 @@ struct Saved {
 pub struct Restored {
     /// Keys whose count is in force, or will be as soon as they are met.
     pub keys: usize,
-    /// Keys whose count is of another day, and was left out.
+    /// Keys whose count is of another day, and was left out. What they have learnt was not.
     pub stale: usize,
 }
 
@@ -76,7 +87,7 @@ pub enum SnapshotError {
     Damaged {
         /// The key, as it stands in the snapshot; empty where it is about all of them.
         key: String,
-        /// The member that is wrong: `date`, `requests`, `key` or `keys`.
+        /// The member that is wrong: `date`, `requests`, `learnt`, `key` or `keys`.
         field: &'static str,
     },
 }
@@ -99,24 +110,31 @@ impl Error for SnapshotError {}
 
 impl Snapshot {
     pub(super) fn take(shared: &Shared) -> Self {
-        let mut saved: HashMap<String, (Date, u64)> = lock(&shared.config).restored.clone();
+        let mut saved: HashMap<String, Remembered> = lock(&shared.config).restored.clone();
         for (id, key) in shared.keys.all() {
             let now = key.common().now();
-            if let Some((date, requests)) = key.with_state(now, |scheduler| scheduler.ledger.today()) {
-                saved.insert(id.to_string(), (date, requests));
+            let (today, learnt) =
+                key.with_state(now, |scheduler| (scheduler.ledger.today(), scheduler.ledger.learnt()));
+            if let Some((date, requests)) = today {
+                saved.insert(id.to_string(), Remembered { date, requests, learnt });
             }
         }
         let mut keys: Vec<Saved> = saved
             .into_iter()
-            .filter(|(_, (_, requests))| *requests > 0)
-            .map(|(key, (date, requests))| Saved { key, date: date.to_string(), requests })
+            .filter(|(_, of)| of.requests > 0 || !nothing(&of.learnt))
+            .map(|(key, Remembered { date, requests, learnt })| Saved {
+                key,
+                date: date.to_string(),
+                requests,
+                learnt,
+            })
             .collect();
         keys.sort_by(|a, b| a.key.cmp(&b.key));
         Self { version: VERSION, source: shared.id, keys }
     }
 
     pub(super) fn restore(&self, shared: &Arc<Shared>) -> Result<Restored, SnapshotError> {
-        if self.version != VERSION {
+        if ![WITHOUT_LEARNT, VERSION].contains(&self.version) {
             return Err(SnapshotError::Version { found: self.version });
         }
         let dates = self.check()?;
@@ -131,16 +149,24 @@ impl Snapshot {
         let known: HashMap<String, _> =
             shared.keys.all().into_iter().map(|(id, key)| (id.to_string(), key)).collect();
         for (saved, date) in self.keys.iter().zip(dates) {
-            if date != today {
+            let is_stale = date != today;
+            if is_stale {
                 restored.stale += 1;
+            } else {
+                restored.keys += 1;
+            }
+            if is_stale && nothing(&saved.learnt) {
                 continue;
             }
-            restored.keys += 1;
-            lock(&shared.config).restored.insert(saved.key.clone(), (date, saved.requests));
+            // A count of another day is none of today's.
+            let requests = if is_stale { 0 } else { saved.requests };
+            let of = Remembered { date: today, requests, learnt: saved.learnt };
+            lock(&shared.config).restored.insert(saved.key.clone(), of);
             if let Some(key) = known.get(&saved.key) {
                 let now = common.now();
                 key.with_state(now, |scheduler| {
-                    scheduler.ledger.restore(saved.requests);
+                    scheduler.ledger.restore(requests);
+                    scheduler.ledger.restore_learnt(now, saved.learnt);
                     scheduler.advance(now);
                 });
             }
@@ -163,6 +189,9 @@ impl Snapshot {
                 }
                 if saved.requests > 1 << 40 {
                     return Err(damaged(&saved.key, "requests"));
+                }
+                if saved.learnt.iter().flatten().any(|limit| !(1..=1 << 40).contains(limit)) {
+                    return Err(damaged(&saved.key, "learnt"));
                 }
                 saved.date.parse::<Date>().map_err(|_| damaged(&saved.key, "date"))
             })

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{Surface, Target, path};
+use crate::redact::redact;
 use crate::tier::ServiceTier;
 
 /// Names whose quota a request draws on: an extension that the **caller** puts into the request.
@@ -256,11 +257,12 @@ pub(super) fn write_names(
     label: Option<&KeyLabel>,
     tier: ServiceTier,
 ) -> fmt::Result {
+    // A path may hold anything, also a key in the place of a name.
     if let Some(model) = model {
-        write!(f, " {model}")?;
+        write!(f, " {}", redact(model))?;
     }
     if project.is_some() || location.is_some() {
-        write!(f, " in {}/{}", project.unwrap_or("-"), location.unwrap_or("-"))?;
+        write!(f, " in {}/{}", redact(project.unwrap_or("-")), redact(location.unwrap_or("-")))?;
     }
     if let Some(label) = label {
         write!(f, " ({label})")?;

@@ -11,8 +11,8 @@ use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::error::find;
 use tower_gemini::event::{Event, Observer};
 use tower_gemini::rate_limit::{
-    LimitKind, Limits, Pool, QuotaKey, RateLimitBuilder, RateLimitLayer, RateLimitReason, RateLimited,
-    Snapshot, SnapshotError,
+    AdmissionMode, LimitKind, Limits, Pool, QuotaKey, RateLimitBuilder, RateLimitLayer, RateLimitReason,
+    RateLimited, Snapshot, SnapshotError,
 };
 use tower_gemini::request::Target;
 use tower_gemini::sim::{Fault, Quota, Rule, Simulator};
@@ -292,6 +292,44 @@ async fn a_days_count_outlives_the_process() {
         ask(&sim, &third).await.unwrap();
     }
     assert_eq!(ask(&sim, &third).await.unwrap_err().why(), RateLimitReason::Spent);
+}
+
+/// A quota of three that a 429 has named: the next process asks three times, and not a fourth time in vain; on another day, too.
+#[tokio::test(start_paused = true)]
+async fn what_a_429_has_taught_outlives_the_process() {
+    let sim = simulator(Quota::new().requests_per_minute(3));
+    let wall = Wall::at("2026-07-01T20:00:00Z");
+    let layer = || {
+        let wall = wall.clone();
+        let builder = RateLimitLayer::builder().wall_clock(move || wall.read());
+        builder.mode(AdmissionMode::Reject).build().unwrap()
+    };
+    let first = layer();
+    let mut asked = Vec::new();
+    for _ in 0..4 {
+        asked.push(ask(&sim, &first).await.unwrap());
+    }
+    assert_eq!(asked, [200, 200, 200, 429]);
+    let limit = |layer: &RateLimitLayer| layer.handle().status()[0].limits.of(LimitKind::RequestsPerMinute);
+    assert_eq!(limit(&first), Some(3));
+    let saved = serde_json::to_string(&first.handle().snapshot()).unwrap();
+    tokio::time::advance(Duration::from_secs(120)).await;
+    for saved in [saved.clone(), saved.replace("2026-07-01", "2026-06-30")] {
+        let next = layer();
+        next.handle().restore(&serde_json::from_str(&saved).unwrap()).unwrap();
+        let before = sim.call_count();
+        for _ in 0..3 {
+            assert_eq!(ask(&sim, &next).await.unwrap(), 200);
+        }
+        assert_eq!(limit(&next), Some(3));
+        assert!(ask(&sim, &next).await.is_err());
+        assert_eq!(sim.call_count(), before + 3, "the fourth was not sent");
+        tokio::time::advance(Duration::from_secs(120)).await;
+    }
+    // A snapshot of before says nothing of it.
+    let old = saved.replace(r#""version":2"#, r#""version":1"#).replace(r#","learnt":[3,null,null]"#, "");
+    assert!(!old.contains("learnt"), "{old}");
+    assert_eq!(layer().handle().restore(&serde_json::from_str(&old).unwrap()).unwrap().keys, 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,6 +10,7 @@ use tower::limit::ConcurrencyLimitLayer;
 use tower::{BoxError, Layer, Service, ServiceExt};
 use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::error::find;
+use tower_gemini::event::{Event, Observer};
 use tower_gemini::rate_limit::{
     AdmissionMode, InputTokens, LimitKind, Limits, RateLimit, RateLimitLayer, RateLimitReason, RateLimited,
 };
@@ -290,6 +291,35 @@ async fn reject_mode_says_when() {
     tokio::time::sleep_until(until).await;
     assert!(service.clone().oneshot(ask()).await.is_ok());
     assert!(service.oneshot(ask()).await.is_err());
+}
+
+/// Nobody waits or fails, what would have is told, and a window later it would be admitted again.
+#[tokio::test(start_paused = true)]
+async fn observe_mode_lets_through_and_tells() {
+    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    struct Told(Arc<std::sync::Mutex<Vec<RateLimitReason>>>);
+    impl Observer for Told {
+        fn on_event(&self, event: &Event<'_>) {
+            if let Event::RateLimited { why, .. } = event {
+                self.0.lock().unwrap().push(*why);
+            }
+        }
+    }
+    let probe = Probe::always(Answer::Ok);
+    let builder =
+        RateLimitLayer::builder().limits(Limits::new().requests_per_minute(2)).mode(AdmissionMode::Observe);
+    let layer = builder.observer(Arc::new(Told(Arc::clone(&told)))).build().unwrap();
+    let service = over(&layer, &probe);
+    let start = Instant::now();
+    for _ in 0..5 {
+        service.clone().oneshot(ask()).await.unwrap();
+    }
+    assert_eq!(Instant::now(), start, "nobody waits");
+    assert_eq!(*told.lock().unwrap(), vec![RateLimitReason::Full; 3]);
+    assert_eq!(layer.handle().status()[0].requests, 2, "those that would not have been sent are not counted");
+    advance(secs(61)).await;
+    service.oneshot(ask()).await.unwrap();
+    assert_eq!(told.lock().unwrap().len(), 3);
 }
 
 #[tokio::test(start_paused = true)]

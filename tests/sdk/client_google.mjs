@@ -4,8 +4,9 @@ import { GoogleGenAI } from "@google/genai";
 
 const [GATE, SIMULATED] = process.argv.slice(2);
 const apiKey = "AIzaSy-sdk-javascript-00000000000000000";
-const client = (baseUrl) => new GoogleGenAI({ apiKey, httpOptions: { baseUrl } }).models;
-const [gate, simulated] = [client(GATE), client(SIMULATED)];
+const client = (baseUrl) => new GoogleGenAI({ apiKey, httpOptions: { baseUrl } });
+const [gate, simulated] = [client(GATE).models, client(SIMULATED).models];
+const [gateInteractions, simulatedInteractions] = [client(GATE).interactions, client(SIMULATED).interactions];
 const contents = "Hi";
 
 async function test(name, check) {
@@ -54,6 +55,50 @@ await test("unary, simulator", async () => {
 await test("streaming, simulator", async () => {
   const parts = await chunks(simulated, "gemini-3.5-flash");
   return [parts.map(([, text]) => text).join("") === "Echo: Hi" && parts.length > 1, `${parts.length} chunks`];
+});
+const interact = (on, model, more = {}) => on.create({ model, input: "Hi there", ...more });
+async function said(events) {
+  const kinds = [];
+  let text = "";
+  for await (const event of events) {
+    kinds.push(event.event_type);
+    if (event.event_type === "step.delta") text += event.delta.text;
+  }
+  return [text, kinds];
+}
+const whole = (made) => made.steps.flatMap((step) => step.content ?? []).map((part) => part.text ?? "").join("");
+
+await test("interaction, unary", async () => {
+  const made = await interact(simulatedInteractions, "gemini-3.8-flash");
+  return [made.status === "completed" && whole(made) === "Echo: Hi there", `${made.usage.total_tokens} tokens`];
+});
+await test("interaction, stream", async () => {
+  const [text, kinds] = await said(await interact(simulatedInteractions, "gemini-3.8-flash", { stream: true }));
+  return [text === "Echo: Hi there" && kinds.at(-1) === "interaction.completed", `${kinds.length} events`];
+});
+await test("interaction, error before output", async () => {
+  const made = await interact(gateInteractions, "once-interaction-javascript");
+  return [whole(made) === "Hello there, how are you?", "503 once, absorbed"];
+});
+await test("interaction, error told", async () => {
+  try {
+    await interact(gateInteractions, "key");
+  } catch (error) {
+    const status = error.status ?? error.statusCode;
+    return [status === 403 && error.name === "PermissionDeniedError", `${error.name} ${status}`];
+  }
+  return [false, "no error"];
+});
+await test("interaction, error after output", async () => {
+  const [text, kinds] = await said(await interact(gateInteractions, "late", { stream: true }));
+  return [text === "Hello there" && kinds.at(-1) === "error", `${kinds.length} events, the last one ${kinds.at(-1)}`];
+});
+await test("interaction, cancelled", async () => {
+  const made = await interact(simulatedInteractions, "gemini-3.8-flash", { background: true });
+  const cancelled = await simulatedInteractions.cancel(made.id);
+  const seen = await simulatedInteractions.get(made.id);
+  const ok = [made.status, cancelled.status, seen.status].join() === "in_progress,cancelled,cancelled";
+  return [ok, `${made.status}, then ${seen.status}`];
 });
 await test("error 400", () => fails(gate, "bad", 400));
 await test("error 403", () => fails(gate, "key", 403));

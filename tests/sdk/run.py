@@ -38,7 +38,7 @@ def install():
     LOCAL.mkdir(parents=True, exist_ok=True)
     if not PYTHON.exists():
         run(sys.executable, "-m", "venv", LOCAL / "venv")
-    run(PYTHON, "-m", "pip", "install", "--quiet", "--upgrade", "google-genai", "openai")
+    run(PYTHON, "-m", "pip", "install", "--quiet", "--upgrade", "google-genai", "openai", "aiohttp")
     shown = subprocess.run([PYTHON, "-m", "pip", "list", "--format=json"], capture_output=True, text=True, check=True)
     versions = {package["name"]: package["version"] for package in json.loads(shown.stdout)}
     sdks = [
@@ -110,12 +110,31 @@ def main():
             for process, _ in started:
                 process.terminate()
                 process.wait()
+    rows.extend(refusals(scripted))
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     for row in rows:
         print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[3]]))
     failed = sum(row[2] != "ok" for row in rows)
     print(f"{len(rows) - failed} of {len(rows)} held")
     return failed != 0
+
+
+def refusals(scripted):
+    """Rows of clients that are no SDKs, whom the gateway refuses before it was sent the whole body."""
+    clients = [("clients of HTTP", [PYTHON, HERE / "refusals.py"])]
+    if shutil.which("node"):
+        clients.append(("clients of HTTP", ["node", HERE / "refusals.mjs"]))
+    process, url = gateway("--upstream", scripted)
+    try:
+        before = calls(scripted).get("day", 0)
+        rows = [row for name, command in clients for row in cases(name, command, [url], scripted)]
+        # One for each client: the first of its requests has taught that the day is spent.
+        sent = calls(scripted).get("day", 0) - before
+        rows.append(("clients of HTTP", "calls for a spent day", "ok" if sent == len(rows) else "FAILED", f"{sent} of {301 * len(rows)} requests"))
+        return rows
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def calls(scripted):

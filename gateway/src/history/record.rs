@@ -1,6 +1,7 @@
 //! What is kept of a call, and how it is found out.
 
 use std::cell::RefCell;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -105,6 +106,8 @@ pub struct Trace {
     pub client: Option<Box<str>>,
     pub project: Option<Box<str>>,
     pub request_id: Option<Box<str>>,
+    /// Whose connection it came over.
+    pub address: Option<IpAddr>,
     pub request_bytes: Option<u64>,
     /// The client's call, for what it costs.
     pub admitted: Option<Admitted>,
@@ -130,6 +133,7 @@ impl Trace {
             client: None,
             project: None,
             request_id: None,
+            address: None,
             request_bytes: None,
             admitted: None,
             cause: OnceLock::new(),

@@ -127,9 +127,11 @@ settings! {
     tokens_per_minute: u64 = rules::quota, maybe(), "N";
     /// the same, until midnight Pacific
     requests_per_day: u64 = rules::quota, maybe(), "N";
+    /// quotas: on, observe (nobody waits for them, and those who would are counted) or off
+    quota: Acts = rules::acts, or("on"), "MODE", fixed;
     /// the longest that a call waits for quota or for a delay that the upstream asks for; 0: not at all
     quota_wait: Duration = rules::seconds_or_none::<86_400>, or("15"), "SECONDS", fixed;
-    /// keep the day's counts here over a restart
+    /// keep the day's counts and the limits that 429s have taught here over a restart
     state: String = rules::path, maybe(), "FILE", fixed;
     /// keep these quotas together with other gateways, in Redis or Valkey: `redis://host`, with `user:password@` before and `:port` after the host where needed
     quota_store: RedisStore = quota::store, maybe(), "URL", secret, fixed;
@@ -153,6 +155,8 @@ settings! {
     first_byte: Duration = rules::seconds::<86_400>, maybe(), "SECONDS";
     /// how long an answer may pause
     idle: Duration = rules::seconds::<86_400>, or("60"), "SECONDS";
+    /// whether such an answer ends: on, observe (those that would are counted) or off
+    idle_mode: Acts = rules::acts, or("on"), "MODE";
     /// the circuit breaker: on, observe (it tells what it would do) or off
     breaker: Acts = rules::acts, or("on"), "MODE";
     /// how long a circuit stays open at first
@@ -193,6 +197,8 @@ settings! {
     history_mib: u64 = rules::whole::<1, 1_000_000>, or("1024"), "MIB", fixed;
     /// the age at which they go
     history_days: u64 = rules::whole::<1, 3660>, or("30"), "DAYS", fixed;
+    /// send a span of each call to this OpenTelemetry collector, at /v1/traces by OTLP over HTTP, such as http://127.0.0.1:4318
+    otlp: Base = rules::collector, maybe(), "URL", fixed;
 }
 
 /// The setting of this name.

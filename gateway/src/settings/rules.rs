@@ -31,6 +31,16 @@ pub fn base(text: &str) -> Read<Base> {
     Base::parse(text)
 }
 
+/// Where spans are sent. A build without the feature cannot.
+pub fn collector(text: &str) -> Read<Base> {
+    if !cfg!(feature = "otlp") {
+        return Err("is for a build with the feature otlp, and this one has none".to_owned());
+    }
+    Base::parse(text).map_err(|_| {
+        "must be a URL such as http://127.0.0.1:4318, without user, query and fragment".to_owned()
+    })
+}
+
 pub fn path(text: &str) -> Read<String> {
     if text.is_empty() || text.contains('\0') {
         Err("must be the path of a file".to_owned())

@@ -173,3 +173,31 @@ async fn the_days_counts_are_saved_and_restored() {
     assert!(why.contains("must be a file that this gateway has written"), "{why}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "a text of mine");
 }
+
+/// A limit that one 429 has named is kept by the next process.
+#[tokio::test]
+async fn what_a_429_has_taught_is_saved_and_restored() {
+    use tower_gemini::sim::{Quota, Simulator};
+    let dir = tempfile::tempdir().unwrap();
+    let state = format!("--state={}", dir.path().join("state.json").display());
+    let quota = Quota::new().requests_per_minute(2);
+    let simulator = Simulator::builder().quota_for_each_model(quota).build().unwrap();
+    let server = simulator.serve().await.unwrap();
+    let args = ["--attempts=1", "--quota-wait=0", &*state];
+    let text = format!(
+        "POST {GENERATE} HTTP/1.1\r\nhost: gate\r\nx-goog-api-key: one\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{HELLO}",
+        HELLO.len()
+    );
+    let gate = Gate::to(&server.base_url(), &args).await;
+    for status in [200, 200, 429] {
+        assert_eq!(gate.say(&text).await.status, status);
+    }
+    gate.stop().await;
+    // So that nothing but the file can tell.
+    simulator.set_quota("gemini-3.5-flash-lite", None);
+    let gate = Gate::to(&server.base_url(), &args).await;
+    assert_eq!(gate.say(&text).await.status, 200);
+    let status: serde_json::Value = serde_json::from_slice(&gate.page("/status").await.body).unwrap();
+    let limit = &status["quotas"][0]["dimensions"]["requests_per_minute"]["limit"];
+    assert_eq!(limit, 2, "{status}");
+}

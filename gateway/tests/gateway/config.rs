@@ -95,6 +95,34 @@ fn each_bad_line_is_one_sentence_with_file_line_and_rule() {
     assert!(missing.starts_with("/no/such/file: cannot be read"), "{missing}");
 }
 
+/// Each setting, in each of the three places that it can be said in.
+#[tokio::test]
+async fn each_bad_value_is_one_sentence_with_its_place_and_exit_code_2() {
+    for declared in DECLARED {
+        let bad = if (declared.check)("SECRET-x").is_err() { "SECRET-x" } else { "" };
+        let rule = (declared.check)(bad).expect_err(declared.name);
+        let file = File::new(&format!("# a line\n{} = \"{bad}\"\n", declared.name));
+        let (option, config) =
+            (format!("--{}={bad}", declared.option()), format!("--config={}", file.path()));
+        let variable = declared.variable();
+        let places = [
+            (vec![&*option], vec![], format!("--{}", declared.option())),
+            (vec![], vec![(&*variable, bad)], variable.clone()),
+            (vec![&*config], vec![], format!("{}:2: {}", file.path(), declared.name)),
+        ];
+        for (args, env, place) in places {
+            if bad.is_empty() && !env.is_empty() {
+                // A variable without a value is none.
+                continue;
+            }
+            let (code, out, err) = shown(&args, &env).await;
+            assert_eq!((code, &*out), (2, ""), "{place}: {err}");
+            assert_eq!(err, format!("error: {place} {rule} (--help lists the options)\n"));
+            assert!(!err.contains("SECRET-x"), "{err}");
+        }
+    }
+}
+
 /// No setting is without its help, and no default breaks its own rule.
 #[test]
 fn each_setting_is_declared_whole() {

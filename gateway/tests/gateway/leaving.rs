@@ -135,7 +135,9 @@ async fn a_stop_lets_calls_finish_and_takes_no_new_ones() {
 async fn a_call_that_outlives_the_grace_is_cut() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
-    let never = |_| std::future::pending::<http::Response<Full<Bytes>>>();
+    let never = |_, _: &std::sync::Arc<tower_gemini_gateway::peer::Peer>| {
+        std::future::pending::<http::Response<Full<Bytes>>>()
+    };
     let (stop, stopped) = oneshot::channel::<()>();
     let grace = Duration::from_millis(100);
     let serving = tokio::spawn(serve(
@@ -161,7 +163,9 @@ async fn a_call_that_outlives_the_grace_is_cut() {
 async fn connections_without_a_call_are_cut() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
-    let answer = |_| std::future::ready(http::Response::new(Full::<Bytes>::default()));
+    let answer = |_, _: &std::sync::Arc<tower_gemini_gateway::peer::Peer>| {
+        std::future::ready(http::Response::new(Full::<Bytes>::default()))
+    };
     let limits = Limits { idle: Duration::from_millis(300), ..Limits::default() };
     tokio::spawn(serve(listener, None, answer, std::future::pending(), || Duration::ZERO, Live::new(limits)));
     let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -180,7 +184,9 @@ async fn connections_without_a_call_are_cut() {
 async fn who_comes_when_all_places_are_taken_has_that_of_the_longest_idle() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
-    let answer = |_| std::future::ready(http::Response::new(Full::<Bytes>::default()));
+    let answer = |_, _: &std::sync::Arc<tower_gemini_gateway::peer::Peer>| {
+        std::future::ready(http::Response::new(Full::<Bytes>::default()))
+    };
     let limits = Limits { connections: 4, ..Limits::default() };
     tokio::spawn(serve(listener, None, answer, std::future::pending(), || Duration::ZERO, Live::new(limits)));
     let mut silent = Vec::new();

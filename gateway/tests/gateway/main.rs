@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)] // Clippy excuses test functions by itself, but not their helpers.
 
 mod arguments;
+mod attack;
 mod causes;
 mod clients;
 mod config;
@@ -14,11 +15,14 @@ mod layers;
 mod leaving;
 mod limits;
 mod load;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod outage;
 mod pages;
 mod quota_store;
 mod refusals;
 mod restart;
+mod tls;
 mod verbatim;
 mod world;
 mod wrong;

@@ -139,3 +139,91 @@ async fn a_spent_day_of_one_key_does_not_stop_another() {
     );
     assert_eq!(gate.say(other).await.status, StatusCode::OK);
 }
+
+/// In the places in which people put keys by mistake: the name of a model, a method, the password of `Basic`.
+#[tokio::test]
+async fn a_key_in_an_odd_place_is_shown_nowhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = format!("--history={}", dir.path().join("calls.db").display());
+    let args = ["--log=json", &*history];
+    let (_simulator, _server, gate) = simulated([], &args).await;
+    for path in [
+        format!("/v1beta/models/{KEY}:generateContent"),
+        format!("/v1beta/models/gemini-3.5-flash-lite:{KEY}"),
+        format!("/v1beta/{KEY}"),
+    ] {
+        let answer = gate.post(&path, HELLO).await;
+        assert!(answer.status.is_client_error(), "{answer:?}");
+    }
+    gate.say(format!(
+        "GET /v1beta/models HTTP/1.1\r\nhost: gate\r\nauthorization: Basic {KEY}\r\nx-request-id: {KEY}\r\nconnection: close\r\n\r\n"
+    ))
+    .await;
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    for page in ["/metrics", "/status", "/page/now", "/page/calls", "/page/summary", "/page/calls.csv"] {
+        let page = gate.page(page).await;
+        assert!(!String::from_utf8_lossy(&page.body).contains("AIza"), "{page:?}");
+    }
+    let log = gate.logged().await;
+    assert!(log.lines().count() == 4 && !log.contains("AIza"), "{log}");
+}
+
+/// A disk that is full, as `/dev/full` is: the calls go on and the lines are counted.
+#[tokio::test]
+async fn lines_that_are_lost_are_counted() {
+    struct Full;
+    impl std::io::Write for Full {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::StorageFull.into())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let settings = crate::world::settings(&["--listen=127.0.0.1:0", "--admin=127.0.0.1:0", "--simulate"]);
+    let gateway = tower_gemini_gateway::Gateway::start(&settings, Box::new(Full)).await.unwrap();
+    let (addr, admin) = (gateway.addr, gateway.admin_addr().unwrap());
+    tokio::spawn(gateway.run(std::future::pending()));
+    let client = reqwest::Client::new();
+    for _ in 0..3 {
+        let answer = client.post(format!("http://{addr}{GENERATE}")).body(HELLO).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+    }
+    let mut metrics = String::new();
+    for _ in 0..50 {
+        metrics = client.get(format!("http://{admin}/metrics")).send().await.unwrap().text().await.unwrap();
+        if metrics.contains("\ngateway_log_lines_lost_total 3\n") {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("{metrics}");
+}
+
+/// What quotas, pauses and the limit of calls in flight would have done, where they only observe.
+#[tokio::test]
+async fn shadow_modes_stop_nobody_and_count() {
+    let stalled = Rule::new(Fault::stalled_stream_after(1, std::time::Duration::from_millis(600)));
+    let args = [
+        "--quota=observe",
+        "--requests-per-minute=2",
+        "--idle-mode=observe",
+        "--idle=0.2",
+        "--governor=observe",
+    ];
+    let (_simulator, _server, gate) = simulated([stalled], &args).await;
+    for _ in 0..3 {
+        let stream = GENERATE.replace("generateContent", "streamGenerateContent?alt=sse");
+        assert_eq!(gate.post(&stream, HELLO).await.status, StatusCode::OK);
+    }
+    let metrics = String::from_utf8(gate.page("/metrics").await.body.to_vec()).unwrap();
+    for line in [
+        "gateway_quota_would_hold_total 1",
+        "gateway_rate_limited_total 0",
+        "gateway_idle_would_cut_total 3",
+        "gateway_requests_total{status=\"2xx\"} 3",
+    ] {
+        assert!(metrics.lines().any(|other| other == line), "{line}: {metrics}");
+    }
+    assert!(metrics.contains("gateway_concurrency_would_hold_total{"), "{metrics}");
+}

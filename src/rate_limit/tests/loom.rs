@@ -168,7 +168,12 @@ fn model(most: Option<usize>, limits: Limits, test: impl Fn(Door) + Send + Sync 
         // Five seconds before midnight in California. It is carried on by the clock above.
         let evening = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_254_395);
         let wall_clock = Arc::new(move || evening);
-        let common = Common::new(rules, (10, None, true), wall_clock, Observed::default());
+        let common = Common::new(
+            rules,
+            (10, None, crate::rate_limit::AdmissionMode::Wait),
+            wall_clock,
+            Observed::default(),
+        );
         let id = QuotaKey::of(&Target::of(
             &http::Request::post("/v1beta/models/m:generateContent").body(()).expect("valid"),
         ));
