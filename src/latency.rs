@@ -65,6 +65,11 @@ impl Latency {
         self.quantile(1, 2)
     }
 
+    /// What one of four answers takes longer than. `None` before the fifth sample.
+    pub(crate) fn fair(&self) -> Option<Duration> {
+        self.quantile(3, 4)
+    }
+
     /// What one of ten answers takes longer than. `None` before the fifth sample.
     pub(crate) fn slow(&self) -> Option<Duration> {
         self.quantile(9, 10)

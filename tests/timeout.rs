@@ -145,7 +145,18 @@ async fn ask(layer: TimeoutLayer, server: &Server) -> Result<Response<TimeoutBod
 
 /// The body that the default layer hands on.
 async fn body(server: &Server) -> TimeoutBody<Streamed> {
-    ask(TimeoutLayer::new(), server).await.unwrap().into_body()
+    let layer = builder().idle(60 * SECOND).build().unwrap();
+    ask(layer, server).await.unwrap().into_body()
+}
+
+#[tokio::test(start_paused = true)]
+async fn by_default_a_pause_may_last_five_minutes() {
+    let server = Server::new(0, &[(0, Data("a")), (299, Data("b")), (0, Silence)]);
+    let (layer, start) = (TimeoutLayer::new(), Instant::now());
+    let mut body = ask(layer, &server).await.unwrap().into_body();
+    assert!(body.frame().await.unwrap().is_ok() && body.frame().await.unwrap().is_ok());
+    let error = body.frame().await.unwrap().unwrap_err();
+    assert_eq!(timed_out(&error, start), (Phase::Idle, 300, 599 * SECOND));
 }
 
 fn within(limit: Duration) -> Request<Body> {

@@ -2,7 +2,8 @@
 //!
 //! [`CircuitBreakerLayer`] counts how calls end. When all of them fail it opens: requests are turned away at once, without
 //! being sent, with the instant from which on it makes sense to come back. Then probes ask whether the server is back, and
-//! when it is, those who waited are let through at the rate from before the outage or less.
+//! when it is, those who waited are let through at a rate that begins with that from before the outage and grows with each
+//! success.
 //!
 //! # When to use it, and where
 //!
@@ -65,7 +66,7 @@
 //! | [`max_server_delay`](CircuitBreakerBuilder::max_server_delay) | a later instant that the server names counts, up to 300 s |
 //! | [`probes`](CircuitBreakerBuilder::probes), [`probe_lease`](CircuitBreakerBuilder::probe_lease) | 4 at a time, each lost after 120 s |
 //! | [`probe_successes`](CircuitBreakerBuilder::probe_successes) | 1 closes it, one failure opens it |
-//! | [`ramp`](CircuitBreakerBuilder::ramp) | 20 s: from 100, 50 or 25 % of the calls a second before an outage of less than 30 s, less than 90 s, or more; at least 10; doubling every 5 s; back by a second for each failure, forward by half of one for each success after it |
+//! | [`ramp`](CircuitBreakerBuilder::ramp) | 20 s: from twice the calls a second before an outage of less than 90 s, or 25 % of them after a longer one; at least 10; doubling every 5 s, or with as many successes as it lets through in a second; back by a second for each failure, forward by half of one for each success after it |
 //! | [`key_by`](CircuitBreakerBuilder::key_by), [`max_keys`](CircuitBreakerBuilder::max_keys) | surface, model, project, location and service tier; 1024, beyond it the one that is needed least is dropped |
 //!
 //! # Errors

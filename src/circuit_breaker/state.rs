@@ -39,8 +39,14 @@ const JITTER: f64 = 0.2;
 const RAMP_START: f64 = 10.0;
 
 /// The share of the calls a second before the outage with which a ramp begins, if that is more, by the longest outage
-/// that it is for: the longer it was, the more wait, and the colder the server may be.
-const RAMP_SHARES: [(Nanos, f64); 3] = [(30 * SECOND, 1.0), (90 * SECOND, 0.5), (Nanos::MAX, 0.25)];
+/// that it is for: the longer it was, the more wait, and the colder the server may be. Twice as many are what callers send
+/// who back off for up to as long as the outage has lasted, and come back within as much again: no more than without a
+/// breaker.
+const RAMP_SHARES: [(Nanos, f64); 2] = [(90 * SECOND, 2.0), (Nanos::MAX, 0.25)];
+
+/// The shortest time over which the calls a second before an outage are measured. At a cold start all that there is are the
+/// calls that opened the circuit.
+const LEAST_MEASURED: Nanos = SECOND / 4;
 
 /// How many failures in a row of other callers show that it is not the one caller's fault for which a circuit is open.
 const OTHERS: u32 = 5;
@@ -483,7 +489,8 @@ impl Machine {
             let closed_for = now.saturating_sub(self.since);
             // What the ramp held back is no measure of the traffic.
             let before = if ramp.is_some() { self.busy } else { 0.0 };
-            let measured = closed_for.clamp(SECOND, self.rules.window.max(SECOND)) as f64 / SECOND as f64;
+            let measured = closed_for.clamp(LEAST_MEASURED, self.rules.window.max(LEAST_MEASURED));
+            let measured = measured as f64 / SECOND as f64;
             self.busy = before.max(f64::from(self.window.read(now).calls) / measured);
             self.down = now;
             self.outage = self.generation.wrapping_add(1);

@@ -131,6 +131,19 @@ impl Control {
         self.latency.quick().unwrap_or_default()
     }
 
+    /// Whether the first of so many who wait would take the place of one who can still be answered in time, and be answered
+    /// itself in three of four cases at the most.
+    ///
+    /// Only where the last who waits has that time now, and will not have it when all before it have gone; so a wrong estimate
+    /// refuses nobody where there is room for all.
+    pub(super) fn is_doomed(&self, until: Instant, last: Instant, waiting: usize, now: Instant) -> bool {
+        let times = self.latency.typical().zip(self.latency.fair());
+        let (Some((typical, fair)), Some(limit)) = (times, &self.limit) else { return false };
+        let answered = saturating_add(now, fair);
+        let turn = typical.mul_f64((waiting as f64 / limit.value()).min(1e6));
+        until < answered && last >= answered && saturating_add(answered, turn) > last
+    }
+
     /// See [`Limit::earliest`].
     pub(super) fn earliest(&self, in_flight: u32, tuning: &Tuning) -> Option<Instant> {
         self.limit.as_ref()?.earliest(in_flight, tuning)
@@ -310,5 +323,27 @@ impl Control {
     pub(super) fn is_spent(&self, now: Instant, tuning: &Tuning) -> bool {
         now.saturating_duration_since(self.troubled) >= tuning.lift_after
             && self.limit.as_ref().is_none_or(|limit| limit.is_spent(now, tuning.lift_after))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Answers take 4 s in three of four cases, and four calls go at once.
+    #[tokio::test(start_paused = true)]
+    async fn a_place_goes_to_who_can_still_be_answered_where_there_is_not_room_for_all() {
+        let (now, tuning) = (crate::time::now(), Tuning::default());
+        let mut control = Control::new(0, now, Usual::default());
+        for took in [2, 3, 3, 4, 4, 4, 4, 6] {
+            control.latency.record(Duration::from_secs(took));
+        }
+        let at = |secs: u64| now + Duration::from_secs(secs);
+        assert!(!control.is_doomed(at(1), at(60), 1000, now), "no limit");
+        control.limit = Some(Limit::first(6, now, 0.5, &tuning));
+        assert!(control.is_doomed(at(2), at(60), 100, now), "100 wait, and the last will not be answered");
+        assert!(!control.is_doomed(at(6), at(60), 100, now), "it has the time");
+        assert!(!control.is_doomed(at(2), at(60), 10, now), "there is room for all");
+        assert!(!control.is_doomed(at(2), at(3), 100, now), "nor has the last the time");
     }
 }

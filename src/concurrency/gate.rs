@@ -409,7 +409,9 @@ impl Gate {
             control.stands_in_the_way(now);
             // A slot is not spent on one that will be gone before it is answered, as long as somebody else waits for it.
             let answered = time::saturating_add(now, control.least());
-            if is_deadline && until < answered && inside.waiting.len() > 1 {
+            let last = inside.waiting.last_key_value().map_or(until, |(_, last)| last.visitor.until);
+            let is_late = until < answered || control.is_doomed(until, last, inside.waiting.len(), now);
+            if is_deadline && is_late && inside.waiting.len() > 1 {
                 if let Some((ticket, waiter)) = inside.waiting.pop_first() {
                     inside.late.insert(ticket);
                     wakes.wakers.extend(waiter.waker);

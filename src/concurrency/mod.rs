@@ -88,7 +88,10 @@
 //!
 //! - at once, if its turn is certain to come too late, or [`max_queued`](AdaptiveConcurrencyBuilder::max_queued) others
 //!   wait;
-//! - in its turn, if its deadline leaves less time than nine of ten answers take and somebody else waits.
+//! - in its turn, if its deadline leaves less time than nine of ten answers take and somebody else waits;
+//! - in its turn, if its deadline leaves less time than one of four answers takes, and the last in the queue has that time now and
+//!   would not have it after its own turn. So where there is not room for all, no place goes to calls that time out; where there is,
+//!   nobody is refused for it.
 //!
 //! No waiter depends on another one to be polled. A turn that is not fetched within 1 s passes on, and whoever missed
 //! it keeps its place. Each waiter looks for itself after 1 s plus 20 ms for each place before it. `poll_ready` is the

@@ -13,6 +13,14 @@
 //! most `d` for each answer. A retry after a timeout takes two tokens, since nobody knows whether the server is
 //! still at work on what was given up: of those there are at most `d / 2`.
 //!
+//! # In advance
+//!
+//! A refusal comes at once and an answer may take a minute, so at a cold start, or when errors begin, failures are all that
+//! is known. Attempts under way have not been refused, so what they will pay in is lent until they end: `per_success` for
+//! each of them, times the share of those that have not failed. Where everything fails at once that share goes to zero. A
+//! timeout ends the credit until answers have come: a server that hangs looks the same as one that is at work. Nothing is lent
+//! for retries of timeouts, and for late attempts.
+//!
 //! An empty budget never makes anybody wait: no success could fill it while a sequential caller sleeps on it.
 
 use std::collections::HashMap;
@@ -109,12 +117,30 @@ struct Bucket {
     well: f32,
     /// When a retry was last let go for which there were no tokens.
     unpaid: Option<Instant>,
+    /// Attempts under way that began while the bucket was not full.
+    under_way: u32,
+    /// Failures, from when those began; each success takes its share of them away.
+    failed: f32,
+    /// How far attempts under way are trusted not to time out: not at all once one has, and then by the answers since.
+    trust: f32,
+    /// Timeouts in a row, without a success between, whose retries were asked for.
+    late_row: u32,
 }
 
 impl Bucket {
-    const FULL: Self = Self { lack: 0, well: 1.0, unpaid: None };
+    const FULL: Self =
+        Self { lack: 0, well: 1.0, unpaid: None, under_way: 0, failed: 0.0, trust: 1.0, late_row: 0 };
     /// What one outcome weighs.
     const RECENT: f32 = 1.0 / 8.0;
+
+    /// What attempts under way will have paid in, as far as is known. Of those that began, `failed` have failed and the
+    /// others have not: that share of them is taken to succeed.
+    fn advance(&self, per_success: Milli) -> Milli {
+        let under_way = f64::from(self.under_way);
+        let share = under_way / (under_way + f64::from(self.failed)).max(1.0);
+        // At most 2³² attempts: `as` saturates.
+        (f64::from(self.trust) * under_way * share * f64::from(per_success)) as Milli
+    }
 }
 
 /// Keys are hashes already.
@@ -241,7 +267,10 @@ impl Budget {
         if self.is_full() || self.shared.unpaid_every.is_some() {
             return false;
         }
-        self.lock().get(&key).is_some_and(|bucket| self.shared.cap - bucket.lack < TOKEN)
+        let Shared { cap, per_success, .. } = *self.shared;
+        self.lock().get(&key).is_some_and(|bucket| {
+            cap.saturating_add(bucket.advance(per_success)).saturating_sub(bucket.lack) < TOKEN
+        })
     }
 
     /// Whether enough of this key's last calls have succeeded that a failure is likely to be chance, as far as is known:
@@ -249,6 +278,21 @@ impl Budget {
     pub(super) fn is_well(&self, key: u64) -> bool {
         const WELL: f32 = 0.4;
         self.is_full() || self.lock().get(&key).is_none_or(|bucket| bucket.well >= WELL)
+    }
+
+    /// How many calls of this key in a row timed out, with no success between, and asked for a retry.
+    pub(super) fn late_row(&self, key: u64) -> u32 {
+        if self.is_full() { 0 } else { self.lock().get(&key).map_or(0, |bucket| bucket.late_row) }
+    }
+
+    /// An attempt begins, which counts while this key's bucket is not full.
+    pub(super) fn begin(&self, key: u64) -> UnderWay {
+        if self.is_full() {
+            return UnderWay(None);
+        }
+        let mut lacking = self.lock();
+        let counted = lacking.get_mut(&key).map(|bucket| bucket.under_way += 1);
+        UnderWay(counted.map(|()| (self.clone(), key)))
     }
 
     /// A request has succeeded: pays in, and gives back what its retries took.
@@ -264,12 +308,19 @@ impl Budget {
         // A bucket that is smaller than the cost is emptied by it.
         let cost = charge.cost.min(cap);
         let mut lacking = self.lock();
-        let Bucket { lack, well, unpaid } = lacking.get(&key).copied().unwrap_or(Bucket::FULL);
-        let well = well - well * Bucket::RECENT;
-        if let Some(bucket) = lacking.get_mut(&key) {
-            bucket.well = well;
+        let mut seen = lacking.get(&key).copied().unwrap_or(Bucket::FULL);
+        seen.well -= seen.well * Bucket::RECENT;
+        seen.failed += 1.0;
+        if charge.cost > TOKEN {
+            seen.trust = 0.0;
+            seen.late_row = seen.late_row.saturating_add(1);
         }
-        if cap - lack < cost || (charge.is_late && lack > cap / 2) {
+        if let Some(bucket) = lacking.get_mut(&key) {
+            *bucket = seen;
+        }
+        let Bucket { lack, unpaid, .. } = seen;
+        let advance = if charge.cost > TOKEN { 0 } else { seen.advance(self.shared.per_success) };
+        if cap.saturating_add(advance).saturating_sub(lack) < cost || (charge.is_late && lack > cap / 2) {
             let every = self.shared.unpaid_every.filter(|_| charge.cost == TOKEN)?;
             let bucket = lacking.get_mut(&key)?;
             if unpaid.is_some_and(|last| now.saturating_duration_since(last) < every) {
@@ -277,23 +328,26 @@ impl Budget {
             }
             bucket.unpaid = Some(now);
             drop(lacking);
-            return Some(Withdrawal { budget: self.clone(), key, taken: 0, left: cap - lack });
+            return Some(Withdrawal { budget: self.clone(), key, taken: 0, left: cap.saturating_sub(lack) });
         }
         if lack == 0 && lacking.len() >= MAX_KEYS {
             drop_fuller_half(&mut lacking);
         }
-        lacking.insert(key, Bucket { lack: lack + cost, well, unpaid });
+        lacking.insert(key, Bucket { lack: lack + cost, ..seen });
         self.shared.open.store(lacking.len(), Ordering::Relaxed);
         drop(lacking);
-        Some(Withdrawal { budget: self.clone(), key, taken: cost, left: cap - lack - cost })
+        Some(Withdrawal { budget: self.clone(), key, taken: cost, left: cap.saturating_sub(lack + cost) })
     }
 
     fn give(&self, key: u64, amount: Milli, has_succeeded: bool) {
         let mut lacking = self.lock();
-        if let Some(Bucket { lack, well, .. }) = lacking.get_mut(&key) {
+        if let Some(Bucket { lack, well, trust, late_row, failed, under_way, .. }) = lacking.get_mut(&key) {
             *lack = lack.saturating_sub(amount);
             if has_succeeded {
                 *well += (1.0 - *well) * Bucket::RECENT;
+                *trust += (1.0 - *trust) * Bucket::RECENT;
+                *late_row = 0;
+                *failed -= *failed / (*under_way).max(1) as f32;
             }
             if *lack == 0 {
                 lacking.remove(&key);
@@ -371,6 +425,21 @@ impl Drop for Withdrawal {
     }
 }
 
+/// An attempt that its bucket counts until this is dropped.
+#[derive(Debug, Default)]
+pub(super) struct UnderWay(Option<(Budget, u64)>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if let Some((budget, key)) = self.0.take() {
+            if let Some(bucket) = budget.lock().get_mut(&key) {
+                // Of a bucket that was full in between it was not counted.
+                bucket.under_way = bucket.under_way.saturating_sub(1);
+            }
+        }
+    }
+}
+
 #[cfg(all(test, tower_gemini_loom))]
 #[path = "tests/budget_loom.rs"]
 mod models;
@@ -419,6 +488,26 @@ mod tests {
             strict.least_per_minute(6_001).expect_err("out of range").field(),
             "budget.least_per_minute"
         );
+    }
+
+    #[test]
+    fn attempts_under_way_are_a_credit_until_one_times_out() {
+        let budget = Budget::new(2, 3.0).expect("valid");
+        let spent = |charge| budget.withdraw(1, charge, now()).map(Withdrawal::spend).is_some();
+        assert!(spent(ONE) && spent(ONE) && !spent(ONE));
+        // 30 that have not failed, beside three that have: 3 · 30 · 30 / 33, and less with each that fails.
+        let mut under_way: Vec<_> = (0..30).map(|_| budget.begin(1)).collect();
+        assert!((0..30).all(|_| spent(ONE)), "they are lent");
+        assert!(!spent(ONE.late(true)), "not to late attempts");
+        under_way.truncate(3);
+        assert!(!spent(ONE), "those that have ended have failed");
+        under_way.extend((0..200).map(|_| budget.begin(1)));
+        assert!(spent(ONE));
+        assert!(!spent(Charge::TIMEOUT), "not to timeouts");
+        assert!(!spent(ONE), "nor after one");
+        (0..16).for_each(|_| budget.deposit(1, 0));
+        assert!(spent(ONE), "answers bring it back");
+        assert!(budget.begin(2).0.is_none(), "a full bucket counts nothing");
     }
 
     #[test]

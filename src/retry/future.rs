@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 use tower_service::Service;
 
-use super::budget::{Budget, Milli, Withdrawal};
+use super::budget::{Budget, Milli, UnderWay, Withdrawal};
 use super::policy::{Again, Failure, Progress, Settings};
 use super::shared::Shared;
 use super::shared_attempts::SharedAttempts;
@@ -87,6 +87,8 @@ pub(super) struct Kept<S, B> {
     pub(super) started: Option<Instant>,
     /// The budget's bucket, once it had to be worked out.
     pub(super) key: Option<u64>,
+    /// The attempt that is under way, where the budget counts it.
+    pub(super) under_way: UnderWay,
     /// Made at the first failure, so that a success does not carry the room for it.
     pub(super) failed: Option<Box<Failed>>,
 }
@@ -298,6 +300,7 @@ impl Refused {
 
 impl<S, B: Body + Clone> Kept<S, B> {
     fn after<RB>(&mut self, mut result: Result<Response<RB>, BoxError>) -> Next<RB> {
+        self.under_way = UnderWay::default();
         let Some(verdict) = judge(&result) else {
             self.succeeded(&mut result);
             return Next::Return(result);
@@ -343,6 +346,7 @@ impl<S, B: Body + Clone> Kept<S, B> {
         let key = &mut self.key;
         let key = || *key.get_or_insert_with(|| kept.map_or(0, budget_key));
         let quota = failed.progress.quota;
+        failed.progress.started = failed.progress.started.or(self.started);
         let again = settings.decide(&mut failed.progress, failure, now, deadline, key);
         let another = self.context.carry().is_some_and(|carry| carry.has_another(failure));
         if another && may_move(&failed.progress, settings, &again) && !kept.is_some_and(super::is_lost) {
@@ -414,6 +418,9 @@ impl<S, B: Body + Clone> Kept<S, B> {
         }
         failed.progress.mark(&mut request);
         failed.is_called = true;
+        if let (Some(budget), Some(key)) = (&self.shared.settings.budget, self.key) {
+            self.under_way = budget.begin(key);
+        }
         request
     }
 }
@@ -564,6 +571,28 @@ mod tests {
         let policy = policy.budget(Budget::new(1, 0.5).expect("valid")).build().expect("valid");
         let service = RetryLayer::new(policy).layer(probing(status, failures));
         service.oneshot(Request::new(Body::new())).await.expect("a response")
+    }
+
+    // How long the first attempt had is known from its beginning.
+    #[tokio::test(start_paused = true)]
+    async fn where_nothing_is_answered_no_attempt_is_made_that_has_less_time_than_the_first() {
+        let calls = Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let counted = Arc::clone(&calls);
+        let hangs = tower::service_fn(move |_: Request<Body>| {
+            counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            async {
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                let mut response = Response::new(Body::new());
+                *response.status_mut() = http::StatusCode::GATEWAY_TIMEOUT;
+                Ok::<_, BoxError>(response)
+            }
+        });
+        let service = RetryLayer::default().layer(hangs);
+        for made in [2, 3, 4] {
+            let response = service.clone().oneshot(Request::new(Body::new())).await.expect("a response");
+            assert_eq!(response.status(), 504);
+            assert_eq!(calls.load(std::sync::atomic::Ordering::Relaxed), made, "one more than requests");
+        }
     }
 
     #[tokio::test(start_paused = true)]

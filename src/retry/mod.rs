@@ -48,9 +48,10 @@
 //!
 //! **Within the deadline.** A backoff that would not end before the deadline is fitted into what is left: a quarter to
 //! three quarters of that, by the same draw. With less than 500 ms left the failure is handed on.
-//! After a timeout no attempt is made that has less time left than the one that timed out, unless two of five of the model's
-//! last calls have succeeded: a server that works on calls in their order would finish none of it, and late calls are what
-//! keeps it late.
+//! After a timeout no attempt is made that has less time left than the one that timed out, where fewer than two in five of the
+//! model's last calls have succeeded, or none since another request's timeout: a server that works on calls in their order
+//! would finish none of it, and late calls are what keeps it late. Where a share `p` of calls times out by chance, that ends
+//! at most `p²` of them. It holds for the probes of a circuit breaker as well.
 //!
 //! Attempts of all kinds count together: two `internal` after a `rate_limited` are three.
 //! Those of all models of a [fallback](crate::fallback) outside do, too; one is left for each model to come, and each but
@@ -67,7 +68,10 @@
 //!
 //! - Up to 80 % of calls that fail independently, or 60 % that time out, nobody is worse off than with five attempts
 //!   and no budget. (The calculation is on [`Budget::per_success`]; tests check it with random spells.)
-//! - While nothing succeeds, all retries together are at most the bucket, 100, and 50 after timeouts; and one every two
+//! - Attempts that are under way and have not failed are a credit, until one times out: a refusal comes at once, and an answer
+//!   may take a minute. So at a cold start, too, errors of up to half of all calls leave nobody worse off.
+//! - While nothing succeeds, all retries together are at most the bucket, 100, and 50 after timeouts; once what was under way
+//!   when that began; and one every two
 //!   seconds that is not after a timeout ([`Budget::least_per_minute`]), so that a quiet process, whose retries are no load, goes on.
 //! - In between, retries that did not help are at most three for each success, and one and a half after timeouts.
 //!

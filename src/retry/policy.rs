@@ -712,7 +712,16 @@ impl Settings {
                 let least = self.after_probe(progress, verdict);
                 let wait =
                     least.map(|least| progress.free_wait(least.max(until.saturating_duration_since(now))));
+                let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(now));
                 match wait {
+                    Ok(wait)
+                        if is_timeout(verdict)
+                            && self.is_in_vain(progress, now, left.saturating_sub(wait), &mut key) =>
+                    {
+                        // Quiet processes would else keep a full server full by their probes alone.
+                        progress.count_probe(verdict);
+                        return Err(GaveUp::Deadline);
+                    }
                     Ok(wait) if in_time(wait) => {
                         progress.maybe_processed += u32::from(may_be_lost(verdict));
                         Again { wait, token: None }
@@ -776,8 +785,9 @@ impl Settings {
         Ok(again)
     }
 
-    /// Whether an attempt with so much time left would only be one more timeout: the one before it had longer, and few
-    /// others of late have had an answer. A server that works on calls in their order finishes none of it then, and every
+    /// Whether an attempt with so much time left would only be one more timeout: the one before it had longer, and another
+    /// request's timeout was followed by no success yet, or few others of late have had an answer. Where a share `p` of calls times out by
+    /// chance, that is wrong for `p²` of them at the most. A server that works on calls in their order finishes none of it then, and every
     /// such call makes those behind it late.
     fn is_in_vain(
         &self,
@@ -788,7 +798,10 @@ impl Settings {
     ) -> bool {
         let began = progress.next_at.or(progress.started);
         began.is_some_and(|began| left < now.saturating_duration_since(began))
-            && self.budget.as_ref().is_some_and(|budget| !budget.is_well(key()))
+            && self.budget.as_ref().is_some_and(|budget| {
+                let key = key();
+                !budget.is_well(key) || budget.late_row(key) > progress.timeouts
+            })
     }
 
     /// Whether the failure looks like chance: most other calls of late have succeeded, so nothing is gained by waiting
@@ -1160,6 +1173,27 @@ mod tests {
         assert_eq!(timeouts_of_two_minutes(85, 12), 1, "35 s are left, and 85 were not enough");
         let (well, not) = (timeouts_of_two_minutes(10, 0), timeouts_of_two_minutes(10, 12));
         assert!(not >= well - 1 && not >= 5, "those that have as much time are made: {not} of {well}");
+    }
+
+    #[test]
+    fn a_second_timeout_in_a_row_gets_no_attempt_that_has_less_time() {
+        let policy = RetryPolicy::builder().seed(3).build().unwrap();
+        let (timeout, start) = (failed(504, ""), crate::time::now());
+        let end = Some(start + Duration::from_secs(120));
+        let decide = |late: u64, probe: bool| {
+            let now = start + Duration::from_secs(late);
+            let failure = if probe { Failure::Probe(now, &timeout) } else { Failure::Verdict(&timeout) };
+            let mut progress = Progress { started: Some(start), ..Progress::default() };
+            let again = policy.settings.decide(&mut progress, &failure, now, end, || 0)?;
+            let _ = again.token.map(Withdrawal::spend);
+            Ok::<_, GaveUp>(())
+        };
+        let in_vain = Err(GaveUp::Deadline);
+        assert_eq!([decide(61, true), decide(61, false)], [Ok(()), Ok(())], "one alone may be chance");
+        assert_eq!([decide(61, true), decide(61, false)], [in_vain, in_vain], "a probe's, too");
+        assert_eq!([decide(20, true), decide(20, false)], [Ok(()), Ok(())], "there is as much time again");
+        policy.settings.budget.as_ref().unwrap().deposit(0, 0);
+        assert_eq!(decide(61, false), Ok(()), "something was answered since");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
+use super::budget::UnderWay;
 use super::future::{Failed, Kept, Refused, State, Task};
 use super::shared::Shared;
 use super::shared_attempts::SharedAttempts;
@@ -144,6 +145,10 @@ where
                 shared: Arc::clone(&self.shared),
                 service: None,
                 started: failed.as_ref().and_then(|failed| failed.started()),
+                under_way: match (&self.shared.settings.budget, key) {
+                    (Some(budget), Some(key)) => budget.begin(key),
+                    _ => UnderWay::default(),
+                },
                 key,
                 failed,
             }),

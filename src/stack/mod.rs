@@ -27,7 +27,7 @@
 //! | `rate_limit` | [`RateLimitLayer`] | no limits but those that a 429 names |
 //! | `concurrency` | [`AdaptiveConcurrencyLayer`] | no limit until timeouts show that the server queues |
 //! | `circuit_breaker` | [`CircuitBreakerLayer`] | 20 failures in a row, or 0.95 of at least 20 calls in 30 s |
-//! | `timeout` | [`TimeoutLayer`] | 120 s to the first byte (flex: 16 min), 60 s of silence |
+//! | `timeout` | [`TimeoutLayer`] | 120 s to the first byte (flex: 16 min), 300 s of silence |
 //! | `classify` | [`ClassifyLayer`] | with the first event looked at, and bodies watched |
 //!
 //! Each place has three methods: `retry(layer)` puts another layer there, one of your own configuration or any other

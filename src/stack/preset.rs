@@ -24,7 +24,7 @@ use crate::verdict::Kind;
 /// | an open circuit is waited for | yes | yes | yes | no |
 /// | first byte of an attempt | 120 s | 45 s | 300 s | 90 s |
 /// | of the [flex tier](crate::tier): deadline, first byte | 30 min, 16 min | the same | 1 h, 16 min | 30 min, 16 min |
-/// | silence of a body | 60 s | 30 s | 120 s | 60 s |
+/// | silence of a body | 300 s | 30 s | 300 s | 300 s |
 ///
 /// The retry budget and the [`quick_retries`](crate::retry::RetryPolicyBuilder::quick_retries) are the default in all of them. The defaults are those of the layers' own pages; the others are choices for who waits: a person
 /// leaves, a job has time, and behind a gateway stand clients with timeouts and retries of their own, who are better
@@ -59,7 +59,7 @@ impl Preset {
             max_wait: None,
             fail_fast: false,
             first_byte: secs(120),
-            idle: secs(60),
+            idle: secs(300),
             observer: None,
             seed: None,
         }
@@ -88,7 +88,6 @@ impl Preset {
             max_server_delay: secs(900),
             max_wait: Some(secs(3600)),
             first_byte: secs(300),
-            idle: secs(120),
             ..Self::new()
         }
     }

@@ -42,7 +42,7 @@ impl Default for Settings {
         Self {
             first_byte: Some(Duration::from_secs(120)),
             max_first_byte: Duration::from_secs(600),
-            idle: Some(Duration::from_secs(60)),
+            idle: Some(Duration::from_secs(300)),
             total: None,
             server_timeout: true,
             enabled: true,
@@ -155,10 +155,13 @@ impl TimeoutBuilder {
         self
     }
 
-    /// Between two frames of the body, and before the first: above zero, at most 1 day; default 60 s. Any frame
+    /// Between two frames of the body, and before the first: above zero, at most 1 day; default 300 s. Any frame
     /// counts, whatever is in it: a comment that keeps a stream alive, or trailers.
     ///
     /// Only the server's silence counts, not the reader's; see the [module documentation](super).
+    ///
+    /// Between two events of a stream a model may think, draw an image or run a tool, as before the first one, and what is
+    /// cut after output cannot be retried. So the default is for connections that are dead, and not for slow models.
     pub const fn idle(mut self, limit: Duration) -> Self {
         self.settings.idle = Some(limit);
         self

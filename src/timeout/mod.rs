@@ -91,7 +91,7 @@
 //! | [`tier_first_byte`](TimeoutBuilder::tier_first_byte) of flex | 16 min, or `first_byte` if that is longer |
 //! | [`tier_total`](TimeoutBuilder::tier_total) | that of the standard tier |
 //! | [`max_first_byte`](TimeoutBuilder::max_first_byte) | 600 s, doubling for each earlier timeout |
-//! | [`idle`](TimeoutBuilder::idle) | 60 s |
+//! | [`idle`](TimeoutBuilder::idle) | 300 s |
 //! | [`total`](TimeoutBuilder::total) | none |
 //! | `X-Server-Timeout` | sent; [`without_server_timeout`](TimeoutBuilder::without_server_timeout) |
 //! | [`DeadlineLayer`] | 120 s, for requests without a deadline; of the flex tier 30 min |

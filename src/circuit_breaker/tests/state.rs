@@ -187,7 +187,7 @@ fn only_what_is_held_open_by_hand_has_no_end() {
 
 #[test]
 fn a_ramp_begins_with_a_share_of_the_calls_a_second_before_that_falls_with_the_outage() {
-    for (outage, share) in [(29, 1.0), (31, 0.5), (89, 0.5), (91, 0.25), (7200, 0.25)] {
+    for (outage, share) in [(1, 2.0), (89, 2.0), (91, 0.25), (7200, 0.25)] {
         let mut circuit = machine(rules());
         for n in 0..1000 {
             assert!(call(&mut circuit, n * 10 * MS, Mark::Success).is_none());
@@ -203,6 +203,14 @@ fn a_ramp_begins_with_a_share_of_the_calls_a_second_before_that_falls_with_the_o
     trip(&mut circuit, 30 * SECOND);
     let now = heal(&mut circuit);
     assert_eq!((0..1000).take_while(|_| admit(&mut circuit, now).is_some()).count(), 10, "the least");
+    // At a cold start the row that opens it is all that there is: 20 within half a second.
+    let mut circuit = machine(rules());
+    for n in 0..ROW as Nanos {
+        call(&mut circuit, n * 500 * MS / ROW as Nanos, HARD);
+    }
+    let now = heal(&mut circuit);
+    let free = (0..1000).take_while(|_| admit(&mut circuit, now).is_some()).count();
+    assert!((80..=85).contains(&free), "{free}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tokio::time::Instant;
 
+use super::budget::UnderWay;
 use super::policy::{Failure, Progress};
 use super::{Budget, GaveUp, RetryPolicy, RetryPolicyBuilder};
 use crate::rng::{RequestRng, RngSource};
@@ -27,12 +28,14 @@ struct Spell {
     answer: f64,
     failure: f64,
     timeout: f64,
+    /// Nothing has gone before it.
+    cold: bool,
 }
 
 impl Default for Spell {
     fn default() -> Self {
         let (answer, failure, timeout) = (2.0, 0.1, 10.0);
-        Self { failing: 0.0, timeouts: 0.0, hopeless: 0.0, rate: 1.0, answer, failure, timeout }
+        Self { failing: 0.0, timeouts: 0.0, hopeless: 0.0, rate: 1.0, answer, failure, timeout, cold: false }
     }
 }
 
@@ -57,6 +60,7 @@ struct Request {
     stream: RequestRng,
     arrived: Instant,
     is_hopeless: bool,
+    under_way: UnderWay,
     /// Of the time before the spell, when all is well.
     is_before: bool,
 }
@@ -66,6 +70,9 @@ fn verdict(status: u16) -> Verdict {
     Verdict::from_parts(status, &http::HeaderMap::new(), bytes::Bytes::new())
 }
 
+/// In the place of a status: an attempt begins.
+const BEGINS: u16 = 0;
+
 fn live_through(spell: Spell, policy: RetryPolicyBuilder, seed: u64) -> Told {
     let policy = policy.seed(seed).build().expect("valid");
     let settings = &*policy.settings;
@@ -74,13 +81,15 @@ fn live_through(spell: Spell, policy: RetryPolicyBuilder, seed: u64) -> Told {
     let start = crate::time::now();
     let after = |at: Instant, seconds: f64| at + Duration::from_secs_f64(seconds);
     // As many as are under way when it begins, and good.
-    let before = if spell.failing < 1.0 { (spell.rate * spell.answer) as usize + 1 } else { 0 };
+    let before =
+        if spell.failing < 1.0 && !spell.cold { (spell.rate * spell.answer) as usize + 1 } else { 0 };
     let mut requests: Vec<_> = (0..before + REQUESTS)
         .map(|n| {
             let mut stream = chance.stream();
             let is_hopeless = stream.unit() < spell.hopeless;
             let (arrived, is_before) = (after(start, n as f64 / spell.rate), n < before);
-            Request { progress: Progress::default(), stream, arrived, is_hopeless, is_before }
+            let (progress, under_way) = (Progress::default(), UnderWay::default());
+            Request { progress, stream, arrived, is_hopeless, under_way, is_before }
         })
         .collect();
     let hopeless = requests.iter().filter(|request| !request.is_before && request.is_hopeless).count();
@@ -97,14 +106,20 @@ fn live_through(spell: Spell, policy: RetryPolicyBuilder, seed: u64) -> Told {
             (after(at, spell.failure), 500)
         }
     };
-    for (n, request) in requests.iter_mut().enumerate() {
-        let (end, status) = begin(request, request.arrived);
-        ends.push(Reverse((end, n, status)));
-    }
+    // Each begins at its arrival, which is an event as well.
+    ends.extend(requests.iter().enumerate().map(|(n, request)| Reverse((request.arrived, n, BEGINS))));
+    let count = || settings.budget.as_ref().map_or_else(UnderWay::default, |budget| budget.begin(0));
     let mut dry_since = None;
     while let Some(Reverse((now, n, status))) = ends.pop() {
         let request = &mut requests[n];
         let counts = usize::from(!request.is_before);
+        if status == BEGINS {
+            request.under_way = count();
+            let (end, status) = begin(request, now);
+            ends.push(Reverse((end, n, status)));
+            continue;
+        }
+        request.under_way = UnderWay::default();
         told.attempts += counts;
         let failure = match status {
             200 => {
@@ -122,8 +137,7 @@ fn live_through(spell: Spell, policy: RetryPolicyBuilder, seed: u64) -> Told {
             Ok(again) => {
                 dry_since = None;
                 request.progress.taken += again.token.map_or(0, |token| token.spend());
-                let (end, status) = begin(request, now + again.wait);
-                ends.push(Reverse((end, n, status)));
+                ends.push(Reverse((now + again.wait, n, BEGINS)));
             }
             Err(GaveUp::Budget) => {
                 told.starved += 1;
@@ -158,12 +172,15 @@ fn the_table_is_as_calculated() {
 }
 
 #[test]
-fn in_a_total_outage_all_retries_together_are_at_most_the_bucket() {
+fn in_a_total_outage_all_retries_together_are_at_most_the_bucket_and_once_what_is_under_way() {
     for (timeouts, most) in [(0.0, 100), (1.0, 50)] {
         for rate in [0.2, 5.0, 200.0] {
             let spell = Spell { failing: 1.0, timeouts, rate, ..Spell::default() };
             let strict = Budget::new(100, 3.0).expect("valid");
             let told = live_through(spell, RetryPolicy::builder().budget(strict), 1);
+            // Those that have not failed yet are a credit until they have.
+            let lent = if timeouts == 0.0 { (1.2 * rate * spell.failure).ceil() as usize } else { 0 };
+            let most = most + lent;
             assert!(told.attempts - told.requests <= most, "{spell:?}: {told:?}");
             // By default, and 30 a minute that are told of failures, until the last request's deadline.
             let told = live_through(spell, RetryPolicy::builder(), 1);
@@ -207,6 +224,15 @@ proptest! {
         seed: u64,
     ) {
         is_no_worse(Spell { failing, rate, answer, failure, ..Spell::default() }, seed)?;
+    }
+
+    // Refused at once, answered much later, and nothing known before.
+    #[test]
+    fn at_a_cold_start_errors_of_half_the_calls_leave_nobody_worse_off_however_long_an_answer_takes(
+        failing in 0.0..0.5_f64, rate in 0.2..200.0_f64, answer in 0.1..40.0_f64, failure in 0.01..0.5_f64,
+        seed: u64,
+    ) {
+        is_no_worse(Spell { failing, rate, answer, failure, cold: true, ..Spell::default() }, seed)?;
     }
 
     #[test]
