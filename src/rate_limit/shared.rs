@@ -19,6 +19,7 @@ use super::quota_state::{QuotaState, Rules};
 use super::quota_update::updates_from;
 use super::scheduler::{Arrival, Look, Patience, Scheduler};
 use super::window::Nanos;
+use crate::context::deadline::Deadline;
 use crate::context::quota_wait::QuotaWait;
 use crate::error::ConfigError;
 use crate::event::RateLimitReason;
@@ -377,7 +378,8 @@ impl Key {
     /// A permit for a request that arrives, if there is one at once; else the time of its arrival.
     #[inline]
     pub(super) fn grant(&self, cost: Cost) -> Result<Receipt, Nanos> {
-        let now = self.common.now();
+        // A layer around has just read the clock, if there is a deadline.
+        let now = Deadline::called_at().map_or_else(|| self.common.now(), |called| self.common.nanos(called));
         let mut scheduler = lock(&self.scheduler);
         if scheduler.ledger.is_day_due(now) {
             return Err(now);

@@ -332,9 +332,10 @@ impl Found {
                 return;
             }
             Slot::FinishReason => {
-                let reason = String::from_utf8_lossy(reason);
-                self.finish = Finish::of(&reason);
+                // No reason that is known here has any other letters.
+                self.finish = std::str::from_utf8(reason).map_or(Finish::Unknown, Finish::of);
                 if self.finish == Finish::Unknown {
+                    let reason = String::from_utf8_lossy(reason);
                     self.notes.get_or_insert_default().finish = Name::new(reason.as_bytes());
                 }
                 return;
