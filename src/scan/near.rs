@@ -1,5 +1,5 @@
 //! Looking for a byte that is usually near: `memchr` is the fastest on long ways, and costs some nanoseconds to
-//! set out. Pure.
+//! set out. Without this the row `answer: classify, watching` of `--bench instructions` is 565 instructions dearer, 7 %. Pure.
 
 use memchr::{memchr2, memchr3};
 
