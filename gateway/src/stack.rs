@@ -4,12 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
+use tower::Layer;
 use tower::layer::util::Identity;
 use tower_gemini::circuit_breaker::{CircuitBreakerBuilder, CircuitBreakerLayer, Circuits};
+use tower_gemini::classify::Peek;
 use tower_gemini::concurrency::{AdaptiveConcurrencyBuilder, AdaptiveConcurrencyLayer, ConcurrencyHandle};
 use tower_gemini::event::Observer;
 use tower_gemini::fallback::ModelFallbackLayer;
 use tower_gemini::rate_limit::{AdmissionMode, Limits, QuotaKey, RateLimitLayer, RateLimits};
+use tower_gemini::respond::{OpenAiErrors, OpenAiErrorsLayer};
+use tower_gemini::resume::{Resume, ResumeLayer, ResumeMode};
 use tower_gemini::retry::{Budget, RetryLayer};
 use tower_gemini::stack::{GeminiStack, Preset};
 use tower_gemini::tier::ServiceTier;
@@ -19,7 +23,7 @@ use tower_gemini::{ConfigError, KeyLabel};
 
 use crate::clients;
 use crate::quota::Project;
-use crate::settings::{Acts, Settings};
+use crate::settings::{Acts, Form, Resumes, Settings};
 
 /// The longest that a circuit stays open, unless it is longer at first.
 const OPEN_MOST: Duration = Duration::from_secs(15);
@@ -27,7 +31,41 @@ const OPEN_MOST: Duration = Duration::from_secs(15);
 const ANSWERED_BY: HeaderName = HeaderName::from_static("x-gemini-model");
 
 /// Without the replay of bodies: `model.rs` makes those.
-pub type Stack = GeminiStack<DeadlineLayer, Identity, ModelFallbackLayer>;
+type Inner = GeminiStack<DeadlineLayer, Identity, ModelFallbackLayer>;
+
+/// The recommended layers, and around them what goes on with streams and what changes the form of errors.
+#[derive(Clone, Debug)]
+pub struct Stack {
+    inner: Inner,
+    resume: ResumeLayer,
+    errors: OpenAiErrorsLayer,
+}
+
+impl Stack {
+    /// With these chains of models in place of its own.
+    pub fn fallback(self, chains: ModelFallbackLayer) -> Self {
+        Self { inner: self.inner.fallback(chains), ..self }
+    }
+}
+
+impl std::ops::Deref for Stack {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.inner
+    }
+}
+
+impl<S> Layer<S> for Stack
+where
+    Inner: Layer<S>,
+{
+    type Service = OpenAiErrors<Resume<<Inner as Layer<S>>::Service>>;
+
+    fn layer(&self, client: S) -> Self::Service {
+        self.errors.layer(self.resume.layer(self.inner.layer(client)))
+    }
+}
 
 /// What the layers know, for `/metrics` and `/status`.
 #[derive(Clone, Debug)]
@@ -57,6 +95,8 @@ pub fn stack(
     let budget = before.map_or_else(Budget::default, |(.., budget)| budget.clone());
     let retry = stack.get_retry().policy().to_builder();
     let attempts = u32::try_from(settings.attempts).unwrap_or(100);
+    let empty = u32::try_from(settings.empty_answers).unwrap_or(2);
+    let retry = retry.empty_answers(empty);
     let retry = retry.attempts(attempts).deadline(settings.deadline).budget(budget.clone());
     let quotas = match before {
         Some((_, stack, _)) => stack.get_rate_limit().clone(),
@@ -96,6 +136,16 @@ pub fn stack(
         .circuit_breaker(breaker)
         .timeout(timeout.build()?)
         .falling_back(chains)?;
+    // An answer that is to be asked for again must not have begun to arrive.
+    let classify = *stack.get_classify();
+    let stack = if empty == 0 { stack } else { stack.classify(classify.peek(Peek::Output)) };
+    let resume = match settings.resume_streams {
+        Resumes::Off => ResumeLayer::builder(ResumeMode::Continue).enabled(false),
+        Resumes::Continue => ResumeLayer::builder(ResumeMode::Continue),
+        Resumes::Restart => ResumeLayer::builder(ResumeMode::Restart),
+    };
+    let resume = resume.observer(told()).build()?;
+    let errors = OpenAiErrorsLayer::new().enabled(settings.openai_errors == Form::OpenAi);
     // The last thing that can fail.
     if before.is_some_and(|(before, ..)| limits(before) != limits(settings)) {
         stack.get_rate_limit().handle().set_limits(limits(settings))?;
@@ -106,7 +156,7 @@ pub fn stack(
         circuits: stack.get_circuit_breaker().handle(),
         budget,
     };
-    Ok((stack, handles))
+    Ok((Stack { inner: stack, resume, errors }, handles))
 }
 
 fn quotas(settings: &Settings, observer: &Arc<dyn Observer>) -> Result<RateLimitLayer, ConfigError> {

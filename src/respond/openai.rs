@@ -44,16 +44,28 @@ const MAX_BYTES: usize = 256 * 1024;
 /// ```
 ///
 /// It has no state. An error's body is read before its head is handed on; dropping the future drops it. Nothing is allocated for others.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct OpenAiErrorsLayer {
-    _private: (),
+    enabled: bool,
 }
 
 impl OpenAiErrorsLayer {
-    /// The layer. It has no settings.
+    /// The layer.
     pub const fn new() -> Self {
-        Self { _private: () }
+        Self { enabled: true }
+    }
+
+    /// Off, every error passes through as it is, with the same type. Default on.
+    pub const fn enabled(mut self, enabled: bool) -> Self {
+        self.enabled = enabled;
+        self
+    }
+}
+
+impl Default for OpenAiErrorsLayer {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -61,7 +73,7 @@ impl<S> Layer<S> for OpenAiErrorsLayer {
     type Service = OpenAiErrors<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        OpenAiErrors { inner }
+        OpenAiErrors { inner, enabled: self.enabled }
     }
 }
 
@@ -69,6 +81,7 @@ impl<S> Layer<S> for OpenAiErrorsLayer {
 #[derive(Clone, Debug)]
 pub struct OpenAiErrors<S> {
     inner: S,
+    enabled: bool,
 }
 
 impl<S> OpenAiErrors<S> {
@@ -105,7 +118,7 @@ where
 
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let is_openai = Target::of(&request).surface() == Surface::OpenAi;
+        let is_openai = self.enabled && Target::of(&request).surface() == Surface::OpenAi;
         OpenAiErrorsFuture { state: State::Called { future: self.inner.call(request), is_openai } }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tower_gemini::KeyLabel;
 use tower_gemini::fleet::RedisStore;
 
-use super::rules::{self, Acts, Chain, Read};
+use super::rules::{self, Acts, Chain, Form, Read, Resumes};
 use super::sources::Values;
 use crate::log::Format;
 use crate::quota::{self, Mode, Secret};
@@ -163,6 +163,12 @@ settings! {
     breaker_open: Duration = rules::seconds::<3600>, or("2"), "SECONDS";
     /// the limit of calls in flight that timeouts bring about: on, observe or off
     governor: Acts = rules::acts, or("on"), "MODE";
+    /// how often an answer that is empty, malformed or blocked for no reason is asked for again; each is billed
+    empty_answers: u64 = rules::whole::<0, 2>, or("0"), "N";
+    /// streams that break off: off, continue (behind the text so far) or restart (from the beginning, behind a comment); each is a further call
+    resume_streams: Resumes = rules::resumes, or("off"), "MODE";
+    /// errors on the OpenAI-compatible paths: google (as they come, in an array) or openai (as its SDKs read them)
+    openai_errors: Form = rules::form, or("google"), "FORM";
     /// ask B, then C, where A cannot answer, and say so in x-gemini-model; may be repeated
     fallback: Vec<Chain> = rules::chains, or(""), "A=B,C", list;
 

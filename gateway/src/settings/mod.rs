@@ -14,7 +14,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction};
 
 pub use self::declared::{DECLARED, Declared, Settings, find};
-pub use self::rules::{Acts, Chain};
+pub use self::rules::{Acts, Chain, Form, Resumes};
 pub use self::sources::{Source, Values};
 use crate::upstream::Base;
 use crate::{history, quota};

@@ -113,6 +113,38 @@ pub fn acts(text: &str) -> Read<Acts> {
     }
 }
 
+/// What becomes of a stream that breaks off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resumes {
+    Off,
+    Continue,
+    Restart,
+}
+
+pub fn resumes(text: &str) -> Read<Resumes> {
+    match text {
+        "off" => Ok(Resumes::Off),
+        "continue" => Ok(Resumes::Continue),
+        "restart" => Ok(Resumes::Restart),
+        _ => Err("must be off, continue or restart".to_owned()),
+    }
+}
+
+/// In whose form errors are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    Google,
+    OpenAi,
+}
+
+pub fn form(text: &str) -> Read<Form> {
+    match text {
+        "google" => Ok(Form::Google),
+        "openai" => Ok(Form::OpenAi),
+        _ => Err("must be google or openai".to_owned()),
+    }
+}
+
 /// The models to ask where one cannot answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {

@@ -137,3 +137,61 @@ async fn another_model_answers_and_the_answer_says_which() {
     let metrics = std::str::from_utf8(&metrics.body).unwrap();
     assert!(metrics.lines().any(|line| line == "gateway_fallbacks_total 8"), "{metrics}");
 }
+
+/// All data of a stream, and whether it ended as it should.
+async fn read_all(
+    response: Response<impl http_body::Body<Data = Bytes, Error = BoxError>>,
+) -> (String, bool) {
+    let mut body = std::pin::pin!(response.into_body());
+    let mut text = String::new();
+    while let Some(frame) = body.frame().await {
+        match frame {
+            Ok(frame) => text += std::str::from_utf8(&frame.into_data().unwrap_or_default()).unwrap(),
+            Err(_) => return (text, false),
+        }
+    }
+    (text, true)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_breaks_off_is_gone_on_with_where_that_is_asked_for() {
+    for (args, calls, mark) in [
+        (&[][..], 1, None),
+        (&["--resume-streams=continue"][..], 2, Some(": tower-gemini continued\n\n")),
+        (&["--resume-streams=restart"][..], 2, Some(": tower-gemini restarted\n\n")),
+    ] {
+        let simulator = simulator([Rule::new(Fault::reset_after_chunks(2)).times(1)]);
+        let (text, is_whole) = read_all(ask(&simulator, args, STREAM).await).await;
+        assert_eq!((simulator.call_count(), is_whole), (calls, mark.is_some()), "{args:?}: {text}");
+        assert_eq!(text.contains("finishReason"), mark.is_some(), "{args:?}");
+        assert!(mark.is_none_or(|mark| text.contains(mark)), "{args:?}: {text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_answer_is_asked_for_again_where_that_is_asked_for() {
+    for (args, calls) in [(&[][..], 1), (&["--empty-answers=1"][..], 2)] {
+        let simulator = simulator([Rule::new(Fault::empty_answer()).times(1)]);
+        let (text, _) = read_all(ask(&simulator, args, GENERATE).await).await;
+        assert_eq!(simulator.call_count(), calls, "{args:?}");
+        assert_eq!(text.contains("Echo"), calls == 2, "{args:?}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn errors_are_in_openais_form_where_that_is_asked_for() {
+    let chat = r#"{"messages":[{"role":"user","content":"Hello"}],"model":"gemini-3.5-flash-lite"}"#;
+    for (args, is_openais) in [(&[][..], false), (&["--openai-errors=openai"][..], true)] {
+        let simulator = simulator([Rule::new(Fault::permission_denied().as_array())]);
+        let server = simulator.serve().await.unwrap();
+        let gate = Gate::to(&server.base_url(), args).await;
+        let answer = gate.post("/v1beta/openai/chat/completions", chat).await;
+        let error: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!((answer.status, error.is_array()), (StatusCode::FORBIDDEN, !is_openais));
+        let code = is_openais.then(|| "PERMISSION_DENIED".into());
+        assert_eq!(error.pointer("/error/code"), code.as_ref());
+        // Google's own paths have Google's form.
+        let answer = gate.post(GENERATE, HELLO).await;
+        assert!(String::from_utf8_lossy(&answer.body).contains("\"code\": 403"), "{:?}", answer.body);
+    }
+}
