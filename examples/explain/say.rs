@@ -59,7 +59,7 @@ fn explain(id: Value, verdict: &Verdict) -> Value {
         "quota": quota,
         "remedy": verdict.kind().map(|kind| kind.remedy()),
         "docs": verdict.docs(),
-        "successor": verdict.retired().and_then(|retired| retired.successor),
+        "successor": verdict.successor(),
     })
 }
 

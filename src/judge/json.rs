@@ -49,6 +49,14 @@ impl<'a> Fields<'a> {
         self.believe_prints(context);
     }
 
+    /// The number of the answer that a server has had itself, where nothing else is named and it says more than the status.
+    fn take_inner_code(&mut self, code: Option<u16>, context: &Context) {
+        let is_other = code.is_some_and(|code| (400..600).contains(&code) && code != context.http);
+        if is_other && self.code.is_none() && self.status.is_none() && self.code_name.is_none() {
+            self.code = code;
+        }
+    }
+
     /// Takes from a client's print in the message, or in a member without a name of ours, what the members themselves do
     /// not say.
     fn believe_prints(&mut self, context: &Context) {
@@ -135,6 +143,7 @@ impl<'de> Visitor<'de> for Envelope<'_, '_, 'de> {
         let Self { fields, context, level, deep } = self;
         // Made when it is needed, which it is not for the usual envelope.
         let (mut bare, mut flat): (Option<Box<Fields<'de>>>, _) = (None, false);
+        let mut inner_code = None;
         fields.answer.objects += 1;
         while let Some(key) = map.next_key_seed(Key)? {
             match key.as_ref() {
@@ -171,6 +180,11 @@ impl<'de> Visitor<'de> for Envelope<'_, '_, 'de> {
                     let bare = bare.get_or_insert_default();
                     ErrorFold { fields: bare, context, level }.member(&key, &mut map)?;
                 }
+                // The AI SDK's and NestJS's.
+                "statusCode" | "status_code" if deep => {
+                    let code = map.next_value_seed(ScalarSeed)?.integer();
+                    inner_code = code.and_then(|n| u16::try_from(n).ok());
+                }
                 key if deep => {
                     Deep { fields: &mut *fields, context, level, depth: 0 }.member(key, &mut map)?
                 }
@@ -178,7 +192,10 @@ impl<'de> Visitor<'de> for Envelope<'_, '_, 'de> {
                     .member(&key, &mut map)?,
             }
         }
-        let Some(mut bare) = bare.map(|bare| *bare) else { return Ok(()) };
+        let Some(mut bare) = bare.map(|bare| *bare) else {
+            fields.take_inner_code(inner_code, context);
+            return Ok(());
+        };
         // A failed interaction says in a list why it did, as google-genai 3.6.1 has it (read 2026-11).
         flat |= !deep && fields.answer.is_failed_interaction() && bare.take_listed();
         // A trimmed envelope: `{"code": 429, "message": …}`. A numeric code is what tells it from an answer
@@ -200,6 +217,7 @@ impl<'de> Visitor<'de> for Envelope<'_, '_, 'de> {
             fields.spare = Some(bare.message).filter(|text| !text.is_empty()).or(fields.spare.take());
             fields.print = fields.print.take().or(bare.print);
         }
+        fields.take_inner_code(inner_code, context);
         Ok(())
     }
 }
@@ -286,6 +304,10 @@ impl<'de> ErrorFold<'_, '_, 'de> {
                         }
                     }
                 }
+            }
+            "statusCode" | "status_code" => {
+                let code = map.next_value_seed(ScalarSeed)?.integer();
+                fields.take_inner_code(code.and_then(|n| u16::try_from(n).ok()), context);
             }
             "details" => map.next_value_seed(DetailFold { fields, context, level, nested: false })?,
             "errors" => map.next_value_seed(LegacyFold { fields, context, level })?,

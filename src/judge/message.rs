@@ -20,16 +20,31 @@ pub(super) fn says(message: &str, phrases: &[&str]) -> bool {
 pub(super) fn delay(message: &str) -> Option<Duration> {
     // Google writes it last, and a letter in so few bytes is found sooner than a phrase in the whole.
     let tail = &message.as_bytes()[message.len().saturating_sub(60)..];
-    let hinted = |at: &usize| *at > 3 && tail[at - 4..].starts_with(b"retry in ");
+    let hinted = |at: &usize| {
+        *at > 3
+            && tail[at - 4..].starts_with(b"retry in ")
+            && begins(message, message.len() - tail.len() + at - 4)
+    };
     match memchr::memchr_iter(b'y', tail).find(hinted) {
         // ASCII before and after, so this is a boundary.
         Some(at) => duration_at(&message[message.len() - tail.len() + at + 5..]),
-        None => ["etry in ", "ry again in ", "eset after ", "etry after "].iter().find_map(|phrase| {
-            let at = memmem::find(message.as_bytes(), phrase.as_bytes())? + phrase.len();
-            // A front end's page has one sentence for every fault.
-            duration_at(&message[at..]).filter(|_| !is_page(message))
-        }),
+        None => ["etry in ", "ry again in ", "eset after ", "esets in ", "etry after "].iter().find_map(
+            |phrase| {
+                let at = memmem::find(message.as_bytes(), phrase.as_bytes())?;
+                let at = Some(at).filter(|at| begins(message, at.saturating_sub(1)))? + phrase.len();
+                // A front end's page has one sentence for every fault.
+                duration_at(&message[at..]).filter(|_| !is_page(message))
+            },
+        ),
     }
+}
+
+/// Whether a word begins here. `f_with_retry in 2.0 seconds` is what a client does by itself.
+fn begins(text: &str, at: usize) -> bool {
+    let before = &text.as_bytes()[..at];
+    // The `n` of a line feed that has kept its escape belongs to no word.
+    let escaped = before.ends_with(b"\\n") || before.ends_with(b"\\t");
+    escaped || before.last().is_none_or(|b| !b.is_ascii_alphanumeric() && *b != b'_')
 }
 
 /// Whether this is a page of Google's front end, or its sentence: "The server encountered a temporary error and could not
@@ -131,13 +146,8 @@ fn limit(fields: &str) -> Option<u64> {
 
 /// What follows each occurrence of a word.
 fn after_word<'t>(text: &'t str, word: &'static str) -> impl Iterator<Item = &'t str> {
-    memmem::find_iter(text.as_bytes(), word.as_bytes()).filter_map(move |at| {
-        let before = &text.as_bytes()[..at];
-        // The `n` of a line feed that has kept its escape belongs to no word.
-        let escaped = before.ends_with(b"\\n") || before.ends_with(b"\\t");
-        let begins = escaped || before.last().is_none_or(|b| !b.is_ascii_alphanumeric() && *b != b'_');
-        begins.then(|| &text[at + word.len()..])
-    })
+    memmem::find_iter(text.as_bytes(), word.as_bytes())
+        .filter_map(move |at| begins(text, at).then(|| &text[at + word.len()..]))
 }
 
 /// Whether a message about a quota says that its limit is zero: `limit: 0` in any punctuation.
@@ -205,6 +215,9 @@ mod tests {
             ("retry in 7s", Some(7_000)),
             ("Please try again later.", None),
             ("retry in a moment", None),
+            ("Individual quota reached. Resets in 2h18m58s.", Some(8_338_000)),
+            ("f_with_retry in 2.0 seconds as it raised X", None),
+            (r"over\nretry in 2.0s", Some(2_000)),
         ] {
             let got = delay(message).map(|d| d.as_millis());
             assert_eq!(got, millis, "{message}");

@@ -163,8 +163,18 @@ fn kind(
     if let Some(kind) = fields.reason.as_deref().and_then(by_reason) {
         return kind;
     }
+    let name = fields.code_name.as_deref().and_then(by_name);
+    // A relay has handed on the message alone, under a status of its own.
+    let is_own = matches!(number, 400 | 429 | 500..600) && matches!(name, None | Some(Kind::Internal));
+    if is_own && code.is_none_or(|code| code == Code::Unknown) {
+        if let Some(kind) = by_sentence(message, delay, quota, zero) {
+            return kind;
+        }
+    }
     // These names say as little as the status does, and the message then says more.
-    match fields.code_name.as_deref().and_then(by_name) {
+    match name {
+        // What a server writes that only knows its own 5xx.
+        Some(Kind::Internal) if matches!(number, 502..=504 | 520..=529) => {}
         Some(Kind::InvalidArgument) => return bad_request(message),
         Some(Kind::PermissionDenied) => return forbidden(message),
         Some(Kind::RateLimited) => return limit(message, delay, quota, zero),
@@ -248,6 +258,49 @@ fn by_name(name: &str) -> Option<Kind> {
     })
 }
 
+/// What one of Google's own sentences says, where neither a status nor a reason does. Only those that stand in no other error.
+///
+/// Of the troubleshooting page and of reports of 2025 and 2026 (read 2026-11).
+fn by_sentence(
+    message: &str,
+    delay: Option<ServerDelay>,
+    quota: &[QuotaViolation],
+    zero: bool,
+) -> Option<Kind> {
+    let says = |phrases: &[&str]| message::says(message, phrases);
+    Some(match () {
+        () if says(&["API key was reported as leaked"]) => Kind::KeyLeaked,
+        () if says(&KEY_INVALID) => Kind::ApiKeyInvalid,
+        () if says(&["API has not been used in project"]) => Kind::ServiceDisabled,
+        () if says(&["Requests to this API"]) && says(&["are blocked"]) => Kind::PermissionDenied,
+        () if says(&["caller does not have permission", "allow unregistered callers"]) => {
+            Kind::PermissionDenied
+        }
+        () if says(&["ser location is not supported for the API"]) => Kind::FailedPrecondition,
+        () if says(&["input token count"]) && says(&["exceeds the max"]) => Kind::ContextTooLong,
+        () if says(&["is no longer available to new users", "is not found for API version"]) => {
+            Kind::NotFound
+        }
+        () if billing(message)
+            || says(&["exceeded your current quota", "Quota exceeded for ", INDIVIDUAL, EXHAUSTED]) =>
+        {
+            limit(message, delay, quota, zero)
+        }
+        () if says(&["model is overloaded", "currently experiencing high demand"]) => Kind::Overloaded,
+        () if says(&["The service is currently unavailable."]) => Kind::Unavailable,
+        () if says(&["Deadline expired before operation could complete"]) => Kind::DeadlineExceeded,
+        () => return None,
+    })
+}
+
+const KEY_INVALID: [&str; 4] =
+    ["API key not valid", "API Key not found", "API key not found", "API key expired"];
+
+/// Of Code Assist's quotas of hours and of days.
+const INDIVIDUAL: &str = "ndividual quota reached";
+
+const EXHAUSTED: &str = "Resource has been exhausted (e.g. check quota)";
+
 fn limit(message: &str, delay: Option<ServerDelay>, quota: &[QuotaViolation], zero: bool) -> Kind {
     if zero || quota.iter().any(|v| v.period >= Period::Day) {
         return Kind::QuotaExhausted;
@@ -265,7 +318,8 @@ fn limit(message: &str, delay: Option<ServerDelay>, quota: &[QuotaViolation], ze
     if widest != Period::Unknown {
         return Kind::RateLimited;
     }
-    let daily = ["daily quota", "daily limit", "equests per day", "okens per day", "quota for today"];
+    let daily =
+        ["daily quota", "daily limit", "equests per day", "okens per day", "quota for today", INDIVIDUAL];
     let no_tier = ["have a free quota tier", "no free quota tier"];
     if billing(message) || message::says(message, &no_tier) || message::says(message, &daily) {
         return Kind::QuotaExhausted;
@@ -281,7 +335,14 @@ fn widest(quota: &[QuotaViolation]) -> Period {
 fn overloaded(message: &str) -> bool {
     message::says(
         message,
-        &["verloaded", "high demand", "o capacity available", "apacity exceeded", "out of capacity"],
+        &[
+            "verloaded",
+            "high demand",
+            "o capacity available",
+            "apacity exceeded",
+            "out of capacity",
+            "MODEL_CAPACITY_EX",
+        ],
     )
 }
 
@@ -296,10 +357,7 @@ fn bad_request(message: &str) -> Kind {
         Kind::ContextTooLong
     } else if message::says(message, &["payload size exceeds", "payload is too large"]) {
         Kind::PayloadTooLarge
-    } else if message::says(
-        message,
-        &["API key not valid", "API Key not found", "API key not found", "API key expired"],
-    ) {
+    } else if message::says(message, &KEY_INVALID) {
         Kind::ApiKeyInvalid
     } else if message::says(message, &["ser location is not supported", "not available in your country"]) {
         Kind::FailedPrecondition

@@ -45,7 +45,7 @@ pub(crate) use self::signal::Signals;
 pub use self::usage::Usage;
 use crate::catalogue::Catalogue;
 use crate::google_rpc::{Code, Status};
-use crate::redact::redact;
+use crate::redact::{holds_key, redact};
 use crate::tier::ServiceTier;
 
 /// Whether another attempt at the same request makes sense.
@@ -405,8 +405,27 @@ impl Verdict {
         Some(Retired {
             model: model.name().to_owned(),
             since: model.retires()?.to_owned(),
-            successor: model.successor().map(str::to_owned),
+            successor: self.named_successor().or(model.successor()).map(str::to_owned),
         })
+    }
+
+    /// The model to use in the place of one that has [retired](Self::retired): the one that the answer itself names, also of a model
+    /// that the catalogue does not know, else the catalogue's.
+    #[must_use]
+    pub fn successor(&self) -> Option<String> {
+        let named =
+            || self.named_successor().filter(|_| self.kind() == Some(Kind::NotFound)).map(str::to_owned);
+        self.retired().map_or_else(named, |retired| retired.successor)
+    }
+
+    /// "This model models/… is no longer available … use models/… instead" (reports of 2026-11).
+    fn named_successor(&self) -> Option<&str> {
+        let message = self.inner()?.message.as_str();
+        let at = message.find("no longer available")?;
+        let rest = &message[at..];
+        let name = &rest[rest.find("use models/")? + "use models/".len()..];
+        let len = name.bytes().take_while(|b| b.is_ascii_alphanumeric() || b"-._".contains(b)).count();
+        Some(name[..len].trim_end_matches(['.', '-'])).filter(|name| !name.is_empty() && !holds_key(name))
     }
 
     /// The [service tier](crate::tier) that the request asked for: where it carried one, and the classifier

@@ -329,6 +329,63 @@ fn a_status_name_in_a_print_is_read() {
 }
 
 #[test]
+fn a_sentence_of_googles_is_read_under_a_relays_own_status() {
+    let sentences = [
+        ("API key not valid. Please pass a valid API key.", "api_key_invalid never"),
+        ("API key expired. Please renew the API key.", "api_key_invalid never"),
+        ("Your API key was reported as leaked. Please use another API key.", "key_leaked never"),
+        ("Vertex AI API has not been used in project 7 before or it is disabled.", "service_disabled never"),
+        ("Requests to this API a.com method b are blocked.", "permission_denied never"),
+        ("The caller does not have permission", "permission_denied never"),
+        ("User location is not supported for the API use.", "failed_precondition FAILED_PRECONDITION never"),
+        ("The input token count (7) exceeds the maximum number of tokens allowed (5).", "context_too_long never"),
+        ("models/x is not found for API version v1beta", "not_found never"),
+        ("This model models/x is no longer available to new users.", "not_found never"),
+        ("Your prepayment credits are depleted.", "quota_exhausted never"),
+        ("Individual quota reached. Upgrade.", "quota_exhausted never"),
+        ("Resource has been exhausted (e.g. check quota).", "rate_limited again"),
+        ("The model is overloaded. Please try again later.", "overloaded again"),
+        ("Deadline expired before operation could complete.", "deadline_exceeded again"),
+    ];
+    let mut cases = Vec::new();
+    for (sentence, expected) in sentences {
+        for status in [429, 500, 502, 503] {
+            let expected = match expected {
+                "failed_precondition FAILED_PRECONDITION never" => "failed_precondition never",
+                expected => expected,
+            };
+            let last = format!("AI_RetryError: Failed after 3 attempts. Last error: {sentence}");
+            cases.extend([
+                (status, text(sentence), expected),
+                (status, body("error", sentence), expected),
+                (status, message(sentence), expected),
+                (status, body("message", &last), expected),
+            ]);
+        }
+    }
+    // What the body names goes first.
+    let internal = r#"{"error":{"code":500,"status":"INTERNAL","message":"API key not valid. Please pass a valid API key."}}"#;
+    cases.push((500, internal.into(), "internal INTERNAL backoff"));
+    check(&cases);
+}
+
+#[test]
+fn a_servers_own_number_counts_where_nothing_else_is_named() {
+    let of = |value: Value| value.to_string().into_bytes();
+    check(&[
+        (500, of(json!({ "error": "x", "statusCode": 429 })), "rate_limited again"),
+        (500, of(json!({ "error": { "message": "x", "statusCode": 400 } })), "invalid_argument never"),
+        (500, of(json!({ "message": "x", "status_code": 404 })), "not_found never"),
+        (500, of(json!({ "statusCode": 500, "error": "Internal Server Error", "message": "429 RESOURCE_EXHAUSTED. x" })), "rate_limited RESOURCE_EXHAUSTED backoff"),
+        (429, of(json!({ "error": { "code": 429, "statusCode": 500, "message": "x" } })), "rate_limited again"),
+        (500, of(json!({ "error": "x", "statusCode": 7 })), "internal again"),
+        // A relay's word for any fault of its own says less than the status.
+        (503, of(json!({ "error": { "message": "x", "code": "internal_server_error" } })), "unavailable again"),
+        (429, text("MODEL_CAPACITY_EXHAUSTED\nHTTP 429"), "overloaded again"),
+    ]);
+}
+
+#[test]
 fn a_page_names_no_delay() {
     let page = "<!DOCTYPE html><title>Error 502 (Server Error)!!1</title><p>The server encountered a temporary error and could not complete your request.<p>Please try again in 30 seconds.";
     check(&[
@@ -423,6 +480,14 @@ fn a_retired_model_is_named_with_its_successor() {
     let retired = judge(404, &[], not_found("gemini-2.0-flash")).retired().unwrap();
     assert_eq!((retired.model.as_str(), retired.since.as_str()), ("gemini-2.0-flash", "2026-06-01"));
     assert_eq!(retired.successor.as_deref(), Some("gemini-3.5-flash-lite"));
+    // The answer's own word goes before the catalogue's, and stands where the catalogue knows nothing.
+    for (model, told) in [("gemini-2.0-flash", true), ("gemini-9-new", false)] {
+        let message = format!("This model models/{model} is no longer available to new users. Please update your code to use models/gemini-10-pro.");
+        let verdict = judge(404, &[], json!({ "error": { "code": 404, "status": "NOT_FOUND", "message": message } }).to_string());
+        assert_eq!(verdict.successor().as_deref(), Some("gemini-10-pro"));
+        assert_eq!(verdict.retired().is_some(), told);
+    }
+    assert_eq!(judge(404, &[], not_found("gemini-3.8-flash")).successor(), None);
     assert_eq!(judge(404, &[], not_found("gemini-3.8-flash")).retired(), None);
     assert_eq!(judge(404, &[], not_found("no-such-model")).retired(), None);
     assert_eq!(
