@@ -651,17 +651,18 @@ fn a_stores_password_is_not_shown() {
 #[cfg(feature = "redis")]
 #[tokio::test]
 async fn a_store_in_the_file_is_the_stacks() {
-    let of =
-        |text: &str| GeminiStack::from_config(&toml::from_str::<StackConfig>(text).expect("valid")).map(drop);
-    of("[store]\nurl = 'redis://127.0.0.1:1'\nnamespace = 'n'\noutage = 'share'\nmembers = 3\n[rate_limit]\nrequests_per_minute = 5")
-        .expect("an address");
-    let error = of("[store]\nurl = 'http://h'").expect_err("no such scheme");
-    assert_eq!(error.section(), Some("store"));
-    // Limits over spans are not shared: the store is really there.
-    let error = of(
-        "[store]\nurl = 'redis://127.0.0.1:1'\n[rate_limit]\nper = [{ unit = 'images', limit = 1, span = '1m' }]",
+    let of = |text: &str| GeminiStack::from_config(&toml::from_str::<StackConfig>(text).expect("valid"));
+    let health = |text: &str| of(text).expect("an address").get_rate_limit().handle().store();
+    let store = health(
+        "[store]\nurl = 'redis://127.0.0.1:1'\nnamespace = 'n'\noutage = 'share'\nmembers = 3\n[rate_limit]\nrequests_per_minute = 5",
     );
-    assert_eq!(error.expect_err("refused").section(), Some("rate_limit"));
+    assert!(store.expect("it is there").place.contains("127.0.0.1:1"));
+    assert!(health("[rate_limit]\nrequests_per_minute = 5").is_none());
+    // Limits over spans are shared as well.
+    let spans = "[store]\nurl = 'redis://127.0.0.1:1'\n[rate_limit]\nper = [{ unit = 'images', limit = 1, span = '1m' }]";
+    assert!(health(spans).is_some());
+    let error = of("[store]\nurl = 'http://h'").map(drop).expect_err("no such scheme");
+    assert_eq!(error.section(), Some("store"));
 }
 
 /// Off in the section `store` and without the feature, the file's store is refused and not passed by.

@@ -147,7 +147,8 @@ fn limit(fields: &str) -> Option<u64> {
 /// What follows each occurrence of a word.
 fn after_word<'t>(text: &'t str, word: &'static str) -> impl Iterator<Item = &'t str> {
     memmem::find_iter(text.as_bytes(), word.as_bytes())
-        .filter_map(move |at| begins(text, at).then(|| &text[at + word.len()..]))
+        .filter(|at| begins(text, *at))
+        .map(|at| &text[at + word.len()..])
 }
 
 /// Whether a message about a quota says that its limit is zero: `limit: 0` in any punctuation.

@@ -338,7 +338,10 @@ fn a_sentence_of_googles_is_read_under_a_relays_own_status() {
         ("Requests to this API a.com method b are blocked.", "permission_denied never"),
         ("The caller does not have permission", "permission_denied never"),
         ("User location is not supported for the API use.", "failed_precondition FAILED_PRECONDITION never"),
-        ("The input token count (7) exceeds the maximum number of tokens allowed (5).", "context_too_long never"),
+        (
+            "The input token count (7) exceeds the maximum number of tokens allowed (5).",
+            "context_too_long never",
+        ),
         ("models/x is not found for API version v1beta", "not_found never"),
         ("This model models/x is no longer available to new users.", "not_found never"),
         ("Your prepayment credits are depleted.", "quota_exhausted never"),
@@ -376,11 +379,25 @@ fn a_servers_own_number_counts_where_nothing_else_is_named() {
         (500, of(json!({ "error": "x", "statusCode": 429 })), "rate_limited again"),
         (500, of(json!({ "error": { "message": "x", "statusCode": 400 } })), "invalid_argument never"),
         (500, of(json!({ "message": "x", "status_code": 404 })), "not_found never"),
-        (500, of(json!({ "statusCode": 500, "error": "Internal Server Error", "message": "429 RESOURCE_EXHAUSTED. x" })), "rate_limited RESOURCE_EXHAUSTED backoff"),
-        (429, of(json!({ "error": { "code": 429, "statusCode": 500, "message": "x" } })), "rate_limited again"),
+        (
+            500,
+            of(
+                json!({ "statusCode": 500, "error": "Internal Server Error", "message": "429 RESOURCE_EXHAUSTED. x" }),
+            ),
+            "rate_limited RESOURCE_EXHAUSTED backoff",
+        ),
+        (
+            429,
+            of(json!({ "error": { "code": 429, "statusCode": 500, "message": "x" } })),
+            "rate_limited again",
+        ),
         (500, of(json!({ "error": "x", "statusCode": 7 })), "internal again"),
         // A relay's word for any fault of its own says less than the status.
-        (503, of(json!({ "error": { "message": "x", "code": "internal_server_error" } })), "unavailable again"),
+        (
+            503,
+            of(json!({ "error": { "message": "x", "code": "internal_server_error" } })),
+            "unavailable again",
+        ),
         (429, text("MODEL_CAPACITY_EXHAUSTED\nHTTP 429"), "overloaded again"),
     ]);
 }
@@ -482,8 +499,14 @@ fn a_retired_model_is_named_with_its_successor() {
     assert_eq!(retired.successor.as_deref(), Some("gemini-3.5-flash-lite"));
     // The answer's own word goes before the catalogue's, and stands where the catalogue knows nothing.
     for (model, told) in [("gemini-2.0-flash", true), ("gemini-9-new", false)] {
-        let message = format!("This model models/{model} is no longer available to new users. Please update your code to use models/gemini-10-pro.");
-        let verdict = judge(404, &[], json!({ "error": { "code": 404, "status": "NOT_FOUND", "message": message } }).to_string());
+        let message = format!(
+            "This model models/{model} is no longer available to new users. Please update your code to use models/gemini-10-pro."
+        );
+        let verdict = judge(
+            404,
+            &[],
+            json!({ "error": { "code": 404, "status": "NOT_FOUND", "message": message } }).to_string(),
+        );
         assert_eq!(verdict.successor().as_deref(), Some("gemini-10-pro"));
         assert_eq!(verdict.retired().is_some(), told);
     }
