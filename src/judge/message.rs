@@ -39,6 +39,16 @@ pub(super) fn delay(message: &str) -> Option<Duration> {
     }
 }
 
+/// The status in a line of HTTP that a client has printed: `HTTP Request: POST https://… "HTTP/1.1 503 Service Unavailable"`.
+pub(super) fn http_line(message: &str) -> Option<u16> {
+    let at = ["\"HTTP/1.1 ", "\"HTTP/2 ", "\"HTTP/1.0 "]
+        .iter()
+        .find_map(|opening| Some(memmem::find(message.as_bytes(), opening.as_bytes())? + opening.len()))?;
+    let rest = &message.as_bytes()[at..];
+    let is_number = rest.len() > 3 && rest[..3].iter().all(u8::is_ascii_digit) && rest[3] == b' ';
+    is_number.then(|| message[at..at + 3].parse().ok())?.filter(|n| (400..600).contains(n))
+}
+
 /// Whether a word begins here. `f_with_retry in 2.0 seconds` is what a client does by itself.
 fn begins(text: &str, at: usize) -> bool {
     let before = &text.as_bytes()[..at];

@@ -35,11 +35,17 @@ pub(super) fn error(http: StatusCode, header: Option<Duration>, fields: &Fields<
     let named = [fields.status.as_deref(), fields.code_name.as_deref()];
     let code = named.into_iter().flatten().find_map(Code::from_name).or_else(numbered);
     // A body inside a 200, or a relay's, knows better than the head.
-    let number = fields.code.filter(|n| (400..600).contains(n)).unwrap_or(http.as_u16());
+    let named = fields.code.filter(|n| is_status(*n));
+    let number = named.or_else(|| message::http_line(&fields.message)).unwrap_or(http.as_u16());
     let delay = delay(fields, header);
     let clears = delay.is_some_and(|delay| delay.declared() <= LONG);
     let Quotas { violations: quota, zero, doubtful } = quota(fields, body, clears);
-    let kind = kind(fields, code, number, delay, &quota, zero);
+    let mut kind = kind(fields, code, number, delay, &quota, zero);
+    let is_bare = code.is_none() && fields.code_name.is_none() && fields.reason.is_none() && quota.is_empty();
+    if is_bare && matches!(kind, Kind::RateLimited | Kind::Internal | Kind::Unavailable) {
+        // Of a text, what stands in a later line as well.
+        kind = by_text(body).and_then(|text| by_sentence(text, delay, &quota, zero)).unwrap_or(kind);
+    }
     // A print has the number only, and this is what Google says under it.
     let code = match code {
         None | Some(Code::InvalidArgument) if kind == Kind::FailedPrecondition && number == 400 => {
@@ -104,6 +110,11 @@ pub(super) fn error(http: StatusCode, header: Option<Duration>, fields: &Fields<
         body: body.clone(),
         ..Inner::new(kind)
     }
+}
+
+/// Whether a number is the status of an error, and not a port or a length: those of RFC 9110, and those of proxies.
+const fn is_status(number: u16) -> bool {
+    matches!(number, 400..=418 | 421..=429 | 431 | 451 | 499..=511 | 520..=530 | 598 | 599)
 }
 
 /// How long a quota of a second or a minute takes to be back where the answer does not say: its whole window.
@@ -258,6 +269,12 @@ fn by_name(name: &str) -> Option<Kind> {
     })
 }
 
+/// A body that is a text and no JSON, as far as an error's goes.
+fn by_text(body: &Bytes) -> Option<&str> {
+    let text = std::str::from_utf8(body).ok()?;
+    (!text.trim_start().starts_with(['{', '[', '"', '<'])).then(|| message::clip(text, 4096))
+}
+
 /// What one of Google's own sentences says, where neither a status nor a reason does. Only those that stand in no other error.
 ///
 /// Of the troubleshooting page and of reports of 2025 and 2026 (read 2026-11).
@@ -276,6 +293,8 @@ fn by_sentence(
         () if says(&["caller does not have permission", "allow unregistered callers"]) => {
             Kind::PermissionDenied
         }
+        () if says(&["disabled in this account for violation of Terms of Service"]) => Kind::PermissionDenied,
+        () if says(&["invalid_grant", "Reauthentication is needed"]) => Kind::Unauthenticated,
         () if says(&["ser location is not supported for the API"]) => Kind::FailedPrecondition,
         () if says(&["input token count"]) && says(&["exceeds the max"]) => Kind::ContextTooLong,
         () if says(&["is no longer available to new users", "is not found for API version"]) => {
@@ -288,7 +307,14 @@ fn by_sentence(
         }
         () if says(&["model is overloaded", "currently experiencing high demand"]) => Kind::Overloaded,
         () if says(&["The service is currently unavailable."]) => Kind::Unavailable,
-        () if says(&["Deadline expired before operation could complete"]) => Kind::DeadlineExceeded,
+        () if says(&["Deadline expired before operation could complete", "context deadline exceeded"]) => {
+            Kind::DeadlineExceeded
+        }
+        // Of urllib3 and of LiteLLM.
+        () if says(&["Read timed out.", "litellm.Timeout"]) => Kind::DeadlineExceeded,
+        () if says(&["Request contains an invalid argument", "* GenerateContentRequest."]) => {
+            bad_request(message)
+        }
         () => return None,
     })
 }

@@ -257,7 +257,7 @@ impl Answer {
 
     /// A `blockReason`, or a `blockReasonMessage`, which may come alone.
     pub(crate) fn block(&mut self, reason: &str) {
-        self.blocked |= !matches!(reason, "" | "BLOCK_REASON_UNSPECIFIED");
+        self.blocked |= !matches!(reason, "" | "BLOCK_REASON_UNSPECIFIED" | "BLOCKED_REASON_UNSPECIFIED");
     }
 
     /// A candidate of one event. Those beyond the eighth are judged together with the last.

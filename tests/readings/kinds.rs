@@ -348,6 +348,13 @@ fn a_sentence_of_googles_is_read_under_a_relays_own_status() {
         ("Individual quota reached. Upgrade.", "quota_exhausted never"),
         ("Resource has been exhausted (e.g. check quota).", "rate_limited again"),
         ("The model is overloaded. Please try again later.", "overloaded again"),
+        ("Request contains an invalid argument.", "invalid_argument never"),
+        (
+            "* GenerateContentRequest.contents[0].parts: contents.parts must not be empty.",
+            "invalid_argument never",
+        ),
+        ("RefreshError: ('invalid_grant: Bad Request')", "unauthenticated never"),
+        ("context deadline exceeded", "deadline_exceeded again"),
         ("Deadline expired before operation could complete.", "deadline_exceeded again"),
     ];
     let mut cases = Vec::new();
@@ -362,6 +369,7 @@ fn a_sentence_of_googles_is_read_under_a_relays_own_status() {
                 (status, text(sentence), expected),
                 (status, body("error", sentence), expected),
                 (status, message(sentence), expected),
+                (status, text(&format!("Error: it failed.\n{sentence}")), expected),
                 (status, body("message", &last), expected),
             ]);
         }
@@ -399,6 +407,27 @@ fn a_servers_own_number_counts_where_nothing_else_is_named() {
             "unavailable again",
         ),
         (429, text("MODEL_CAPACITY_EXHAUSTED\nHTTP 429"), "overloaded again"),
+        (
+            500,
+            body("detail", r#"HTTP Request: POST https://g.com/v1 "HTTP/1.1 400 Bad Request""#),
+            "invalid_argument never",
+        ),
+        (
+            500,
+            text(r#"HTTP Request: POST https://g.com/v1 "HTTP/2 503 Service Unavailable""#),
+            "unavailable again",
+        ),
+        // A port is no status.
+        (
+            503,
+            body("error", "HTTPSConnectionPool(host='g.com', port=443): Max retries exceeded"),
+            "unavailable again",
+        ),
+        (
+            500,
+            text("HTTPSConnectionPool(host='g.com', port=443): Read timed out."),
+            "deadline_exceeded again",
+        ),
     ]);
 }
 
