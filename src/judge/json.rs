@@ -660,14 +660,20 @@ impl<'de> Visitor<'de> for ViolationsFold<'_, 'de> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut v = Violation::default();
+        let (mut v, mut description) = (Violation::default(), None);
         while let Some(key) = map.next_key_seed(Key)? {
             match key.as_ref() {
+                "description" => description = map.next_value_seed(ScalarSeed)?.text(),
                 "quotaDimensions" | "quota_dimensions" => {
                     map.next_value_seed(DimensionsFold { model: &mut v.model })?;
                 }
                 _ => v.set(&key, map.next_value_seed(ScalarSeed)?),
             }
+        }
+        // In the place of a name (gemini-cli's tests; read 2026-11).
+        if v.metric.is_none() && v.id.is_none() {
+            let of_quota = ["daily", "per day", "per minute"];
+            v.metric = description.filter(|text| message::says(text, &of_quota));
         }
         // `PreconditionFailure` has violations, too, of another sort.
         if v.metric.is_some() || v.id.is_some() {

@@ -16,7 +16,7 @@ pub(super) struct Quotas {
 
 /// Every violation, from the details, else from the metadata, else from the message.
 ///
-/// `clears` says that the answer names a delay after which a short window's quota is back.
+/// `clears` says that the answer does not name a delay that is longer than a short window.
 pub(super) fn quota(fields: &Fields<'_>, body: &Bytes, clears: bool) -> Quotas {
     let name = |text: &str| Piece::of(body, text);
     let (mut out, mut doubtful) = (Vec::new(), false);
@@ -35,8 +35,8 @@ pub(super) fn quota(fields: &Fields<'_>, body: &Bytes, clears: bool) -> Quotas {
             let limit = v.value.or(named_zero.then_some(0)).or_else(named);
             let (dimension, period) = meaning(words(v));
             let omitted = limit.is_none() && v.id.is_some() && !v.not_omitted;
-            // A limit of zero has no moment at which it is back. Where the answer names one, a quota of a minute may be
-            // one whose value a server forgot (vercel/ai's own fixture; read 2026-11).
+            // Zero is what it may mean, and a quota of a minute that a server has named without its value is as likely
+            // (vercel/ai's and gemini-cli's own fixtures; read 2026-11). Only a delay that no minute needs decides.
             let doubted = omitted && clears && matches!(period, Period::Second | Period::Minute);
             doubtful |= doubted;
             out.push(QuotaViolation {

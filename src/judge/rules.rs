@@ -38,7 +38,7 @@ pub(super) fn error(http: StatusCode, header: Option<Duration>, fields: &Fields<
     let named = fields.code.filter(|n| is_status(*n));
     let number = named.or_else(|| message::http_line(&fields.message)).unwrap_or(http.as_u16());
     let delay = delay(fields, header);
-    let clears = delay.is_some_and(|delay| delay.declared() <= LONG);
+    let clears = delay.is_none_or(|delay| delay.declared() <= LONG);
     let Quotas { violations: quota, zero, doubtful } = quota(fields, body, clears);
     let mut kind = kind(fields, code, number, delay, &quota, zero);
     let is_bare = code.is_none() && fields.code_name.is_none() && fields.reason.is_none() && quota.is_empty();
@@ -135,7 +135,8 @@ fn delay(fields: &Fields<'_>, header: Option<Duration>) -> Option<ServerDelay> {
     [
         (fields.retry_info, DelaySource::RetryInfo),
         (message::delay(&fields.message), DelaySource::Message),
-        (fields.metadata.reset_delay, DelaySource::Metadata),
+        // When the whole quota is there again, where another field says when to try again.
+        (fields.metadata.reset_delay.filter(|_| fields.retry_info.is_none()), DelaySource::Metadata),
         (fields.reset, DelaySource::Metadata),
         (header, DelaySource::Header),
     ]
@@ -377,7 +378,15 @@ fn bad_request(message: &str) -> Kind {
         && message::says(message, &["exceeds the max", "only supports up to"])
         || message::says(
             message,
-            &["exceeds the maximum number of tokens", "context length", "rompt is too long"],
+            &[
+                "exceeds the maximum number of tokens",
+                "exceeds the maximum token limit",
+                "oken limit exceeded",
+                "context length",
+                "rompt is too long",
+                "nput is too long",
+                "nput content is too long",
+            ],
         );
     if context {
         Kind::ContextTooLong
@@ -395,6 +404,8 @@ fn bad_request(message: &str) -> Kind {
 fn forbidden(message: &str) -> Kind {
     if message::says(message, &["reported as leaked"]) {
         Kind::KeyLeaked
+    } else if message::says(message, &KEY_INVALID) {
+        Kind::ApiKeyInvalid
     } else if message::says(message, &["API has not been used in project", "or it is disabled"]) {
         Kind::ServiceDisabled
     } else {

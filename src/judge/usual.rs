@@ -63,7 +63,7 @@ fn detail<'a>(cursor: &mut Cursor<'a>, fields: &mut Fields<'a>) -> Option<()> {
         match name {
             "@type" | "links" | "fieldViolations" | "locale" | "detail" | "stackEntries" => cursor.skip(0)?,
             "violations" => cursor.list(&mut |cursor| {
-                let mut violation = Violation::default();
+                let (mut violation, mut is_described) = (Violation::default(), false);
                 cursor.object(&mut |cursor, name| {
                     match name {
                         "quotaMetric" | "quotaId" | "quotaValue" => {
@@ -76,13 +76,20 @@ fn detail<'a>(cursor: &mut Cursor<'a>, fields: &mut Fields<'a>) -> Option<()> {
                             }
                             Some(())
                         })?,
-                        "subject" | "description" | "type" | "apiService" => cursor.skip(0)?,
+                        "subject" | "type" | "apiService" => cursor.skip(0)?,
+                        "description" => {
+                            is_described = true;
+                            cursor.skip(0)?;
+                        }
                         _ => return None,
                     }
                     Some(())
                 })?;
                 if violation.metric.is_some() || violation.id.is_some() {
                     fields.violations.push(violation);
+                } else if is_described {
+                    // It may stand in the place of a name.
+                    return None;
                 }
                 Some(())
             })?,

@@ -197,10 +197,12 @@ mod tests {
 
     #[test]
     fn a_quota_of_zero_is_spent_with_no_end_in_sight() {
-        for lesson in [taught(&[(RPM, Some("0"))], Some("30s")), taught(&[(RPM, None)], None)] {
+        for lesson in [taught(&[(RPM, Some("0"))], Some("30s")), taught(&[(RPD, None)], None)] {
             assert!(lesson[0].zero && lesson[0].spent && lesson[0].limit.is_none(), "{lesson:?}");
             assert_eq!(lesson[0].until, Some(NEVER));
         }
+        // A quota of a minute that was named without its value is doubted, and nothing is shut for all.
+        assert!(taught(&[(RPM, None)], None).iter().all(|lesson| !lesson.zero && !lesson.spent));
         let cap = judge(
             r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"Your project has exceeded its monthly spending cap."}}"#,
         );

@@ -83,8 +83,8 @@
 //! ([`Verdict::quota_window`](crate::Verdict::quota_window)): an earlier attempt meets the same limit. Nobody has promised
 //! the window, so where the deadline comes first, the wait is fitted into what is left like a backoff.
 //!
-//! A 429 that leaves out the limit of a quota of a minute, as proto3's JSON does with a zero, and says when the quota is back
-//! ([`Verdict::is_doubtful_zero`](crate::Verdict::is_doubtful_zero)) is retried once, after that delay. The same again is
+//! A 429 that leaves out the limit of a quota of a minute, as proto3's JSON does with a zero
+//! ([`Verdict::is_doubtful_zero`](crate::Verdict::is_doubtful_zero)), is retried once, after its delay or that window. The same again is
 //! believed: the response's verdict is then `quota_exhausted`. No other request learns from it.
 //!
 //! A request that a layer of this process turned away ([`Rejected`](crate::Rejected)) was not sent: waiting for

@@ -156,7 +156,7 @@ pub(crate) struct Inner {
     /// Where no violation has one.
     pub(crate) model: Option<Piece>,
     pub(crate) body: Bytes,
-    /// A limit is left out as zeros are, though the answer says when it is back.
+    /// A limit is left out as zeros are, and it may be one whose value was forgotten.
     pub(crate) doubtful_zero: bool,
     /// The quota's window, where the answer names no delay.
     pub(crate) window: Option<Duration>,
@@ -325,9 +325,9 @@ impl Verdict {
     }
 
     /// Whether one retry is worth it and a second is not: a quota of a minute whose limit the answer leaves out, the way
-    /// proto3's JSON leaves out zeros, though it says when the quota is back.
+    /// proto3's JSON leaves out zeros, without a delay that no minute needs.
     ///
-    /// If the same comes again after that delay, the limit is zero: [`believed`](Self::believed) is the verdict then.
+    /// If the same comes again after that delay, or after the [window](Self::quota_window), the limit is zero: [`believed`](Self::believed) is the verdict then.
     #[must_use]
     pub fn is_doubtful_zero(&self) -> bool {
         self.inner().is_some_and(|inner| inner.doubtful_zero)

@@ -298,6 +298,14 @@ fn a_status_name_in_a_print_is_read() {
         (500, text("Status(StatusCode=\"Unavailable\", Detail=\"The model is overloaded.\")"), "overloaded UNAVAILABLE backoff"),
         (400, text("400 User location is not supported for the API use without a billing account linked."), "failed_precondition FAILED_PRECONDITION never"),
         (400, text("User location is not supported for the API use."), "failed_precondition FAILED_PRECONDITION never"),
+        (
+            429,
+            json!({ "error": { "code": 429, "message": "x", "status": "RESOURCE_EXHAUSTED", "details": [{ "violations": [{ "subject": "user", "description": "requests per day" }] }] } })
+                .to_string()
+                .into_bytes(),
+            "quota_exhausted never",
+        ),
+        (403, message("API key not valid. Please pass a valid API key."), "api_key_invalid never"),
         (403, message("Vertex AI API has not been used in project 7 before or it is disabled."), "service_disabled never"),
         (500, body("message", "x"), "internal again"),
         (
@@ -465,7 +473,7 @@ fn a_zero_by_omission_is_doubted_once_where_the_answer_says_when_it_is_back() {
         (
             429,
             omitted("XRequestsPerMinute", json!(null)),
-            "quota_exhausted - never + requests/minute - zero #XRequestsPerMinute",
+            "rate_limited - backoff + requests/minute - #XRequestsPerMinute",
         ),
         (
             429,
