@@ -164,10 +164,10 @@ impl<B: Body, H: OnEnd> Body for OnEndBody<B, H> {
     }
 }
 
-/// A layer's own body type, whose field `body` does everything.
+/// A layer's own body type, whose field `tail` does everything. Behind a semicolon stands who is told of its end, where that is a parameter.
 macro_rules! passes_on {
-    ($body:ident $(, $data:ty)?) => {
-        impl<B: http_body::Body$(<Data = $data>)?> http_body::Body for $body<B> {
+    ($body:ident $(, $data:ty)? $(; $end:ident)?) => {
+        impl<B: http_body::Body$(<Data = $data>)? $(, $end: $crate::body::on_end::OnEnd)?> http_body::Body for $body<B $(, $end)?> {
             type Data = B::Data;
             type Error = B::Error;
 
@@ -188,7 +188,7 @@ macro_rules! passes_on {
             }
         }
 
-        impl<B> std::fmt::Debug for $body<B> {
+        impl<B $(, $end: $crate::body::on_end::OnEnd)?> std::fmt::Debug for $body<B $(, $end)?> {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 // The bytes may hold an answer or an echoed key.
                 f.debug_struct(stringify!($body)).finish_non_exhaustive()
