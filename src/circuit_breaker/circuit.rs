@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::decision::{Change, Denial, Mark, NEVER, Pass};
 use super::error::{CircuitOpen, CircuitOpenReason};
 use super::gate::Gate;
-use super::state::{Change, Denial, Machine, Mark, NEVER, Pass, Rules};
+use super::rules::Rules;
+use super::state::Machine;
 use super::{Nanos, nanos};
 use crate::blame::Caller;
 use crate::event::circuit::Transition;

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::circuit::{Common, KeyBy, Shared};
 use super::layer::CircuitBreakerLayer;
-use super::state::Rules;
+use super::rules::Rules;
 use super::{MAX_PROBES, SECOND, nanos};
 use crate::error::ConfigError;
 use crate::event::LayerKind;

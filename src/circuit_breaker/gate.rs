@@ -23,8 +23,9 @@ use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 
 use super::Nanos;
+use super::decision::{Admission, Change, Denial, Pass};
 use super::error::CircuitOpenReason;
-use super::state::{Admission, Change, Denial, Machine, Pass};
+use super::state::Machine;
 use crate::blame::Caller;
 use crate::event::circuit::TransitionCause;
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, lock};

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::circuit::{Key, Shared};
+use super::decision::Change;
 use super::error::CircuitOpen;
-use super::state::{Change, Machine};
+use super::state::Machine;
 use crate::event::circuit::{BreakerMode, CircuitState, Transition};
 use crate::request::{KeyLabel, Target, TargetKey};
 

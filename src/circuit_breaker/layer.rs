@@ -6,8 +6,8 @@ use tower_layer::Layer;
 use super::circuit::Shared;
 use super::config::CircuitBreakerBuilder;
 use super::handle::Circuits;
+use super::rules::Rules;
 use super::service::{Breaker, CircuitBreaker};
-use super::state::Rules;
 use crate::config::{CircuitBreakerConfig, OpenTimeConfig, SlowCallsConfig};
 use crate::event::circuit::BreakerMode;
 

@@ -135,11 +135,15 @@
 mod body;
 mod circuit;
 mod config;
+mod decision;
 mod error;
+mod evidence;
 mod gate;
 mod handle;
 mod layer;
+mod probes;
 mod ramp;
+mod rules;
 mod service;
 mod state;
 mod window;

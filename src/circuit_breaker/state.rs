@@ -4,45 +4,16 @@
 //! counts in that generation only: a success from before the outage closes nothing, a straggler's failure opens
 //! nothing. A probe carries the ticket of its lease on top; given back, dropped or expired, it counts nothing.
 
+use super::decision::{Admission, Change, Denial, Mark, NEVER, Pass};
 use super::error::CircuitOpenReason;
+use super::evidence::Evidence;
+use super::probes::{Probes, Promise};
 use super::ramp::Ramp;
-use super::window::{Counts, Range, Window};
-use super::{MAX_PROBES, Nanos, SECOND};
+use super::rules::Rules;
+use super::window::Counts;
+use super::{Nanos, SECOND};
 use crate::blame::{Caller, Witness};
 use crate::event::circuit::{BreakerMode, CircuitState, TransitionCause};
-
-/// Every number that the rules depend on. Checked by the builder.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Rules {
-    pub(super) mode: BreakerMode,
-    pub(super) window: Nanos,
-    pub(super) min_calls: u32,
-    pub(super) failure_share: f64,
-    pub(super) consecutive: u32,
-    /// Above 1 where slow calls do not matter.
-    pub(super) slow_share: f64,
-    pub(super) open: Nanos,
-    pub(super) open_factor: f64,
-    pub(super) open_max: Nanos,
-    pub(super) max_server_delay: Nanos,
-    /// At most [`MAX_PROBES`].
-    pub(super) probes: usize,
-    pub(super) successes: u32,
-    pub(super) lease: Nanos,
-    pub(super) ramp: Nanos,
-}
-
-/// How far open times are spread, either way.
-const JITTER: f64 = 0.2;
-
-/// Calls a second at the beginning of a ramp, at the least.
-const RAMP_START: f64 = 10.0;
-
-/// The share of the calls a second before the outage with which a ramp begins, if that is more, by the longest outage
-/// that it is for: the longer it was, the more wait, and the colder the server may be. Twice as many are what callers send
-/// who back off for up to as long as the outage has lasted, and come back within as much again: no more than without a
-/// breaker.
-const RAMP_SHARES: [(Nanos, f64); 2] = [(90 * SECOND, 2.0), (Nanos::MAX, 0.25)];
 
 /// The shortest time over which the calls a second before an outage are measured. At a cold start all that there is are the
 /// calls that opened the circuit.
@@ -53,78 +24,6 @@ const OTHERS: u32 = 5;
 
 /// After so many windows without a call, what is known of a server is no longer worth keeping.
 const STALE_WINDOWS: u64 = 10;
-
-/// What is added to the time in which probes fail, against the noise of networks and timers.
-const GRAIN: Nanos = SECOND / 10;
-
-/// See [`Machine::promise`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Promise {
-    None,
-    /// It has lasted longer than those that failed: others may try as well.
-    Made,
-    /// It has lasted much longer: the circuit closes.
-    Kept,
-}
-
-/// What one call ended with, as the circuit sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mark {
-    Success,
-    Failure,
-    Neutral,
-}
-
-/// A call that was let through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Pass {
-    pub(super) generation: u32,
-    /// Of a probe's lease; 0 for any other call.
-    pub(super) ticket: u32,
-    /// Of the call, in the order in which calls start. Wraps.
-    pub(super) number: u32,
-}
-
-impl Pass {
-    pub(super) const fn is_probe(self) -> bool {
-        self.ticket != 0
-    }
-}
-
-/// A call that was turned away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Denial {
-    /// [`NEVER`] where nobody knows.
-    pub(super) until: Nanos,
-    pub(super) since: Nanos,
-    pub(super) why: CircuitOpenReason,
-}
-
-/// `None` is let through without counting: it would have been turned away.
-pub(super) type Admission = Result<Option<Pass>, Denial>;
-
-pub(super) const NEVER: Nanos = Nanos::MAX;
-
-/// A [`Transition`](super::Transition) on the circuit's own clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Change {
-    pub(super) generation: u32,
-    pub(super) at: Nanos,
-    pub(super) from: CircuitState,
-    pub(super) to: CircuitState,
-    pub(super) mode: BreakerMode,
-    pub(super) cause: TransitionCause,
-    pub(super) until: Option<Nanos>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Lease {
-    ticket: u32,
-    since: Nanos,
-    ends: Nanos,
-    /// It has lengthened the open time.
-    struck: bool,
-}
 
 #[derive(Clone, Debug)]
 enum Phase {
@@ -150,31 +49,17 @@ pub(super) struct Machine {
     since: Nanos,
     /// Why the phase was entered.
     cause: TransitionCause,
-    window: Window,
-    /// Failures in a row.
-    row: u32,
-    /// Whose they are.
-    witness: Witness,
-    /// The numbers of the calls that they began with and have come to.
-    range: Range,
+    evidence: Evidence,
     /// Whom an open circuit binds.
     bound: Witness,
     /// Failures in a row of those whom it does not bind.
     others: u32,
-    /// The exponent of the next open time: probes of this outage that have failed or hang.
-    strikes: u32,
     /// When the outage began, and the generation that it began with.
     down: Nanos,
     outage: u32,
-    /// Probes under way, and those that succeeded in this outage.
-    leases: [Option<Lease>; MAX_PROBES],
-    good: u32,
-    /// The longest that a probe of this outage took to fail.
-    fails_in: Option<Nanos>,
+    probes: Probes,
     /// Calls a second before the outage.
     busy: f64,
-    /// Tickets handed out.
-    tickets: u32,
     /// Requests turned away while half-open.
     denied: u32,
     /// When something was last asked or counted.
@@ -189,20 +74,13 @@ impl Machine {
             generation: 0,
             since: now,
             cause: TransitionCause::ByHand,
-            window: Window::new(rules.window),
-            row: 0,
-            witness: Witness::Nobody,
-            range: Range::default(),
+            evidence: Evidence::new(&rules),
             bound: Witness::Nobody,
             others: 0,
-            strikes: 0,
             down: now,
             outage: 0,
-            leases: [None; MAX_PROBES],
-            good: 0,
-            fails_in: None,
+            probes: Probes::default(),
             busy: 0.0,
-            tickets: 0,
             denied: 0,
             touched: now,
             rules,
@@ -221,7 +99,7 @@ impl Machine {
         // One change at the most: each is told.
         match self.phase {
             Phase::Open { until } if now < until || until == NEVER => {}
-            _ if self.promise(now) >= Promise::Kept => {
+            _ if self.probes.promise(now, &self.rules) >= Promise::Kept => {
                 change = Some(self.close(now, TransitionCause::ProbeOutlasts));
             }
             Phase::Open { .. } => {
@@ -242,22 +120,6 @@ impl Machine {
         matches!(self.phase, Phase::Closed { .. }) || self.bound.binds(caller)
     }
 
-    /// What the oldest probe under way lets expect: a server that refuses does so at once, and one that is at work on a
-    /// probe for longer than that is back. An answer may take a minute; who waits for it may miss all of the time in which
-    /// the server is up.
-    fn promise(&self, now: Nanos) -> Promise {
-        let oldest =
-            self.leases.iter().flatten().filter(|lease| lease.ends > now).map(|lease| lease.since).min();
-        // A closed circuit has no leases.
-        let (Some(fails_in), Some(oldest)) = (self.fails_in, oldest) else { return Promise::None };
-        let unit = fails_in.saturating_mul(4).saturating_add(GRAIN);
-        match now.saturating_sub(oldest) {
-            age if self.rules.successes > 1 || age < unit => Promise::None,
-            age if age < unit.saturating_mul(2) => Promise::Made,
-            _ => Promise::Kept,
-        }
-    }
-
     fn reserve(&mut self, now: Nanos) -> Result<u32, Denial> {
         if let Some(denial) = self.deny(now) {
             return Err(denial);
@@ -269,17 +131,10 @@ impl Machine {
             }
             Phase::Open { .. } => unreachable!("it denies, or it was half-opened before"),
             Phase::HalfOpen { .. } => {
-                // Zero is no ticket.
-                self.tickets = self.tickets.checked_add(1).unwrap_or(1);
-                let ends = now.saturating_add(self.rules.lease);
-                // One that hangs does not keep the others from finding out; it counts as one that failed.
-                let struck = self.strike();
-                let lease = Lease { ticket: self.tickets, since: now, ends, struck };
-                let free = self.leases.iter_mut().find(|slot| slot.is_none_or(|lease| lease.ends <= now));
-                *free.expect("it does not deny, so a place is free") = Some(lease);
+                let ticket = self.probes.begin(now, &self.rules);
                 let next = now.saturating_add(self.open_time(0.5));
                 self.phase = Phase::HalfOpen { next };
-                self.tickets
+                ticket
             }
         })
     }
@@ -305,8 +160,8 @@ impl Machine {
             Phase::Open { .. } => None,
             Phase::HalfOpen { next } => {
                 let next = *next;
-                let taken = self.leases.iter().flatten().filter(|lease| lease.ends > now).count();
-                let promise = self.promise(now);
+                let taken = self.probes.under_way(now);
+                let promise = self.probes.promise(now, &self.rules);
                 let may_go = next <= now || promise > Promise::None;
                 if taken == 0 || (taken < self.rules.probes && may_go) || promise == Promise::Kept {
                     return None;
@@ -362,21 +217,16 @@ impl Machine {
         draw: impl FnOnce() -> f64,
     ) -> Option<Change> {
         // Of an outage that is over, or not known any more: it has no lease.
-        let slot = self.leases.iter_mut().find(|slot| slot.is_some_and(|l| l.ticket == pass.ticket))?;
-        let lease = slot.take().filter(|lease| lease.ends > now)?;
-        if mark == Mark::Neutral {
-            self.strikes -= u32::from(lease.struck);
-        }
-        if mark == Mark::Failure {
-            let took = now.saturating_sub(lease.since);
-            self.fails_in = Some(self.fails_in.map_or(took, |longest| longest.max(took)));
+        if !self.probes.end(now, pass.ticket, mark) {
+            return None;
         }
         self.touched = self.touched.max(now);
         match mark {
             Mark::Neutral => None,
             Mark::Success if !slow => {
-                self.good += 1;
-                (self.good >= self.rules.successes).then(|| self.close(now, TransitionCause::ProbesSucceeded))
+                self.probes.good += 1;
+                (self.probes.good >= self.rules.successes)
+                    .then(|| self.close(now, TransitionCause::ProbesSucceeded))
             }
             // Another one has failed before it, and it has been waited for since.
             Mark::Success | Mark::Failure if matches!(self.phase, Phase::Open { .. }) => None,
@@ -414,20 +264,16 @@ impl Machine {
     pub(super) fn absorb(&mut self, now: Nanos, successes: u32) {
         if successes > 0 {
             self.touched = self.touched.max(now);
-            self.row = 0;
             if let Phase::Closed { ramp: Some(ramp) } = &mut self.phase {
                 ramp.make_up(now, successes);
             }
-            self.window.record(now, Counts { calls: successes, failures: 0, slow: 0 });
+            self.evidence.absorb(now, successes);
         }
     }
 
     /// A probe that ended without a word.
     pub(super) fn release(&mut self, pass: Pass) {
-        let slot = self.leases.iter_mut().find(|slot| slot.is_some_and(|l| l.ticket == pass.ticket));
-        if let Some(lease) = slot.and_then(Option::take) {
-            self.strikes -= u32::from(lease.struck);
-        }
+        self.probes.release(pass.ticket);
     }
 
     /// Counts one call, and says whether the circuit opens for it.
@@ -439,49 +285,15 @@ impl Machine {
         mark: Mark,
         slow: bool,
     ) -> Option<TransitionCause> {
-        let failed = match mark {
-            Mark::Neutral => return None,
-            // One that began before the row did is news from before it.
-            Mark::Success if self.row > 0 && self.range.begins_after(number) => false,
-            Mark::Success => {
-                (self.row, self.witness) = (0, Witness::Nobody);
-                false
+        if let Phase::Closed { ramp: Some(ramp) } = &mut self.phase {
+            match mark {
+                Mark::Failure => ramp.step_back(now),
+                Mark::Success => ramp.make_up(now, 1),
+                Mark::Neutral => {}
             }
-            Mark::Failure => {
-                self.row = self.row.saturating_add(1);
-                self.range = if self.row == 1 { Range::of(number) } else { self.range.and(number) };
-                self.witness = self.witness.and(caller);
-                true
-            }
-        };
-        match &mut self.phase {
-            Phase::Closed { ramp: Some(ramp) } if failed => ramp.step_back(now),
-            Phase::Closed { ramp: Some(ramp) } => ramp.make_up(now, 1),
-            _ => {}
         }
-        self.window.record(now, Counts { calls: 1, failures: failed.into(), slow: slow.into() });
-        self.window.number(number);
-        if self.mode == BreakerMode::ForcedClosed || !(failed || slow) {
-            return None;
-        }
-        if self.row >= self.rules.consecutive && self.range.is_mostly(self.row) {
-            return Some(TransitionCause::ConsecutiveFailures);
-        }
-        let counts = self.window.read(now);
-        if counts.calls < self.rules.min_calls {
-            return None;
-        }
-        match () {
-            () if exceeds(counts.failures, counts.calls, self.rules.failure_share)
-                && self.window.range(number).is_mostly(counts.calls) =>
-            {
-                Some(TransitionCause::FailureShare)
-            }
-            () if exceeds(counts.slow, counts.calls, self.rules.slow_share) => {
-                Some(TransitionCause::SlowShare)
-            }
-            () => None,
-        }
+        let cause = self.evidence.count(now, &self.rules, caller, number, mark, slow);
+        cause.filter(|_| self.mode != BreakerMode::ForcedClosed)
     }
 
     fn open(&mut self, now: Nanos, cause: TransitionCause, hint: Nanos, draw: f64) -> Change {
@@ -491,47 +303,33 @@ impl Machine {
             let before = if ramp.is_some() { self.busy } else { 0.0 };
             let measured = closed_for.clamp(LEAST_MEASURED, self.rules.window.max(LEAST_MEASURED));
             let measured = measured as f64 / SECOND as f64;
-            self.busy = before.max(f64::from(self.window.read(now).calls) / measured);
+            self.busy = before.max(f64::from(self.evidence.counts(now).calls) / measured);
             self.down = now;
             self.outage = self.generation.wrapping_add(1);
             // A share of the window is everybody's, and only a row is anybody's.
-            self.bound =
-                if cause == TransitionCause::ConsecutiveFailures { self.witness } else { Witness::Many };
+            self.bound = if cause == TransitionCause::ConsecutiveFailures {
+                self.evidence.witness()
+            } else {
+                Witness::Many
+            };
             self.others = 0;
         }
-        self.good = 0;
+        self.probes.good = 0;
         let wait = self.open_time(draw).max(hint.min(self.rules.max_server_delay));
         // One less than `NEVER` is an instant.
         let until = now.saturating_add(wait).min(NEVER - 1);
         self.enter(now, Phase::Open { until }, cause)
     }
 
-    /// How long until the next probe, the longer the more of them have failed or hang in this outage.
+    /// How long until the next probe.
     fn open_time(&self, draw: f64) -> Nanos {
-        // The longest open time is a promise, and the spread stays whole below it.
-        let most = self.rules.open_max as f64 / (1.0 + JITTER);
-        (self.grown().min(most) * (1.0 + JITTER * (2.0 * draw - 1.0))) as Nanos
-    }
-
-    fn grown(&self) -> f64 {
-        let strikes = i32::try_from(self.strikes).unwrap_or(i32::MAX);
-        self.rules.open as f64 * self.rules.open_factor.powi(strikes)
-    }
-
-    /// Counts a probe that is sent. It is given back if the probe says nothing.
-    fn strike(&mut self) -> bool {
-        let lengthens = self.grown() < self.rules.open_max as f64;
-        self.strikes += u32::from(lengthens);
-        lengthens
+        self.rules.open_time(self.probes.strikes, draw)
     }
 
     fn close(&mut self, now: Nanos, cause: TransitionCause) -> Change {
         let outage = now.saturating_sub(self.down);
-        let share =
-            RAMP_SHARES.iter().find(|(longest, _)| outage < *longest).map_or(0.0, |(_, share)| *share);
-        let start = RAMP_START.max(self.busy * share);
         self.forget_outage();
-        let ramp = (self.rules.ramp > 0).then(|| Ramp::new(now, self.rules.ramp, start));
+        let ramp = self.rules.ramp(now, outage, self.busy);
         self.enter(now, Phase::Closed { ramp }, cause)
     }
 
@@ -559,9 +357,8 @@ impl Machine {
 
     /// The next outage is another one.
     fn forget_outage(&mut self) {
-        (self.strikes, self.good, self.others, self.fails_in) = (0, 0, 0, None);
-        self.leases = [None; MAX_PROBES];
-        self.bound = Witness::Nobody;
+        self.probes.forget();
+        (self.others, self.bound) = (0, Witness::Nobody);
     }
 
     /// The only way from one phase to another.
@@ -571,8 +368,7 @@ impl Machine {
         self.cause = cause;
         self.since = now;
         self.generation = self.generation.wrapping_add(1);
-        self.window.clear();
-        (self.row, self.witness) = (0, Witness::Nobody);
+        self.evidence.clear();
         Change {
             generation: self.generation,
             at: now,
@@ -611,11 +407,11 @@ impl Machine {
     }
 
     pub(super) const fn row(&self) -> u32 {
-        self.row
+        self.evidence.row()
     }
 
     pub(super) fn counts(&mut self, now: Nanos) -> Counts {
-        self.window.read(now)
+        self.evidence.counts(now)
     }
 
     pub(super) fn is_ramping(&self, now: Nanos) -> bool {
@@ -660,7 +456,7 @@ impl Machine {
 
     /// Whether a success changes nothing but the window.
     pub(super) fn is_even(&self) -> bool {
-        matches!(self.phase, Phase::Closed { .. }) && self.row == 0
+        matches!(self.phase, Phase::Closed { .. }) && self.evidence.row() == 0
     }
 
     /// Whether nothing would be lost if it were made anew. Asked while no call is under way.
@@ -674,23 +470,9 @@ impl Machine {
         }
         matches!(self.phase, Phase::Closed { .. })
             && !self.is_ramping(now)
-            && self.row == 0
-            && self.window.read(now) == Counts::default()
+            && self.evidence.row() == 0
+            && self.evidence.counts(now) == Counts::default()
     }
-}
-
-/// Whether so many of all calls are more than `share`, by more than chance explains.
-///
-/// Half of twenty is what a server with 30 % errors shows every now and then. So one and a half standard deviations of
-/// that many draws come on top of the share. At 0.95 those are 20 of 20, 50 of 50, 195 of 200, 961 of 1000; at 0.5 they
-/// are 14 of 20, 31 of 50, 111 of 200.
-fn exceeds(bad: u32, calls: u32, share: f64) -> bool {
-    const DEVIATIONS: f64 = 1.5;
-    if share > 1.0 {
-        return false;
-    }
-    let calls = f64::from(calls);
-    f64::from(bad) >= (share * calls + DEVIATIONS * (share * (1.0 - share) * calls).sqrt()).min(calls)
 }
 
 #[cfg(test)]

@@ -162,12 +162,14 @@ mod error;
 mod evidence;
 mod gate;
 mod handle;
+mod in_flight;
 mod layer;
 mod limit;
 #[cfg(test)]
 #[path = "tests/model.rs"]
 mod model;
 mod most;
+mod queue;
 mod service;
 mod shared;
 mod state;

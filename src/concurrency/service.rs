@@ -7,7 +7,8 @@ use http::{Request, Response, StatusCode};
 use http_body::Body;
 use tokio::time::{Instant, Sleep};
 
-use super::gate::{Entry, Gate, Slot, Turn, Visitor, WaiterId};
+use super::gate::{Entry, Gate, Slot, Turn, WaiterId};
+use super::queue::Visitor;
 use super::shared::Shared;
 use super::{ConcurrencyLimited, ConcurrencyReason};
 use crate::admission::{self, Admission, Inner, Kind, Pass};

@@ -11,7 +11,10 @@ use tokio::time::{Instant, Sleep};
 use tower_service::Service;
 
 use super::budget::{Budget, Milli, UnderWay, Withdrawal};
-use super::policy::{Again, Failure, Progress, Settings};
+use super::config::Settings;
+use super::decision::Again;
+use super::failure::Failure;
+use super::progress::Progress;
 use super::shared::Shared;
 use super::shared_attempts::SharedAttempts;
 use super::{GaveUp, Replay, budget_key};

@@ -173,10 +173,14 @@
 
 mod backoff;
 mod budget;
+mod config;
+mod decision;
+mod failure;
 mod future;
 mod layer;
-mod policy;
+mod progress;
 mod replay;
+mod schedule;
 mod service;
 mod shared;
 mod shared_attempts;
@@ -193,11 +197,12 @@ use http_body::Body;
 
 pub use self::backoff::{Backoff, Jitter};
 pub use self::budget::Budget;
+pub use self::config::{RetryPolicy, RetryPolicyBuilder};
 pub use self::future::ResponseFuture;
 pub use self::layer::RetryLayer;
-pub use self::policy::{RetryPolicy, RetryPolicyBuilder, Schedule};
 pub(crate) use self::replay::Upload;
 pub use self::replay::{LostReason, Replay, ReplayBody, ReplayLayer, ReplayLost, ReplayService, Superseded};
+pub use self::schedule::Schedule;
 pub use self::service::Retry;
 pub(crate) use self::shared_attempts::{Elsewhere, SharedAttempts};
 pub use self::tower::Wait;

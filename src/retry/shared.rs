@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, OnceLock};
 
-use super::policy::Settings;
+use super::config::Settings;
 use crate::lock::lock;
 
 /// What the calls of one service share, and what it shares with its clones.

@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::policy::{Failure, Progress};
+use super::failure::Failure;
+use super::progress::Progress;
 use crate::error::Rejected;
 use crate::event::GaveUp;
 use crate::event::attempts::Attempts;

@@ -10,7 +10,9 @@ use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
 use super::budget::Withdrawal;
-use super::policy::{Failure, Progress, RetryPolicy};
+use super::config::RetryPolicy;
+use super::failure::Failure;
+use super::progress::Progress;
 use super::{budget_key, replayable};
 use crate::context::deadline::Deadline;
 use crate::error::{BoxError, FailedProbe, ProbeFailed};

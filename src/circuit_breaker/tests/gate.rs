@@ -1,6 +1,6 @@
 #[cfg(not(tower_gemini_loom))]
-use super::super::state::NEVER;
-use super::super::state::{Mark, Rules};
+use super::super::decision::{Mark, NEVER};
+use super::super::rules::Rules;
 use super::super::{Nanos, SECOND};
 use super::*;
 use crate::event::circuit::BreakerMode;

@@ -1,6 +1,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use super::super::evidence::exceeds;
+use super::super::rules::RAMP_START;
 use super::*;
 use crate::rng::{RequestRng, RngSource};
 
@@ -90,7 +92,7 @@ fn an_open_time_stays_within_its_bounds_at_every_draw() {
     for draw in [0.0, 0.5, 1.0 - f64::EPSILON] {
         for strikes in [0, 1, 5, 58, u32::MAX - 1] {
             let mut circuit = machine(rules());
-            circuit.strikes = strikes;
+            circuit.probes.strikes = strikes;
             let wait = circuit.open(0, TransitionCause::ProbeFailed, 0, draw).until.unwrap();
             assert!((400 * MS..=15 * SECOND).contains(&wait), "{strikes} {draw}: {wait}");
         }
@@ -113,7 +115,7 @@ fn strikes_are_not_counted_beyond_the_longest_open_time() {
     let mut circuit = machine(Rules { open_max: 4500 * MS, open: 2 * SECOND, open_factor: 1.5, ..rules() });
     let mut now = trip(&mut circuit, 0);
     for strikes in [0, 1, 2, 2, 2] {
-        assert_eq!(circuit.strikes, strikes, "the third open time is the longest");
+        assert_eq!(circuit.probes.strikes, strikes, "the third open time is the longest");
         now = call(&mut circuit, now, HARD).and_then(|change| change.until).expect("a probe failed");
     }
 }
@@ -239,7 +241,7 @@ fn four_probes_go_each_an_open_time_after_the_one_before() {
         at += wait + MS;
     }
     assert!(admit(&mut circuit, at + 60 * SECOND).is_none(), "a fifth");
-    assert_eq!(circuit.strikes, 4, "each of those that hang lengthens the open time");
+    assert_eq!(circuit.probes.strikes, 4, "each of those that hang lengthens the open time");
 }
 
 #[test]

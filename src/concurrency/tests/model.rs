@@ -8,7 +8,8 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::config::Settings;
-use super::gate::{Entry, Gate, Slot, Turn, Visitor, WaiterId};
+use super::gate::{Entry, Gate, Slot, Turn, WaiterId};
+use super::queue::Visitor;
 use crate::request::TargetKey;
 use crate::rng::{RequestRng, RngSource};
 use crate::time;

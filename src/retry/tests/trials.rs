@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use tokio::time::Instant;
 
 use super::budget::UnderWay;
-use super::policy::{Failure, Progress};
+use super::failure::Failure;
+use super::progress::Progress;
 use super::{Budget, GaveUp, RetryPolicy, RetryPolicyBuilder};
 use crate::rng::{RequestRng, RngSource};
 use crate::verdict::Verdict;
