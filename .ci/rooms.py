@@ -43,7 +43,7 @@ ALLOWED = [
     ("context/deadline", "context", "the context's reader looks for a deadline, which is asked through it"),
     ("sim/guard", "sim/simulator", "a guard gives back to the simulator what a call has taken of it"),
     ("sim/server", "sim/simulator", "builder and built"),
-    ("rate_limit/fleet", "rate_limit/shared", "the task of a store works on the state that holds it"),
+    ("rate_limit/common", "rate_limit/fleet", "a layer holds its part in a fleet, whose task works on the layer's state"),
     ("preflight/body", "preflight/config", "the count of tokens sends a body, and a body tells what the settings make of it"),
     ("fleet/share", "fleet/book", "the rule of the shares reads the book's records"),
     ("fleet/supply", "fleet/member", "what a member holds, and how it asks for more"),

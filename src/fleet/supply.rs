@@ -1,6 +1,6 @@
 //! What the rate limit's ledger holds of a key that a fleet shares: the member, and what must be done for it. Pure.
 //!
-//! NOTE: `Ledger::admit`, `settle` and `close_until` call this; the task in `rate_limit/fleet.rs` carries the messages.
+//! NOTE: `Ledger::admit`, `settle` and `close_until` call this; the task in `rate_limit/fleet` carries the messages.
 
 use std::sync::Arc;
 use std::time::Duration;

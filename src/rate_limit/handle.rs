@@ -8,7 +8,8 @@ use tokio::time::Instant;
 
 use super::decision::Spent;
 use super::error::RateLimited;
-use super::shared::{Key, Shared};
+use super::gate::Key;
+use super::shared::Shared;
 use super::snapshot::{Restored, Snapshot, SnapshotError};
 use super::spans::SpanState;
 use super::window::Nanos;

@@ -4,10 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use tower_layer::Layer;
 
+use super::common::{Common, WallClock};
 use super::decision::AdmissionMode;
 use super::quota_state::Rules;
 use super::service::{Core, Quota};
-use super::shared::{Common, Config, KeyBy, Shared, WallClock};
+use super::shared::{Config, KeyBy, Shared};
 use super::{BySize, ConfigError, Prices, RateLimit, RateLimits};
 use crate::config::{LimitsConfig, PerConfig, RateLimitConfig};
 use crate::event::LayerKind;

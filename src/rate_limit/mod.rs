@@ -203,6 +203,7 @@
 //! ```
 
 mod body;
+mod common;
 mod day;
 mod day_count;
 mod decision;
@@ -210,6 +211,7 @@ mod error;
 mod estimate;
 #[cfg(feature = "fleet")]
 mod fleet;
+mod gate;
 mod handle;
 mod layer;
 mod learnt;

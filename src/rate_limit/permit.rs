@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::decision::{Receipt, Settlement};
-use super::shared::Key;
+use super::gate::Key;
 use crate::body::on_end::OnEnd;
 use crate::context::quota_wait::QuotaWait;
 use crate::event::Observed;

@@ -9,10 +9,11 @@ use tokio::time::Sleep;
 
 use super::decision::AdmissionMode;
 use super::estimate::{Cost, Estimate, Units};
+use super::gate::{Key, Work};
 use super::permit::Permit;
 use super::queue::WaiterId;
 use super::scheduler::{Arrival, Look};
-use super::shared::{Key, Shared, Work};
+use super::shared::Shared;
 use super::window::Nanos;
 use super::{BySize, RateLimitBody, RateLimits};
 use crate::admission::{self, Admission, Entry, Gate, Kind, Pass, Turn, Visitor};

@@ -164,7 +164,7 @@ impl Model {
         }
         let behind: Vec<_> = self.queue.iter().skip(1).take(BACKFILL).copied().collect();
         let sizes: Vec<u64> = behind.iter().map(|one| one.1).collect();
-        let picked = super::scheduler::pick(&sizes, fits);
+        let picked = super::scheduler::backfill::pick(&sizes, fits);
         let mut went = false;
         for (nth, (id, wants)) in behind.into_iter().enumerate() {
             if picked >> nth & 1 == 1 {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Cost, DIMENSIONS, LimitKind, Limits, Nanos, QuotaState, QuotaUpdate};
+use super::doors::DIMENSIONS;
+use super::{Cost, LimitKind, Limits, Nanos, QuotaState, QuotaUpdate};
 use crate::fleet::{Close, Quota, Supply};
 use crate::rate_limit::decision::Spent;
 use crate::rate_limit::queue::NEVER;
@@ -131,12 +132,10 @@ impl QuotaState {
         }
         if let Some(until) = until {
             self.shut(now, dimension, until, (close.spent, close.zero));
-            if let Some(closed) = &mut self.closed[dimension as usize] {
-                // The store says when, and which of all members may.
-                let never = close.probe == 0;
-                let at = if never { NEVER } else { now.saturating_add(close.probe.saturating_mul(1_000)) };
-                closed.probe_at = closed.until.min(at);
-            }
+            // The store says when, and which of all members may.
+            let never = close.probe == 0;
+            let at = if never { NEVER } else { now.saturating_add(close.probe.saturating_mul(1_000)) };
+            self.doors.probe_at(dimension, at);
         }
     }
 

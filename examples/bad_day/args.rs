@@ -8,14 +8,14 @@ use lexopt::{Arg, Parser};
 use reqwest::Url;
 
 pub(crate) const HELP: &str = "\
-The quickstart of tower-gemini.
+A bad day of the Gemini API, and tower-gemini under it.
 
 Without GEMINI_API_KEY: a simulator of the Gemini API has a bad minute, squeezed
 into 15 seconds, and you see what a user notices of it. Nothing leaves this
 machine. With GEMINI_API_KEY: one question to the real API.
 
-Usage: quickstart [--simulate]
-       quickstart [OPTIONS] [PROMPT WORDS...]
+Usage: bad_day [--simulate]
+       bad_day [OPTIONS] [PROMPT WORDS...]
 
   --simulate           the simulation, also when a key is set
   --model NAME         which model to ask           [gemini-3.5-flash-lite]

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tower_gemini::Kind;
 
-use super::quickstart::progress::{Status, bar, line};
-use super::quickstart::record::{Failed, Failure, Phase, Request, Run, Seen, Wait};
-use super::quickstart::report::{self, Style, percentile, wrap};
-use super::quickstart::timeline::{self, blocks};
+use super::bad_day::progress::{Status, bar, line};
+use super::bad_day::record::{Failed, Failure, Phase, Request, Run, Seen, Wait};
+use super::bad_day::report::{self, Style, percentile, wrap};
+use super::bad_day::timeline::{self, blocks};
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)

@@ -1,4 +1,4 @@
-//! The quickstart example: its arguments, its report, its secrets, and its way to a real endpoint.
+//! The bad_day example: its arguments, its report, its secrets, and its way to a real endpoint.
 //!
 //! The example's sources are compiled into this test, since a test has no portable way to an example's program.
 //! The simulator stands in for the endpoint, on a loopback socket and in real time: waits are kept to tenths of a
@@ -7,12 +7,12 @@
 #![allow(clippy::unwrap_used)] // Clippy excuses test functions by itself, but not their helpers.
 
 #[allow(dead_code)] // Its `main`.
-#[path = "../examples/quickstart/main.rs"]
-mod quickstart;
+#[path = "../examples/bad_day/main.rs"]
+mod bad_day;
 
-#[path = "quickstart/arguments.rs"]
+#[path = "bad_day/arguments.rs"]
 mod arguments;
-#[path = "quickstart/report.rs"]
+#[path = "bad_day/report.rs"]
 mod report;
 
 use std::ffi::OsString;
@@ -23,8 +23,8 @@ use http::StatusCode;
 use tower_gemini::Kind;
 use tower_gemini::sim::{Fault, Rule, Simulator};
 
-use quickstart::redact::Redacted;
-use quickstart::{Terminals, run};
+use bad_day::redact::Redacted;
+use bad_day::{Terminals, run};
 
 const KEY: &str = "a-key/that+looks=like-none-of-Googles";
 

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use super::KEY;
-use super::quickstart::args::{Command, parse};
+use super::bad_day::args::{Command, parse};
 
 fn parsed(line: &str, key: Option<&str>) -> Result<Command, String> {
     parse(line.split_whitespace().map(OsString::from), key.map(OsString::from))

@@ -1,24 +1,24 @@
-//! A bad minute of the Gemini API, survived: the place to start.
+//! A bad minute of the Gemini API, survived.
 //!
 //! ```text
-//! cargo run --release --example quickstart --features reqwest,sim
+//! cargo run --release --example bad_day --features reqwest,sim
 //! ```
 //!
 //! Without `GEMINI_API_KEY` nothing leaves this machine: a simulator of the API has a bad minute (squeezed into
 //! 15 s) while 120 requests go through the layers, and at the end you see what the user saw and what was
 //! absorbed. With a key, or with `--base-url`, one question goes to the real API. `--help` tells the rest.
 //!
-//! What to copy into your own program: `stack` in `bad_day.rs` (five lines), or `ask` in `real.rs`.
+//! What to copy into your own program: `examples/quickstart.rs`.
 
 mod answer;
 pub(crate) mod args;
-mod bad_day;
 mod problem;
 pub(crate) mod progress;
 mod real;
 pub(crate) mod record;
 pub(crate) mod redact;
 pub(crate) mod report;
+mod simulation;
 pub(crate) mod timeline;
 
 use std::ffi::OsString;
@@ -77,7 +77,7 @@ pub(crate) async fn run(
     let mut err = Redacted::new(err, &secret);
     let code = match dispatch(args, key, terminals, &mut out, &mut err).await {
         Ok(code) => code,
-        // `quickstart | head` is no reason to complain, and there is nowhere to complain to.
+        // `bad_day | head` is no reason to complain, and there is nowhere to complain to.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => FAILED,
         Err(error) => {
             let _ = writeln!(err, "error: the output cannot be written: {error}");
@@ -107,7 +107,7 @@ async fn dispatch(
             Ok(OK)
         }
         Ok(Command::Simulate) => {
-            let run = match bad_day::run(terminals.err_is_tty, err).await {
+            let run = match simulation::run(terminals.err_is_tty, err).await {
                 Ok(run) => run,
                 Err(error) => {
                     writeln!(err, "error: the simulation cannot be started: {error}")?;
