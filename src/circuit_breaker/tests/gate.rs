@@ -1,5 +1,6 @@
+use super::super::decision::Mark;
 #[cfg(not(tower_gemini_loom))]
-use super::super::decision::{Mark, NEVER};
+use super::super::decision::NEVER;
 use super::super::rules::Rules;
 use super::super::{Nanos, SECOND};
 use super::*;

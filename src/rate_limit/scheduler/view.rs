@@ -1,8 +1,8 @@
 //! What a scheduler looks like from outside.
 
 #[cfg(feature = "fleet")]
-use super::BACKFILL;
-use super::{Cost, NEVER, Nanos, Need, Scheduler};
+use super::{BACKFILL, Cost};
+use super::{NEVER, Nanos, Need, Scheduler};
 #[cfg(feature = "fleet")]
 use crate::call_options::RequestClass;
 

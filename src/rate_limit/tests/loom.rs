@@ -7,6 +7,7 @@
 
 use std::sync::atomic::{AtomicUsize as DayCount, Ordering::Relaxed};
 use std::task::Wake;
+use std::time::SystemTime;
 
 use loom::sync::Condvar;
 use loom::thread;
@@ -14,6 +15,9 @@ use tokio::runtime::{Builder as RuntimeBuilder, Runtime};
 
 use super::super::permit::Permit;
 use super::*;
+use crate::event::Observed;
+use crate::rate_limit::quota_state::Rules;
+use crate::request::Target;
 
 const SECOND: Nanos = 1_000_000_000;
 const SPAN: Nanos = 60 * SECOND + SECOND / 2;
