@@ -32,6 +32,8 @@ pub(super) struct Fields<'a> {
     pub(super) code: Option<u16>,
     /// The Interactions API's string code.
     pub(super) code_name: Option<Cow<'a, str>>,
+    /// The `type` of OpenAI's and Anthropic's form.
+    pub(super) sort: Option<Cow<'a, str>>,
     pub(super) status: Option<Cow<'a, str>>,
     /// As it stands in the body, which may be with JSON's escapes.
     pub(super) message: Cow<'a, str>,
@@ -44,6 +46,8 @@ pub(super) struct Fields<'a> {
     pub(super) reason: Option<Cow<'a, str>>,
     pub(super) domain: Option<Cow<'a, str>>,
     pub(super) violations: Violations<'a>,
+    /// The members of a violation that stand outside of one.
+    pub(super) stray: Violation<'a>,
     pub(super) retry_info: Option<Duration>,
     pub(super) metadata: Metadata<'a>,
     /// A relay's own word for the delay.
@@ -61,6 +65,8 @@ pub(super) struct Fields<'a> {
 #[derive(Debug)]
 pub(super) struct Print {
     pub(super) fields: Fields<'static>,
+    /// It says nothing but one of Google's sentences.
+    pub(super) is_sentence: bool,
 }
 
 /// At most [`MAX_VIOLATIONS`]. One is the usual number, and it needs no list.
@@ -113,7 +119,8 @@ pub(super) struct Metadata<'a> {
 impl<'a> Fields<'a> {
     /// Takes the facts of a body that was found inside this one. It is Google's own, or closer to it, and outranks what is
     /// around it. Its pieces borrow from a text that goes away, so they are copied; this is not the common path.
-    pub(super) fn take_over(&mut self, inner: Fields<'_>) {
+    pub(super) fn take_over(&mut self, mut inner: Fields<'_>) {
+        inner.take_stray();
         self.has_error = true;
         self.unwrapped = true;
         if inner.code.is_some() || inner.status.is_some() || inner.code_name.is_some() {
@@ -121,6 +128,7 @@ impl<'a> Fields<'a> {
             self.code_name = own(inner.code_name);
             self.status = own(inner.status);
         }
+        self.sort = own(inner.sort).or(self.sort.take());
         if !inner.message.is_empty() {
             self.message = Cow::Owned(inner.message.into_owned());
             self.escaped = inner.escaped;
@@ -155,8 +163,18 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Makes a violation of the members of one that stand elsewhere, where there is no other.
+    pub(super) fn take_stray(&mut self) {
+        let stray = std::mem::take(&mut self.stray);
+        if self.violations.len() == 0 && !stray.is_empty() {
+            // Whoever takes a violation apart leaves more out than zeros.
+            self.violations.push(Violation { not_omitted: true, ..stray });
+        }
+    }
+
     /// Adds what details without an envelope say.
-    pub(super) fn merge_details(&mut self, inner: Fields<'_>) {
+    pub(super) fn merge_details(&mut self, mut inner: Fields<'_>) {
+        inner.take_stray();
         self.reset = self.reset.max(inner.reset);
         if self.print.is_none() {
             self.print = inner.print;
@@ -244,6 +262,19 @@ impl<'a> Violation<'a> {
             not_omitted: self.not_omitted,
             model: own(self.model),
         }
+    }
+
+    /// Whether it does not say which quota it is.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.metric.is_none() && self.id.is_none()
+    }
+
+    pub(super) fn has_member(key: &str) -> bool {
+        key.starts_with("quota")
+            && matches!(
+                key,
+                "quotaMetric" | "quota_metric" | "quotaId" | "quota_id" | "quotaValue" | "quota_value"
+            )
     }
 
     pub(super) fn set(&mut self, key: &str, value: Scalar<'a>) {

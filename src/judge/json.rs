@@ -11,6 +11,7 @@ use super::fields::{Fields, Metadata, Print, Read, Violation, Violations};
 use super::message;
 use super::nest::{Context, Unit};
 use super::scalar::{Key, Scalar, ScalarSeed, seed, skip_list, tolerant};
+use super::sentence;
 use crate::google_rpc::Code;
 
 /// Objects and lists inside each other in which a body is looked for.
@@ -32,6 +33,11 @@ impl<'a> Fields<'a> {
 
     /// Once all is read: members come in any order, and the message outranks what stands in for it.
     pub(super) fn settle(&mut self, context: &Context) {
+        self.take_stray();
+        if self.status.is_none() {
+            // Portkey writes it there.
+            self.status = self.sort.take_if(|sort| Code::from_name(sort).is_some());
+        }
         if self.message.is_empty() {
             let spare = || self.localized.take().or(self.spare.take());
             self.message = self.legacy.take().or_else(spare).unwrap_or_default();
@@ -68,7 +74,9 @@ impl<'a> Fields<'a> {
         let number = self.code.unwrap_or(context.http);
         let weak = match canonical {
             None | Some(Code::Unknown) => true,
-            Some(_) => number >= 500,
+            // What a server says of itself that hands another one's error on.
+            Some(Code::Internal | Code::Unavailable | Code::DeadlineExceeded) => number >= 500,
+            Some(_) => false,
         };
         let marked = memchr::memchr2(b'{', b'[', self.message.as_bytes()).is_some();
         let readable = !self.message.is_empty() && (weak || marked) && context.spend(self.message.len());
@@ -88,15 +96,16 @@ impl<'a> Fields<'a> {
             (None, None) => return,
         };
         // A number without a name beside it may be anything where the answer has one of its own.
-        let named = print.fields.status.is_some() || !(400..500).contains(&number);
+        let named = print.fields.status.is_some() || print.is_sentence || !(400..500).contains(&number);
         let mut fields = print.fields;
         let (code, status) = (fields.code.take(), fields.status.take());
         if weak && named && (code.is_some() || status.is_some()) {
             self.has_error = true;
             (self.code, self.status, self.code_name) = (code, status, None);
         }
-        let longer = fields.message.len() > self.message.len();
-        if is_other && (self.message.is_empty() || weak && named && (longer || fields.has_details())) {
+        let longer = fields.message.len() > self.message.len() || print.is_sentence;
+        let says_more = longer && !sentence::is_known(&self.message) || fields.has_details();
+        if is_other && (self.message.is_empty() || weak && named && says_more) {
             (self.message, self.escaped) = (fields.message, false);
         }
         if self.violations.len() == 0 {
@@ -175,13 +184,18 @@ impl<'de> Visitor<'de> for Envelope<'_, '_, 'de> {
                         bare.set_status(value);
                     }
                 }
+                // gRPC's own, in what its clients print.
+                "grpc_status" if deep => {
+                    let number = map.next_value_seed(ScalarSeed)?.integer();
+                    let code = number.and_then(|n| u16::try_from(n).ok()).and_then(Code::from_number);
+                    fields.status = fields.status.take().or(code.map(|code| Cow::Borrowed(code.as_str())));
+                }
                 "message" | "details" | "errors" => {
                     fields.answer.foreign = true;
                     let bare = bare.get_or_insert_default();
                     ErrorFold { fields: bare, context, level }.member(&key, &mut map)?;
                 }
-                // The AI SDK's and NestJS's.
-                "statusCode" | "status_code" if deep => {
+                name if deep && is_inner_code(name) => {
                     let code = map.next_value_seed(ScalarSeed)?.integer();
                     inner_code = code.and_then(|n| u16::try_from(n).ok());
                 }
@@ -204,13 +218,20 @@ impl<'de> Visitor<'de> for Envelope<'_, '_, 'de> {
             let mut answer = fields.answer;
             answer.error_after_output |= answer.delivered();
             let reset = fields.reset.max(bare.reset);
+            let (stray, print) = (std::mem::take(&mut fields.stray), fields.print.take());
             *fields = Fields { has_error: true, answer, reset, ..bare };
+            if fields.stray.is_empty() {
+                fields.stray = stray;
+            }
+            fields.print = fields.print.take().or(print);
         } else if fields.has_error && deep && !fields.unwrapped {
             // Spring's `{"status": 500, "error": "Internal Server Error", "message": "… 429 …"}`.
             if bare.unwrapped {
                 fields.take_over(bare);
             } else if fields.code.is_none() && fields.status.is_none() {
                 context.note(fields, &bare.message);
+                fields.print = fields.print.take().or(bare.print);
+                fields.merge_details(Fields { print: None, ..bare });
             }
         } else if !fields.has_error && deep {
             // Without a code it is still what there is.
@@ -220,6 +241,11 @@ impl<'de> Visitor<'de> for Envelope<'_, '_, 'de> {
         fields.take_inner_code(inner_code, context);
         Ok(())
     }
+}
+
+/// The number of the answer that a server has had itself, by the names of the AI SDK, NestJS and n8n.
+fn is_inner_code(name: &str) -> bool {
+    matches!(name, "statusCode" | "status_code" | "httpCode" | "http_code" | "httpStatus" | "http_status")
 }
 
 /// The value of `error`.
@@ -305,9 +331,13 @@ impl<'de> ErrorFold<'_, '_, 'de> {
                     }
                 }
             }
-            "statusCode" | "status_code" => {
+            name if is_inner_code(name) => {
                 let code = map.next_value_seed(ScalarSeed)?.integer();
                 fields.take_inner_code(code.and_then(|n| u16::try_from(n).ok()), context);
+            }
+            "type" => {
+                let sort = map.next_value_seed(ScalarSeed)?.text();
+                fields.sort = fields.sort.take().or(sort);
             }
             "details" => map.next_value_seed(DetailFold { fields, context, level, nested: false })?,
             "errors" => map.next_value_seed(LegacyFold { fields, context, level })?,
@@ -339,6 +369,11 @@ impl<'de> Deep<'_, '_, 'de> {
         let fields = &mut *self.fields;
         if fields.unwrapped || depth > MAX_DEPTH {
             return map.next_value::<IgnoredAny>().map(drop);
+        }
+        if Violation::has_member(key) {
+            let value = map.next_value_seed(ScalarSeed)?;
+            fields.stray.set(key, value);
+            return Ok(());
         }
         if let Some(unit) = Unit::of(key) {
             let (value, is_scalar) =
@@ -572,8 +607,23 @@ impl<'de> Visitor<'de> for DetailFold<'_, '_, 'de> {
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        // Of one object that is no list's, a server's own error.
+        let (nested, mut own) = (self.nested, Fields::default());
         while let Some(key) = map.next_key_seed(Key)? {
-            self.member(&key, &mut map)?;
+            match key.as_ref() {
+                key @ ("code" | "status" | "message") if !nested => {
+                    ErrorFold { fields: &mut own, context: self.context, level: self.level }
+                        .member(key, &mut map)?;
+                }
+                key => self.member(key, &mut map)?,
+            }
+        }
+        if own.is_flat_error() && !self.fields.unwrapped {
+            own.settle(self.context);
+            self.fields.take_over(own);
+        } else if !own.message.is_empty() {
+            self.context.note(self.fields, &own.message);
+            self.fields.localized = self.fields.localized.take().or(Some(own.message));
         }
         Ok(())
     }
@@ -676,7 +726,7 @@ impl<'de> Visitor<'de> for ViolationsFold<'_, 'de> {
             v.metric = description.filter(|text| message::says(text, &of_quota));
         }
         // `PreconditionFailure` has violations, too, of another sort.
-        if v.metric.is_some() || v.id.is_some() {
+        if !v.is_empty() {
             self.into.push(v);
         }
         Ok(())

@@ -16,6 +16,17 @@ pub(super) fn says(message: &str, phrases: &[&str]) -> bool {
     phrases.iter().any(|phrase| memmem::find(message.as_bytes(), phrase.as_bytes()).is_some())
 }
 
+/// What stands in front of a delay. The last two are of Django and of relays.
+const DELAYS: [&str; 7] = [
+    "etry in ",
+    "ry again in ",
+    "eset after ",
+    "esets in ",
+    "etry after ",
+    "xpected available in ",
+    "lease wait ",
+];
+
 /// The delay in "Please retry in 31.5s", "Please try again in 30 seconds", "will reset after 2h52m39s".
 pub(super) fn delay(message: &str) -> Option<Duration> {
     // Google writes it last, and a letter in so few bytes is found sooner than a phrase in the whole.
@@ -28,14 +39,12 @@ pub(super) fn delay(message: &str) -> Option<Duration> {
     match memchr::memchr_iter(b'y', tail).find(hinted) {
         // ASCII before and after, so this is a boundary.
         Some(at) => duration_at(&message[message.len() - tail.len() + at + 5..]),
-        None => ["etry in ", "ry again in ", "eset after ", "esets in ", "etry after "].iter().find_map(
-            |phrase| {
-                let at = memmem::find(message.as_bytes(), phrase.as_bytes())?;
-                let at = Some(at).filter(|at| begins(message, at.saturating_sub(1)))? + phrase.len();
-                // A front end's page has one sentence for every fault.
-                duration_at(&message[at..]).filter(|_| !is_page(message))
-            },
-        ),
+        None => DELAYS.iter().find_map(|phrase| {
+            let at = memmem::find(message.as_bytes(), phrase.as_bytes())?;
+            let at = Some(at).filter(|at| begins(message, at.saturating_sub(1)))? + phrase.len();
+            // A front end's page has one sentence for every fault.
+            duration_at(&message[at..]).filter(|_| !is_page(message))
+        }),
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! The way of a body: [`response`] finds out which form it has; [`usual`] reads Google's own envelope at once, [`json`]
 //! any other JSON, [`text`] what is no JSON; [`nest`] and [`literal`] read bodies inside strings, [`names`] statuses in
-//! prints, [`message`] what an error's message says in words. All of them fill in [`fields`]. [`rules`] and [`quota`]
+//! prints, [`message`] and [`sentence`] what an error's message says in words. All of them fill in [`fields`]. [`rules`] and [`quota`]
 //! make the verdict of the fields. [`answer`] reads what a 2xx holds, [`transport`] judges errors, [`mod@close`] WebSocket closes.
 
 mod answer;
@@ -20,6 +20,7 @@ mod quota;
 pub(crate) mod response;
 mod rules;
 mod scalar;
+mod sentence;
 mod text;
 mod transport;
 mod usual;

@@ -20,18 +20,19 @@ pub(super) struct Named {
 pub(super) fn status(text: &str) -> Named {
     let (mut constant, mut camel, mut number, mut alias) = (None, None, None, None);
     let bytes = text.as_bytes();
-    let (mut at, mut before, mut leads) = (0, "", false);
+    let (mut at, mut before, mut earlier, mut leads) = (0, "", "", false);
     loop {
         let is_word = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_';
         let Some(start) = bytes[at..].iter().position(is_word).map(|n| at + n) else { break };
         let end = bytes[start..].iter().position(|b| !is_word(b)).map_or(bytes.len(), |n| start + n);
         let word = &text[start..end];
         let place = Place {
-            label: is_label(before),
+            label: is_label(before) || matches!(before, "of" | "was" | "is") && is_label(earlier),
             leading: start == 0
-                // The last one is Java's print of a map, which has no quotes.
-                || matches!(bytes[start - 1], b'[' | b'(' | b'"' | b'\'' | b'=')
+                // Of a quote, a line or a page's title. The equals sign is Java's print of a map, which has no quotes.
+                || matches!(bytes[start - 1], b'[' | b'(' | b'"' | b'\'' | b'`' | b'=' | b'\n' | b'>')
                 || matches!(bytes[..start], [.., b':' | b'-' | b'.', b' ']),
+            told: VERBS.contains(&before),
             before,
             after: &bytes[end..],
         };
@@ -53,7 +54,7 @@ pub(super) fn status(text: &str) -> Named {
             }
             _ => {}
         }
-        (at, before) = (end, word);
+        (at, earlier, before) = (end, before, word);
     }
     Named { code: constant.or(camel), number: number.or(alias), leads: leads && number.is_some() }
 }
@@ -62,6 +63,8 @@ pub(super) fn status(text: &str) -> Named {
 struct Place<'t> {
     label: bool,
     leading: bool,
+    /// Somebody says that it was the answer.
+    told: bool,
     before: &'t str,
     after: &'t [u8],
 }
@@ -77,15 +80,15 @@ impl Place<'_> {
                 return (self.label || self.leading).then_some(number);
             }
             [b' ' | b':' | b'.' | b'-' | b']' | b')', rest @ ..] => rest,
-            [] => return (self.label || self.leading).then_some(number),
+            [] => return (self.label || self.leading || self.told).then_some(number),
             rest => return self.label.then_some(number).filter(|_| !rest.is_empty()),
         };
-        let next = rest.iter().find(|b| !b" :.-".contains(b));
+        let next = rest.iter().find(|b| !b" :.-(".contains(b));
         // A sentence, a name or a body follows.
         let begins = next.is_none_or(|b| b.is_ascii_uppercase() || b"{['\"*<]".contains(b));
         // "error 503 times" is prose.
         let loose = self.after[0] == b' ' && self.before.to_ascii_lowercase().ends_with("error");
-        (if self.label && !loose { true } else { (self.label || self.leading) && begins }).then_some(number)
+        (self.label && !loose || (self.label || self.leading || self.told) && begins).then_some(number)
     }
 
     /// Whether this begins a sentence that is the error, and is not said to be a status by the word in front of it.
@@ -137,9 +140,12 @@ fn exception(word: &str) -> &str {
         .unwrap_or(word)
 }
 
+/// What stands in front of a number where somebody tells which answer there was.
+const VERBS: [&str; 8] = ["returned", "responded", "with", "got", "received", "gave", "answered", "failed"];
+
 /// What stands in front of a status.
 fn is_label(word: &str) -> bool {
-    const LABELS: [&str; 14] = [
+    const LABELS: [&str; 17] = [
         "status",
         "code",
         "error",
@@ -154,6 +160,10 @@ fn is_label(word: &str) -> bool {
         "responsecode",
         "exception",
         "apierror",
+        "codename",
+        "httpcode",
+        // .NET's `does not indicate success: 429`.
+        "success",
     ];
     word.len() < 17 && LABELS.iter().any(|label| word.eq_ignore_ascii_case(label))
 }

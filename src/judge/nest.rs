@@ -14,6 +14,7 @@ use super::fields::{Fields, Print};
 use super::json::Envelope;
 use super::literal::{self, Found, candidate, unescape};
 use super::scalar::Scalar;
+use super::sentence;
 use super::text;
 
 /// Strings inside strings that are opened. gemini-cli opens ten.
@@ -241,13 +242,14 @@ impl Print {
         let text = plain.as_ref();
         text::print(&mut fields, text, 200);
         let says_something = fields.code.is_some() || fields.status.is_some() || fields.has_details();
-        if !says_something {
+        let is_sentence = !says_something && sentence::is_known(text);
+        if !says_something && !is_sentence {
             return None;
         }
         if fields.message.is_empty() {
             fields.message = Cow::Borrowed(text);
         }
-        Some(Self { fields: fields.into_owned() })
+        Some(Self { fields: fields.into_owned(), is_sentence })
     }
 }
 

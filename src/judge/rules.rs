@@ -16,6 +16,7 @@ use http::StatusCode;
 use super::fields::Fields;
 use super::message;
 use super::quota::{Quotas, quota};
+use super::sentence::{self, INDIVIDUAL, MONEY, NO_TIER, Says};
 use crate::google_rpc::Code;
 use crate::verdict::{
     Alternative, DelaySource, Inner, Kind, Period, Piece, QuotaViolation, Retryability, ServerDelay,
@@ -145,22 +146,8 @@ fn delay(fields: &Fields<'_>, header: Option<Duration>) -> Option<ServerDelay> {
     .reduce(|best, next| if next.declared() > best.declared() { next } else { best })
 }
 
-/// Money. The generic "check your plan and billing details" is *not* a sign of it: every quota error says so.
 fn billing(message: &str) -> bool {
-    message::says(
-        message,
-        &[
-            "spending cap",
-            "spend cap",
-            "spending limit",
-            "repayment credits",
-            "repaid credits",
-            "credits are depleted",
-            "credits have been depleted",
-            "nsufficient balance",
-            "nsufficient credits",
-        ],
-    )
+    message::says(message, &MONEY)
 }
 
 fn kind(
@@ -177,12 +164,16 @@ fn kind(
     }
     let name = fields.code_name.as_deref().and_then(by_name);
     // A relay has handed on the message alone, under a status of its own.
-    let is_own = matches!(number, 400 | 429 | 500..600) && matches!(name, None | Some(Kind::Internal));
-    if is_own && code.is_none_or(|code| code == Code::Unknown) {
+    let is_own = matches!(number, 0..=400 | 429 | 500..600) && matches!(name, None | Some(Kind::Internal));
+    let is_open = code.is_none_or(|code| code == Code::Unknown);
+    if is_own && is_open {
         if let Some(kind) = by_sentence(message, delay, quota, zero) {
             return kind;
         }
     }
+    // OpenAI's and Anthropic's sort of error says more than a status that stands for any of them.
+    let sort = fields.sort.as_deref().filter(|_| is_open && matches!(number, 0..=400 | 500..600));
+    let name = name.or_else(|| by_name(sort?));
     // These names say as little as the status does, and the message then says more.
     match name {
         // What a server writes that only knows its own 5xx.
@@ -238,10 +229,11 @@ fn by_reason(reason: &str) -> Option<Kind> {
     })
 }
 
-/// The Interactions API's string codes, and the canonical names in lower case.
+/// The Interactions API's string codes, the canonical names in lower case, and what relays and OpenAI's clients write.
 fn by_name(name: &str) -> Option<Kind> {
     // The Interactions API calls its codes URIs; those on record are their last part alone.
-    Some(match name.rsplit(['/', '#']).next().unwrap_or(name) {
+    let name = name.rsplit(['/', '#']).next().filter(|name| name.len() < 40)?.to_ascii_lowercase();
+    Some(match name.as_str() {
         "invalid_request" | "invalid_argument" | "invalid_input" | "out_of_range" => Kind::InvalidArgument,
         "unauthenticated" | "authentication_error" | "authentication" => Kind::Unauthenticated,
         "permission_denied" | "permission_error" | "forbidden" => Kind::PermissionDenied,
@@ -250,22 +242,37 @@ fn by_name(name: &str) -> Option<Kind> {
         | "rate_limit_exceeded"
         | "rate_limited"
         | "rate_limit_error"
+        | "rate_limit"
+        | "throttling_error"
         | "resource_exhausted" => Kind::RateLimited,
-        "quota_exceeded" | "quota_exhausted" | "insufficient_quota" => Kind::QuotaExhausted,
+        "quota_exceeded"
+        | "quota_exhausted"
+        | "insufficient_quota"
+        | "insufficient_user_quota"
+        | "insufficient_credits"
+        | "provider_quota_exceeded"
+        | "budget_exceeded" => Kind::QuotaExhausted,
+        "invalid_api_key" | "api_key_invalid" => Kind::ApiKeyInvalid,
         "failed_precondition" => Kind::FailedPrecondition,
         "request_too_large" | "payload_too_large" => Kind::PayloadTooLarge,
         "context_length_exceeded" => Kind::ContextTooLong,
         "overloaded" | "overloaded_error" | "model_overloaded" => Kind::Overloaded,
-        "unavailable" | "service_unavailable" => Kind::Unavailable,
+        "unavailable" | "service_unavailable" | "provider_unavailable" => Kind::Unavailable,
         "internal" | "internal_error" | "internal_server_error" | "server_error" | "api_error" => {
             Kind::Internal
         }
-        "deadline_exceeded" | "timeout" | "gateway_timeout" => Kind::DeadlineExceeded,
+        "deadline_exceeded" | "timeout" | "timeout_error" | "gateway_timeout" => Kind::DeadlineExceeded,
         "cancelled" => Kind::Cancelled,
         "aborted" | "conflict" | "already_exists" => Kind::Conflict,
         "unimplemented" | "not_implemented" => Kind::Unimplemented,
-        "safety" | "prohibited_content" | "image_safety" | "recitation" | "blocklist" | "spii"
-        | "content_filter" => Kind::ContentBlocked,
+        "safety"
+        | "prohibited_content"
+        | "image_safety"
+        | "recitation"
+        | "blocklist"
+        | "spii"
+        | "content_filter"
+        | "content_policy_violation" => Kind::ContentBlocked,
         _ => return None,
     })
 }
@@ -276,57 +283,26 @@ fn by_text(body: &Bytes) -> Option<&str> {
     (!text.trim_start().starts_with(['{', '[', '"', '<'])).then(|| message::clip(text, 4096))
 }
 
-/// What one of Google's own sentences says, where neither a status nor a reason does. Only those that stand in no other error.
-///
-/// Of the troubleshooting page and of reports of 2025 and 2026 (read 2026-11).
+/// What one of Google's own sentences says, where neither a status nor a reason does.
 fn by_sentence(
     message: &str,
     delay: Option<ServerDelay>,
     quota: &[QuotaViolation],
     zero: bool,
 ) -> Option<Kind> {
-    let says = |phrases: &[&str]| message::says(message, phrases);
-    Some(match () {
-        () if says(&["API key was reported as leaked"]) => Kind::KeyLeaked,
-        () if says(&KEY_INVALID) => Kind::ApiKeyInvalid,
-        () if says(&["API has not been used in project"]) => Kind::ServiceDisabled,
-        () if says(&["Requests to this API"]) && says(&["are blocked"]) => Kind::PermissionDenied,
-        () if says(&["caller does not have permission", "allow unregistered callers"]) => {
-            Kind::PermissionDenied
-        }
-        () if says(&["disabled in this account for violation of Terms of Service"]) => Kind::PermissionDenied,
-        () if says(&["invalid_grant", "Reauthentication is needed"]) => Kind::Unauthenticated,
-        () if says(&["ser location is not supported for the API"]) => Kind::FailedPrecondition,
-        () if says(&["input token count"]) && says(&["exceeds the max"]) => Kind::ContextTooLong,
-        () if says(&["is no longer available to new users", "is not found for API version"]) => {
-            Kind::NotFound
-        }
-        () if billing(message)
-            || says(&["exceeded your current quota", "Quota exceeded for ", INDIVIDUAL, EXHAUSTED]) =>
-        {
-            limit(message, delay, quota, zero)
-        }
-        () if says(&["model is overloaded", "currently experiencing high demand"]) => Kind::Overloaded,
-        () if says(&["The service is currently unavailable."]) => Kind::Unavailable,
-        () if says(&["Deadline expired before operation could complete", "context deadline exceeded"]) => {
-            Kind::DeadlineExceeded
-        }
-        // Of urllib3 and of LiteLLM.
-        () if says(&["Read timed out.", "litellm.Timeout"]) => Kind::DeadlineExceeded,
-        () if says(&["Request contains an invalid argument", "* GenerateContentRequest."]) => {
-            bad_request(message)
-        }
-        () => return None,
+    Some(match sentence::find(message, |_| true)? {
+        Says::Limit => limit(message, delay, quota, zero),
+        Says::Kind(kind) => kind,
     })
 }
 
-const KEY_INVALID: [&str; 4] =
-    ["API key not valid", "API Key not found", "API key not found", "API key expired"];
-
-/// Of Code Assist's quotas of hours and of days.
-const INDIVIDUAL: &str = "ndividual quota reached";
-
-const EXHAUSTED: &str = "Resource has been exhausted (e.g. check quota)";
+/// The kind that a sentence makes of an error which has a kind already, if it is one of those that are more exact.
+fn more_exact(message: &str, kind: Kind, exact: &[Kind]) -> Kind {
+    match sentence::find(message, |kind| exact.contains(&kind)) {
+        Some(Says::Kind(kind)) => kind,
+        _ => kind,
+    }
+}
 
 fn limit(message: &str, delay: Option<ServerDelay>, quota: &[QuotaViolation], zero: bool) -> Kind {
     if zero || quota.iter().any(|v| v.period >= Period::Day) {
@@ -345,10 +321,20 @@ fn limit(message: &str, delay: Option<ServerDelay>, quota: &[QuotaViolation], ze
     if widest != Period::Unknown {
         return Kind::RateLimited;
     }
-    let daily =
-        ["daily quota", "daily limit", "equests per day", "okens per day", "quota for today", INDIVIDUAL];
-    let no_tier = ["have a free quota tier", "no free quota tier"];
-    if billing(message) || message::says(message, &no_tier) || message::says(message, &daily) {
+    let daily = [
+        "aily quota",
+        "aily limit",
+        "aily request",
+        "aily token",
+        "aily usage",
+        "aily free",
+        "per day",
+        "per-day",
+        "PerDay",
+        "for today",
+        INDIVIDUAL,
+    ];
+    if billing(message) || message::says(message, &NO_TIER) || message::says(message, &daily) {
         return Kind::QuotaExhausted;
     }
     if overloaded(message) { Kind::Overloaded } else { Kind::RateLimited }
@@ -374,43 +360,13 @@ fn overloaded(message: &str) -> bool {
 }
 
 fn bad_request(message: &str) -> Kind {
-    let context = message::says(message, &["oken count"])
-        && message::says(message, &["exceeds the max", "only supports up to"])
-        || message::says(
-            message,
-            &[
-                "exceeds the maximum number of tokens",
-                "exceeds the maximum token limit",
-                "oken limit exceeded",
-                "context length",
-                "rompt is too long",
-                "nput is too long",
-                "nput content is too long",
-            ],
-        );
-    if context {
-        Kind::ContextTooLong
-    } else if message::says(message, &["payload size exceeds", "payload is too large"]) {
-        Kind::PayloadTooLarge
-    } else if message::says(message, &KEY_INVALID) {
-        Kind::ApiKeyInvalid
-    } else if message::says(message, &["ser location is not supported", "not available in your country"]) {
-        Kind::FailedPrecondition
-    } else {
-        Kind::InvalidArgument
-    }
+    let exact = [Kind::ContextTooLong, Kind::PayloadTooLarge, Kind::ApiKeyInvalid, Kind::FailedPrecondition];
+    more_exact(message, Kind::InvalidArgument, &exact)
 }
 
 fn forbidden(message: &str) -> Kind {
-    if message::says(message, &["reported as leaked"]) {
-        Kind::KeyLeaked
-    } else if message::says(message, &KEY_INVALID) {
-        Kind::ApiKeyInvalid
-    } else if message::says(message, &["API has not been used in project", "or it is disabled"]) {
-        Kind::ServiceDisabled
-    } else {
-        Kind::PermissionDenied
-    }
+    let exact = [Kind::KeyLeaked, Kind::ApiKeyInvalid, Kind::ServiceDisabled];
+    more_exact(message, Kind::PermissionDenied, &exact)
 }
 
 /// The model that the answer names outside of its violations, which have it already.

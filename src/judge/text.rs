@@ -25,8 +25,7 @@ pub(super) fn scan<'a>(fields: &mut Fields<'a>, text: &'a str, http: u16) {
     let text = text.trim();
     let folded = std::mem::take(&mut fields.violations);
     head(fields, text, http);
-    let mut scan =
-        Scan { key: None, violation: None, tail: 0, delay: Delay::default(), status: None, message: None };
+    let mut scan = Scan::default();
     let mut at = 0;
     // `name=value` is how Java and Rust print it; a URL has such pairs, too, and they mean nothing here.
     while let Some(colon) = memchr::memchr3(b':', b'{', b'=', &text.as_bytes()[at..]) {
@@ -51,7 +50,12 @@ pub(super) fn scan<'a>(fields: &mut Fields<'a>, text: &'a str, http: u16) {
             // It runs past the end of the string that it was cut in.
             Value::Whole(value) if name.starts_with("quota") && value.contains('\n') => {}
             Value::Whole(value) => {
-                scan.pair(fields, name, value);
+                scan.pair(fields, name, value, next == text.len());
+                // `Error: code: 8`: the value is a name.
+                if value.ends_with(':') && !text[..next].ends_with(['"', '\'']) {
+                    at = next - 1;
+                    continue;
+                }
                 // Somebody's words in quotes: `upstream said: "429 … [violations { … }]"`. Each kind of quote ends at the next
                 // of its kind, so that the time stays linear.
                 let quoted = text[..next].ends_with(['"', '\'']) && value.len() > 16 && name != "message";
@@ -142,6 +146,7 @@ fn words(fields: &mut Fields<'_>, text: &str, http: u16) {
     }
 }
 
+#[derive(Default)]
 struct Scan<'a> {
     /// After `key: "model"`, until the `value: …` that belongs to it.
     key: Option<&'a str>,
@@ -150,6 +155,8 @@ struct Scan<'a> {
     tail: usize,
     delay: Delay,
     status: Option<&'a str>,
+    /// google.rpc's own number of the status.
+    number: Option<Code>,
     message: Option<&'a str>,
 }
 
@@ -176,7 +183,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn pair(&mut self, fields: &mut Fields<'a>, name: &'a str, value: &'a str) {
+    fn pair(&mut self, fields: &mut Fields<'a>, name: &'a str, value: &'a str, is_last: bool) {
         let scalar = || Scalar::Text(Cow::Borrowed(value));
         match name {
             "quotaMetric" | "quota_metric" | "quotaId" | "quota_id" | "quotaValue" | "quota_value" => {
@@ -211,8 +218,17 @@ impl<'a> Scan<'a> {
                 fields.reason = Some(Cow::Borrowed(value));
             }
             "domain" if fields.domain.is_none() => fields.domain = Some(Cow::Borrowed(value)),
-            "status" | "Status" if self.status.is_none() => self.status = Some(value),
-            "message" if self.message.is_none() => self.message = Some(value),
+            // `StatusCode.UNAVAILABLE`, as Python has it.
+            "status" | "Status" if self.status.is_none() && value.len() > 2 => {
+                self.status = value.rsplit('.').next()
+            }
+            "message" | "details" if self.message.is_none() && !value.is_empty() => {
+                self.message = Some(value)
+            }
+            "code" | "status" | "grpc_status" if self.number.is_none() && value.len() < 3 && !is_last => {
+                // The first two are what processes end with.
+                self.number = value.parse().ok().filter(|n| *n > 2).and_then(Code::from_number);
+            }
             "code" if fields.code.is_none() => {
                 fields.code = value.parse().ok().filter(|code| (400..600).contains(code));
                 fields.has_error |= fields.code.is_some();
@@ -233,6 +249,9 @@ impl<'a> Scan<'a> {
             fields.retry_info = fields.retry_info.max(delay);
         }
         let status = self.status.filter(|status| Code::from_name(status).is_some());
+        // A number alone may be anything: it is gRPC's beside a message.
+        let number = self.number.filter(|_| fields.code.is_none() && self.message.is_some());
+        let status = status.or(number.map(Code::as_str));
         if fields.status.is_none() && status.is_some() {
             fields.has_error = true;
             fields.status = status.map(Cow::Borrowed);

@@ -85,7 +85,7 @@ fn detail<'a>(cursor: &mut Cursor<'a>, fields: &mut Fields<'a>) -> Option<()> {
                     }
                     Some(())
                 })?;
-                if violation.metric.is_some() || violation.id.is_some() {
+                if !violation.is_empty() {
                     fields.violations.push(violation);
                 } else if is_described {
                     // It may stand in the place of a name.

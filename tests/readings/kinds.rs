@@ -444,7 +444,7 @@ fn a_page_names_no_delay() {
     let page = "<!DOCTYPE html><title>Error 502 (Server Error)!!1</title><p>The server encountered a temporary error and could not complete your request.<p>Please try again in 30 seconds.";
     check(&[
         (502, text(page), "unavailable - backoff"),
-        (500, body("error", page), "internal - backoff"),
+        (500, body("error", page), "unavailable - backoff"),
         (502, message(&format!("got status: 502 Bad Gateway. {page}")), "unavailable - backoff"),
         (
             503,

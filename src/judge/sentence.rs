@@ -1,0 +1,217 @@
+//! Google's own sentences, and the few of its clients, as one table: what each says where neither a status nor a reason does.
+//! Pure.
+//!
+//! A sentence is read narrowly: by the phrases that are in no other error. Of the troubleshooting page, and of reports of
+//! 2024 to 2026 (read 2026-11).
+
+use super::message::says;
+use crate::verdict::Kind::{self, *};
+
+/// What a message says by one of its sentences.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Says {
+    Kind(Kind),
+    /// Over a limit; which one is for the rules of 429 to find out.
+    Limit,
+}
+
+/// Money. The generic "check your plan and billing details" is *not* a sign of it: every quota error says so.
+pub(super) const MONEY: [&str; 9] = [
+    "spending cap",
+    "spend cap",
+    "spending limit",
+    "repayment credits",
+    "repaid credits",
+    "credits are depleted",
+    "credits have been depleted",
+    "nsufficient balance",
+    "nsufficient credits",
+];
+
+/// Of Code Assist's quotas of hours and of days.
+pub(super) const INDIVIDUAL: &str = "ndividual quota reached";
+
+/// A model without a free tier.
+pub(super) const NO_TIER: [&str; 2] = ["have a free quota tier", "no free quota tier"];
+
+/// The kind, and sentences of it. The parts of one are divided by `…`, and all of them must be there. The first that is found
+/// counts.
+const TABLE: [(Says, &[&str]); 19] = [
+    (Says::Kind(KeyLeaked), &["reported as leaked"]),
+    (
+        Says::Kind(ApiKeyInvalid),
+        &["PI key not valid", "PI Key not found", "PI key not found", "PI key expired"],
+    ),
+    (Says::Kind(ServiceDisabled), &["has not been used in project", "before or it is disabled"]),
+    (
+        Says::Kind(PermissionDenied),
+        &[
+            "equests to this API…are blocked",
+            "equests from …are blocked",
+            "IP address restriction",
+            "caller does not have permission",
+            "allow unregistered callers",
+            "onsumer '…has been suspended",
+            "project has been denied access",
+            "insufficient authentication scopes",
+            "denied on resource",
+            "requires billing to be enabled",
+            "(or permission denied)",
+            "do not have permission to access the ",
+            "disabled in this account for violation of Terms of Service",
+        ],
+    ),
+    (
+        Says::Kind(Unauthenticated),
+        &[
+            "invalid_grant",
+            "invalid_scope",
+            "Reauthentication is needed",
+            "invalid authentication credentials",
+            "missing required authentication credential",
+            "API keys are not supported by this API",
+            "default credentials were not found",
+            "ould not load the default credentials",
+            "ould not automatically determine credentials",
+        ],
+    ),
+    (
+        Says::Kind(FailedPrecondition),
+        &["ser location is not supported", "not available in your country", "not in an ACTIVE state"],
+    ),
+    (
+        Says::Kind(ContextTooLong),
+        &[
+            "oken count…exceeds the max",
+            "oken count…only supports up to",
+            "exceeds the maximum number of tokens",
+            "exceeds the maximum token limit",
+            "oken limit exceeded",
+            "context length",
+            "rompt is too long",
+            "nput is too long",
+            "nput content is too long",
+        ],
+    ),
+    (
+        Says::Kind(PayloadTooLarge),
+        &["payload size exceeds", "payload is too large", "equest entity too large"],
+    ),
+    (
+        Says::Kind(NotFound),
+        &[
+            "is no longer available to new users",
+            "is not found for API version",
+            "ublisher Model…not found",
+            "equested entity was not found",
+        ],
+    ),
+    (
+        Says::Kind(ContentBlocked),
+        &["was blocked due to ", "inish reason: SAFETY", "inish reason: PROHIBITED_CONTENT"],
+    ),
+    (Says::Limit, &MONEY),
+    (Says::Limit, &NO_TIER),
+    (
+        Says::Limit,
+        &[
+            "exceeded your current quota",
+            "uota exceeded for ",
+            INDIVIDUAL,
+            "Resource has been exhausted",
+            "esource exhausted. Please try again",
+            "exhausted your capacity",
+            "o capacity available for model",
+            "oo many concurrent requests",
+            "oo many requests",
+            "ate limit exceeded",
+        ],
+    ),
+    (
+        Says::Kind(Overloaded),
+        &["odel is overloaded", "odel is currently overloaded", "experiencing high demand"],
+    ),
+    (Says::Kind(Unavailable), &["he service is currently unavailable."]),
+    (
+        Says::Kind(DeadlineExceeded),
+        &[
+            "eadline expired before operation could complete",
+            "context deadline exceeded",
+            "Read timed out.",
+            "read operation timed out",
+            "equest timed out",
+            "timeout of …ms exceeded",
+            "litellm.Timeout",
+        ],
+    ),
+    (Says::Kind(Cancelled), &["he operation was cancelled."]),
+    (Says::Kind(Unimplemented), &["is not implemented, or supported, or enabled"]),
+    (
+        Says::Kind(InvalidArgument),
+        &[
+            "ontains an invalid argument",
+            "* GenerateContentRequest.",
+            "nvalid JSON payload received",
+            "nvalid value at '",
+            "nable to submit request because",
+            "nable to process input image",
+            "missing a thought_signature",
+            "function call turn comes immediately after",
+            "number of function response parts is equal to",
+            "ensure that multiturn requests",
+            "eveloper instruction is not enabled for",
+            "hinking level is not supported for this model",
+            "This model only works in thinking mode",
+            "candidateCount must be between",
+            "inimum allowed deadline is",
+            "nsupported MIME type: ",
+        ],
+    ),
+];
+
+/// What the first sentence says that is known and asked for.
+pub(super) fn find(message: &str, asked: impl Fn(Kind) -> bool) -> Option<Says> {
+    let known = TABLE.iter().filter(|(said, _)| match said {
+        Says::Kind(kind) => asked(*kind),
+        Says::Limit => asked(RateLimited),
+    });
+    let is_said = |sentence: &&str| sentence.split('…').all(|part| says(message, &[part]));
+    known.filter(|(_, sentences)| sentences.iter().any(|s| is_said(&s))).map(|(said, _)| *said).next()
+}
+
+/// Whether a text has one of the sentences in it.
+pub(super) fn is_known(text: &str) -> bool {
+    // The shortest is longer, and almost every member of a body is shorter.
+    text.len() > 20 && find(text, |_| true).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_sentence_is_found_in_its_place() {
+        for (said, sentences) in &TABLE {
+            for sentence in *sentences {
+                let text = format!("It said: {}.", sentence.replace('…', " some words "));
+                assert_eq!(find(&text, |_| true), Some(*said), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn prose_says_nothing() {
+        for text in [
+            "",
+            "Something went wrong on our side.",
+            "A caller has permission.",
+            "The model said that it is late.",
+        ] {
+            assert!(!is_known(text), "{text}");
+        }
+        assert_eq!(
+            find("API key not valid. The prompt is too long", |kind| kind == ContextTooLong),
+            Some(Says::Kind(ContextTooLong))
+        );
+    }
+}
