@@ -10,6 +10,8 @@ mod line;
 mod answers;
 #[path = "readings/kinds.rs"]
 mod kinds;
+#[path = "readings/servers.rs"]
+mod servers;
 #[path = "readings/wrapped.rs"]
 mod wrapped;
 #[path = "readings/wrappings.rs"]

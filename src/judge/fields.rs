@@ -8,7 +8,6 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::scalar::Scalar;
-use crate::scan::Answer;
 
 /// Violations kept. Google sends four at most; the bound keeps a hostile body from growing a list.
 const MAX_VIOLATIONS: usize = 32;
@@ -56,16 +55,13 @@ pub(super) struct Fields<'a> {
     pub(super) spare: Option<Cow<'a, str>>,
     /// A client's print of an error, in a member without a name of ours.
     pub(super) print: Option<Box<Print>>,
-    /// What a 200 holds.
-    pub(super) answer: Answer,
-    pub(super) model_version: Option<Cow<'a, str>>,
 }
 
 /// What a client's print of an error says in words.
 #[derive(Debug)]
 pub(super) struct Print {
     pub(super) fields: Fields<'static>,
-    /// It says nothing but one of Google's sentences.
+    /// It names no status, and says one of Google's sentences.
     pub(super) is_sentence: bool,
 }
 
@@ -149,7 +145,6 @@ impl<'a> Fields<'a> {
     pub(super) fn into_owned(self) -> Fields<'static> {
         let mut owned = Fields::default();
         let (has_error, unwrapped) = (self.has_error, self.unwrapped);
-        owned.answer = self.answer;
         owned.take_over(self);
         (owned.has_error, owned.unwrapped) = (has_error, unwrapped);
         owned

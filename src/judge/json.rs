@@ -6,7 +6,6 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::answer::AnswerFold;
 use super::fields::{Fields, Metadata, Print, Read, Violation, Violations};
 use super::message;
 use super::nest::{Context, Unit};
@@ -20,9 +19,8 @@ const MAX_DEPTH: u8 = 12;
 impl<'a> Fields<'a> {
     /// Folds one JSON text. What was read of one that is not whole stays.
     pub(super) fn fold(&mut self, json: &'a str, context: &Context) -> Read {
-        let deep = context.http >= 400;
         let mut de = serde_json::Deserializer::from_str(json);
-        let read = match (Envelope { fields: self, context, level: 0, deep }).deserialize(&mut de) {
+        let read = match (Envelope { fields: self, context, level: 0 }).deserialize(&mut de) {
             Ok(()) => Read::Whole,
             Err(error) if error.is_eof() => Read::Cut,
             Err(_) => Read::Broken,
@@ -60,6 +58,15 @@ impl<'a> Fields<'a> {
         let is_other = code.is_some_and(|code| (400..600).contains(&code) && code != context.http);
         if is_other && self.code.is_none() && self.status.is_none() && self.code_name.is_none() {
             self.code = code;
+        }
+    }
+
+    /// Takes what stands beside an `error` that names nothing: `{"error": "…", "code": "QUOTA_EXCEEDED"}`.
+    fn take_beside(&mut self, bare: &mut Self, context: &Context) {
+        if self.code.is_none() && self.code_name.is_none() {
+            self.code = bare.code.filter(|_| !(400..500).contains(&context.http));
+            self.code_name = bare.code_name.take();
+            self.status = bare.status.take_if(|status| Code::from_name(status).is_some());
         }
     }
 
@@ -126,8 +133,6 @@ pub(super) struct Envelope<'f, 'c, 'de> {
     pub(super) context: &'c Context,
     /// How many strings have been opened around it.
     pub(super) level: u8,
-    /// It is an error's, and a body may stand in any member. Else the other members are an answer's.
-    pub(super) deep: bool,
 }
 seed!(@ Envelope<'_, '_, 'de>);
 
@@ -136,34 +141,29 @@ impl<'de> Visitor<'de> for Envelope<'_, '_, 'de> {
     tolerant!(visit_bool(bool), visit_u64(u64), visit_i64(i64), visit_f64(f64));
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        if !self.context.open(self.fields, text, self.level) && self.deep {
+        if !self.context.open(self.fields, text, self.level) {
             self.context.note(self.fields, text);
         }
         Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let Self { fields, context, level, deep } = self;
-        while seq.next_element_seed(Envelope { fields: &mut *fields, context, level, deep })?.is_some() {}
+        let Self { fields, context, level } = self;
+        while seq.next_element_seed(Envelope { fields: &mut *fields, context, level })?.is_some() {}
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Self { fields, context, level, deep } = self;
+        let Self { fields, context, level } = self;
         // Made when it is needed, which it is not for the usual envelope.
         let (mut bare, mut flat): (Option<Box<Fields<'de>>>, _) = (None, false);
-        let mut inner_code = None;
-        fields.answer.objects += 1;
+        let (mut inner_code, mut is_interaction) = (None, false);
         while let Some(key) = map.next_key_seed(Key)? {
             match key.as_ref() {
                 "error" => {
-                    fields.answer.foreign = true;
-                    let delivered = fields.answer.delivered();
                     map.next_value_seed(ErrorFold { fields: &mut *fields, context, level })?;
-                    fields.answer.error_after_output |= fields.has_error && delivered;
                 }
                 "code" => {
-                    fields.answer.foreign = true;
                     let bare = bare.get_or_insert_default();
                     let value = map.next_value_seed(ScalarSeed)?;
                     let code = value.integer().and_then(|n| u16::try_from(n).ok());
@@ -174,36 +174,30 @@ impl<'de> Visitor<'de> for Envelope<'_, '_, 'de> {
                     }
                 }
                 "status" => {
-                    fields.answer.foreign = true;
                     let bare = bare.get_or_insert_default();
                     let value = map.next_value_seed(ScalarSeed)?;
-                    if let Scalar::Text(text) = &value {
-                        fields.answer.status(text.as_bytes());
-                    }
                     if !bare.unwrapped {
                         bare.set_status(value);
                     }
                 }
                 // gRPC's own, in what its clients print.
-                "grpc_status" if deep => {
+                "grpc_status" => {
                     let number = map.next_value_seed(ScalarSeed)?.integer();
                     let code = number.and_then(|n| u16::try_from(n).ok()).and_then(Code::from_number);
                     fields.status = fields.status.take().or(code.map(|code| Cow::Borrowed(code.as_str())));
                 }
                 "message" | "details" | "errors" => {
-                    fields.answer.foreign = true;
                     let bare = bare.get_or_insert_default();
                     ErrorFold { fields: bare, context, level }.member(&key, &mut map)?;
                 }
-                name if deep && is_inner_code(name) => {
+                name if is_inner_code(name) => {
                     let code = map.next_value_seed(ScalarSeed)?.integer();
                     inner_code = code.and_then(|n| u16::try_from(n).ok());
                 }
-                key if deep => {
-                    Deep { fields: &mut *fields, context, level, depth: 0 }.member(key, &mut map)?
+                key => {
+                    is_interaction |= key == "updated";
+                    Deep { fields: &mut *fields, context, level, depth: 0 }.member(key, &mut map)?;
                 }
-                _ => AnswerFold { answer: &mut fields.answer, model_version: &mut fields.model_version }
-                    .member(&key, &mut map)?,
             }
         }
         let Some(mut bare) = bare.map(|bare| *bare) else {
@@ -211,29 +205,29 @@ impl<'de> Visitor<'de> for Envelope<'_, '_, 'de> {
             return Ok(());
         };
         // A failed interaction says in a list why it did, as google-genai 3.6.1 has it (read 2026-11).
-        flat |= !deep && fields.answer.is_failed_interaction() && bare.take_listed();
+        flat |= is_interaction && bare.status.as_deref() == Some("failed") && bare.take_listed();
         // A trimmed envelope: `{"code": 429, "message": …}`. A numeric code is what tells it from an answer
         // that happens to have a `status`, or a text with an error in it.
-        if !fields.has_error && (flat || deep && bare.is_flat_error()) {
-            let mut answer = fields.answer;
-            answer.error_after_output |= answer.delivered();
+        if !fields.has_error && (flat || bare.is_flat_error()) {
             let reset = fields.reset.max(bare.reset);
             let (stray, print) = (std::mem::take(&mut fields.stray), fields.print.take());
-            *fields = Fields { has_error: true, answer, reset, ..bare };
+            *fields = Fields { has_error: true, reset, ..bare };
             if fields.stray.is_empty() {
                 fields.stray = stray;
             }
             fields.print = fields.print.take().or(print);
-        } else if fields.has_error && deep && !fields.unwrapped {
+        } else if fields.has_error && !fields.unwrapped {
             // Spring's `{"status": 500, "error": "Internal Server Error", "message": "… 429 …"}`.
             if bare.unwrapped {
                 fields.take_over(bare);
             } else if fields.code.is_none() && fields.status.is_none() {
+                fields.take_inner_code(inner_code, context);
+                fields.take_beside(&mut bare, context);
                 context.note(fields, &bare.message);
                 fields.print = fields.print.take().or(bare.print);
                 fields.merge_details(Fields { print: None, ..bare });
             }
-        } else if !fields.has_error && deep {
+        } else if !fields.has_error {
             // Without a code it is still what there is.
             fields.spare = Some(bare.message).filter(|text| !text.is_empty()).or(fields.spare.take());
             fields.print = fields.print.take().or(bare.print);
@@ -512,8 +506,8 @@ impl<'de> Visitor<'de> for Loose<'_, '_, 'de> {
     fn visit_f64<E>(self, n: f64) -> Result<Self::Value, E> {
         Ok((Scalar::Number(n), true))
     }
-    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
-        Ok((Scalar::Bool(value), true))
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok((Scalar::Other, true))
     }
     fn visit_unit<E>(self) -> Result<Self::Value, E> {
         Ok((Scalar::Other, true))

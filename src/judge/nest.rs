@@ -118,7 +118,7 @@ impl Context {
     fn body(&self, json: &str, printed: &str, whole: bool, level: u8) -> Option<Fields<'static>> {
         let mut fields = Fields::default();
         let mut de = serde_json::Deserializer::from_str(json);
-        let envelope = Envelope { fields: &mut fields, context: self, level: level + 1, deep: true };
+        let envelope = Envelope { fields: &mut fields, context: self, level: level + 1 };
         let read = envelope.deserialize(&mut de).is_ok();
         // Details alone are told from gRPC's text form by being whole, and by being members.
         let detailed = whole && read && fields.has_details();
@@ -241,9 +241,9 @@ impl Print {
         let plain = plain(clip(text));
         let text = plain.as_ref();
         text::print(&mut fields, text, 200);
-        let says_something = fields.code.is_some() || fields.status.is_some() || fields.has_details();
-        let is_sentence = !says_something && sentence::is_known(text);
-        if !says_something && !is_sentence {
+        let names_status = fields.code.is_some() || fields.status.is_some();
+        let is_sentence = !names_status && sentence::is_known(text);
+        if !names_status && !is_sentence && !fields.has_details() {
             return None;
         }
         if fields.message.is_empty() {

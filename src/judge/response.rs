@@ -17,7 +17,7 @@ use super::nest::{self, Context};
 use super::rules;
 use super::text;
 use super::usual;
-use crate::scan::{MAX_KEPT, Scanner};
+use crate::scan::Scanner;
 use crate::verdict::{Alternative, Inner, Kind, Piece, Retryability, Sent, Verdict};
 
 /// Bytes of an error's body that are read. Such bodies have a few KiB; a page of a front end is below 64 KiB.
@@ -30,11 +30,44 @@ pub(crate) fn judge(status: StatusCode, headers: &HeaderMap, body: Bytes) -> Ver
     // What is judged is also what the verdict keeps, for its texts are shares of it: the body itself, but for
     // a coded one and one with broken UTF-8, of which the readable form is kept.
     let body = inflate(&body).map_or(body, Bytes::from);
-    if let Ok(text) = std::str::from_utf8(&body) {
-        return judge_text(status, headers, &body, text, true);
+    if status.as_u16() < 400 {
+        return judge_answer(status, headers, &body);
     }
-    let text = String::from_utf8_lossy(&body);
-    judge_text(status, headers, &Bytes::copy_from_slice(text.as_bytes()), &text, false)
+    let body = readable(body);
+    let text = std::str::from_utf8(&body).unwrap_or_default();
+    let mut fields = Fields::default();
+    read(&mut fields, text.trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n']), status.as_u16());
+    Verdict::new(rules::error(status, retry_after(headers), &fields, &body))
+}
+
+/// Judges what is no error by its status.
+fn judge_answer(status: StatusCode, headers: &HeaderMap, body: &Bytes) -> Verdict {
+    let mut scanner = Scanner::new();
+    scanner.expect(Scanner::NO_MODEL);
+    scanner.feed(body);
+    scanner.finish();
+    if let Some(error) = error_of(status, retry_after(headers), &scanner) {
+        return Verdict::new(Inner { after_output: scanner.error_after_output(), ..error });
+    }
+    match scanner.fault().filter(|_| status.is_success()) {
+        None => Verdict::default(),
+        Some(kind) => {
+            let body = readable(body.clone());
+            Verdict::new(Inner {
+                model: scanner.model_version().map(|text| Piece::of(&body, text)),
+                body,
+                ..fault_of(status, kind, scanner.delivered(), scanner.is_spent())
+            })
+        }
+    }
+}
+
+/// The body, or its readable form where its UTF-8 is broken.
+fn readable(body: Bytes) -> Bytes {
+    match String::from_utf8_lossy(&body) {
+        Cow::Borrowed(_) => body,
+        Cow::Owned(text) => text.into(),
+    }
 }
 
 /// What is wrong with an answer that was read along with; `None` where nothing is.
@@ -64,15 +97,10 @@ pub(crate) fn is_whole_answer(status: StatusCode, headers: &HeaderMap, body: &By
 
 /// The error that stands in an answer, judged as a failed response's body is.
 fn error_of(status: StatusCode, header: Option<Duration>, scanner: &Scanner) -> Option<Inner> {
-    let body = scanner.error()?;
-    let readable = match String::from_utf8_lossy(&body) {
-        Cow::Borrowed(_) => None,
-        Cow::Owned(text) => Some(Bytes::from(text)),
-    };
-    let body = readable.unwrap_or(body);
-    let text = String::from_utf8_lossy(&body);
+    let body = readable(scanner.error()?);
+    let text = std::str::from_utf8(&body).unwrap_or_default();
     let mut fields = Fields::default();
-    read(&mut fields, &text, status.as_u16());
+    read(&mut fields, text, status.as_u16());
     fields.has_error.then(|| rules::error(status, header, &fields, &body))
 }
 
@@ -135,88 +163,27 @@ fn fault_of(status: StatusCode, kind: Kind, delivered: bool, spent: bool) -> Inn
     }
 }
 
-/// `text` is `body`, read as UTF-8, which it is or not.
-fn judge_text(status: StatusCode, headers: &HeaderMap, body: &Bytes, text: &str, is_text: bool) -> Verdict {
-    let text = text.trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n']);
-    let mut fields = Fields::default();
-    let form = read(&mut fields, text, status.as_u16());
-
-    if status.as_u16() >= 400 || fields.has_error {
-        return Verdict::new(rules::error(status, retry_after(headers), &fields, body));
-    }
-    if !status.is_success() || matches!(form, Form::Empty) {
-        return Verdict::default();
-    }
-    let fault = match form {
-        Form::Text if text.starts_with('<') || !is_download(text, is_text) => Some(Kind::Unknown),
-        // Nobody can say that a file which was asked for is none.
-        Form::Text => None,
-        Form::Cut => fields.answer.fault_of_cut(),
-        _ => fields.answer.fault(matches!(form, Form::Events)),
-    };
-    match fault {
-        None => Verdict::default(),
-        Some(kind) => Verdict::new(Inner {
-            model: fields.model_version.as_deref().map(|text| Piece::of(body, text)),
-            body: body.clone(),
-            ..fault_of(status, kind, fields.answer.delivered(), fields.answer.is_spent())
-        }),
-    }
-}
-
-/// Whether a text is a file, and no answer: too long, or no text at all.
-fn is_download(text: &str, is_text: bool) -> bool {
-    let is_json = text.starts_with(['{', '[']);
-    !is_json && (text.len() > MAX_KEPT || !is_text)
-}
-
-enum Form {
-    Empty,
-    /// One object, or an array of them.
-    Json,
-    /// Server-sent events, or an array of more than one chunk.
-    Events,
-    /// JSON that ends early.
-    Cut,
-    /// Not JSON: HTML, prose, gRPC's text form.
-    Text,
-}
-
-fn read<'a>(fields: &mut Fields<'a>, text: &'a str, http: u16) -> Form {
+/// Reads an error's body: a failed status's, or what the scanner has kept of an answer.
+fn read<'a>(fields: &mut Fields<'a>, text: &'a str, http: u16) {
     match text.as_bytes().first() {
-        None => Form::Empty,
-        Some(b'{') if http >= 400 && usual(fields, text, http) => Form::Json,
+        None => {}
+        Some(b'{') if http >= 400 && usual(fields, text, http) => {}
         Some(b'{' | b'[' | b'"') => {
             let context = Context::new(http, text.len());
             let read = fields.fold(text, &context);
-            let whole = read == Read::Whole;
-            if !whole && !begins_as_json(text) {
+            if read != Read::Whole && !begins_as_json(text) {
                 print(fields, text, &context);
-            } else if read == Read::Broken && http >= 400 && lenient(fields, text, &context) {
+            } else if read == Read::Broken && lenient(fields, text, &context) {
                 // JSON but for the line feeds in its strings.
-                // An answer that breaks off may speak of errors without being one.
-            } else if (http >= 400 || fields.has_error) && !(whole && fields.has_error) {
+            } else if read != Read::Whole || !fields.has_error {
                 text::scan(fields, text, http);
-            }
-            match fields.answer.objects {
-                0 => Form::Text,
-                _ if !whole => Form::Cut,
-                1 => Form::Json,
-                _ => Form::Events,
             }
         }
         Some(b'<') if is_page(text) => {
             fields.message = Cow::Borrowed(message::title(text).unwrap_or_default());
-            Form::Text
         }
-        Some(_) if is_event_stream(text) => {
-            events(fields, text);
-            Form::Events
-        }
-        Some(_) => {
-            print(fields, text, &Context::new(http, text.len()));
-            Form::Text
-        }
+        Some(_) if is_event_stream(text) && events(fields, text, http) => {}
+        Some(_) => print(fields, text, &Context::new(http, text.len())),
     }
 }
 
@@ -235,7 +202,7 @@ fn usual<'a>(fields: &mut Fields<'a>, text: &'a str, http: u16) -> bool {
 fn lenient(fields: &mut Fields<'_>, text: &str, context: &Context) -> bool {
     match context.body_in(text, 0) {
         Some(inner) => {
-            *fields = Fields { answer: fields.answer, ..inner };
+            *fields = inner;
             true
         }
         None => false,
@@ -285,31 +252,16 @@ fn is_event_stream(text: &str) -> bool {
     ["data:", "event:", "id:", "retry:", ":"].iter().any(|field| text.starts_with(field))
 }
 
-/// Each `data:` line, and a bare JSON tail without one: Google ends a broken stream with it (vercel/ai#5217,
-/// read 2026-11).
-fn events<'a>(fields: &mut Fields<'a>, text: &'a str) {
-    let mut at = 0;
-    while at < text.len() {
-        let end = memchr::memchr(b'\n', &text.as_bytes()[at..]).map_or(text.len(), |n| at + n);
-        let line = text[at..end].trim_end_matches('\r');
-        if let Some(data) = line.strip_prefix("data:") {
-            let before = fields.has_error;
-            if fields.fold(data, &Context::new(200, data.len())) != Read::Whole {
-                // An event that breaks off says that there was to be more.
-                fields.answer.foreign |= data.trim_start().starts_with(['{', '[']);
-                // Half a message still says most of it.
-                if fields.has_error && !before {
-                    text::scan(fields, data, 200);
-                }
-            }
-        } else if line.starts_with(['{', '[']) {
-            if fields.fold(&text[at..], &Context::new(200, text.len() - at)) != Read::Whole {
-                text::scan(fields, &text[at..], 200);
-            }
-            return;
-        }
-        at = end + 1;
-    }
+/// Reads the errors in an event stream. Whether there are any.
+fn events(fields: &mut Fields<'_>, text: &str, http: u16) -> bool {
+    let mut scanner = Scanner::new();
+    scanner.feed(text.as_bytes());
+    scanner.finish();
+    let Some(errors) = scanner.error().filter(|_| !scanner.is_text()).map(readable) else { return false };
+    let mut inner = Fields::default();
+    read(&mut inner, std::str::from_utf8(&errors).unwrap_or_default(), http);
+    *fields = inner.into_owned();
+    fields.has_error
 }
 
 fn first_line(text: &str) -> &str {

@@ -104,7 +104,6 @@ pub(super) fn error(http: StatusCode, header: Option<Duration>, fields: &Fields<
         domain: fields.domain.as_deref().map(name),
         message: Piece::of(body, &fields.message),
         escaped: fields.escaped,
-        after_output: fields.answer.error_after_output,
         doubtful_zero: doubtful && limited,
         window: window(widest(&quota)).filter(|_| limited && delay.is_none()),
         quota,
@@ -190,7 +189,9 @@ fn kind(
         (Some(Code::ResourceExhausted), _) | (None, 429) => limit(message, delay, quota, zero),
         (Some(Code::InvalidArgument | Code::OutOfRange), _) | (None, 400) => bad_request(message),
         (Some(Code::FailedPrecondition), _) => Kind::FailedPrecondition,
-        (Some(Code::Unauthenticated), _) | (None, 401) => Kind::Unauthenticated,
+        (Some(Code::Unauthenticated), _) | (None, 401) => {
+            more_exact(message, Kind::Unauthenticated, &[Kind::KeyLeaked, Kind::ApiKeyInvalid])
+        }
         (Some(Code::PermissionDenied), _) | (None, 403) => forbidden(message),
         (Some(Code::NotFound), _) | (None, 404 | 410) => Kind::NotFound,
         (Some(Code::Aborted | Code::AlreadyExists), _) | (None, 409) => Kind::Conflict,

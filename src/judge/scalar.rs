@@ -15,7 +15,6 @@ pub(super) enum Scalar<'a> {
     Text(Cow<'a, str>),
     Number(f64),
     Integer(u64),
-    Bool(bool),
     /// `{seconds, nanos}`, the object form of a duration.
     Span(u64, u64),
     Other,
@@ -45,7 +44,7 @@ impl<'a> Scalar<'a> {
             Self::Span(seconds, nanos) => {
                 Duration::from_secs(*seconds).checked_add(Duration::from_nanos(*nanos))
             }
-            Self::Bool(_) | Self::Other => None,
+            Self::Other => None,
         }
     }
 }
@@ -79,8 +78,8 @@ impl<'de> Visitor<'de> for ScalarSeed {
     fn visit_f64<E>(self, n: f64) -> Result<Self::Value, E> {
         Ok(Scalar::Number(n))
     }
-    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
-        Ok(Scalar::Bool(value))
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(Scalar::Other)
     }
     fn visit_unit<E>(self) -> Result<Self::Value, E> {
         Ok(Scalar::Other)

@@ -171,12 +171,12 @@ const TABLE: [(Says, &[&str]); 19] = [
 
 /// What the first sentence says that is known and asked for.
 pub(super) fn find(message: &str, asked: impl Fn(Kind) -> bool) -> Option<Says> {
-    let known = TABLE.iter().filter(|(said, _)| match said {
+    let mut known = TABLE.iter().filter(|(said, _)| match said {
         Says::Kind(kind) => asked(*kind),
         Says::Limit => asked(RateLimited),
     });
-    let is_said = |sentence: &&str| sentence.split('…').all(|part| says(message, &[part]));
-    known.filter(|(_, sentences)| sentences.iter().any(|s| is_said(&s))).map(|(said, _)| *said).next()
+    let is_said = |sentence: &str| sentence.split('…').all(|part| says(message, &[part]));
+    known.find(|(_, sentences)| sentences.iter().any(|s| is_said(s))).map(|(said, _)| *said)
 }
 
 /// Whether a text has one of the sentences in it.

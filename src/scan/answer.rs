@@ -173,7 +173,8 @@ impl Finish {
             | "NO_IMAGE" => Self::Malformed,
             "RECITATION" | "IMAGE_RECITATION" | "BLOCKLIST" | "SPII" | "LANGUAGE" | "MODEL_ARMOR"
             | "content_filter" => Self::Blocked,
-            "OTHER" | "IMAGE_OTHER" => Self::Other,
+            // The last one is OpenRouter's.
+            "OTHER" | "IMAGE_OTHER" | "error" => Self::Other,
             // Of a text that comes in pieces so much is kept, and no reason is as long.
             _ if reason.len() >= MAX => Self::Unknown,
             // SAFETY, IMAGE_SAFETY, PROHIBITED_CONTENT, IMAGE_PROHIBITED_CONTENT and whatever is added to them.
@@ -393,7 +394,7 @@ mod tests {
             (Finish::Blocked, &["RECITATION", "IMAGE_RECITATION", "BLOCKLIST", "SPII", "LANGUAGE"]),
             (Finish::Blocked, &["MODEL_ARMOR", "content_filter", "SAFETY", "IMAGE_SAFETY"]),
             (Finish::Blocked, &["PROHIBITED_CONTENT", "IMAGE_PROHIBITED_CONTENT"]),
-            (Finish::Other, &["OTHER", "IMAGE_OTHER"]),
+            (Finish::Other, &["OTHER", "IMAGE_OTHER", "error"]),
             (Finish::Unknown, &["ESCALATION", "PUP_LIMITED_DISABLED", "SOMETHING_NEW"]),
             (Finish::Unknown, &["SAFETY_BUT_LONGER_THAN_ANY_REASON_IS"]),
         ] {

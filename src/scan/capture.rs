@@ -138,9 +138,10 @@ impl Capture {
         self.is_flat_error && !self.is_error && self.envelope == 0
     }
 
-    /// The outermost object breaks off. Half an error is one; the other members need the code, and all of them.
+    /// The outermost object breaks off. Half an error is one, where it is the first; the other members need the code, and all
+    /// of them.
     pub(super) fn abandon(&mut self, in_error: bool) -> bool {
-        let half = in_error && self.state == State::Value && self.end_error();
+        let half = in_error && self.state == State::Value && self.envelope == 0 && self.end_error();
         if self.state == State::Value {
             self.take_back();
         }

@@ -12,6 +12,8 @@ pub(super) enum Slot {
     Envelope,
     /// Code Assist's `response`.
     Wrapped,
+    /// What a relay puts its provider's answer in, of which only an error is read.
+    Holder,
     /// The answer in an operation that makes videos.
     VideoResponse,
     /// `interaction` in an event of the Interactions API.

@@ -22,8 +22,6 @@ mod token;
 
 use bytes::Bytes;
 
-pub(crate) use self::answer::{Answer, Finish, Member, MessageMember, PartMember, Sort};
-pub(crate) use self::capture::MAX_KEPT;
 use self::json::Json;
 pub(crate) use self::near::{find2, find3};
 use self::state::Found;
@@ -42,6 +40,8 @@ pub(crate) struct Scanner {
     cr: bool,
     /// The first line was one of an event stream.
     is_stream: bool,
+    /// The brackets that the body began with, before it was known whose they are.
+    opened: Opened,
     json: Json,
     found: Found,
 }
@@ -58,6 +58,27 @@ enum Form {
     Text,
     /// The same, and it begins as a page does.
     Page,
+}
+
+/// The brackets at the beginning of a body that may be JSON, or another language's print.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Opened {
+    #[default]
+    Nothing,
+    Object,
+    List,
+    Both,
+}
+
+impl Opened {
+    const fn text(self) -> &'static [u8] {
+        match self {
+            Self::Nothing => b"",
+            Self::Object => b"{",
+            Self::List => b"[",
+            Self::Both => b"[{",
+        }
+    }
 }
 
 /// Where in a line of an event stream.
@@ -83,19 +104,37 @@ impl Scanner {
             Form::Json => self.json.feed(bytes, &mut self.found),
             Form::Events => self.lines(bytes),
             Form::Text | Form::Page => self.found.capture.text(bytes),
-            Form::Start => {
-                let blank = |b: &u8| b" \t\r\n\xef\xbb\xbf".contains(b);
-                let rest = &bytes[bytes.iter().take_while(|b| blank(b)).count()..];
-                self.form = match rest.first() {
-                    None => return,
-                    Some(b'{' | b'[') => Form::Json,
-                    Some(b'<') => Form::Page,
-                    Some(first) if FIELDS.iter().any(|name| name[0] == *first) => Form::Events,
-                    Some(_) => Form::Text,
-                };
-                self.feed(rest);
-            }
+            Form::Start => self.begin(bytes),
         }
+    }
+
+    /// Reads the beginning of the body, which tells its form.
+    fn begin(&mut self, mut bytes: &[u8]) {
+        let blank = |b: &&u8| b" \t\r\n\xef\xbb\xbf".contains(b);
+        loop {
+            bytes = &bytes[bytes.iter().take_while(blank).count()..];
+            let Some(first) = bytes.first() else { return };
+            self.opened = match (self.opened, first) {
+                (Opened::Nothing, b'{') => Opened::Object,
+                (Opened::Nothing, b'[') => Opened::List,
+                (Opened::List, b'{') => Opened::Both,
+                _ => break,
+            };
+            bytes = &bytes[1..];
+        }
+        self.form = match (self.opened, bytes[0]) {
+            // A name, or nothing: Python's and JavaScript's prints of an object have other quotes, or none.
+            (Opened::Object | Opened::Both, b'"' | b'}') | (Opened::List, _) => Form::Json,
+            (Opened::Object | Opened::Both, _) => Form::Text,
+            (Opened::Nothing, b'<') => Form::Page,
+            (Opened::Nothing, first) if FIELDS.iter().any(|name| name[0] == first) => Form::Events,
+            (Opened::Nothing, _) => Form::Text,
+        };
+        let opened = self.opened.text();
+        if !opened.is_empty() {
+            self.feed(opened);
+        }
+        self.feed(bytes);
     }
 
     /// Says that the body is over.
@@ -108,6 +147,11 @@ impl Scanner {
                 self.json.end_line(&mut self.found);
                 self.json.end_event(&mut self.found);
             }
+            (Form::Start, _) if self.opened != Opened::Nothing => {
+                self.form = Form::Json;
+                self.json.feed(self.opened.text(), &mut self.found);
+                self.json.finish(&mut self.found);
+            }
             (Form::Json, _) => self.json.finish(&mut self.found),
             (Form::Start | Form::Text | Form::Page, _) => {}
         }
@@ -117,6 +161,9 @@ impl Scanner {
     pub(crate) fn usage(&self) -> Option<Usage> {
         self.found.usage()
     }
+
+    /// What no name has as its [hash](name_hash): any model that answers is another one.
+    pub(crate) const NO_MODEL: u16 = 2;
 
     /// Asks for the model that answers, if its name has another [hash](name_hash).
     pub(crate) fn expect(&mut self, model: u16) {
@@ -262,7 +309,7 @@ impl Scanner {
 
     /// Nothing but blanks so far.
     pub(crate) fn is_blank(&self) -> bool {
-        self.form == Form::Start
+        self.form == Form::Start && self.opened == Opened::Nothing
     }
 
     /// The body is neither JSON nor an event stream.

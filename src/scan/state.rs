@@ -145,6 +145,11 @@ impl Found {
     pub(super) fn member(&mut self, object: Slot, key: &[u8]) -> Slot {
         match object {
             Slot::Envelope => self.envelope(key),
+            // A relay's answer holds its provider's error at times, and a choice has one of its own.
+            Slot::Wrapped | Slot::Holder | Slot::Candidates if key == b"error" => {
+                self.capture.begin("error");
+                Slot::Error
+            }
             Slot::Wrapped if key == b"response" => Slot::Skip,
             Slot::Wrapped => self.answered(key),
             Slot::Candidates => match key {
@@ -212,6 +217,10 @@ impl Found {
             b"status" => (Slot::Status, "status"),
             b"details" => (Slot::Flat, "details"),
             b"errors" => (Slot::Flat, "errors"),
+            b"data" | b"result" | b"body" => {
+                self.answer.member(key);
+                return Slot::Holder;
+            }
             _ => return self.answered(key),
         };
         self.answer.foreign = true;
@@ -348,7 +357,14 @@ impl Found {
             Slot::ModelVersion => return self.keep_model(reason),
             Slot::Refused => return self.answer.prediction(number().is_some_and(|n| n > 0), false),
             Slot::Sort => return self.part_of(object).sort = Sort::of(reason),
-            Slot::InteractionStatus | Slot::Status => return self.answer.status(reason),
+            Slot::InteractionStatus => return self.answer.status(reason),
+            Slot::Status => {
+                // Relays write the number here.
+                if !quoted && number().is_some_and(|status| (400..600).contains(&status)) {
+                    self.capture.flat_error();
+                }
+                return self.answer.status(reason);
+            }
             Slot::BlockReason => return self.answer.block(&String::from_utf8_lossy(reason)),
             Slot::Thought => return self.part_of(object).thought = !quoted && text == b"true",
             Slot::Code => {

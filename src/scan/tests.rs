@@ -41,7 +41,7 @@ fn outcome(scanner: &Scanner) -> Option<Kind> {
     crate::judge::response::judge_scanned(StatusCode::OK, scanner)
 }
 
-/// What the classifier says of the whole body, read by `serde_json`.
+/// What is said of the whole body.
 fn judged(body: &str) -> Option<Kind> {
     let body = Bytes::copy_from_slice(body.as_bytes());
     Verdict::from_parts(StatusCode::OK, &HeaderMap::new(), body).kind()

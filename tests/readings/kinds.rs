@@ -12,7 +12,7 @@ const V_PRINTED: &str = "{'code': 429, 'details': [{'violations': [{'quotaId': '
 const SPENT: &str = "quota_exhausted - never + other/day - zero #XPerDay";
 
 /// A body of one member.
-fn body(name: &str, text: &str) -> Vec<u8> {
+pub(crate) fn body(name: &str, text: &str) -> Vec<u8> {
     json!({ name: text }).to_string().into_bytes()
 }
 
@@ -20,13 +20,13 @@ fn message(text: &str) -> Vec<u8> {
     json!({ "error": { "message": text } }).to_string().into_bytes()
 }
 
-fn text(text: &str) -> Vec<u8> {
+pub(crate) fn text(text: &str) -> Vec<u8> {
     text.as_bytes().to_vec()
 }
 
 /// Only the kind and the decision are compared where `expected` has two words.
 #[track_caller]
-fn check(cases: &[(u16, Vec<u8>, &str)]) {
+pub(crate) fn check(cases: &[(u16, Vec<u8>, &str)]) {
     let mut wrong = String::new();
     for (status, body, expected) in cases {
         let verdict = judge(*status, &[], body.clone());
@@ -294,7 +294,7 @@ fn a_status_name_in_a_print_is_read() {
         (500, body("detail", exhausted), "rate_limited RESOURCE_EXHAUSTED backoff"),
         (500, text("rpc error: code = PermissionDenied desc = The caller does not have permission"), "permission_denied PERMISSION_DENIED never"),
         (500, body("error", "8 RESOURCE_EXHAUSTED: Quota exceeded"), "rate_limited RESOURCE_EXHAUSTED backoff"),
-        (500, body("message", "litellm.AuthenticationError: geminiException - API key not valid."), "unauthenticated never"),
+        (500, body("message", "litellm.AuthenticationError: geminiException - API key not valid."), "api_key_invalid never"),
         (500, text("Status(StatusCode=\"Unavailable\", Detail=\"The model is overloaded.\")"), "overloaded UNAVAILABLE backoff"),
         (400, text("400 User location is not supported for the API use without a billing account linked."), "failed_precondition FAILED_PRECONDITION never"),
         (400, text("User location is not supported for the API use."), "failed_precondition FAILED_PRECONDITION never"),
