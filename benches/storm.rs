@@ -46,6 +46,8 @@ mod report;
 mod server;
 #[path = "storm/mod.rs"]
 mod storm;
+#[path = "../tests/support/tail.rs"]
+mod tail;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

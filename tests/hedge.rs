@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
 
 mod support;
+#[path = "support/tail.rs"]
+mod tail;
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -25,6 +27,7 @@ use tower_gemini::stack::GeminiStack;
 use tower_gemini::{BoxError, Deadline, Rejected, ServiceTier, Verdict};
 
 use support::{Body, error, request};
+use tail::Times;
 
 /// Enough for the first second try, and for the bucket to hold ten.
 const TAUGHT: usize = 500;
@@ -672,14 +675,22 @@ fn bad_settings_are_named_with_their_rule() {
     let _ = HedgeLayer::default();
 }
 
-/// Three of a hundred take eight times longer; 5 a second, as scenario s05 of the storm has it.
-async fn slow_days(builder: HedgeBuilder, calls: usize, seed: u64) -> (Vec<f64>, HedgeStatus) {
+/// As scenario s05 of the storm has it: three of a hundred take eight times longer.
+const S05: Times = Times { median: 2.0, sigma: 0.42, share: 0.03, factor: 8.0 };
+
+/// So many calls, 5 a second.
+async fn slow_days(times: Times, builder: HedgeBuilder, calls: usize, seed: u64) -> (Vec<f64>, HedgeStatus) {
     use rand::{RngExt, SeedableRng};
-    let luck = Arc::new(Mutex::new(rand::rngs::StdRng::seed_from_u64(seed)));
+    // Which calls are slow is spread evenly, or chance would decide how many of them are among some thousands.
+    let luck = Arc::new(Mutex::new((rand::rngs::StdRng::seed_from_u64(seed), seed as f64 / 7.0)));
     let server = tower::service_fn(move |_: Request<Body>| {
-        let [u, v, slow]: [f64; 3] = [(); 3].map(|()| luck.lock().unwrap().random());
+        let mut luck = luck.lock().unwrap();
+        let [u, v]: [f64; 2] = [(); 2].map(|()| luck.0.random());
+        luck.1 = (luck.1 + 0.618_033_988_75).fract();
+        let slower = if luck.1 < times.share { times.factor } else { 1.0 };
+        drop(luck);
         let normal = (-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos();
-        let secs = 2.0 * (0.42 * normal).exp() * if slow < 0.03 { 8.0 } else { 1.0 };
+        let secs = times.median * (times.sigma * normal).exp() * slower;
         async move {
             sleep(Duration::from_secs_f64(secs)).await;
             Ok::<_, BoxError>(support::respond(200, support::good_body().to_owned()))
@@ -710,78 +721,41 @@ async fn slow_days(builder: HedgeBuilder, calls: usize, seed: u64) -> (Vec<f64>,
     (times, status(&handle))
 }
 
-/// The share of the answers of those days that last longer.
-fn slower_than(secs: f64) -> f64 {
-    let normal = |x: f64| {
-        // Abramowitz and Stegun 26.2.17, to seven digits.
-        let t = 1.0 / (1.0 + 0.231_641_9 * x.abs());
-        let c = [1.330_274_429, -1.821_255_978, 1.781_477_937, -0.356_563_782, 0.319_381_530];
-        let tail =
-            (-x * x / 2.0).exp() / std::f64::consts::TAU.sqrt() * c.iter().fold(0.0, |sum, c| (sum + c) * t);
-        if x < 0.0 { tail } else { 1.0 - tail }
-    };
-    let of = |median: f64| 1.0 - normal((secs / median).ln() / 0.42);
-    if secs <= 0.0 { 1.0 } else { 0.97 * of(2.0) + 0.03 * of(16.0) }
-}
-
-/// The least 99th percentile that any rule can have which knows how long a call has lasted and may send so many second tries, one for each call.
-///
-/// A rule sends one at age `h` with some chance `g(h)`. It costs the sum of `g(h) S(h)`, and more than `t` then lasts a share of `S(t) (1 - sum of g(h) F(t - h))`.
-/// Both are linear in `g`, whose sum is at most 1, so the best is on the upper hull of the points `(S(h), F(t - h))` at the cost that is allowed.
-fn least_p99(budget: f64) -> f64 {
-    let left = |t: f64| {
-        let ages = (0..=(t / 0.02) as usize).map(|n| n as f64 * 0.02);
-        let mut points: Vec<_> = ages.map(|h| (slower_than(h), 1.0 - slower_than(t - h))).collect();
-        points.push((0.0, 0.0));
-        points.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
-        let mut hull: Vec<(f64, f64)> = Vec::new();
-        for (x, y) in points {
-            if hull.last().is_some_and(|last| y <= last.1) {
-                continue;
-            }
-            while let [.., (x0, y0), (x1, y1)] = hull[..] {
-                if (y1 - y0) * (x - x0) > (y - y0) * (x1 - x0) {
-                    break;
-                }
-                hull.pop();
-            }
-            hull.push((x, y));
-        }
-        let helped =
-            hull.windows(2).find(|pair| pair[1].0 >= budget).map_or(hull[hull.len() - 1].1, |pair| {
-                let [(x0, y0), (x1, y1)] = [pair[0], pair[1]];
-                y0 + (y1 - y0) * (budget - x0) / (x1 - x0)
-            });
-        slower_than(t) * (1.0 - helped)
-    };
-    let (mut low, mut high) = (1.0, 60.0);
-    for _ in 0..20 {
-        let middle = (low + high) / 2.0;
-        *(if left(middle) > 0.01 { &mut low } else { &mut high }) = middle;
-    }
-    high
-}
-
 /// Without second tries the 99th percentile is 19.2 s; with one for each call that is past the 95th, at 5 %, 7.2 s. Two in a hundred
 /// cannot do better than 10.9 s, whenever they are sent: three calls in a hundred are slow, and most of one of them is left.
 #[test]
 fn no_rule_of_two_in_a_hundred_comes_near_one_of_five() {
-    let least = [0.02, 0.025, 0.03, 0.05].map(least_p99);
+    let least = [0.02, 0.025, 0.03, 0.05].map(|budget| S05.least_p99(budget));
     let known = [10.9, 9.3, 8.5, 7.2];
     assert!(least.iter().zip(known).all(|(least, known)| (least - known).abs() < 0.1), "{least:?}");
 }
 
-/// Within 1.3 times the least that its budget allows.
+/// Near the least that its budget allows, whatever the shape of the tail: measured are 1.05 in `s05`, and 1.03 to 1.11 in the others.
 #[tokio::test(start_paused = true)]
 async fn a_tail_is_cut_within_the_budget() {
-    for budget in [0.02, 0.03, 0.05] {
-        let most = 1.3 * least_p99(budget);
+    let shapes = [
+        (S05, 0.02, 1.12),
+        (S05, 0.03, 1.12),
+        (S05, 0.05, 1.12),
+        (Times { share: 0.02, factor: 5.0, ..S05 }, 0.02, 1.12),
+        (Times { share: 0.04, factor: 12.0, sigma: 0.3, ..S05 }, 0.02, 1.2),
+        (Times { median: 0.6, share: 0.015, factor: 20.0, sigma: 0.6 }, 0.02, 1.12),
+        (Times { share: 0.0, factor: 1.0, sigma: 0.8, ..S05 }, 0.02, 1.2),
+    ];
+    for (n, (shape, budget, most)) in shapes.into_iter().enumerate() {
         let mut sum = 0.0;
-        for seed in 0..4 {
-            let (times, status) = slow_days(HedgeLayer::builder().budget(budget), 6_000, seed).await;
+        let seeds = if n == 0 { 4 } else { 2 };
+        for seed in 0..seeds {
+            let (times, status) =
+                slow_days(shape, HedgeLayer::builder().budget(budget), 6_000, 10 * n as u64 + seed).await;
             sum += times[times.len() * 99 / 100];
             assert!(status.sent as f64 <= budget * status.calls as f64, "{status}");
         }
-        assert!(sum / 4.0 < most, "{budget}: {} s", sum / 4.0);
+        let times_least = sum / seeds as f64 / shape.least_p99(budget);
+        println!(
+            "shape {n} at {budget}: {times_least:.3} times the least of {:.1} s",
+            shape.least_p99(budget)
+        );
+        assert!(times_least < most, "shape {n} at {budget}: {times_least} times the least");
     }
 }

@@ -198,6 +198,38 @@ async fn an_outage_of_one_region_costs_three_calls_and_then_one_now_and_then() {
     assert!(closed(&handle).is_empty());
 }
 
+/// The doubled time is for when another place serves the requests meanwhile. Under a strict residency nobody does.
+#[tokio::test(start_paused = true)]
+async fn where_no_place_is_open_the_first_that_is_back_is_found_within_seconds() {
+    for back in REGIONS {
+        let world = World::default();
+        let (service, _) = retried(regions(), &world);
+        REGIONS.into_iter().for_each(|region| world.set(region, busy()));
+        let ask = || {
+            let mut request = ask();
+            request.extensions_mut().insert(Deadline::within(Duration::from_secs(2)));
+            service.clone().oneshot(request)
+        };
+        for _ in 0..200 {
+            let _ = ask().await;
+            sleep(Duration::from_secs(3)).await;
+        }
+        world.set(back, Answer::Ok);
+        let start = Instant::now();
+        let served = loop {
+            match ask().await {
+                Ok(response) if response.status() == 200 => break response,
+                _ => sleep(Duration::from_secs(1)).await,
+            }
+            assert!(Instant::now() - start < Duration::from_secs(60), "{back} is not found");
+        };
+        assert_eq!(ServedAt::of(&served).unwrap().place(), back);
+        // Its turn comes after 15 s at the most, and each of the others' calls takes up to 2 s.
+        let took = Instant::now() - start;
+        assert!(took < Duration::from_secs(25), "{back} after {took:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_day_that_is_spent_in_one_project_moves_the_calls_to_the_next() {
     let world = World::default();

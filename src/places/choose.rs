@@ -10,6 +10,8 @@ pub(super) struct Candidate {
     /// This request has been there.
     pub(super) tried: bool,
     pub(super) standing: Standing,
+    /// When it is worth a call, where no place is open.
+    pub(super) again: u64,
 }
 
 impl Candidate {
@@ -18,16 +20,12 @@ impl Candidate {
     }
 }
 
-/// The first place that is open, in the order in which they were given; where none is, the one that opens first, of those
+/// The first place that is open, in the order in which they were given; where none is, the one that is worth a call first, of those
 /// that this request has not been to. `None` where none is permitted or left.
 pub(super) fn choose(candidates: &[Candidate]) -> Option<usize> {
     candidates.iter().position(Candidate::is_open).or_else(|| {
         let left = candidates.iter().enumerate().filter(|(_, place)| place.permitted && !place.tried);
-        left.min_by_key(|(_, place)| match place.standing {
-            Standing::Open => 0,
-            Standing::Closed(until) => until,
-        })
-        .map(|(at, _)| at)
+        left.min_by_key(|(_, place)| place.again).map(|(at, _)| at)
     })
 }
 
@@ -44,8 +42,8 @@ mod tests {
 
     fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
         let standing = prop_oneof![Just(Standing::Open), any::<u64>().prop_map(Standing::Closed)];
-        let one = (any::<bool>(), any::<bool>(), standing)
-            .prop_map(|(permitted, tried, standing)| Candidate { permitted, tried, standing });
+        let one = (any::<bool>(), any::<bool>(), standing, any::<u64>())
+            .prop_map(|(permitted, tried, standing, again)| Candidate { permitted, tried, standing, again });
         proptest::collection::vec(one, 0..17)
     }
 
@@ -71,12 +69,8 @@ mod tests {
             let left = candidates.iter().any(|place| place.permitted && !place.tried);
             prop_assert_eq!(choose(&candidates).is_some(), left);
             if let (Some(at), None) = (choose(&candidates), another(&candidates)) {
-                let until = |place: &Candidate| match place.standing {
-                    Standing::Open => 0,
-                    Standing::Closed(until) => until,
-                };
-                let least = candidates.iter().filter(|place| place.permitted && !place.tried).map(until).min();
-                prop_assert_eq!(Some(until(&candidates[at])), least);
+                let left = candidates.iter().filter(|place| place.permitted && !place.tried);
+                prop_assert_eq!(Some(candidates[at].again), left.map(|place| place.again).min());
             }
         }
 

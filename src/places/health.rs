@@ -95,6 +95,8 @@ pub(super) struct Health {
     times: u32,
     /// Since when and until when it is closed; past, until a call has found out.
     closed: Option<(Nanos, Nanos)>,
+    /// When it may be asked again where no other place is open: before `closed` ends, if nobody has said that it will not help.
+    again: Nanos,
     /// Until when the call that finds out has to do so.
     trial: Option<Nanos>,
 }
@@ -109,13 +111,22 @@ impl Health {
         }
     }
 
+    /// When it is worth a call, where no place is open.
+    pub(super) fn again(&self, now: Nanos) -> Nanos {
+        match (self.closed, self.trial) {
+            (None, _) => 0,
+            (Some(_), Some(lease)) if now < lease => lease,
+            (Some(_), _) => self.again,
+        }
+    }
+
     pub(super) const fn is_well(&self) -> bool {
         self.closed.is_none() && self.row == 0
     }
 
     /// A call goes there. Its lease, where it is the one that finds out whether the place is open.
     pub(super) fn enter(&mut self, now: Nanos) -> Option<Nanos> {
-        if self.closed.is_some() && self.standing(now) == Standing::Open {
+        if self.closed.is_some() && self.again(now) <= now {
             self.trial = Some(now.saturating_add(nanos(TRIAL)));
             return self.trial;
         }
@@ -157,17 +168,31 @@ impl Health {
             // Once closed, the first failure after it closes it again.
             Blame::Trouble => doubled(TROUBLE_FOR),
         };
-        let until = now.saturating_add(nanos(lasts.clamp(Duration::from_millis(1), MOST)));
-        if is_closed {
+        let first = match blame {
+            Blame::Short(None) => SHORT_FOR,
+            Blame::Trouble => TROUBLE_FOR,
+            Blame::Short(Some(_)) | Blame::Spent(_) | Blame::Unfit => MOST,
+        };
+        let after = |lasts: Duration| now.saturating_add(nanos(lasts.clamp(Duration::from_millis(1), MOST)));
+        let until = after(lasts);
+        // One that went there early, since no other place was open, closes it anew.
+        if is_closed && self.trial.is_none() {
             // Calls that were under way when it closed. A quota may take longer than was known.
             if let (Some((_, closed)), false) = (&mut self.closed, is_counted) {
                 *closed = (*closed).max(until);
+                self.again = self.again.max(until.min(after(first)));
             }
             return None;
         }
         self.times = self.times.saturating_add(1);
         self.trial = None;
+        // A quota that was named, or is known to be spent, is not shortened by what came after it.
+        let until = match self.closed {
+            Some((_, closed)) if is_closed => until.max(closed),
+            _ => until,
+        };
         self.closed = Some((now, until));
+        self.again = until.min(after(first));
         Some(until)
     }
 }
@@ -205,6 +230,33 @@ mod tests {
         }
         assert!(health.succeed(now));
         assert_eq!(health, Health::default());
+    }
+
+    /// Where no other place is open, nobody waits for the doubled time.
+    #[test]
+    fn the_doubled_time_is_for_when_another_place_is_open() {
+        let mut health = Health::default();
+        assert_eq!((0..3).filter_map(|_| health.fail(Blame::Trouble, 0)).collect::<Vec<_>>(), [15 * S]);
+        let mut now = 0;
+        for lasts in [30, 60, 120, 240, 300, 300] {
+            assert_eq!(health.enter(now + 15 * S - 1), None);
+            now += 15 * S;
+            assert!(health.enter(now).is_some(), "one goes there after 15 s");
+            assert_eq!(health.again(now), now + 60 * S, "and no other while that finds out");
+            assert_eq!(health.fail(Blame::Trouble, now), Some(now + lasts * S));
+            assert_eq!(health.standing(now), Standing::Closed(now + lasts * S));
+        }
+        let lease = health.enter(now + 15 * S).unwrap();
+        health.leave(lease);
+        assert!(health.succeed(now + 15 * S), "answered well, it is open for all");
+        for (blame, after) in [(Blame::Short(None), 10), (Blame::Short(Some(Duration::from_secs(40))), 40)] {
+            let mut health = Health::default();
+            let until = health.fail(blame, 0).unwrap();
+            assert_eq!((health.again(0), until), (after * S, after * S));
+        }
+        let mut spent = Health::default();
+        spent.fail(Blame::Spent(None), 0);
+        assert_eq!(spent.again(0), 3_600 * S, "what is spent is left alone");
     }
 
     #[test]
@@ -323,11 +375,12 @@ mod tests {
             let (mut health, mut now) = (Health::default(), 0);
             for (blame, later, enters, leaves) in steps {
                 now += later * S;
+                let before = health.standing(now);
                 if let Some(lease) = enters.then(|| health.enter(now)).flatten() {
                     prop_assert!(health.enter(now).is_none(), "one alone");
                     if leaves {
                         health.leave(lease);
-                        prop_assert_eq!(health.standing(now), Standing::Open);
+                        prop_assert_eq!(health.standing(now), before);
                     }
                 }
                 if let Some(until) = health.fail(blame, now) {
@@ -336,6 +389,7 @@ mod tests {
                     prop_assert!(health.enter(now).is_none());
                 }
                 if let Standing::Closed(until) = health.standing(now) {
+                    prop_assert!(health.again(now) <= until.max(now + nanos(TRIAL)));
                     prop_assert!(until <= now + nanos(MOST));
                     prop_assert!(matches!(health.standing(until + nanos(TRIAL)), Standing::Open));
                 }

@@ -34,7 +34,8 @@
 //! # Which place is asked
 //!
 //! Of those that are permitted, the first that is open, in the order of the list: with all well, every request goes to the
-//! first. Where none is open, the one that opens first. A pure function decides, and property tests hold it to that.
+//! first. Where none is open, the one that has not been asked for the longest: each at most every 10 s after a 429 and every 15 s
+//! after other failures, and not before a quota is said to be there again. A pure function decides, and property tests hold it to that.
 //!
 //! **Permitted** is what the [`Residency`] allows, of the layer and of the request together. It is strict: a place outside is
 //! never asked, under any failure, and a request for which no place is left is refused with [`NoPlace`].

@@ -126,6 +126,7 @@ impl Key {
             permitted: permitted.has(at),
             tried: tried.has(at),
             standing: health.standing(now),
+            again: health.again(now),
         };
         places.iter().enumerate().map(of).collect()
     }

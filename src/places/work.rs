@@ -139,6 +139,7 @@ impl<S, B: Clone> Work<S, B> {
             let is_open = candidates[at].standing == Standing::Open;
             if is_open && self.shared.would_wait(&Target::of(&request)) {
                 candidates[at].standing = Standing::Closed(now);
+                candidates[at].again = 0;
                 continue;
             }
             return Some((at, request));
