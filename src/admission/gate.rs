@@ -180,7 +180,10 @@ impl<P: Pass> Pass for Option<P> {
     }
     #[inline(always)]
     fn answered(self, status: StatusCode) -> Option<P::End> {
-        self.and_then(|pass| pass.answered(status))
+        match self {
+            Some(pass) => pass.answered(status),
+            None => None,
+        }
     }
     fn failed<B>(self, response: &mut Response<B>, verdict: &Verdict) {
         if let Some(pass) = self {

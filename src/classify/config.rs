@@ -11,6 +11,14 @@ pub(super) struct Settings {
     pub(super) enabled: bool,
 }
 
+impl Settings {
+    /// Whether anything of a success is read.
+    #[inline]
+    pub(super) const fn reads(&self) -> bool {
+        self.watch || !matches!(self.peek, Peek::Off)
+    }
+}
+
 /// How far an answer with a 2xx is looked at before it is handed on: see
 /// [`ClassifyLayer::peek`](super::ClassifyLayer::peek).
 ///

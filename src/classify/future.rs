@@ -73,10 +73,10 @@ where
                         return Poll::Ready(Ok(response.map(ClassifyBody::plain)));
                     }
                     if response.status().as_u16() < 400 {
-                        let Some(until) = this.asked.until(*this.settings, &response) else {
-                            return Poll::Ready(Ok(pass(response, *this.asked, *this.settings)));
+                        let streams = this.settings.reads() && this.asked.streams(&response);
+                        let Some(until) = this.asked.until(*this.settings, &response, streams) else {
+                            return Poll::Ready(Ok(pass(response, *this.asked, *this.settings, streams)));
                         };
-                        let streams = this.asked.streams(&response);
                         let (parts, body) = response.into_parts();
                         let held = Box::pin(PeekedBody::new(parts, body, until, streams, this.asked.model()));
                         this.state.set(State::Peek { held: Some(held) });
@@ -108,12 +108,12 @@ fn pass<B: Body<Data = Bytes>>(
     response: Response<B>,
     asked: Asked,
     settings: Settings,
+    streams: bool,
 ) -> Response<ClassifyBody<B>> {
     // Only a success is watched: a redirect has no answer in it.
     if !settings.watch || !response.status().is_success() {
         return response.map(ClassifyBody::plain);
     }
-    let streams = asked.streams(&response);
     let (mut parts, body) = response.into_parts();
     let reader = Reader::new(&parts, streams);
     let watch = Watch::new(&mut parts, reader, asked.tier());

@@ -19,6 +19,7 @@ pub(super) struct Asked {
 }
 
 impl Asked {
+    #[inline(always)]
     pub(super) fn of<B>(request: &Request<B>, peek: Peek) -> Self {
         let view = View::of(request);
         let (tier, model) = (view.tier(), view.expected_model());
@@ -53,13 +54,13 @@ impl Asked {
         self.stream || is_event_stream(response.headers())
     }
 
-    /// What the head of this answer waits for; `None` where it does not wait.
+    /// What the head of this answer, which [is a stream](Self::streams) or not, waits for; `None` where it does not wait.
     #[inline]
-    pub(super) fn until<B>(self, settings: Settings, response: &Response<B>) -> Option<Until> {
+    pub(super) fn until<B>(self, settings: Settings, response: &Response<B>, streams: bool) -> Option<Until> {
         let until = match settings.peek {
             Peek::Output if self.generated => Until::Output,
             Peek::Whole if self.generated => Until::Whole,
-            Peek::FirstEvent | Peek::Output | Peek::Whole if self.streams(response) => Until::Event,
+            Peek::FirstEvent | Peek::Output | Peek::Whole if streams => Until::Event,
             _ => return None,
         };
         let worth = response.status().is_success() && settings.max_error_bytes > 0;

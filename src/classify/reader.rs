@@ -181,6 +181,9 @@ pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
     const NAME: &[u8] = b"text/event-stream";
     headers.get(CONTENT_TYPE).is_some_and(|kind| {
         let kind = kind.as_bytes().trim_ascii_start();
+        if !matches!(kind, [b't' | b'T', ..]) {
+            return false;
+        }
         let (name, rest) = kind.split_at(kind.len().min(NAME.len()));
         name.eq_ignore_ascii_case(NAME) && matches!(rest.first(), None | Some(b';' | b' ' | b'\t'))
     })

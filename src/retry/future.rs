@@ -17,6 +17,7 @@ use super::failure::Failure;
 use super::progress::Progress;
 use super::shared::Shared;
 use super::shared_attempts::SharedAttempts;
+use super::stored::Stored;
 use super::{GaveUp, Replay, budget_key};
 use crate::context::Context;
 use crate::context::deadline::Deadline;
@@ -80,8 +81,8 @@ pub(super) struct Kept<S, B> {
     /// For further attempts: the readiness that the caller obtained is used up by the first. `None` before there is
     /// one.
     pub(super) service: Option<Box<S>>,
-    /// `None` while the last attempt runs. Without extensions where there is a context.
-    pub(super) request: Option<Request<B>>,
+    /// Gone while the last attempt runs. Without extensions where there is a context.
+    pub(super) request: Stored<B>,
     /// The request's context, with its deadline wherever that was found.
     pub(super) context: Context,
     /// The copy has no extensions, and is given the context when it is sent.
@@ -345,7 +346,7 @@ impl<S, B: Body + Clone> Kept<S, B> {
             let started = *self.started.get_or_insert(now);
             settings.deadline.map(|total| time::saturating_add(started, total))
         });
-        let kept = self.request.as_ref();
+        let kept = self.request.get();
         let key = &mut self.key;
         let key = || *key.get_or_insert_with(|| kept.map_or(0, budget_key));
         let quota = failed.progress.quota;
@@ -387,7 +388,7 @@ impl<S, B: Body + Clone> Kept<S, B> {
     fn succeeded<RB>(&mut self, result: &mut Result<Response<RB>, BoxError>) {
         let taken = self.failed.as_mut().map_or(0, |failed| failed.pay_back());
         if let Some(budget) = self.shared.settings.budget.as_ref().filter(|budget| !budget.is_full()) {
-            if let Some(key) = self.key.or_else(|| self.request.as_ref().map(budget_key)) {
+            if let Some(key) = self.key.or_else(|| self.request.get().map(budget_key)) {
                 budget.deposit(key, taken);
             }
         }
@@ -404,16 +405,17 @@ impl<S, B: Body + Clone> Kept<S, B> {
         let last = attempt >= self.shared.settings.most_here(&failed.progress)
             && !self.shared.settings.has_free_waits();
         let release = last && !self.context.carry().is_some_and(SharedAttempts::goes_on);
-        let replay = self.request.as_ref().and_then(|request| request.extensions().get::<Replay>());
+        let kept = self.request.get();
+        let replay = kept.and_then(|request| request.extensions().get::<Replay>());
         let mut request = match replay {
             None if last => self.request.take(),
             // NOTE: of a replayed body the newest copy is served, and the kept one is older than those that
             // were sent. The last one need not keep what it sends.
             Some(replay) if release => {
                 replay.release();
-                self.request.clone()
+                kept.cloned()
             }
-            _ => self.request.clone(),
+            _ => kept.cloned(),
         }
         .expect("a wait is begun only with a copy at hand");
         if self.left_out {

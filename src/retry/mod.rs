@@ -115,7 +115,8 @@
 //! A body that is `Clone` (`Full<Bytes>`, `Empty`) is cloned, which copies no bytes. Others go through a
 //! [`ReplayLayer`], put outside this one, which streams them through and keeps what it streamed. The copy for
 //! a retry is made before the attempt, since afterwards there is nothing left to copy; none is made when the policy
-//! has one attempt or when the body is too large.
+//! has one attempt or when the body is too large. It is two allocations at most: one block for the headers, which are made
+//! headers again once an attempt has failed, and one that makes a body shared that was not before.
 //!
 //! Nor is one made for the last attempt and while the budget is empty, as long as nothing could come of it: a wait
 //! that the server names, or that a layer of this process asks for, costs neither budget nor (of the latter) an
@@ -184,6 +185,7 @@ mod schedule;
 mod service;
 mod shared;
 mod shared_attempts;
+mod stored;
 mod tower;
 #[cfg(test)]
 #[path = "tests/trials.rs"]

@@ -10,6 +10,7 @@ use super::budget::UnderWay;
 use super::future::{Failed, Kept, Refused, State, Task};
 use super::shared::Shared;
 use super::shared_attempts::SharedAttempts;
+use super::stored::{Packed, Stored};
 use super::{GaveUp, ResponseFuture, RetryPolicy, budget_key, replayable};
 use crate::context::{self, View};
 use crate::error::BoxError;
@@ -82,18 +83,19 @@ impl<S> Retry<S> {
 }
 
 impl<S> Retry<S> {
-    /// A copy for another attempt, unless this one is the last already.
-    #[inline]
+    /// What is kept for another attempt, unless this one is the last already.
+    #[inline(always)]
     fn keep<B: Clone>(
         &self,
         request: &Request<B>,
         context: &context::Context,
+        left_out: bool,
         failed: Option<&Failed>,
-    ) -> Option<Request<B>> {
+    ) -> Stored<B> {
         let made = failed.map_or(0, Failed::attempts);
         let reserved = context.carry().map_or(0, SharedAttempts::reserved);
         let most = self.shared.settings.most(reserved).min(context.most_attempts());
-        (made + 1 < most).then(|| request.clone())
+        if made + 1 < most { Stored::Packed(Packed::new(request, !left_out)) } else { Stored::Gone }
     }
 }
 
@@ -135,11 +137,10 @@ where
             return ResponseFuture { task, state: State::Called { future: self.inner.call(request) } };
         }
         self.shared.spare.get_or_init(|| Mutex::new(self.inner.clone()));
-        // The copy shares the context: the three allocations of an extension are not made for it.
-        let extensions = left_out.then(|| std::mem::take(request.extensions_mut()));
+        // What is kept shares the context: the three allocations of an extension are not made for it.
         ResponseFuture {
             task: Task::Kept(Kept {
-                request: self.keep(&request, &context, failed.as_deref()),
+                request: self.keep(&request, &context, left_out, failed.as_deref()),
                 context,
                 left_out,
                 shared: Arc::clone(&self.shared),
@@ -152,14 +153,7 @@ where
                 key,
                 failed,
             }),
-            state: State::Called {
-                future: {
-                    if let Some(extensions) = extensions {
-                        *request.extensions_mut() = extensions;
-                    }
-                    self.inner.call(request)
-                },
-            },
+            state: State::Called { future: self.inner.call(request) },
         }
     }
 }

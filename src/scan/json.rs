@@ -134,7 +134,12 @@ impl Json {
                     }
                     None => break,
                 },
-                _ if matches!(byte, b' ' | b'\n' | b'\r' | b'\t') => at += 1,
+                _ if matches!(byte, b' ' | b'\n' | b'\r' | b'\t') => {
+                    // Google's answers are indented.
+                    while let Some(b' ' | b'\n' | b'\r' | b'\t') = bytes.get(at) {
+                        at += 1;
+                    }
+                }
                 At::Start => {
                     self.bracketed = matches!(byte, b'{' | b'[');
                     self.slot = Slot::Envelope;

@@ -13,7 +13,7 @@ const TELLING: u64 = 16;
 
 impl QuotaState {
     /// Whether this request fits now; if so, what it is charged and whether it is a probe.
-    #[inline]
+    #[inline(always)]
     pub(super) fn check(&self, now: Nanos, cost: Cost, tries: Tries) -> Result<(u32, Pass), Admission> {
         let tokens = match self.fitted(cost) {
             Ok(tokens) => tokens,

@@ -164,7 +164,7 @@ impl QuotaState {
     // ===== the three calls =====
 
     /// Admits one request and charges it to every dimension, or charges nothing and says when to ask again.
-    #[inline]
+    #[inline(always)]
     pub(super) fn admit(&mut self, now: Nanos, cost: Cost) -> Admission {
         let now = self.tick(now);
         match self.check(now, cost, Tries::InTurn) {
@@ -195,7 +195,7 @@ impl QuotaState {
     }
 
     /// Charges a request that fits here; where a fleet shares the quota it needs a permit of that, too.
-    #[inline]
+    #[inline(always)]
     fn charge_fleet(&mut self, now: Nanos, cost: Cost, tokens: u32, pass: Pass) -> Admission {
         #[cfg(feature = "fleet")]
         if let Some(supply) = &mut self.supply {
@@ -342,7 +342,7 @@ impl QuotaState {
     // ===== what the three are made of =====
 
     /// Brings the window up to date; returns the latest instant seen.
-    #[inline]
+    #[inline(always)]
     fn tick(&mut self, now: Nanos) -> Nanos {
         self.seen = self.seen.max(now);
         self.window.expire(self.seen);
@@ -365,7 +365,7 @@ impl QuotaState {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn charge(&mut self, now: Nanos, cost: Cost, charged: u32, pass: Pass) -> Receipt {
         let entry = self.window.charge(now, charged);
         self.day.count += 1;

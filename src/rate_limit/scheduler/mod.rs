@@ -132,7 +132,7 @@ impl<W> Scheduler<W> {
     }
 
     /// The usual case: nobody waits, and the request fits.
-    #[inline]
+    #[inline(always)]
     pub(super) fn grant(&mut self, now: Nanos, cost: Cost) -> Option<Receipt> {
         self.asked_at = now;
         if self.queue.is_empty() {
