@@ -10,6 +10,8 @@ mod line;
 mod answers;
 #[path = "readings/kinds.rs"]
 mod kinds;
+#[path = "readings/logs.rs"]
+mod logs;
 #[path = "readings/servers.rs"]
 mod servers;
 #[path = "readings/wrapped.rs"]

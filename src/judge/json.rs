@@ -105,7 +105,11 @@ impl<'a> Fields<'a> {
         // A number without a name beside it may be anything where the answer has one of its own.
         let named = print.fields.status.is_some() || print.is_sentence || !(400..500).contains(&number);
         let mut fields = print.fields;
-        let (code, status) = (fields.code.take(), fields.status.take());
+        let (code, mut status) = (fields.code.take(), fields.status.take());
+        // What came of the fault, and not the fault.
+        if canonical.is_some() && status.as_deref() == Some(Code::Cancelled.as_str()) {
+            status = None;
+        }
         if weak && named && (code.is_some() || status.is_some()) {
             self.has_error = true;
             (self.code, self.status, self.code_name) = (code, status, None);

@@ -40,8 +40,8 @@ pub(super) fn delay(message: &str) -> Option<Duration> {
         // ASCII before and after, so this is a boundary.
         Some(at) => duration_at(&message[message.len() - tail.len() + at + 5..]),
         None => DELAYS.iter().find_map(|phrase| {
-            let at = memmem::find(message.as_bytes(), phrase.as_bytes())?;
-            let at = Some(at).filter(|at| begins(message, at.saturating_sub(1)))? + phrase.len();
+            let mut found = memmem::find_iter(message.as_bytes(), phrase.as_bytes());
+            let at = found.find(|at| begins(message, at.saturating_sub(1)))? + phrase.len();
             // A front end's page has one sentence for every fault.
             duration_at(&message[at..]).filter(|_| !is_page(message))
         }),
@@ -172,7 +172,7 @@ fn after_word<'t>(text: &'t str, word: &'static str) -> impl Iterator<Item = &'t
 
 /// Whether a message about a quota says that its limit is zero: `limit: 0` in any punctuation.
 pub(super) fn says_zero(message: &str) -> bool {
-    says(message, &["uota", "imit exceeded"]) && limit_is_zero(message)
+    says(message, &["uota", "imit exceeded", "RESOURCE_EXHAUSTED"]) && limit_is_zero(message)
 }
 
 fn limit_is_zero(message: &str) -> bool {
@@ -237,6 +237,10 @@ mod tests {
             ("retry in a moment", None),
             ("Individual quota reached. Resets in 2h18m58s.", Some(8_338_000)),
             ("f_with_retry in 2.0 seconds as it raised X", None),
+            (
+                "f_with_retry in 2.0 seconds as it raised X 429. Please retry in 9s. [violations { quota_metric: \"somewhat long\" }]",
+                Some(9_000),
+            ),
             (r"over\nretry in 2.0s", Some(2_000)),
         ] {
             let got = delay(message).map(|d| d.as_millis());

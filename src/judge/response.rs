@@ -15,8 +15,10 @@ use super::fields::{Fields, Read};
 use super::message;
 use super::nest::{self, Context};
 use super::rules;
+use super::sentence;
 use super::text;
 use super::usual;
+use crate::google_rpc::Code;
 use crate::scan::Scanner;
 use crate::verdict::{Alternative, Inner, Kind, Piece, Retryability, Sent, Verdict};
 
@@ -223,10 +225,17 @@ fn print<'a>(fields: &mut Fields<'a>, text: &'a str, context: &Context) {
         }
     }
     fields.settle(context);
-    if fields.message.is_empty() && context.http >= 400 {
-        // A quota's sentence may go on after it.
-        let quota = message::says(text, &["uota exceeded"]);
-        fields.message = Cow::Borrowed(if quota { message::clip(text, 4096) } else { first_line(text) });
+    if fields.violations.len() > 0 && !fields.has_error {
+        // Nothing else violates quotas.
+        fields.has_error = true;
+        fields.status = Some(Cow::Borrowed(Code::ResourceExhausted.as_str()));
+    }
+    if fields.message.is_empty() && (context.http >= 400 || fields.has_error) {
+        let (whole, line) = (message::clip(text, 4096), first_line(text));
+        // A quota's sentence may go on after it, and another one begin.
+        let goes_on = message::says(whole, &["uota exceeded"])
+            || !sentence::is_known(line) && sentence::is_known(whole);
+        fields.message = Cow::Borrowed(if goes_on { whole } else { line });
     }
 }
 

@@ -333,6 +333,8 @@ fn limit(message: &str, delay: Option<ServerDelay>, quota: &[QuotaViolation], ze
         "per-day",
         "PerDay",
         "for today",
+        "for the day",
+        "QUOTA_EXHAUSTED",
         INDIVIDUAL,
     ];
     if billing(message) || message::says(message, &NO_TIER) || message::says(message, &daily) {

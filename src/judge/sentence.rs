@@ -4,7 +4,10 @@
 //! A sentence is read narrowly: by the phrases that are in no other error. Of the troubleshooting page, and of reports of
 //! 2024 to 2026 (read 2026-11).
 
+use memchr::memmem;
+
 use super::message::says;
+use crate::scan::Finish;
 use crate::verdict::Kind::{self, *};
 
 /// What a message says by one of its sentences.
@@ -125,6 +128,8 @@ const TABLE: [(Says, &[&str]); 19] = [
             "oo many concurrent requests",
             "oo many requests",
             "ate limit exceeded",
+            // Of OpenRouter.
+            "temporarily rate-limited",
         ],
     ),
     (
@@ -176,7 +181,45 @@ pub(super) fn find(message: &str, asked: impl Fn(Kind) -> bool) -> Option<Says> 
         Says::Limit => asked(RateLimited),
     });
     let is_said = |sentence: &str| sentence.split('…').all(|part| says(message, &[part]));
-    known.find(|(_, sentences)| sentences.iter().any(|s| is_said(s))).map(|(said, _)| *said)
+    let said = |said: &Says, sentences: &[&str]| {
+        sentences.iter().any(|s| is_said(s)) || *said == Says::Kind(ContentBlocked) && names_block(message)
+    };
+    known.find(|(kind, sentences)| said(kind, sentences)).map(|(said, _)| *said)
+}
+
+/// Whether a print names a reason for which nothing is answered: `finish_reason: FinishReason.SAFETY`, `blocked: prompt:
+/// BlockReasonProhibitedContent` (of Go's client), `API error: IMAGE_SAFETY`.
+fn names_block(text: &str) -> bool {
+    let is_word = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_';
+    // The bound keeps a hostile text from being read again and again.
+    ["eason", "rror: "].iter().any(|label| {
+        memmem::find_iter(text.as_bytes(), label.as_bytes()).take(32).any(|at| {
+            let rest = &text.as_bytes()[at + label.len()..];
+            let gap = rest.iter().take(8).take_while(|b| !is_word(b)).count();
+            let word = &rest[gap..];
+            let word = &word[..word.iter().take(32).take_while(|b| is_word(b)).count()];
+            let word = std::str::from_utf8(word).unwrap_or_default();
+            // Some of the reasons are words of prose, too.
+            let is_constant = word.len() > 3 && word.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
+            match *label {
+                "eason" if gap == 0 => Finish::of(&constant(word)) == Finish::Blocked,
+                "eason" => is_constant && Finish::of(word) == Finish::Blocked,
+                _ => gap == 0 && is_constant && Finish::of(word) == Finish::Blocked && word != "LANGUAGE",
+            }
+        })
+    })
+}
+
+/// `ProhibitedContent` as `PROHIBITED_CONTENT`.
+fn constant(camel: &str) -> String {
+    let mut out = String::with_capacity(camel.len() + 2);
+    for (at, c) in camel.char_indices() {
+        if at > 0 && c.is_ascii_uppercase() {
+            out.push('_');
+        }
+        out.push(c.to_ascii_uppercase());
+    }
+    out
 }
 
 /// Whether a text has one of the sentences in it.

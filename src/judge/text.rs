@@ -92,18 +92,19 @@ fn head<'a>(fields: &mut Fields<'a>, text: &'a str, http: u16) {
     let body = text.strip_prefix('[').unwrap_or(text);
     let digits = body.len() - body.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let number = body[..digits].parse::<u16>().ok().filter(|n| digits == 3 && (400..600).contains(n));
+    let bracketed = body.len() < text.len();
     let rest = &body[digits..];
-    if !rest.starts_with([' ', ':']) {
+    let closed = rest.strip_prefix(']').filter(|_| bracketed);
+    if closed.is_none() && !rest.starts_with([' ', ':']) {
         return;
     }
-    let mut message = rest.trim_start_matches([' ', ':']);
+    let mut message = closed.unwrap_or(rest).trim_start_matches([' ', ':']);
     // A server that answers 500 hands a client's error on, and the number is that one's; a sentence follows it.
     let own = |n: &u16| {
         http < 400 || *n == http || http >= 500 && message.starts_with(|c: char| c.is_ascii_uppercase())
     };
     let Some(number) = number.filter(own) else { return };
-    let bracketed = body.len() < text.len();
-    if let Some(end) = message.find("] ").filter(|_| bracketed) {
+    if let Some(end) = message.find("] ").filter(|_| bracketed && closed.is_none()) {
         message = &message[end + 2..];
     }
     // `429 RESOURCE_EXHAUSTED. {'error': …}`: python-genai names the status itself.

@@ -22,6 +22,7 @@ mod token;
 
 use bytes::Bytes;
 
+pub(crate) use self::answer::Finish;
 use self::json::Json;
 pub(crate) use self::near::{find2, find3};
 use self::state::Found;
@@ -124,8 +125,9 @@ impl Scanner {
         }
         self.form = match (self.opened, bytes[0]) {
             // A name, or nothing: Python's and JavaScript's prints of an object have other quotes, or none.
-            (Opened::Object | Opened::Both, b'"' | b'}') | (Opened::List, _) => Form::Json,
-            (Opened::Object | Opened::Both, _) => Form::Text,
+            (Opened::Object | Opened::Both, b'"' | b'}') | (Opened::List, b'"' | b'[' | b']') => Form::Json,
+            // So is a log line that begins with a time, a level or a status: `[503] The model is overloaded.`
+            (Opened::Object | Opened::Both | Opened::List, _) => Form::Text,
             (Opened::Nothing, b'<') => Form::Page,
             (Opened::Nothing, first) if FIELDS.iter().any(|name| name[0] == first) => Form::Events,
             (Opened::Nothing, _) => Form::Text,
