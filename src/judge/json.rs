@@ -211,14 +211,8 @@ impl<'de> Visitor<'de> for Envelope<'_, '_, 'de> {
         // A trimmed envelope: `{"code": 429, "message": …}`. A numeric code is what tells it from an answer
         // that happens to have a `status`, or a text with an error in it.
         if !fields.has_error && (flat || bare.is_flat_error()) {
-            let reset = fields.reset.max(bare.reset);
-            let (stray, print) = (std::mem::take(&mut fields.stray), fields.print.take());
-            let sort = fields.sort.take().or(bare.sort.take());
-            *fields = Fields { has_error: true, reset, sort, ..bare };
-            if fields.stray.is_empty() {
-                fields.stray = stray;
-            }
-            fields.print = fields.print.take().or(print);
+            let outer = std::mem::replace(fields, Fields { has_error: true, ..bare });
+            fields.merge_details(outer);
         } else if fields.has_error && !fields.unwrapped {
             // Spring's `{"status": 500, "error": "Internal Server Error", "message": "… 429 …"}`.
             if bare.unwrapped {

@@ -284,6 +284,11 @@ fn sentences_of_every_sort_are_known() {
             body("error", "Please wait 3 minutes before you try again"),
             "rate_limited - after 180s@message",
         ),
+        (
+            429,
+            of(&json!({ "title": "Too Many Requests", "status": 429, "detail": "Please retry in 8s" })),
+            "rate_limited - after 8s@message",
+        ),
         (429, body("error", "Please wait a few minutes"), "rate_limited - backoff"),
         (429, body("error", "You have reached your daily request limit"), "quota_exhausted never"),
     ]);
