@@ -174,9 +174,11 @@ impl<'a> Fields<'a> {
         if self.print.is_none() {
             self.print = inner.print;
         }
-        if self.spare.is_none() && !inner.message.is_empty() {
-            self.spare = Some(Cow::Owned(inner.message.into_owned()));
+        if self.spare.is_none() {
+            let message = Some(inner.message).filter(|message| !message.is_empty());
+            self.spare = own(message.or(inner.spare));
         }
+        self.sort = self.sort.take().or(own(inner.sort));
         self.retry_info = self.retry_info.max(inner.retry_info);
         self.reason = self.reason.take().or(own(inner.reason));
         self.domain = self.domain.take().or(own(inner.domain));

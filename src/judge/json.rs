@@ -195,8 +195,10 @@ impl<'de> Visitor<'de> for Envelope<'_, '_, 'de> {
                     ErrorFold { fields: bare, context, level }.member(&key, &mut map)?;
                 }
                 name if is_inner_code(name) => {
-                    let code = map.next_value_seed(ScalarSeed)?.integer();
-                    inner_code = code.and_then(|n| u16::try_from(n).ok());
+                    let value = map.next_value_seed(ScalarSeed)?;
+                    let code = value.integer().and_then(|n| u16::try_from(n).ok());
+                    inner_code = code.or(inner_code);
+                    fields.sort = fields.sort.take().or(value.text().filter(|_| code.is_none()));
                 }
                 key => {
                     is_interaction |= key == "updated";
@@ -213,13 +215,8 @@ impl<'de> Visitor<'de> for Envelope<'_, '_, 'de> {
         // A trimmed envelope: `{"code": 429, "message": …}`. A numeric code is what tells it from an answer
         // that happens to have a `status`, or a text with an error in it.
         if !fields.has_error && (flat || bare.is_flat_error()) {
-            let reset = fields.reset.max(bare.reset);
-            let (stray, print) = (std::mem::take(&mut fields.stray), fields.print.take());
-            *fields = Fields { has_error: true, reset, ..bare };
-            if fields.stray.is_empty() {
-                fields.stray = stray;
-            }
-            fields.print = fields.print.take().or(print);
+            let outer = std::mem::replace(fields, Fields { has_error: true, ..bare });
+            fields.merge_details(outer);
         } else if fields.has_error && !fields.unwrapped {
             // Spring's `{"status": 500, "error": "Internal Server Error", "message": "… 429 …"}`.
             if bare.unwrapped {
@@ -241,9 +238,25 @@ impl<'de> Visitor<'de> for Envelope<'_, '_, 'de> {
     }
 }
 
-/// The number of the answer that a server has had itself, by the names of the AI SDK, NestJS and n8n.
+/// The number of the answer that a server has had itself, or its name, by the names of the AI SDK, NestJS, n8n and relays.
 fn is_inner_code(name: &str) -> bool {
-    matches!(name, "statusCode" | "status_code" | "httpCode" | "http_code" | "httpStatus" | "http_status")
+    const NAMES: [&str; 14] = [
+        "statusCode",
+        "status_code",
+        "httpCode",
+        "http_code",
+        "httpStatus",
+        "http_status",
+        "errorCode",
+        "error_code",
+        "errorType",
+        "error_type",
+        "upstreamStatus",
+        "upstream_status",
+        "responseStatus",
+        "response_status",
+    ];
+    name.len() > 7 && NAMES.contains(&name)
 }
 
 /// The value of `error`.
@@ -263,6 +276,11 @@ impl<'de> Visitor<'de> for ErrorFold<'_, '_, 'de> {
         if !self.context.open(self.fields, text, self.level) && !text.is_empty() && !self.fields.unwrapped {
             self.fields.has_error = true;
             self.fields.message = Cow::Owned(text.to_owned());
+            // `{"error": "rate_limit_exceeded"}`
+            let is_name = text.len() < 40 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+            if is_name && self.fields.sort.is_none() {
+                self.fields.sort = Some(Cow::Owned(text.to_owned()));
+            }
         }
         Ok(())
     }
@@ -330,8 +348,10 @@ impl<'de> ErrorFold<'_, '_, 'de> {
                 }
             }
             name if is_inner_code(name) => {
-                let code = map.next_value_seed(ScalarSeed)?.integer();
-                fields.take_inner_code(code.and_then(|n| u16::try_from(n).ok()), context);
+                let value = map.next_value_seed(ScalarSeed)?;
+                let code = value.integer().and_then(|n| u16::try_from(n).ok());
+                fields.take_inner_code(code, context);
+                fields.sort = fields.sort.take().or(value.text().filter(|_| code.is_none()));
             }
             "type" => {
                 let sort = map.next_value_seed(ScalarSeed)?.text();
@@ -393,8 +413,14 @@ impl<'de> Deep<'_, '_, 'de> {
                 | "title"
                 | "reason"
         );
-        if let (Scalar::Text(text), true, None) = (value, names_a_message, &fields.spare) {
-            fields.spare = Some(text);
+        // RFC 9457 has a title that says the status, and a detail that says more.
+        let says_more = |text: &str| match &fields.spare {
+            None => true,
+            Some(spare) => key == "detail" && spare.len() < text.len(),
+        };
+        match value {
+            Scalar::Text(text) if names_a_message && says_more(&text) => fields.spare = Some(text),
+            _ => {}
         }
         Ok(())
     }
@@ -459,7 +485,8 @@ impl<'de> Visitor<'de> for Deep<'_, '_, 'de> {
             bare.settle(context);
             fields.take_over(bare);
         } else {
-            // Details that have lost their envelope.
+            // Details that have lost their envelope, or the number of a client's `response`.
+            fields.take_inner_code(bare.code, context);
             fields.merge_details(bare);
         }
         Ok(())

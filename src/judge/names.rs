@@ -85,7 +85,8 @@ impl Place<'_> {
         };
         let next = rest.iter().find(|b| !b" :.-(".contains(b));
         // A sentence, a name or a body follows.
-        let begins = next.is_none_or(|b| b.is_ascii_uppercase() || b"{['\"*<]".contains(b));
+        let begins = next.is_none_or(|b| b.is_ascii_uppercase() || b"{['\"*<]".contains(b))
+            || matches!(self.after, [b':', b' ', ..] | [b' ', b'-', b' ', ..]);
         // "error 503 times" is prose.
         let loose = self.after[0] == b' ' && self.before.to_ascii_lowercase().ends_with("error");
         (self.label && !loose || (self.label || self.leading || self.told) && begins).then_some(number)
