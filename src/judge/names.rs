@@ -14,13 +14,15 @@ pub(super) struct Named {
     pub(super) number: Option<u16>,
     /// The number leads a sentence, as google-api-core and the old JavaScript SDK write it: they leave the name out.
     pub(super) leads: bool,
+    /// A client's error that leads a sentence further on: `got status: 500 Internal Server Error. 429 Over the quota.`
+    pub(super) inner: Option<u16>,
 }
 
 /// Reads the first status that is named, and the first number.
 pub(super) fn status(text: &str) -> Named {
     let (mut constant, mut camel, mut number, mut alias) = (None, None, None, None);
     let bytes = text.as_bytes();
-    let (mut at, mut before, mut earlier, mut leads) = (0, "", "", false);
+    let (mut at, mut before, mut earlier, mut leads, mut inner) = (0, "", "", false, None);
     loop {
         let is_word = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_';
         let Some(start) = bytes[at..].iter().position(is_word).map(|n| at + n) else { break };
@@ -41,6 +43,7 @@ pub(super) fn status(text: &str) -> Named {
                 let here = place.number(word);
                 number = number.or(here);
                 leads |= here.is_some() && here == number && place.leads();
+                inner = inner.or(here.filter(|n| *n < 500 && here != number && place.leads()));
             }
             b'A'..=b'Z' if word.len() > 6 => {
                 constant = constant.or_else(|| place.constant(word));
@@ -56,7 +59,7 @@ pub(super) fn status(text: &str) -> Named {
         }
         (at, earlier, before) = (end, before, word);
     }
-    Named { code: constant.or(camel), number: number.or(alias), leads: leads && number.is_some() }
+    Named { code: constant.or(camel), number: number.or(alias), leads: leads && number.is_some(), inner }
 }
 
 /// What stands around a word.

@@ -127,7 +127,12 @@ fn words(fields: &mut Fields<'_>, text: &str, http: u16) {
     if fields.status.is_some() && fields.code.is_some() {
         return;
     }
-    let named = names::status(super::message::clip(text, MAX_WORDS));
+    let mut named = names::status(super::message::clip(text, MAX_WORDS));
+    // A server that names its own status in front of what it was told.
+    if let Some(inner) = named.inner.filter(|_| named.code.is_none() && named.number >= Some(500)) {
+        (named.number, named.leads) = (Some(inner), true);
+        fields.code = fields.code.filter(|code| *code < 500);
+    }
     if let Some(code) = named.code.filter(|_| fields.status.is_none()) {
         fields.has_error = true;
         fields.status = Some(Cow::Borrowed(code.as_str()));

@@ -51,7 +51,8 @@ pub enum Kind {
     ContentBlocked,
     /// A 200 without an answer.
     EmptyResponse,
-    /// A 200 whose answer stops before its end.
+    /// A 200 whose answer stops before its end: a stream without a finish reason, JSON that is cut. A text that ends at
+    /// `MAX_TOKENS` is what was asked for, and no fault.
     Truncated,
     /// No answer: connecting, sending or receiving failed.
     Transport,

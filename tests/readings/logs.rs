@@ -120,6 +120,9 @@ fn what_came_of_a_fault_is_not_the_fault() {
         (504, error("Stream ended; status = CANCELLED: hop failed"), "deadline_exceeded again"),
         (504, error("failed: 8 RESOURCE_EXHAUSTED: over it"), "rate_limited again"),
         (200, text("rpc error: code = Canceled desc = gone"), "cancelled again"),
+        (500, text("status: 500 Internal Server Error. 429 Over it."), "rate_limited again"),
+        (502, text("got status: 502 Bad Gateway: 404 Model gone"), "not_found never"),
+        (500, text("status: 500 Internal Server Error. 429 times"), "internal again"),
     ]);
 }
 
