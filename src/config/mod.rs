@@ -81,6 +81,7 @@ mod env;
 #[macro_use]
 mod table;
 mod more;
+mod quota;
 mod sections;
 mod values;
 
@@ -94,10 +95,10 @@ pub use self::more::{
     CoalesceConfig, HedgeConfig, LastGoodConfig, OutageName, PlaceConfig, PlacesConfig, PreflightConfig,
     ReplayConfig, ResumeConfig, StoreConfig, TierConfig,
 };
+pub use self::quota::{LimitsConfig, PerConfig, PriceConfig, PricesConfig, RateLimitConfig};
 pub use self::sections::{
     BackoffConfig, BudgetConfig, CircuitBreakerConfig, ClassifyConfig, ConcurrencyConfig, DeadlineConfig,
-    FallbackConfig, LimitsConfig, OpenTimeConfig, PerConfig, PriceConfig, PricesConfig, RateLimitConfig,
-    RetryConfig, ScheduleConfig, SlowCallsConfig, TimeoutConfig,
+    FallbackConfig, OpenTimeConfig, RetryConfig, ScheduleConfig, SlowCallsConfig, TimeoutConfig,
 };
 use self::values::Over;
 pub use self::values::{HeaderName, HumanDuration, OrOff, StoreUrl};

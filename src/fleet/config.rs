@@ -3,8 +3,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::digest::digest;
-use super::member::Outage;
 use super::message::StoreKey;
+use super::outage::Outage;
 use super::store::Store;
 use crate::error::ConfigError;
 use crate::request::quota_key::QuotaKey;

@@ -57,7 +57,9 @@ mod member;
 mod memory;
 mod message;
 #[cfg(test)]
+#[path = "tests/model.rs"]
 mod model;
+mod outage;
 #[cfg(feature = "redis")]
 mod redis;
 mod share;
@@ -66,12 +68,12 @@ mod supply;
 
 pub use self::config::Fleet;
 pub use self::digest::keyed_label;
-pub use self::member::Outage;
 pub(crate) use self::member::{Manner, UseId};
 pub use self::memory::MemoryStore;
 pub use self::message::{
     Amount, Close, Correction, DayEnd, Held, Micros, Notice, Quota, Reply, StoreKey, Take, Terms, Use,
 };
+pub use self::outage::Outage;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use self::redis::RedisStore;

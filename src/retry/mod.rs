@@ -174,6 +174,7 @@
 
 mod backoff;
 mod budget;
+mod call;
 mod config;
 mod decision;
 mod failure;
@@ -181,6 +182,7 @@ mod future;
 mod layer;
 mod progress;
 mod replay;
+mod report;
 mod schedule;
 mod service;
 mod shared;

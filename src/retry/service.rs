@@ -7,7 +7,8 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::budget::UnderWay;
-use super::future::{Failed, Kept, Refused, State, Task};
+use super::call::{Failed, Kept, Refused, Task};
+use super::future::State;
 use super::shared::Shared;
 use super::shared_attempts::SharedAttempts;
 use super::stored::{Packed, Stored};

@@ -14,7 +14,6 @@ mod view;
 
 use self::doors::Doors;
 use self::ramp::Ramp;
-use crate::rate_limit::day::Day;
 use crate::rate_limit::day_count::DayCount;
 use crate::rate_limit::decision::{Admission, Forecast, Receipt, Settlement, Spent, Trial, too_large};
 use crate::rate_limit::estimate::{Cost, Ratio};
@@ -480,50 +479,7 @@ impl QuotaState {
         }
     }
 
-    // ===== the day =====
-
-    /// Whether the calendar must be looked at before the next decision.
-    #[inline]
-    pub(super) const fn is_day_due(&self, now: Nanos) -> bool {
-        now >= self.day.look_at
-    }
-
-    /// What the calendar says.
-    pub(super) fn set_day(&mut self, now: Nanos, day: Day) {
-        if self.day.set(now, day, self.rules.guard) {
-            self.doors.open_day();
-        }
-    }
-
-    /// Adds what a snapshot counted today, once however often it is told.
-    pub(super) fn restore(&mut self, count: u64) {
-        self.day.restore(count);
-    }
-
     // ===== by hand, and to look at =====
-
-    /// Other limits, from now on. What was learnt is forgotten: the new ones are thought to be right.
-    pub(super) fn configure(&mut self, limits: Limits) {
-        #[cfg(feature = "fleet")]
-        self.configure_fleet(limits);
-        self.configured = limits;
-        let share = limits.share(self.rules.margin);
-        match &mut self.spans {
-            Some(spans) => spans.configure(&share, self.rules.guard),
-            None => self.spans = Spans::new(&share, self.rules.guard, self.purse.clone()),
-        }
-        self.refresh_plain();
-        self.learnt = [None; LimitKind::COUNT];
-        self.oversize = None;
-        self.refresh();
-    }
-
-    /// Opens every door that a 429 closed.
-    pub(super) fn reopen(&mut self) {
-        #[cfg(feature = "fleet")]
-        self.tell_opened();
-        self.open();
-    }
 
     fn open(&mut self) {
         self.doors.open();

@@ -1,10 +1,11 @@
-//! What a key's state looks like from outside.
+//! What is set from outside, by hand, by the calendar or a snapshot, and what a key's state looks like.
 
 use std::time::Duration;
 
 use super::doors::Closed;
 use super::{Counts, LimitKind, Limits, NONE, Nanos, QuotaState, Ratio, Receipt, Window};
-use crate::rate_limit::spans::SpanState;
+use crate::rate_limit::day::Day;
+use crate::rate_limit::spans::{SpanState, Spans};
 
 impl QuotaState {
     /// Whether [`answered`](Self::answered) has anything to learn.
@@ -78,5 +79,46 @@ impl QuotaState {
         let day_counts = day_counts || self.supplies_of().any(|supply| !supply.is_idle(now));
         let empty_at = self.spans.as_ref().map_or(0, |spans| spans.empty_at()).max(self.window.empty_at());
         now >= empty_at && now >= self.doors.closed_until && self.in_flight == 0 && !day_counts
+    }
+
+    /// What the calendar says.
+    pub(in crate::rate_limit) fn set_day(&mut self, now: Nanos, day: Day) {
+        if self.day.set(now, day, self.rules.guard) {
+            self.doors.open_day();
+        }
+    }
+
+    /// Whether the calendar must be looked at before the next decision.
+    #[inline]
+    pub(in crate::rate_limit) const fn is_day_due(&self, now: Nanos) -> bool {
+        now >= self.day.look_at
+    }
+
+    /// Other limits, from now on. What was learnt is forgotten: the new ones are thought to be right.
+    pub(in crate::rate_limit) fn configure(&mut self, limits: Limits) {
+        #[cfg(feature = "fleet")]
+        self.configure_fleet(limits);
+        self.configured = limits;
+        let share = limits.share(self.rules.margin);
+        match &mut self.spans {
+            Some(spans) => spans.configure(&share, self.rules.guard),
+            None => self.spans = Spans::new(&share, self.rules.guard, self.purse.clone()),
+        }
+        self.refresh_plain();
+        self.learnt = [None; LimitKind::COUNT];
+        self.oversize = None;
+        self.refresh();
+    }
+
+    /// Adds what a snapshot counted today, once however often it is told.
+    pub(in crate::rate_limit) fn restore(&mut self, count: u64) {
+        self.day.restore(count);
+    }
+
+    /// Opens every door that a 429 closed.
+    pub(in crate::rate_limit) fn reopen(&mut self) {
+        #[cfg(feature = "fleet")]
+        self.tell_opened();
+        self.open();
     }
 }

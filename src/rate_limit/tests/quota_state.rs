@@ -1,4 +1,5 @@
 use super::*;
+use crate::rate_limit::day::Day;
 use crate::rate_limit::estimate::Trust;
 
 const SPAN: Nanos = 60;

@@ -8,11 +8,12 @@
 //! a use until it has; a part shrinks here only once its owner's window has shrunk to it. So whatever was used in a
 //! window that ends after this grant and before the next one is charged at this grant, and is no more than the limit.
 
-use super::message::{Amount, Close, Held, MANY, Micros, Quota, Reply, Take, Terms};
-use super::share::{self, Wants};
+mod doors;
+mod grants;
 
-/// How long a limit that a 429 taught stands before a tenth more is tried: an hour of a minute's window.
-const RAISE_AFTER: u64 = 60;
+use crate::fleet::message::{Amount, Close, Held, MANY, Micros, Quota, Reply, Take, Terms};
+use crate::fleet::share::{self, Wants};
+
 /// Of a limit, what parts may have: one in this many.
 pub(super) const PARTS: u64 = 2;
 /// Of what is left of a day, what allowances may have: one in this many.
@@ -125,7 +126,7 @@ pub(super) struct Wrote {
 #[cfg(test)]
 macro_rules! mutant {
     ($of:expr, $name:ident) => {
-        $of.mutant == Some(super::model::Mutant::$name)
+        $of.mutant == Some(crate::fleet::model::Mutant::$name)
     };
 }
 #[cfg(not(test))]
@@ -175,33 +176,6 @@ impl Book {
             me.reply = reply.clone();
         }
         (reply, Wrote { born })
-    }
-
-    /// Closes a dimension, or opens all.
-    pub(super) fn close(&mut self, now: Micros, window: Micros, close: Close) {
-        self.close_seq += 1;
-        if close.dimension == Close::OPEN {
-            self.doors = [None; 4];
-            self.ramp = false;
-            if close.zero {
-                self.learnt = [None; 3];
-            }
-            return;
-        }
-        let at = usize::from(close.dimension.min(3));
-        if let (Some(limit), true) = (close.limit, at < 3) {
-            self.learnt[at] = Some(Learnt { limit, raise_at: now + RAISE_AFTER * window });
-        }
-        self.ramp |= close.ramp;
-        if close.lasts.is_none() && !close.zero {
-            return;
-        }
-        let until = now + close.lasts.unwrap_or(MANY);
-        let until = self.doors[at].map_or(until, |door| door.until.max(until));
-        let every = if close.probe == 0 { MANY } else { close.probe };
-        let probe_at = until.min(now + every);
-        self.doors[at] =
-            Some(Door { until, probe_at, every, limit: close.limit, spent: close.spent, zero: close.zero });
     }
 
     #[cfg(test)]
@@ -267,15 +241,6 @@ impl Book {
             gone += 1;
         }
         self.ring.drain(..gone);
-    }
-
-    fn raise(&mut self, now: Micros, window: Micros) {
-        for learnt in self.learnt.iter_mut().flatten() {
-            if learnt.raise_at <= now {
-                learnt.limit += learnt.limit.div_ceil(10);
-                learnt.raise_at = now + RAISE_AFTER * window;
-            }
-        }
     }
 
     /// The day changes by the server's clock: what may still be used belongs to the new one.
@@ -398,168 +363,6 @@ impl Book {
 
     // ===== what may be granted =====
 
-    fn grant(&mut self, now: Micros, take: &Take, me: usize) -> Reply {
-        let terms = &take.terms;
-        let limits = self.limits();
-        let differs = self.members.iter().any(|m| !m.left && m.limits != take.limits);
-        let (parts, leases, members) = self.committed(now, terms);
-        let most = limits.window();
-        let free = most.minus(parts).minus(leases).minus(self.charged);
-        let mut left = limits.daily.map_or(MANY, |daily| daily.saturating_sub(self.day.used));
-        if limits.daily.is_some() && self.day.ends <= now {
-            // Nobody has said yet which day it is.
-            left = 0;
-        }
-        let mut wants = Wants {
-            now,
-            me,
-            free: Amount::new(free.requests.min(left), free.tokens),
-            limits: most,
-            want: take.want,
-            sizes: &take.sizes,
-            slack: 2 * terms.lease,
-            soon: terms.lease / 2,
-        };
-        let record = &mut self.members[me];
-        record.served += share::cost(take.spent, most) / f64::from(record.weight);
-        let share = share::share(&mut self.members, &wants);
-        let granted = share.granted;
-        #[cfg(test)]
-        let granted = if mutant!(self, FirstComeAll) { share::greedy(&wants) } else { granted };
-        let mut reply =
-            Reply { part: take.part, limits, differs, members, hungry: share.hungry, ..Reply::default() };
-        let shut = self.shut(now);
-        if now < self.opens {
-            (reply.held, reply.wait) = (Held::New, self.opens - now);
-        } else if let Some(probe_at) = shut {
-            reply.held = Held::Closed;
-            if probe_at > now {
-                reply.wait = probe_at - now;
-            } else if take.want.requests > 0 && wants.free.requests > 0 {
-                let head = take.sizes.first().copied().unwrap_or(0).min(most.tokens);
-                let head = if most.tokens >= MANY { 0 } else { head };
-                if head <= free.tokens {
-                    self.probe(now);
-                    reply.probe = true;
-                    reply.grant = Amount::new(1, head);
-                }
-            }
-        } else if left == 0 {
-            (reply.held, reply.wait) = (Held::Day, self.day.ends.saturating_sub(now).max(1_000));
-        } else {
-            let room = Room { parts: parts.minus(take.part), most, left, largest: share.largest };
-            self.serve(take, &room, granted, &mut reply);
-            let record = &mut self.members[me];
-            // What went to the part is counted when it is used.
-            record.served += share::cost(reply.grant, most) / f64::from(record.weight);
-            record.want = record.want.minus(granted);
-            if granted.requests < take.want.requests {
-                wants.free = wants.free.minus(granted);
-                let next = take.sizes.get(granted.requests as usize).copied().unwrap_or(0);
-                let next = next.min(most.tokens);
-                reply.wait = share::wait(&self.members, &wants, &self.ring, next, terms.heartbeat);
-            }
-        }
-        self.write_down(now, take, me, &mut reply);
-        reply
-    }
-
-    pub(super) fn limits(&self) -> Quota {
-        let given = self.members.iter().filter(|m| !m.left).map(|m| m.limits);
-        let [requests, tokens, daily] = self.learnt.map(|learnt| learnt.map(|learnt| learnt.limit));
-        given.fold(Quota { requests, tokens, daily }, Quota::lowest)
-    }
-
-    /// Parts, leases, and how many members were heard lately.
-    pub(super) fn committed(&self, now: Micros, terms: &Terms) -> (Amount, Amount, u32) {
-        let (mut parts, mut leases, mut members) = (Amount::default(), Amount::default(), 0);
-        for m in &self.members {
-            let silent = now - m.contact;
-            if mutant!(self, SilentForgotten) {
-                if silent < terms.heartbeat {
-                    parts = parts.plus(m.part);
-                }
-            } else {
-                parts = parts.plus(terms.kept(m.part, silent));
-            }
-            let counts = if mutant!(self, LeaseDiesEarly) { 0 } else { terms.window };
-            if m.lease_ends + counts > now {
-                leases = leases.plus(m.lease);
-            }
-            if !m.left && silent < 3 * terms.window {
-                members += 1;
-            }
-        }
-        if self.lost {
-            let silent = now.saturating_sub(self.unknown_since);
-            parts = parts.plus(terms.kept(self.unknown, silent));
-        }
-        (parts, leases, members)
-    }
-
-    /// When a closed door may be tried; `None` where all are open.
-    fn shut(&mut self, now: Micros) -> Option<Micros> {
-        let mut shut = None;
-        for slot in &mut self.doors {
-            match slot {
-                Some(door) if door.until <= now => *slot = None,
-                Some(door) => shut = Some(door.probe_at.max(shut.unwrap_or(0))),
-                None => {}
-            }
-        }
-        shut
-    }
-
-    fn probe(&mut self, now: Micros) {
-        for door in self.doors.iter_mut().flatten() {
-            door.probe_at = door.until.min(now + door.every);
-        }
-    }
-
-    /// The member's share: first as a larger part, if it has less than its own, then as a lease.
-    fn serve(&self, take: &Take, room: &Room, granted: Amount, reply: &mut Reply) {
-        let most = room.most;
-        let members = u64::from(reply.members.max(1));
-        let unit = u64::from(most.requests < MANY);
-        let own = |limit: u64| if limit >= MANY { 0 } else { limit / PARTS / members };
-        let mut target = Amount::new(own(most.requests), own(most.tokens));
-        if most.tokens < MANY && room.largest > most.tokens / PARTS {
-            // A prompt that is larger than the bank would wait for ever.
-            target.tokens = 0;
-        }
-        target = target.min(take.used);
-        let mut allowance = MANY;
-        if reply.limits.daily.is_some() {
-            let scarce = if most.requests >= MANY { 0 } else { SCARCE * most.requests };
-            allowance = if room.left < scarce { 0 } else { room.left / ALLOWANCES / members };
-            if allowance == 0 {
-                target = Amount::default();
-            }
-        }
-        let bank = |limit: u64| if limit >= MANY { MANY } else { limit / PARTS };
-        let mut part = take.part;
-        let (mut moved, mut tokens) = (0, 0);
-        while moved < granted.requests && moved < allowance && (most.requests < MANY || most.tokens < MANY) {
-            let size = take.sizes.get(moved as usize).copied().unwrap_or(0).min(most.tokens);
-            let size = if most.tokens < MANY { size } else { 0 };
-            let next = part.plus(Amount::new(unit, size));
-            let fits = next.requests <= target.requests.max(1 - unit)
-                && next.tokens <= target.tokens
-                && room.parts.requests + next.requests <= bank(most.requests)
-                && room.parts.tokens + next.tokens <= bank(most.tokens);
-            if !fits {
-                break;
-            }
-            (part, moved, tokens) = (next, moved + 1, tokens + size);
-        }
-        reply.grant = granted.minus(Amount::new(moved, tokens));
-        reply.part = part.min(target);
-        if reply.limits.daily.is_some() {
-            let more = allowance.saturating_sub(take.day_held);
-            reply.daily = more.min(room.left.saturating_sub(reply.grant.requests));
-        }
-    }
-
     /// Writes down what was granted.
     fn write_down(&mut self, now: Micros, take: &Take, me: usize, reply: &mut Reply) {
         reply.wait = reply.wait.min(take.terms.heartbeat);
@@ -574,26 +377,5 @@ impl Book {
         record.daily += reply.daily;
         record.due = now + reply.wait;
         self.day.used += reply.grant.requests + reply.daily;
-    }
-
-    fn closes(&self, now: Micros, opened: bool) -> Vec<Close> {
-        let mut closes = Vec::new();
-        for (dimension, door) in self.doors.iter().enumerate() {
-            if let Some(door) = door.filter(|door| door.until > now) {
-                closes.push(Close {
-                    dimension: dimension as u8,
-                    lasts: if door.until - now >= MANY / 2 { None } else { Some(door.until - now) },
-                    limit: door.limit,
-                    spent: door.spent,
-                    zero: door.zero,
-                    ramp: self.ramp,
-                    probe: if door.every >= MANY { 0 } else { door.probe_at.saturating_sub(now).max(1) },
-                });
-            }
-        }
-        if closes.is_empty() && opened {
-            closes.push(Close::new(Close::OPEN, None));
-        }
-        closes
     }
 }

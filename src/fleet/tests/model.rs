@@ -5,8 +5,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::book::Book;
-use super::member::{Manner, Member, Outage, Queued, UseId};
+use super::member::{Manner, Member, Queued, UseId};
 use super::message::{Amount, Close, DayEnd, Micros, Quota, Reply, StoreKey, Take, Terms};
+use super::outage::Outage;
 
 /// A fault that is built in on purpose, to see that the test notices it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
