@@ -276,8 +276,10 @@ impl<'de> Visitor<'de> for ErrorFold<'_, '_, 'de> {
         if !self.context.open(self.fields, text, self.level) && !text.is_empty() && !self.fields.unwrapped {
             self.fields.has_error = true;
             self.fields.message = Cow::Owned(text.to_owned());
-            // `{"error": "rate_limit_exceeded"}`
-            let is_name = text.len() < 40 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+            // `{"error": "rate_limit_exceeded"}`, or the phrase of a status.
+            let is_name = text.len() < 40
+                && text.split(' ').all(|word| word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'))
+                && (!text.contains(' ') || text.split(' ').all(|word| word.starts_with(char::is_uppercase)));
             if is_name && self.fields.sort.is_none() {
                 self.fields.sort = Some(Cow::Owned(text.to_owned()));
             }

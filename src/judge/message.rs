@@ -16,8 +16,8 @@ pub(super) fn says(message: &str, phrases: &[&str]) -> bool {
     phrases.iter().any(|phrase| memmem::find(message.as_bytes(), phrase.as_bytes()).is_some())
 }
 
-/// What stands in front of a delay. The last two are of Django and of relays.
-const DELAYS: [&str; 7] = [
+/// What stands in front of a delay. Those from the sixth on are of Django, of relays and of printed headers.
+const DELAYS: [&str; 10] = [
     "etry in ",
     "ry again in ",
     "eset after ",
@@ -25,6 +25,9 @@ const DELAYS: [&str; 7] = [
     "etry after ",
     "xpected available in ",
     "lease wait ",
+    "etry-After: ",
+    "etry-after: ",
+    "etry After: ",
 ];
 
 /// The delay in "Please retry in 31.5s", "Please try again in 30 seconds", "will reset after 2h52m39s".

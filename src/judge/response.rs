@@ -232,8 +232,9 @@ fn print<'a>(fields: &mut Fields<'a>, text: &'a str, context: &Context) {
     }
     if fields.message.is_empty() && (context.http >= 400 || fields.has_error) {
         let (whole, line) = (message::clip(text, 4096), first_line(text));
-        // A quota's sentence may go on after it, and another one begin.
+        // A quota's sentence may go on after the first line, a delay stand in a later one, and another sentence begin there.
         let goes_on = message::says(whole, &["uota exceeded"])
+            || message::delay(whole).is_some()
             || !sentence::is_known(line) && sentence::is_known(whole);
         fields.message = Cow::Borrowed(if goes_on { whole } else { line });
     }

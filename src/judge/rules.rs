@@ -189,7 +189,7 @@ fn kind(
         (Some(Code::ResourceExhausted), _) | (None, 429) => limit(message, delay, quota, zero),
         (Some(Code::InvalidArgument | Code::OutOfRange), _) | (None, 400) => bad_request(message),
         (Some(Code::FailedPrecondition), _) => Kind::FailedPrecondition,
-        (Some(Code::Unauthenticated), _) | (None, 401) => {
+        (Some(Code::Unauthenticated), _) | (None, 401 | 407) => {
             more_exact(message, Kind::Unauthenticated, &[Kind::KeyLeaked, Kind::ApiKeyInvalid])
         }
         (Some(Code::PermissionDenied), _) | (None, 403) => forbidden(message),
@@ -233,10 +233,13 @@ fn by_reason(reason: &str) -> Option<Kind> {
 /// The Interactions API's string codes, the canonical names in lower case, and what relays and OpenAI's clients write.
 fn by_name(name: &str) -> Option<Kind> {
     // The Interactions API calls its codes URIs; those on record are their last part alone.
-    let name = name.rsplit(['/', '#']).next().filter(|name| name.len() < 40)?.to_ascii_lowercase();
+    let name = name.rsplit(['/', '#']).next().filter(|name| name.len() < 40)?;
+    let name = name.to_ascii_lowercase().replace(' ', "_");
     Some(match name.as_str() {
         "invalid_request" | "invalid_argument" | "invalid_input" | "out_of_range" => Kind::InvalidArgument,
-        "unauthenticated" | "authentication_error" | "authentication" => Kind::Unauthenticated,
+        "unauthenticated" | "unauthorized" | "authentication_error" | "authentication" => {
+            Kind::Unauthenticated
+        }
         "permission_denied" | "permission_error" | "forbidden" => Kind::PermissionDenied,
         "not_found" | "not_found_error" | "model_not_found" => Kind::NotFound,
         "too_many_requests"

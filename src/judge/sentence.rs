@@ -73,6 +73,7 @@ const TABLE: [(Says, &[&str]); 19] = [
             "invalid authentication credentials",
             "missing required authentication credential",
             "API keys are not supported by this API",
+            "does not have valid authentication credentials",
             "default credentials were not found",
             "ould not load the default credentials",
             "ould not automatically determine credentials",
@@ -107,6 +108,8 @@ const TABLE: [(Says, &[&str]); 19] = [
             "is not found for API version",
             "ublisher Model…not found",
             "equested entity was not found",
+            // tonic's words for its codes, here and below.
+            "ome requested entity was not found",
         ],
     ),
     (
@@ -124,6 +127,8 @@ const TABLE: [(Says, &[&str]); 19] = [
             "Resource has been exhausted",
             "esource exhausted. Please try again",
             "exhausted your capacity",
+            "exhausted your daily quota",
+            "ome resource has been exhausted",
             "o capacity available for model",
             "oo many concurrent requests",
             "oo many requests",
@@ -136,7 +141,7 @@ const TABLE: [(Says, &[&str]); 19] = [
         Says::Kind(Overloaded),
         &["odel is overloaded", "odel is currently overloaded", "experiencing high demand"],
     ),
-    (Says::Kind(Unavailable), &["he service is currently unavailable."]),
+    (Says::Kind(Unavailable), &["he service is currently unavailable"]),
     (
         Says::Kind(DeadlineExceeded),
         &[
@@ -150,11 +155,15 @@ const TABLE: [(Says, &[&str]); 19] = [
         ],
     ),
     (Says::Kind(Cancelled), &["he operation was cancelled."]),
-    (Says::Kind(Unimplemented), &["is not implemented, or supported, or enabled"]),
+    (
+        Says::Kind(Unimplemented),
+        &["is not implemented, or supported, or enabled", "is not implemented or not supported"],
+    ),
     (
         Says::Kind(InvalidArgument),
         &[
             "ontains an invalid argument",
+            "specified an invalid argument",
             "* GenerateContentRequest.",
             "nvalid JSON payload received",
             "nvalid value at '",

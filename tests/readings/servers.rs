@@ -156,6 +156,9 @@ fn a_number_is_the_answers_behind_words_that_say_so() {
         (500, of(&json!({ "message": "x", "error_code": "RATE_LIMITED" })), "rate_limited again"),
         (500, of(&json!({ "error": "rate_limit_exceeded", "message": "x" })), "rate_limited again"),
         (500, of(&json!({ "error": "UNAVAILABLE" })), "unavailable UNAVAILABLE backoff"),
+        (500, body("error", "Too Many Requests"), "rate_limited again"),
+        (500, body("error", "Quota exceeded"), "internal again"),
+        (429, body("error", "Not Found"), "rate_limited again"),
         (500, text("it failed\n400 Please do it otherwise."), "invalid_argument never"),
         (
             500,
@@ -263,6 +266,8 @@ fn sentences_of_every_sort_are_known() {
         ),
         ("No capacity available for model m on the server", "overloaded again"),
         ("The operation was cancelled.", "cancelled again"),
+        ("code: 'Some resource has been exhausted', message: \"x\"", "rate_limited again"),
+        ("You have exhausted your daily quota on this model.", "quota_exhausted never"),
         ("Operation is not implemented, or supported, or enabled.", "unimplemented never"),
         ("Invalid JSON payload received. Unknown name \"x\": Cannot find field.", "invalid_argument never"),
         ("Function call is missing a thought_signature in functionCall parts.", "invalid_argument never"),
@@ -289,6 +294,7 @@ fn sentences_of_every_sort_are_known() {
             of(&json!({ "title": "Too Many Requests", "status": 429, "detail": "Please retry in 8s" })),
             "rate_limited - after 8s@message",
         ),
+        (429, text("Over it.\n- Code: 7\n- Retry After: 26s\n"), "rate_limited - after 26s@message"),
         (429, body("error", "Please wait a few minutes"), "rate_limited - backoff"),
         (429, body("error", "You have reached your daily request limit"), "quota_exhausted never"),
     ]);
