@@ -1,6 +1,6 @@
 //! Follows a successful body and publishes its end.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use http::response::Parts;
@@ -49,20 +49,20 @@ impl Watch {
                     self.complete();
                 }
             }
-            Some(Err(_)) => self.publish(Outcome::Failed(Kind::Transport)),
+            Some(Err(_)) => self.publish(lock(&self.0.with), Outcome::Failed(Kind::Transport)),
             None => self.complete(),
         }
     }
 
     pub(super) fn complete(&self) {
         if self.0.get().is_none() {
-            let fault = lock(&self.0.with).fault();
-            self.publish(fault.map_or(Outcome::Complete, Outcome::Failed));
+            let mut reader = lock(&self.0.with);
+            let fault = reader.fault();
+            self.publish(reader, fault.map_or(Outcome::Complete, Outcome::Failed));
         }
     }
 
-    fn publish(&self, outcome: Outcome) {
-        let reader = lock(&self.0.with);
+    fn publish(&self, reader: MutexGuard<'_, Reader>, outcome: Outcome) {
         let usage = reader.usage();
         if let Some(reason) = reader.unknown_finish() {
             self.0.finished(reason);

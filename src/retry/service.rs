@@ -114,47 +114,49 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    // Each arm builds the future in place, the copy of the request included: it is moved nowhere else.
+    // NOTE: the inner service is called in one place, so that its future is made where this one's is returned.
     #[inline(always)]
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let task = self.prepare(&mut request);
+        ResponseFuture { state: State::Called { future: self.inner.call(request) }, task }
+    }
+}
+
+impl<S: Clone> Retry<S> {
+    /// What is kept of a request for when its first attempt has failed.
+    #[inline(always)]
+    fn prepare<B: Body + Clone>(&self, request: &mut Request<B>) -> Task<S, B> {
         if self.shared.settings.attempts <= 1 {
-            return ResponseFuture {
-                task: Task::PassThrough,
-                state: State::Called { future: self.inner.call(request) },
-            };
+            return Task::PassThrough;
         }
-        let view = View::of(&request);
+        let view = View::of(request);
         let (mut context, left_out) = (view.effective(), view.is_plain() && view.context.is_some());
         let mut failed = None;
         if let Some(carry) = context.carry().cloned() {
-            failed = Failed::resume(&carry, &mut request);
-            context = View::of(&request).effective();
+            failed = Failed::resume(&carry, request);
+            context = View::of(request).effective();
         }
-        let (refused, key) = self.refuse(&request);
+        let (refused, key) = self.refuse(request);
         if let Some(why) = refused {
             let settings = Arc::clone(&self.shared.settings);
             let carry = context.carry().cloned();
-            let task = Task::Refused(Refused { settings, why, key, carry, failed });
-            return ResponseFuture { task, state: State::Called { future: self.inner.call(request) } };
+            return Task::Refused(Refused { settings, why, key, carry, failed });
         }
         self.shared.spare.get_or_init(|| Mutex::new(self.inner.clone()));
-        // What is kept shares the context: the three allocations of an extension are not made for it.
-        ResponseFuture {
-            task: Task::Kept(Kept {
-                request: self.keep(&request, &context, left_out, failed.as_deref()),
-                context,
-                left_out,
-                shared: Arc::clone(&self.shared),
-                service: None,
-                started: failed.as_ref().and_then(|failed| failed.started()),
-                under_way: match (&self.shared.settings.budget, key) {
-                    (Some(budget), Some(key)) => budget.begin(key),
-                    _ => UnderWay::default(),
-                },
-                key,
-                failed,
-            }),
-            state: State::Called { future: self.inner.call(request) },
-        }
+        Task::Kept(Kept {
+            // What is kept shares the context: the three allocations of an extension are not made for it.
+            request: self.keep(request, &context, left_out, failed.as_deref()),
+            context,
+            left_out,
+            shared: Arc::clone(&self.shared),
+            service: None,
+            started: failed.as_ref().and_then(|failed| failed.started()),
+            under_way: match (&self.shared.settings.budget, key) {
+                (Some(budget), Some(key)) => budget.begin(key),
+                _ => UnderWay::default(),
+            },
+            key,
+            failed,
+        })
     }
 }

@@ -340,6 +340,11 @@ impl Found {
                 self.index = number().map_or(self.index, |n| n.min(255) as u8);
                 return;
             }
+            // The usual one.
+            Slot::FinishReason if reason == b"STOP" => {
+                self.finish = Finish::Normal;
+                return;
+            }
             Slot::FinishReason => {
                 // No reason that is known here has any other letters.
                 self.finish = std::str::from_utf8(reason).map_or(Finish::Unknown, Finish::of);

@@ -51,7 +51,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    #[inline(always)]
+    #[inline]
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         if self.enabled && request.method() == http::Method::POST {
             if let Some(tier) = find(&request) {
