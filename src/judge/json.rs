@@ -51,6 +51,16 @@ impl<'a> Fields<'a> {
             }
         }
         self.believe_prints(context);
+        // Under a success it takes a quota's name or one of Google's sentences to make an error of what names none.
+        if context.http < 400 {
+            let names_none = self.code.is_none() && self.status.is_none() && self.code_name.is_none();
+            if self.violations.len() > 0 && names_none {
+                // Nothing else violates quotas.
+                self.has_error = true;
+                self.status = Some(Cow::Borrowed(Code::ResourceExhausted.as_str()));
+            }
+            self.has_error |= sentence::is_known(&self.message);
+        }
     }
 
     /// The number of the answer that a server has had itself, where nothing else is named and it says more than the status.
@@ -118,6 +128,7 @@ impl<'a> Fields<'a> {
         let says_more = longer && !sentence::is_known(&self.message) || fields.has_details();
         if is_other && (self.message.is_empty() || weak && named && says_more) {
             (self.message, self.escaped) = (fields.message, false);
+            self.has_error |= print.is_sentence;
         }
         if self.violations.len() == 0 {
             self.violations = fields.violations;
@@ -392,7 +403,10 @@ impl<'de> Deep<'_, '_, 'de> {
         }
         if Violation::has_member(key) {
             let value = map.next_value_seed(ScalarSeed)?;
-            fields.stray.set(key, value);
+            // gRPC's text has no commas, and looks like one long string.
+            if !matches!(&value, Scalar::Text(text) if text.contains(['"', '{'])) {
+                fields.stray.set(key, value);
+            }
             return Ok(());
         }
         if let Some(unit) = Unit::of(key) {

@@ -18,7 +18,6 @@ use super::rules;
 use super::sentence;
 use super::text;
 use super::usual;
-use crate::google_rpc::Code;
 use crate::scan::Scanner;
 use crate::verdict::{Alternative, Inner, Kind, Piece, Retryability, Sent, Verdict};
 
@@ -225,13 +224,9 @@ fn print<'a>(fields: &mut Fields<'a>, text: &'a str, context: &Context) {
         }
     }
     fields.settle(context);
-    if fields.violations.len() > 0 && !fields.has_error {
-        // Nothing else violates quotas.
-        fields.has_error = true;
-        fields.status = Some(Cow::Borrowed(Code::ResourceExhausted.as_str()));
-    }
+    let (whole, line) = (message::clip(text, 4096), first_line(text));
+    fields.has_error |= context.http < 400 && sentence::is_known(whole);
     if fields.message.is_empty() && (context.http >= 400 || fields.has_error) {
-        let (whole, line) = (message::clip(text, 4096), first_line(text));
         // A quota's sentence may go on after the first line, a delay stand in a later one, and another sentence begin there.
         let goes_on = message::says(whole, &["uota exceeded"])
             || message::delay(whole).is_some()

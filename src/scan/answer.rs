@@ -300,6 +300,12 @@ impl Answer {
         self.generated || self.interaction
     }
 
+    /// Whether the body has a member of any known answer.
+    #[inline]
+    pub(crate) fn is_known(&self) -> bool {
+        self.generated || self.other_known || self.interaction
+    }
+
     /// Whether it is an interaction that has begun and neither said anything nor ended.
     pub(crate) fn has_only_begun(&self) -> bool {
         self.interaction && !self.generated && self.status == Finish::None && !self.delivered()

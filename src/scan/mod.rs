@@ -102,7 +102,12 @@ impl Scanner {
     /// Reads the next bytes of the body, cut anywhere.
     pub(crate) fn feed(&mut self, bytes: &[u8]) {
         match self.form {
-            Form::Json => self.json.feed(bytes, &mut self.found),
+            Form::Json => {
+                self.json.feed(bytes, &mut self.found);
+                if !self.is_stream {
+                    self.found.keep_foreign(bytes);
+                }
+            }
             Form::Events => self.lines(bytes),
             Form::Text | Form::Page => self.found.capture.text(bytes),
             Form::Start => self.begin(bytes),
@@ -182,10 +187,11 @@ impl Scanner {
         self.found.model_version()
     }
 
-    /// The errors in the answer, as a body that can be judged: for a body that is no JSON and no event stream
-    /// its whole text. `None` where there is none, and for such a text of more than 8 KiB.
+    /// The errors in the answer, as a body that can be judged: for a body that is no JSON and no event stream, or JSON of
+    /// no known answer, its whole text. `None` where there is none, and for such a text of more than 8 KiB.
     pub(crate) fn error(&self) -> Option<Bytes> {
-        self.found.capture.body()
+        let foreign = self.found.foreign().filter(|_| self.json.is_done());
+        foreign.map(Bytes::copy_from_slice).or_else(|| self.found.capture.body())
     }
 
     /// What is wrong with the answer, errors in it aside, now that it is over; `None` where nothing is.
@@ -306,7 +312,7 @@ impl Scanner {
 
     /// Whether [`error`](Self::error) is there; without making it.
     pub(crate) fn has_error(&self) -> bool {
-        self.found.capture.is_kept()
+        self.found.capture.is_kept() || self.json.is_done() && self.found.foreign().is_some()
     }
 
     /// Nothing but blanks so far.

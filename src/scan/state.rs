@@ -1,7 +1,7 @@
 //! What has been found: the meaning of the members on the paths that are followed. Pure.
 
 use super::answer::{Answer, Finish, Member, MessageMember, PartMember, Sort};
-use super::capture::Capture;
+use super::capture::{Capture, MAX_KEPT};
 use super::field::Slot;
 use super::token::MAX;
 use crate::tier::ServiceTier;
@@ -67,6 +67,8 @@ struct Notes {
     finish: Name,
     /// The model that answered, where it is not the one that was expected.
     model: Name,
+    /// The beginning of a body that has no member of a known answer, up to a byte more than is kept.
+    foreign: Vec<u8>,
 }
 
 /// A short text with zeros behind it.
@@ -115,6 +117,23 @@ impl Found {
     /// The model that says it has answered, if that is not the one that was expected and its name is shorter than 32 bytes.
     pub(super) fn model_version(&self) -> Option<&str> {
         self.notes.as_ref()?.model.get()
+    }
+
+    /// Keeps a body of JSON as long as it has no member of a known answer: a server's own error may stand anywhere in it.
+    #[inline]
+    pub(super) fn keep_foreign(&mut self, bytes: &[u8]) {
+        if !self.answer.is_known() {
+            let kept = &mut self.notes.get_or_insert_default().foreign;
+            kept.extend_from_slice(&bytes[..bytes.len().min(MAX_KEPT + 1 - kept.len())]);
+        }
+    }
+
+    /// The body, where it is of no known answer.
+    pub(super) fn foreign(&self) -> Option<&[u8]> {
+        let body = &self.notes.as_ref()?.foreign;
+        let is_whole =
+            !self.answer.is_known() && self.answer.objects > 0 && (1..=MAX_KEPT).contains(&body.len());
+        is_whole.then_some(body)
     }
 
     pub(super) fn tier(&self) -> Option<ServiceTier> {

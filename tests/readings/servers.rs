@@ -350,7 +350,44 @@ fn an_error_under_a_200_is_found_one_level_deeper() {
         (200, text(" [ { error: { code: 404, message: 'gone' } } ]"), "not_found never"),
         (429, event(&json!({ "error": own })), "rate_limited RESOURCE_EXHAUSTED backoff"),
         (500, text("event: error\ndata: 404 Gone\n\n"), "not_found never"),
+        // What is no answer of Gemini's, whatever it is called.
+        (200, text("The model is overloaded. Please try again later."), "overloaded again"),
+        (
+            200,
+            text("GenerativeAIException: You exceeded your current quota, limit: 0"),
+            "quota_exhausted never",
+        ),
+        (
+            200,
+            body("detail", "429 RESOURCE_EXHAUSTED. {'error': {'code': 429, 'message': 'x'}}"),
+            "rate_limited again",
+        ),
+        (200, body("message", "googleapi: Error 404: models/x is gone"), "not_found never"),
+        (
+            200,
+            of(&json!({ "ok": false, "message": "API key expired. Please renew the API key." })),
+            "api_key_invalid never",
+        ),
+        (
+            200,
+            of(&json!({ "error": { "details": [{ "violations": [{ "quotaId": "XPerDay" }] }] } })),
+            "quota_exhausted never",
+        ),
+        (
+            200,
+            of(
+                &json!([{ "note": "x" }, { "info": "io.grpc.StatusRuntimeException: UNAVAILABLE: io exception" }]),
+            ),
+            "unavailable again",
+        ),
+        (200, of(&json!({ "ok": false, "message": "Something went wrong" })), "unknown never"),
+        (200, text("The model is fine. Please try it again later."), "unknown never"),
         // Good answers that speak of errors, or have room for them.
+        (
+            200,
+            of(&json!({ "note": "API key expired. Please renew the API key.", "totalTokens": 5 })),
+            "success never",
+        ),
         (200, of(&json!({ "choices": good })), "success never"),
         (200, of(&json!({ "data": { "error": null }, "id": "x" })), "success never"),
         (
