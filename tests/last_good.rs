@@ -241,6 +241,90 @@ proptest! {
     }
 }
 
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    /// A reader of this key, whose answer fails behind its first piece or is good.
+    Open(usize, bool),
+    /// Reads one piece, however many others are half way through.
+    Read(usize),
+    Leave(usize),
+    Pause(u64),
+}
+
+proptest! {
+    // Readers of several keys side by side, each as slow as it likes, some of which leave and some of whose answers fail: each reads its own
+    // answer to the last byte, only whole good ones are kept, and in the end there is room for another.
+    #[test]
+    fn slow_readers_disturb_nobody(
+        ops in proptest::collection::vec(prop_oneof![
+            3 => (0_usize..4, proptest::bool::weighted(0.2)).prop_map(|(key, fails)| Op::Open(key, fails)),
+            8 => (0_usize..8).prop_map(Op::Read),
+            1 => (0_usize..8).prop_map(Op::Leave),
+            1 => (1_u64..100).prop_map(Op::Pause),
+        ], 1..60),
+        most in 1_024_usize..4_000,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let answer = |key: &str| [format!("[{key},"), " ".repeat(300), good_body().to_owned(), "]".to_owned()];
+            let whole = |key: &str| answer(key).concat();
+            let fails = Arc::new(std::sync::atomic::AtomicBool::new(false));
+            let failing = Arc::clone(&fails);
+            let inner = tower::service_fn(move |request: Request<Body>| {
+                let fails = failing.load(std::sync::atomic::Ordering::Relaxed);
+                async move {
+                    let key = request.into_body().collect().await.unwrap().to_bytes();
+                    let pieces = answer(std::str::from_utf8(&key).unwrap()).map(|piece| Ok(Frame::data(Bytes::from(piece))));
+                    let mut frames = Vec::from(pieces);
+                    if fails {
+                        frames.truncate(1);
+                        frames.push(Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset)));
+                    }
+                    Ok::<_, std::io::Error>(Response::new(StreamBody::new(stream::iter(frames))))
+                }
+            });
+            let store = MemoryStore::default();
+            let builder = LastGoodLayer::builder(whole_body::<Body> as KeyOf).store(store.clone());
+            let service = builder.max_reading_bytes(most).build().unwrap().layer(inner);
+            let mut readers = Vec::new();
+            let mut finished = std::collections::BTreeSet::new();
+            for op in ops {
+                match op {
+                    Op::Open(key, fail) => {
+                        fails.store(fail, std::sync::atomic::Ordering::Relaxed);
+                        let asked = request().map(|_| Body::from(format!("{key}")));
+                        let body = service.clone().oneshot(asked).await.unwrap().into_body();
+                        readers.push(Some((key, Box::pin(body), String::new())));
+                    }
+                    Op::Read(n) => if let Some(Some((key, body, read))) = readers.get_mut(n) {
+                        match body.frame().await {
+                            Some(Ok(frame)) => {
+                                read.push_str(std::str::from_utf8(&frame.into_data().unwrap()).unwrap());
+                                continue;
+                            }
+                            Some(Err(_)) => {}
+                            None => {
+                                assert_eq!(*read, whole(&key.to_string()));
+                                finished.insert(*key);
+                            }
+                        }
+                        readers[n] = None;
+                    },
+                    Op::Leave(n) => if let Some(reader) = readers.get_mut(n) { *reader = None; },
+                    Op::Pause(ms) => sleep(Duration::from_millis(ms)).await,
+                }
+            }
+            assert!(store.entries() <= finished.len(), "only what was read to its end is kept");
+            drop(readers);
+            let kept = store.entries();
+            fails.store(false, std::sync::atomic::Ordering::Relaxed);
+            let asked = || request().map(|_| Body::from("9"));
+            assert_eq!(ask(&service, asked()).await.unwrap().1, whole("9"));
+            assert_eq!(store.entries(), kept + 1, "what was held is given back");
+        });
+    }
+}
+
 #[cfg(feature = "moka")]
 fn moka_store(
     most: u64,

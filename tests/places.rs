@@ -177,6 +177,17 @@ async fn with_all_well_the_first_is_asked_and_the_request_is_rewritten() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn switched_off_it_passes_requests_on_as_they_are() {
+    let world = World::default();
+    let residency = Residency::within(["europe-west4"]);
+    let (service, handle) = retried(regions().residency(residency).enabled(false), &world);
+    let response = service.clone().oneshot(ask()).await.unwrap();
+    assert_eq!(ServedAt::of(&response), None);
+    assert_eq!(world.asked(), ["us-east1"], "where the request itself goes");
+    assert!(handle.all().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_outage_of_one_region_costs_three_calls_and_then_one_now_and_then() {
     let world = World::default();
     let (service, handle) = retried(regions(), &world);

@@ -25,10 +25,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tower::util::BoxCloneService;
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
-use tower_gemini::BoxError;
 use tower_gemini::error::find;
 use tower_gemini::reqwest::{FinalUrl, ReqwestClient, ReqwestService};
 use tower_gemini::retry::{Replay, ReplayBody};
+use tower_gemini::{BoxError, CallOptions, Deadline, KeyLabel, RequestClass};
 
 const KEY: &str = "AIza-very-secret";
 
@@ -248,6 +248,24 @@ async fn the_url_after_a_redirect_survives_and_its_key_does_not() {
         assert!(printed(&error).contains("/there"));
         assert!(!printed(&error).contains(KEY), "{error:?}");
     }
+}
+
+#[tokio::test]
+async fn what_differs_for_one_call_reaches_the_layers() {
+    let stack = service_fn(async |request: Request<ReplayBody<reqwest::Body>>| {
+        let options = request.extensions();
+        let label = options.get::<KeyLabel>().map(|label| label.as_str().to_owned());
+        let told = (label, options.get::<RequestClass>().copied(), options.get::<Deadline>().is_some());
+        assert_eq!(request.headers()["content-type"], "application/json");
+        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(format!("{told:?}")))))
+    });
+    let gemini = ReqwestClient::new(stack);
+    let ask = || client().post("http://gemini.test/").json(&json!({}));
+    let options = CallOptions::new().label("batch").class(RequestClass::Batch).within(Duration::from_secs(9));
+    let response = gemini.send_with(&options, ask()).await.unwrap();
+    assert_eq!(response.text().await.unwrap(), r#"(Some("batch"), Some(Batch), true)"#);
+    let response = gemini.send(ask()).await.unwrap();
+    assert_eq!(response.text().await.unwrap(), "(None, None, false)");
 }
 
 #[tokio::test]

@@ -296,6 +296,8 @@ plain_table! {
         residency: Vec<String>,
         /// [`PlacesBuilder::max_keys`].
         max_keys: usize,
+        /// [`PlacesBuilder::enabled`].
+        enabled: bool,
     }
 }
 
@@ -322,7 +324,7 @@ impl PlacesConfig {
         if let Some(regions) = &self.residency {
             builder = builder.residency(Residency::within(regions.iter().map(String::as_str)));
         }
-        apply!(builder, self: max_keys);
+        apply!(builder, self: max_keys enabled);
         Ok(builder)
     }
 }

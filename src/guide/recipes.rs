@@ -135,6 +135,9 @@
 //! | reqwest-middleware | `ClientBuilder::new(http).with(Terminal::new(stack)).build()` |
 //! | gemini-rust | `Gemini::with_model_and_base_url(key, model, format!("{}/v1beta/", proxy.base_url()).parse()?)` |
 //! | genai | a service target resolver whose `Endpoint` is `format!("{}/v1beta/", proxy.base_url())` |
+//! | rust-genai | `Client::builder().api_key(key).base_url(proxy.base_url()).build()?` |
+//! | adk-model (adk-rust) | `GeminiModel::new_with_base_url(key, model, format!("{}/v1beta/", proxy.base_url()))?` |
+//! | llm, whose Google backend takes no address | `LLMBuilder::new().backend(LLMBackend::Mistral).base_url(format!("{}/v1beta/openai/", proxy.base_url()))` |
 //! | any other that takes a base URL | `proxy.base_url()` |
 //!
 //! `StackClient`, `StackService` and `Terminal` are of the package `adapters/` in the repository, which has a feature for each of the three.

@@ -21,7 +21,7 @@
 //! The time is counted from when the call is really sent, behind all that waits inside, to the head of the answer; of a
 //! stream the [classifier](crate::classify) holds that until its first event. It is kept for each model, place, label, tier
 //! and method of its own. The second try is sent no sooner than the **95th percentile** of the last 500 to 1,000 answers, and of
-//! the moments from there on at the one that makes the 99th percentile and those around it the least, as far as these answers tell. With a
+//! the moments from there on at the one that makes the 99th percentile the least, as far as these answers tell. With a
 //! bucket that serves two of the five calls in a hundred that are past the 95th percentile, chance decides which; a little
 //! later there are fewer, and more of them are really late. It is worked out anew after every 32 answers.
 //!
@@ -31,7 +31,7 @@
 //! rule that sends a second try at the age `h` to a share `g(h)` of those that get there spends the sum of `g(h) S(h)`, and leaves the share
 //! `S(t) (1 - sum of g(h) F(t - h))` above `t`. Both are linear in `g`, so the least 99th percentile within a budget is that of a linear
 //! program. Where 3 of 100 answers take eight times longer and the median is 2 s, it is 10.8 s at 2 % and 7.2 s at 5 %, against 19.2 s without; this layer comes
-//! to 1.05 and 1.04 times that, and to 1.02 to 1.11 times the least with six other shapes of tail (`tests/hedge.rs`). **So a budget below
+//! to 1.05 and 1.04 times that, and to 1.01 to 1.06 times the least with other shapes of tail (`tests/hedge.rs`). **So a budget below
 //! the share of the slow calls leaves slow calls, whatever is done**: where 3 % are slow and the 99th percentile matters, set 3 to 5 %.
 //!
 //! All of these must hold, or none is sent ([`HeldBack`] names the rule that was in the way, and [`HedgeStatus`] counts):

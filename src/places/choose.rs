@@ -1,6 +1,6 @@
 //! Which place is asked. Pure.
 
-use super::health::Standing;
+use super::health::{Rank, Standing};
 
 /// One place, as it stands for one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,8 +10,8 @@ pub(super) struct Candidate {
     /// This request has been there.
     pub(super) tried: bool,
     pub(super) standing: Standing,
-    /// When it is worth a call, where no place is open.
-    pub(super) again: u64,
+    /// Its place in the order, where no place is open.
+    pub(super) rank: Rank,
 }
 
 impl Candidate {
@@ -20,12 +20,12 @@ impl Candidate {
     }
 }
 
-/// The first place that is open, in the order in which they were given; where none is, the one that is worth a call first, of those
-/// that this request has not been to. `None` where none is permitted or left.
+/// The first place that is open, in the order in which they were given; where none is, the least in rank of those that
+/// this request has not been to. `None` where none is permitted or left.
 pub(super) fn choose(candidates: &[Candidate]) -> Option<usize> {
     candidates.iter().position(Candidate::is_open).or_else(|| {
         let left = candidates.iter().enumerate().filter(|(_, place)| place.permitted && !place.tried);
-        left.min_by_key(|(_, place)| place.again).map(|(at, _)| at)
+        left.min_by_key(|(_, place)| place.rank).map(|(at, _)| at)
     })
 }
 
@@ -42,8 +42,12 @@ mod tests {
 
     fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
         let standing = prop_oneof![Just(Standing::Open), any::<u64>().prop_map(Standing::Closed)];
-        let one = (any::<bool>(), any::<bool>(), standing, any::<u64>())
-            .prop_map(|(permitted, tried, standing, again)| Candidate { permitted, tried, standing, again });
+        let rank = prop_oneof![
+            any::<u64>().prop_map(Rank::Due),
+            any::<(u64, u64)>().prop_map(|(served, again)| Rank::Later(std::cmp::Reverse(served), again)),
+        ];
+        let one = (any::<bool>(), any::<bool>(), standing, rank)
+            .prop_map(|(permitted, tried, standing, rank)| Candidate { permitted, tried, standing, rank });
         proptest::collection::vec(one, 0..17)
     }
 
@@ -70,7 +74,7 @@ mod tests {
             prop_assert_eq!(choose(&candidates).is_some(), left);
             if let (Some(at), None) = (choose(&candidates), another(&candidates)) {
                 let left = candidates.iter().filter(|place| place.permitted && !place.tried);
-                prop_assert_eq!(Some(candidates[at].again), left.map(|place| place.again).min());
+                prop_assert_eq!(Some(candidates[at].rank), left.map(|place| place.rank).min());
             }
         }
 

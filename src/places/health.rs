@@ -16,6 +16,16 @@ pub(super) enum Standing {
     Closed(Nanos),
 }
 
+/// The order of places of which none is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    /// It is worth a call since then: nobody knows how it does now.
+    Due(Nanos),
+    /// It was asked a moment ago. One that has served lately fails now and then, and is better than one that never answers; then
+    /// the one that is worth a call first.
+    Later(std::cmp::Reverse<Nanos>, Nanos),
+}
+
 /// Failures in a row that close a place, where they name no quota.
 pub(super) const ROW: u32 = 3;
 /// For how long, at first; doubled for each time that the call after it failed as well.
@@ -26,6 +36,8 @@ pub(super) const SHORT_FOR: Duration = Duration::from_secs(10);
 pub(super) const LONGEST: Duration = Duration::from_secs(300);
 /// A quota that does not clear within minutes, where nothing says when it does.
 pub(super) const SPENT_FOR: Duration = Duration::from_secs(3_600);
+/// A place that has served within this time fails now and then, and is not down.
+const LATELY: Duration = Duration::from_secs(30);
 /// No longer than this, whatever a server says.
 const MOST: Duration = Duration::from_secs(86_400);
 /// The call that finds out whether a place is open again has so long before another one does.
@@ -97,6 +109,8 @@ pub(super) struct Health {
     closed: Option<(Nanos, Nanos)>,
     /// When it may be asked again where no other place is open: before `closed` ends, if nobody has said that it will not help.
     again: Nanos,
+    /// When the last call was sent that was answered well.
+    served: Nanos,
     /// Until when the call that finds out has to do so.
     trial: Option<Nanos>,
 }
@@ -112,11 +126,24 @@ impl Health {
     }
 
     /// When it is worth a call, where no place is open.
-    pub(super) fn again(&self, now: Nanos) -> Nanos {
+    fn again(&self, now: Nanos) -> Nanos {
         match (self.closed, self.trial) {
             (None, _) => 0,
             (Some(_), Some(lease)) if now < lease => lease,
             (Some(_), _) => self.again,
+        }
+    }
+
+    /// Which place is asked where none is open: the least.
+    pub(super) fn rank(&self, now: Nanos) -> Rank {
+        match self.again(now) {
+            again if again <= now => Rank::Due(again),
+            again => {
+                // One whose quota is spent has served as well, and one that is down had served before.
+                let is_soon = self.again <= now.saturating_add(nanos(TROUBLE_FOR));
+                let is_shaky = is_soon && now <= self.served.saturating_add(nanos(LATELY));
+                Rank::Later(std::cmp::Reverse(if is_shaky { self.served } else { 0 }), again)
+            }
         }
     }
 
@@ -142,12 +169,13 @@ impl Health {
 
     /// A call that went there at `sent` was answered well. Whether that opens the place.
     pub(super) fn succeed(&mut self, sent: Nanos) -> bool {
+        self.served = self.served.max(sent);
         // One that was under way when it closed says nothing of the time since.
         if self.closed.is_some_and(|(since, _)| sent < since) {
             return false;
         }
         let was_closed = self.closed.is_some();
-        *self = Self::default();
+        *self = Self { served: self.served, ..Self::default() };
         was_closed
     }
 
@@ -229,7 +257,7 @@ mod tests {
             assert_eq!(health.standing(now), Standing::Closed(now + 60 * S), "and one alone");
         }
         assert!(health.succeed(now));
-        assert_eq!(health, Health::default());
+        assert_eq!(health, Health { served: now, ..Health::default() });
     }
 
     /// Where no other place is open, nobody waits for the doubled time.
@@ -257,6 +285,28 @@ mod tests {
         let mut spent = Health::default();
         spent.fail(Blame::Spent(None), 0);
         assert_eq!(spent.again(0), 3_600 * S, "what is spent is left alone");
+    }
+
+    #[test]
+    fn where_none_is_open_one_that_is_due_comes_first_and_then_one_that_serves_now_and_then() {
+        let closed = |served: Nanos, at: Nanos| {
+            let mut health = Health::default();
+            health.succeed(served);
+            (0..3).for_each(|_| assert!(health.fail(Blame::Trouble, at).is_none_or(|until| until > at)));
+            health
+        };
+        let (dead, shaky) = (closed(S, 3 * S), closed(9 * S, 10 * S));
+        assert!(shaky.rank(11 * S) < dead.rank(11 * S), "it has served two seconds ago");
+        assert!(dead.rank(18 * S) < shaky.rank(18 * S), "its turn has come");
+        assert!(dead.rank(26 * S) < shaky.rank(26 * S), "both are due: the one that was asked before");
+        let (older, newer) = (closed(S, 34 * S), closed(2 * S, 35 * S));
+        assert!(
+            older.rank(36 * S) < newer.rank(36 * S),
+            "long ago says nothing: the one that was asked before"
+        );
+        let mut spent = closed(10 * S, 10 * S);
+        spent.fail(Blame::Spent(None), 10 * S);
+        assert!(dead.rank(11 * S) < spent.rank(11 * S), "what is spent serves nobody");
     }
 
     #[test]

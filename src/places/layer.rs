@@ -60,6 +60,7 @@ pub struct PlacesBuilder {
     circuits: Option<Circuits>,
     observer: Observed,
     max_keys: usize,
+    enabled: bool,
 }
 
 impl Default for PlacesBuilder {
@@ -71,6 +72,7 @@ impl Default for PlacesBuilder {
             circuits: None,
             observer: Observed::default(),
             max_keys: MAX_KEYS,
+            enabled: true,
         }
     }
 }
@@ -109,6 +111,13 @@ impl PlacesBuilder {
         self
     }
 
+    /// Whether the layer works. Switched off it passes each request on as it is, to where that itself names: **no residency is kept**.
+    /// Default `true`.
+    pub const fn enabled(mut self, enabled: bool) -> Self {
+        self.enabled = enabled;
+        self
+    }
+
     /// Who is told of moves and of places that close.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Observed::by(observer);
@@ -138,6 +147,7 @@ impl PlacesBuilder {
             shared: Arc::new(Shared {
                 places: self.places,
                 residency: self.residency,
+                enabled: self.enabled,
                 rate_limits: self.rate_limits,
                 circuits: self.circuits,
                 observer: self.observer,

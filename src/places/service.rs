@@ -76,6 +76,13 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let shared = &self.shared;
+        if !shared.enabled {
+            return ResponseFuture {
+                state: State::called(self.inner.call(request)),
+                work: None,
+                served: None,
+            };
+        }
         let permitted = match shared.permitted(&request) {
             Ok(permitted) => permitted,
             Err(why) => return ResponseFuture::refused(NoPlace::new(why)),

@@ -23,6 +23,7 @@ pub(super) struct Shared {
     /// At least one.
     pub(super) places: Vec<Place>,
     pub(super) residency: Option<Residency>,
+    pub(super) enabled: bool,
     pub(super) rate_limits: Option<RateLimits>,
     pub(super) circuits: Option<Circuits>,
     pub(super) observer: Observed,
@@ -126,7 +127,7 @@ impl Key {
             permitted: permitted.has(at),
             tried: tried.has(at),
             standing: health.standing(now),
-            again: health.again(now),
+            rank: health.rank(now),
         };
         places.iter().enumerate().map(of).collect()
     }

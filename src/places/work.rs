@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use http::{Request, Response};
 
 use super::choose::{another, choose};
-use super::health::Standing;
-use super::health::{Blame, Nanos};
+use super::health::{Blame, Nanos, Rank, Standing};
 use super::report::ServedAt;
 use super::shared::{Key, Permitted, Shared};
 use crate::context::Context;
@@ -139,7 +138,7 @@ impl<S, B: Clone> Work<S, B> {
             let is_open = candidates[at].standing == Standing::Open;
             if is_open && self.shared.would_wait(&Target::of(&request)) {
                 candidates[at].standing = Standing::Closed(now);
-                candidates[at].again = 0;
+                candidates[at].rank = Rank::Due(0);
                 continue;
             }
             return Some((at, request));

@@ -12,6 +12,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::client::{self, Body as ReqwestBody, Error, RequestBuilder, ResponseBuilderExt, Url};
+use crate::call_options::CallOptions;
 use crate::error::BoxError;
 use crate::retry::{ReplayBody, ReplayLayer, ReplayService};
 
@@ -225,10 +226,52 @@ impl<S> ReqwestClient<S> {
         async move { client.execute(builder.build().map_err(Error::without_url)?).await }
     }
 
+    /// The same with what differs for this call: attempts, deadline, tier, class, label.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use tower_gemini::CallOptions;
+    /// use tower_gemini::reqwest::{ReqwestClient, ReqwestService};
+    /// use tower_gemini::stack::GeminiStack;
+    ///
+    /// # async fn run(url: &str, prompt: serde_json::Value) -> Result<(), tower_gemini::BoxError> {
+    /// let http = reqwest::Client::new();
+    /// let gemini = ReqwestClient::new(GeminiStack::new().service(ReqwestService::new(http.clone())));
+    /// let hurried = CallOptions::new().attempts(2).within(Duration::from_secs(5)).label("search");
+    /// let response = gemini.send_with(&hurried, http.post(url).json(&prompt)).await?;
+    /// # drop(response); Ok(()) }
+    /// ```
+    ///
+    /// A time [`within`](CallOptions::within) counts from when the future is polled first.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send`](Self::send).
+    pub fn send_with<B>(
+        &self,
+        options: &CallOptions,
+        builder: RequestBuilder,
+    ) -> impl Future<Output = Result<client::Response, BoxError>> + use<S, B>
+    where
+        S: Service<Request<ReplayBody<ReqwestBody>>, Response = Response<B>> + Clone,
+        S::Error: Into<BoxError>,
+        B: Body<Data = Bytes> + Send + Sync + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let (client, options) = (self.clone(), options.clone());
+        async move {
+            let request = builder.build().map_err(Error::without_url)?;
+            let url = request.url().clone();
+            let mut request = Request::try_from(request).map_err(Error::without_url)?;
+            options.apply(&mut request);
+            client.call(request, url).await
+        }
+    }
+
     /// Sends `request`.
     ///
-    /// `RequestBuilder` has no door to the extensions, by which layers are told things. A request that
-    /// carries some is built with `http` and turned into reqwest's:
+    /// `RequestBuilder` has no door to the extensions, by which layers are told things. For those of [`CallOptions`] there is
+    /// [`send_with`](Self::send_with). A request that carries others is built with `http` and turned into reqwest's:
     /// `reqwest::Request::try_from(http::Request::post(url).extension(hint).body(bytes)?)?`.
     ///
     /// # Errors
@@ -247,15 +290,25 @@ impl<S> ReqwestClient<S> {
     {
         // No `async fn`, which would hold `&self`: then the future of a stack that is not `Sync` (a
         // `BoxCloneService`, say) would not be `Send`.
-        let mut service = self.service.clone();
+        let client = self.clone();
         async move {
             let url = request.url().clone();
-            let request = Request::try_from(request).map_err(Error::without_url)?;
-            // The clone is polled ready and called itself: readiness is not a clone's to inherit.
-            std::future::poll_fn(|cx| service.poll_ready(cx)).await.map_err(Into::into)?;
-            let response = service.call(request).await.map_err(Into::into)?;
-            Ok(into_reqwest(response, url))
+            client.call(Request::try_from(request).map_err(Error::without_url)?, url).await
         }
+    }
+
+    async fn call<B>(self, request: Request<ReqwestBody>, url: Url) -> Result<client::Response, BoxError>
+    where
+        S: Service<Request<ReplayBody<ReqwestBody>>, Response = Response<B>>,
+        S::Error: Into<BoxError>,
+        B: Body<Data = Bytes> + Send + Sync + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let mut service = self.service;
+        // The clone is polled ready and called itself: readiness is not a clone's to inherit.
+        std::future::poll_fn(|cx| service.poll_ready(cx)).await.map_err(Into::into)?;
+        let response = service.call(request).await.map_err(Into::into)?;
+        Ok(into_reqwest(response, url))
     }
 }
 
