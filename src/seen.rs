@@ -101,9 +101,9 @@ impl<A: Remembered, Z: Remembered> Remembered for (A, Z) {
     }
 }
 
-/// Keys are hashes already.
+/// Hashes nothing: the keys are hashes already.
 #[derive(Default)]
-struct Identity(u64);
+pub(crate) struct Identity(u64);
 
 impl Hasher for Identity {
     fn finish(&self) -> u64 {

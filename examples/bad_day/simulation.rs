@@ -16,7 +16,7 @@ use tower_gemini::error::find;
 use tower_gemini::rate_limit::{RateLimitLayer, RateLimited};
 use tower_gemini::reqwest::{ReqwestClient, ReqwestService};
 use tower_gemini::retry::{Attempts, Backoff, RetryLayer, RetryPolicy, Schedule};
-use tower_gemini::sim::{Call, Cause, Fault, Rule, Simulator};
+use tower_gemini::sim::{Call, CallCause, Fault, Rule, Simulator};
 use tower_gemini::stack::GeminiStack;
 use tower_gemini::verdict::Outcome;
 use tower_gemini::{BoxError, Kind, Verdict};
@@ -263,9 +263,9 @@ async fn ask(gemini: ReqwestClient<Stack>, request: RequestBuilder, start: Insta
 fn label(call: &Call) -> String {
     let status = call.status().map_or_else(|| "no answer".to_owned(), |status| status.as_u16().to_string());
     match call.cause() {
-        Cause::Healthy => format!("{status} answered"),
-        Cause::Fault("response") => format!("{status} page in HTML"),
-        Cause::Fault(name) => format!("{status} {}", name.replace('_', " ")),
+        CallCause::Healthy => format!("{status} answered"),
+        CallCause::Fault("response") => format!("{status} page in HTML"),
+        CallCause::Fault(name) => format!("{status} {}", name.replace('_', " ")),
         other => format!("{status} {other:?}"),
     }
 }

@@ -204,6 +204,7 @@
 
 mod body;
 mod common;
+mod config;
 mod day;
 mod day_count;
 mod decision;
@@ -231,6 +232,7 @@ mod spans;
 mod window;
 
 pub use self::body::RateLimitBody;
+pub use self::config::RateLimitBuilder;
 pub use self::decision::AdmissionMode;
 pub use self::error::RateLimited;
 pub use self::estimate::{ByContent, BySize, Estimate, Images, InputTokens, Texts};
@@ -238,7 +240,7 @@ pub use self::estimate::{ByContent, BySize, Estimate, Images, InputTokens, Texts
 #[cfg_attr(docsrs, doc(cfg(feature = "fleet")))]
 pub use self::fleet::{FleetStatus, StoreHealth};
 pub use self::handle::{QuotaStatus, RateLimits, SpanStatus};
-pub use self::layer::{RateLimitBuilder, RateLimitLayer};
+pub use self::layer::RateLimitLayer;
 pub use self::prices::{Price, Prices};
 pub(crate) use self::service::{Permits, Quota};
 pub use self::service::{RateLimit, ResponseFuture};

@@ -25,7 +25,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +33,7 @@ use tokio::time::Instant;
 
 use super::ConfigError;
 use crate::config::BudgetConfig;
+use crate::seen::Identity;
 use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, lock};
 
 /// Thousandths of a token, so that shares of one add up exactly.
@@ -140,24 +141,6 @@ impl Bucket {
         let share = under_way / (under_way + f64::from(self.failed)).max(1.0);
         // At most 2³² attempts: `as` saturates.
         (f64::from(self.trust) * under_way * share * f64::from(per_success)) as Milli
-    }
-}
-
-/// Keys are hashes already.
-#[derive(Default)]
-struct Identity(u64);
-
-impl Hasher for Identity {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-    fn write_u64(&mut self, n: u64) {
-        self.0 = n;
     }
 }
 
@@ -568,16 +551,6 @@ mod tests {
         );
         let default = Budget::default();
         assert_eq!((default.cap(), default.per_success()), (100, 3.0));
-    }
-
-    #[test]
-    fn a_key_is_its_own_hash() {
-        let mut hasher = Identity::default();
-        hasher.write_u64(1 << 40 | 7);
-        assert_eq!(hasher.finish(), 1 << 40 | 7);
-        let mut hasher = Identity::default();
-        hasher.write(&[0xFF, 1, 2, 3, 4, 5, 6, 7, 0x0F]);
-        assert_eq!(hasher.finish(), 0x0102_0304_0506_07F0, "no byte is lost, the ninth falls on the first");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use super::Dimension;
+use super::QuotaLimit;
 
 /// One call, as the server saw it. Holds no key and no text of the request.
 ///
@@ -22,7 +22,7 @@ pub struct Call {
     pub(super) prompt_tokens: u64,
     pub(super) status: Option<StatusCode>,
     pub(super) transport: Option<TransportFault>,
-    pub(super) cause: Cause,
+    pub(super) cause: CallCause,
     pub(super) ended_at: Option<Duration>,
     pub(super) dropped: bool,
 }
@@ -44,13 +44,13 @@ pub enum TransportFault {
 /// Why a call was answered the way it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Cause {
+pub enum CallCause {
     /// Nothing was wrong.
     Healthy,
     /// A rule applied; this is its [`Fault::name`](super::Fault::name).
     Fault(&'static str),
     /// These limits of the model's quota were exceeded.
-    Quota(Vec<Dimension>),
+    Quota(Vec<QuotaLimit>),
     /// The request itself was turned away: `"no key"`, `"wrong key"`, `"unknown model"`, `"unknown path"` or
     /// `"too large"`.
     Request(&'static str),
@@ -115,9 +115,9 @@ impl Call {
         self.transport
     }
 
-    /// Why it was answered the way it was. [`Cause::Healthy`] also while that is not decided yet.
+    /// Why it was answered the way it was. [`CallCause::Healthy`] also while that is not decided yet.
     #[must_use]
-    pub fn cause(&self) -> &Cause {
+    pub fn cause(&self) -> &CallCause {
         &self.cause
     }
 
@@ -188,7 +188,7 @@ mod tests {
             prompt_tokens: 0,
             status: None,
             transport: None,
-            cause: Cause::Healthy,
+            cause: CallCause::Healthy,
             ended_at: None,
             dropped: false,
         }

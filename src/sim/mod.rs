@@ -12,7 +12,7 @@
 //! use http::Request;
 //! use http_body_util::{BodyExt, Full};
 //! use tower::{ServiceExt, BoxError};
-//! use tower_gemini::sim::{Cause, Fault, Rule, Simulator};
+//! use tower_gemini::sim::{CallCause, Fault, Rule, Simulator};
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), BoxError> {
@@ -31,7 +31,7 @@
 //! assert_eq!(String::from_utf8_lossy(&cut).matches("data: ").count(), 2);
 //!
 //! let calls = sim.calls();
-//! assert_eq!(calls[0].cause(), &Cause::Fault("overloaded"));
+//! assert_eq!(calls[0].cause(), &CallCause::Fault("overloaded"));
 //! assert_eq!(calls[1].ended_at(), Some(Duration::from_millis(200 + 200 + 20)), "since the first call");
 //! # Ok(())
 //! # }
@@ -130,8 +130,8 @@ mod window;
 pub use body::SimBody;
 pub use builder::SimulatorBuilder;
 pub use fault::Fault;
-pub use log::{Call, Cause, TransportFault};
-pub use quota::{Dimension, Quota};
+pub use log::{Call, CallCause, TransportFault};
+pub use quota::{Quota, QuotaLimit};
 pub use rule::Rule;
 pub use server::SimServer;
 pub use service::ResponseFuture;

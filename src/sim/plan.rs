@@ -16,7 +16,7 @@ use super::pieces::{Event, Piece, reset_after, stream, whole};
 use super::prompt::Prompt;
 use super::quota::Denied;
 use super::route::{Action, Route};
-use super::{Cause, Dimension, Fault};
+use super::{CallCause, Fault, QuotaLimit};
 use crate::tier::X_GEMINI_SERVICE_TIER;
 
 const JSON: &str = "application/json; charset=UTF-8";
@@ -49,13 +49,13 @@ pub(super) enum Decision {
 }
 
 impl Decision {
-    pub(super) fn cause(&self) -> Cause {
+    pub(super) fn cause(&self) -> CallCause {
         match self {
-            Decision::Admitted(None) => Cause::Healthy,
-            Decision::Admitted(Some(fault)) | Decision::Scripted(fault) => Cause::Fault(fault.name()),
-            Decision::Turned(_, why) => Cause::Request(why),
+            Decision::Admitted(None) => CallCause::Healthy,
+            Decision::Admitted(Some(fault)) | Decision::Scripted(fault) => CallCause::Fault(fault.name()),
+            Decision::Turned(_, why) => CallCause::Request(why),
             Decision::Denied(denied) => {
-                Cause::Quota(denied.violations.iter().map(|(dimension, _)| *dimension).collect())
+                CallCause::Quota(denied.violations.iter().map(|(dimension, _)| *dimension).collect())
             }
         }
     }
@@ -103,7 +103,7 @@ pub(super) fn reply<'a>(
     let action = request.route.action;
     let fault = match decision {
         Decision::Denied(Denied { violations, retry_in, .. }) if action.is_interaction() => {
-            let daily = violations.iter().any(|(dimension, _)| *dimension == Dimension::RequestsPerDay);
+            let daily = violations.iter().any(|(dimension, _)| *dimension == QuotaLimit::RequestsPerDay);
             let kind = if daily { ErrorKind::DailyQuota } else { ErrorKind::RateLimited };
             let shape = Shape { retry_in: Some(*retry_in), ..Shape::default() };
             return scripted(action, &Kind::Error(kind), &shape, &asked);

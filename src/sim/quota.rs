@@ -10,7 +10,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Which limit of a [`Quota`] was exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Dimension {
+pub enum QuotaLimit {
     /// Requests in a minute (RPM).
     RequestsPerMinute,
     /// Input tokens in a minute (TPM).
@@ -110,7 +110,7 @@ pub(super) struct Meters {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Denied {
     /// The exceeded limits and their values, in the order in which Google's bodies mostly list them.
-    pub(super) violations: Vec<(Dimension, u64)>,
+    pub(super) violations: Vec<(QuotaLimit, u64)>,
     pub(super) retry_in: Duration,
     pub(super) paid: bool,
 }
@@ -146,15 +146,15 @@ impl Meters {
                 Fit::In(wait) => wait,
                 Fit::Never => never,
             };
-            if dimension == Dimension::RequestsPerDay && self.quota.short_daily_delay {
+            if dimension == QuotaLimit::RequestsPerDay && self.quota.short_daily_delay {
                 wait = MINUTE - Duration::from_nanos((now.as_nanos() % MINUTE.as_nanos()) as u64);
             }
             retry_in = retry_in.max(wait);
             violations.push((dimension, meter.limit()));
         };
-        judge(Dimension::RequestsPerMinute, &mut self.rpm, 1, MINUTE);
-        judge(Dimension::InputTokensPerMinute, &mut self.tpm, tokens, MINUTE);
-        judge(Dimension::RequestsPerDay, &mut self.rpd, 1, DAY);
+        judge(QuotaLimit::RequestsPerMinute, &mut self.rpm, 1, MINUTE);
+        judge(QuotaLimit::InputTokensPerMinute, &mut self.tpm, tokens, MINUTE);
+        judge(QuotaLimit::RequestsPerDay, &mut self.rpd, 1, DAY);
         if !violations.is_empty() {
             return Err(Denied { violations, retry_in, paid: self.quota.paid });
         }
@@ -179,7 +179,7 @@ mod tests {
         let mut meters = Meters::new(quota, None);
         assert!(meters.admit(Duration::ZERO, 5).is_ok());
         let denied = meters.admit(Duration::ZERO, 5).expect_err("six tokens a minute");
-        assert_eq!(denied.violations, [(Dimension::InputTokensPerMinute, 6)]);
+        assert_eq!(denied.violations, [(QuotaLimit::InputTokensPerMinute, 6)]);
         assert!(meters.admit(Duration::ZERO, 1).is_ok());
     }
 

@@ -18,7 +18,7 @@ use super::plan::{Decision, Reply, Request, reply};
 use super::quota::Meters;
 use super::route::{Action, Route};
 use super::rule::Armed;
-use super::{Call, Cause, ConfigError, Fault, Quota, Rule, SimServer, SimulatorBuilder};
+use super::{Call, CallCause, ConfigError, Fault, Quota, Rule, SimServer, SimulatorBuilder};
 use crate::rng::RngSource;
 
 /// Google's Gemini API, simulated: a `Service<http::Request<_>>`, and a server by [`serve`](Self::serve).
@@ -189,7 +189,7 @@ impl Shared {
             prompt_tokens: 0,
             status: None,
             transport: None,
-            cause: Cause::Healthy,
+            cause: CallCause::Healthy,
             ended_at: None,
             dropped: false,
         });

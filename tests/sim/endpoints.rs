@@ -5,7 +5,7 @@ use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tower::ServiceExt;
-use tower_gemini::sim::{Cause, Fault, Rule, Simulator};
+use tower_gemini::sim::{CallCause, Fault, Rule, Simulator};
 
 use super::*;
 
@@ -153,7 +153,7 @@ async fn unknown_models_and_paths_are_googles_404s() {
     assert!(model.message().starts_with("models/gemini-9 is not found for API version v1beta"));
     let path = send(&sim, get("/v1beta/nothing")).await.expect("an answer");
     assert_eq!((path.status.as_u16(), path.content_type()), (404, "text/html; charset=UTF-8"));
-    assert_eq!(sim.calls()[1].cause(), &Cause::Request("unknown path"));
+    assert_eq!(sim.calls()[1].cause(), &CallCause::Request("unknown path"));
 }
 
 #[tokio::test(start_paused = true)]

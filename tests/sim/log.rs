@@ -5,7 +5,7 @@ use std::task::Poll;
 use http::HeaderName;
 use http_body_util::{BodyExt, StreamBody};
 use tower::Service;
-use tower_gemini::sim::{Cause, Simulator, TransportFault};
+use tower_gemini::sim::{CallCause, Simulator, TransportFault};
 
 use super::*;
 
@@ -25,7 +25,7 @@ async fn a_call_is_logged_with_what_is_known_of_it() {
     assert_eq!((call.model(), call.method()), (Some(MODEL), "streamGenerateContent"));
     assert_eq!((call.header("X-Attempt"), call.header("x-other")), (Some("2"), None));
     assert_eq!((call.request_bytes(), call.prompt_tokens()), (prompt("12345").len() as u64, 2));
-    assert_eq!((call.status(), call.cause()), (Some(StatusCode::OK), &Cause::Healthy));
+    assert_eq!((call.status(), call.cause()), (Some(StatusCode::OK), &CallCause::Healthy));
     assert_eq!((call.transport_fault(), call.was_dropped()), (None, false));
     assert!(!format!("{calls:?}").contains("SECRET"));
 }

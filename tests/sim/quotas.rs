@@ -1,7 +1,7 @@
 //! Enforced quotas: exact counts at exact times.
 
 use serde_json::json;
-use tower_gemini::sim::{Algorithm, Cause, Dimension, Quota, Simulator};
+use tower_gemini::sim::{Algorithm, CallCause, Quota, QuotaLimit, Simulator};
 
 use super::*;
 
@@ -85,10 +85,10 @@ async fn tokens_are_charged_and_several_violations_told_at_once() {
     assert_eq!(retry_in(&all).0, "24h0m0s", "the longest decides");
     assert_eq!(
         sim.calls()[3].cause(),
-        &Cause::Quota(vec![
-            Dimension::RequestsPerMinute,
-            Dimension::InputTokensPerMinute,
-            Dimension::RequestsPerDay
+        &CallCause::Quota(vec![
+            QuotaLimit::RequestsPerMinute,
+            QuotaLimit::InputTokensPerMinute,
+            QuotaLimit::RequestsPerDay
         ])
     );
 }

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 
 use serde_json::json;
-use tower_gemini::sim::{Cause, Fault, Simulator, TransportFault};
+use tower_gemini::sim::{CallCause, Fault, Simulator, TransportFault};
 
 use super::*;
 
@@ -134,5 +134,5 @@ async fn a_fault_of_streams_leaves_other_calls_alone() {
     assert_eq!(stream(&sim, "x").await.events()[0]["error"]["code"], 503, "not used up by the first call");
     assert_eq!(stream(&sim, "x").await.events().len(), 5);
     let causes: Vec<_> = sim.calls().iter().map(|call| call.cause().clone()).collect();
-    assert_eq!(causes, [Cause::Healthy, Cause::Fault("overloaded"), Cause::Healthy]);
+    assert_eq!(causes, [CallCause::Healthy, CallCause::Fault("overloaded"), CallCause::Healthy]);
 }

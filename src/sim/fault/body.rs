@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::kinds::ErrorKind;
 use super::shape::Shape;
-use crate::sim::Dimension;
+use crate::sim::QuotaLimit;
 use crate::sim::json::{Json, object};
 
 /// The delay of a scripted quota error unless it was given another.
@@ -26,7 +26,7 @@ pub(in crate::sim) struct Asked<'a> {
 
 /// Exceeded limits, scripted or enforced.
 pub(in crate::sim) struct QuotaExceeded<'a> {
-    pub(in crate::sim) violations: &'a [(Dimension, u64)],
+    pub(in crate::sim) violations: &'a [(QuotaLimit, u64)],
     pub(in crate::sim) retry_in: Duration,
     pub(in crate::sim) paid: bool,
 }
@@ -77,8 +77,8 @@ impl QuotaExceeded<'_> {
 }
 
 /// Metric and quota id of a dimension.
-fn names(dimension: Dimension, paid: bool) -> (&'static str, &'static str) {
-    use Dimension as D;
+fn names(dimension: QuotaLimit, paid: bool) -> (&'static str, &'static str) {
+    use QuotaLimit as D;
     const FREE_REQUESTS: &str = "generate_content_free_tier_requests";
     match (dimension, paid) {
         (D::RequestsPerMinute, false) => {
@@ -104,7 +104,7 @@ fn names(dimension: Dimension, paid: bool) -> (&'static str, &'static str) {
 
 /// The body of a scripted error that is not a page in HTML.
 pub(in crate::sim) fn error_json(kind: ErrorKind, shape: &Shape, asked: &Asked<'_>) -> Json {
-    use Dimension as D;
+    use QuotaLimit as D;
     let scripted = |dimension, default| {
         let violations = [(dimension, shape.limit.unwrap_or(default))];
         let retry_in = shape.retry_in.unwrap_or(DEFAULT_RETRY_IN);

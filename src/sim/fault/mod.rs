@@ -143,7 +143,7 @@ impl Fault {
         Self::of(Kind::EmptyAnswer)
     }
 
-    /// The name of its constructor, as [`Cause::Fault`](super::Cause::Fault) shows it.
+    /// The name of its constructor, as [`CallCause::Fault`](super::CallCause::Fault) shows it.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match &self.kind {
