@@ -300,7 +300,7 @@ impl RetryPolicyBuilder {
 
     /// The largest request body, in bytes, that is kept for another attempt. Default 32 MiB. A larger one is
     /// sent once, and a failure that would have been retried says so
-    /// ([`GaveUp::BodyTooLarge`], [`Verdict::replay_refused`]).
+    /// ([`GaveUp::BodyTooLarge`](super::GaveUp::BodyTooLarge), [`Verdict::replay_refused`]).
     pub const fn max_body_bytes(mut self, bytes: usize) -> Self {
         self.settings.max_body_bytes = bytes;
         self
