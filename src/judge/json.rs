@@ -1,20 +1,19 @@
-//! One pass over the JSON of an error: which members are looked at, and how tolerantly. Pure.
+//! One pass over the JSON of an error: which members are looked at, and how tolerantly. [`details`](super::details) has what is
+//! in the lists of an error, [`deep`](super::deep) what stands in members without a name of ours. Pure.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::fields::{Fields, Metadata, Print, Read, Violation, Violations};
+use super::deep::Deep;
+use super::details::{DetailFold, LegacyFold};
+use super::fields::{Fields, Print, Read};
 use super::message;
-use super::nest::{Context, Unit};
-use super::scalar::{Key, Scalar, ScalarSeed, seed, skip_list, tolerant};
+use super::nest::Context;
+use super::scalar::{Key, ScalarSeed, seed, tolerant};
 use super::sentence;
 use crate::google_rpc::Code;
-
-/// Objects and lists inside each other in which a body is looked for.
-const MAX_DEPTH: u8 = 12;
 
 impl<'a> Fields<'a> {
     /// Folds one JSON text. What was read of one that is not whole stays.
@@ -64,7 +63,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The number of the answer that a server has had itself, where nothing else is named and it says more than the status.
-    fn take_inner_code(&mut self, code: Option<u16>, context: &Context) {
+    pub(super) fn take_inner_code(&mut self, code: Option<u16>, context: &Context) {
         let is_other = code.is_some_and(|code| (400..600).contains(&code) && code != context.http);
         if is_other && self.code.is_none() && self.status.is_none() && self.code_name.is_none() {
             self.code = code;
@@ -271,10 +270,10 @@ fn is_inner_code(name: &str) -> bool {
 }
 
 /// The value of `error`.
-struct ErrorFold<'f, 'c, 'de> {
-    fields: &'f mut Fields<'de>,
-    context: &'c Context,
-    level: u8,
+pub(super) struct ErrorFold<'f, 'c, 'de> {
+    pub(super) fields: &'f mut Fields<'de>,
+    pub(super) context: &'c Context,
+    pub(super) level: u8,
 }
 seed!(@ ErrorFold<'_, '_, 'de>);
 
@@ -314,7 +313,7 @@ impl<'de> Visitor<'de> for ErrorFold<'_, '_, 'de> {
 }
 
 impl<'de> ErrorFold<'_, '_, 'de> {
-    fn member<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+    pub(super) fn member<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         let (context, level) = (self.context, self.level);
         let fields = &mut *self.fields;
         match key {
@@ -373,427 +372,6 @@ impl<'de> ErrorFold<'_, '_, 'de> {
             "details" => map.next_value_seed(DetailFold { fields, context, level, nested: false })?,
             "errors" => map.next_value_seed(LegacyFold { fields, context, level })?,
             key => Deep { fields, context, level, depth: 0 }.member(key, map)?,
-        }
-        Ok(())
-    }
-}
-
-/// A member without a name of ours: is there a body in it, a client's print of one, or a relay's own delay? Told by its
-/// form, whatever it is called.
-struct Deep<'f, 'c, 'de> {
-    fields: &'f mut Fields<'de>,
-    context: &'c Context,
-    level: u8,
-    depth: u8,
-}
-seed!(@ Deep<'_, '_, 'de>);
-
-impl<'de> Deep<'_, '_, 'de> {
-    fn text(self, text: &str) {
-        if !self.fields.unwrapped && !self.context.open(self.fields, text, self.level) {
-            self.context.note(self.fields, text);
-        }
-    }
-
-    fn member<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
-        let Self { context, level, depth, .. } = *self;
-        let fields = &mut *self.fields;
-        if fields.unwrapped || depth > MAX_DEPTH {
-            return map.next_value::<IgnoredAny>().map(drop);
-        }
-        if Violation::has_member(key) {
-            let value = map.next_value_seed(ScalarSeed)?;
-            // gRPC's text has no commas, and looks like one long string.
-            if !matches!(&value, Scalar::Text(text) if text.contains(['"', '{'])) {
-                fields.stray.set(key, value);
-            }
-            return Ok(());
-        }
-        if let Some(unit) = Unit::of(key) {
-            let (value, is_scalar) =
-                map.next_value_seed(Loose { fields: &mut *fields, context, level, depth })?;
-            if is_scalar {
-                fields.reset = fields.reset.max(unit.of_value(&value));
-            }
-            return Ok(());
-        }
-        let (value, _) = map.next_value_seed(Loose { fields: &mut *fields, context, level, depth })?;
-        let names_a_message = matches!(
-            key,
-            "detail"
-                | "msg"
-                | "description"
-                | "error_message"
-                | "errorMessage"
-                | "error_description"
-                | "title"
-                | "reason"
-        );
-        // RFC 9457 has a title that says the status, and a detail that says more.
-        let says_more = |text: &str| match &fields.spare {
-            None => true,
-            Some(spare) => key == "detail" && spare.len() < text.len(),
-        };
-        match value {
-            Scalar::Text(text) if names_a_message && says_more(&text) => fields.spare = Some(text),
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
-impl<'de> Visitor<'de> for Deep<'_, '_, 'de> {
-    type Value = ();
-    tolerant!(visit_bool(bool), visit_u64(u64), visit_i64(i64), visit_f64(f64));
-
-    fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        self.text(text);
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let Self { fields, context, level, depth } = self;
-        if depth > MAX_DEPTH {
-            return skip_list(seq);
-        }
-        let depth = depth + 1;
-        while seq.next_element_seed(Deep { fields: &mut *fields, context, level, depth })?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Self { fields, context, level, depth } = self;
-        let (mut bare, mut typed) = (Fields::default(), false);
-        while let Some(key) = map.next_key_seed(Key)? {
-            match key.as_ref() {
-                _ if fields.unwrapped || depth > MAX_DEPTH => drop(map.next_value::<IgnoredAny>()?),
-                "error" => {
-                    let mut inner = Fields::default();
-                    map.next_value_seed(ErrorFold { fields: &mut inner, context, level })?;
-                    if inner.has_error {
-                        inner.settle(context);
-                        fields.take_over(inner);
-                    }
-                }
-                "code" | "message" | "status" | "details" | "errors" => {
-                    ErrorFold { fields: &mut bare, context, level }.member(&key, &mut map)?;
-                }
-                "@type" => {
-                    let name = map.next_value_seed(ScalarSeed)?.text();
-                    typed = name.is_some_and(|name| name.contains("google.rpc."));
-                }
-                key if typed => {
-                    DetailFold { fields: &mut bare, context, level, nested: true }.member(key, &mut map)?;
-                }
-                "violations" | "retryDelay" | "quotaViolations" => {
-                    DetailFold { fields: &mut bare, context, level, nested: true }.member(&key, &mut map)?;
-                }
-                key => {
-                    Deep { fields: &mut *fields, context, level, depth: depth + 1 }.member(key, &mut map)?
-                }
-            }
-        }
-        if fields.unwrapped {
-            return Ok(());
-        }
-        let says_more = bare.status.is_some() || !bare.message.is_empty() || bare.has_details();
-        if bare.is_flat_error() && (bare.unwrapped || says_more) {
-            bare.settle(context);
-            fields.take_over(bare);
-        } else {
-            // Details that have lost their envelope, or the number of a client's `response`.
-            fields.take_inner_code(bare.code, context);
-            fields.merge_details(bare);
-        }
-        Ok(())
-    }
-}
-
-/// A value of which a scalar is kept, and in which a body is looked for.
-struct Loose<'f, 'c, 'de> {
-    fields: &'f mut Fields<'de>,
-    context: &'c Context,
-    level: u8,
-    depth: u8,
-}
-
-impl<'de> DeserializeSeed<'de> for Loose<'_, '_, 'de> {
-    type Value = (Scalar<'de>, bool);
-    fn deserialize<D: Deserializer<'de>>(self, de: D) -> Result<Self::Value, D::Error> {
-        de.deserialize_any(self)
-    }
-}
-
-impl<'de> Loose<'_, '_, 'de> {
-    fn text(self, text: Cow<'de, str>) -> (Scalar<'de>, bool) {
-        if !self.context.open(self.fields, &text, self.level) {
-            self.context.note(self.fields, &text);
-        }
-        (Scalar::Text(text), true)
-    }
-}
-
-impl<'de> Visitor<'de> for Loose<'_, '_, 'de> {
-    type Value = (Scalar<'de>, bool);
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any value")
-    }
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(self.text(Cow::Borrowed(text)))
-    }
-    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(self.text(Cow::Owned(text.to_owned())))
-    }
-    fn visit_u64<E>(self, n: u64) -> Result<Self::Value, E> {
-        Ok((Scalar::Integer(n), true))
-    }
-    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-        Ok((Scalar::Other, true))
-    }
-    fn visit_f64<E>(self, n: f64) -> Result<Self::Value, E> {
-        Ok((Scalar::Number(n), true))
-    }
-    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-        Ok((Scalar::Other, true))
-    }
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok((Scalar::Other, true))
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
-        let Self { fields, context, level, depth } = self;
-        Deep { fields, context, level, depth: depth + 1 }.visit_seq(seq)?;
-        Ok((Scalar::Other, false))
-    }
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        let Self { fields, context, level, depth } = self;
-        Deep { fields, context, level, depth: depth + 1 }.visit_map(map)?;
-        Ok((Scalar::Other, false))
-    }
-}
-
-/// The legacy list `errors: [{message, domain, reason}]`, of which only a missing message is made up for.
-struct LegacyFold<'f, 'c, 'de> {
-    fields: &'f mut Fields<'de>,
-    context: &'c Context,
-    level: u8,
-}
-seed!(@ LegacyFold<'_, '_, 'de>);
-
-impl<'de> Visitor<'de> for LegacyFold<'_, '_, 'de> {
-    type Value = ();
-    tolerant!(visit_bool(bool), visit_u64(u64), visit_i64(i64), visit_f64(f64));
-
-    fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        Deep { fields: self.fields, context: self.context, level: self.level, depth: 0 }.text(text);
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let Self { fields, context, level } = self;
-        while seq.next_element_seed(LegacyFold { fields: &mut *fields, context, level })?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(key) = map.next_key_seed(Key)? {
-            match key.as_ref() {
-                "message" | "domain" | "reason" | "location" | "locationType" => {
-                    let (fields, context, level) = (&mut *self.fields, self.context, self.level);
-                    let (value, _) = map.next_value_seed(Loose { fields, context, level, depth: 0 })?;
-                    if key == "message" && self.fields.legacy.is_none() {
-                        self.fields.legacy = value.text();
-                    }
-                }
-                "code" if self.fields.listed_code.is_none() => {
-                    let (fields, context, level) = (&mut *self.fields, self.context, self.level);
-                    let (value, _) = map.next_value_seed(Loose { fields, context, level, depth: 0 })?;
-                    self.fields.listed_code = value.text();
-                }
-                key => Deep { fields: &mut *self.fields, context: self.context, level: self.level, depth: 0 }
-                    .member(key, &mut map)?,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The list `details`, and each detail in it, told apart by its members and not by its `@type`.
-struct DetailFold<'f, 'c, 'de> {
-    fields: &'f mut Fields<'de>,
-    context: &'c Context,
-    level: u8,
-    nested: bool,
-}
-seed!(@ DetailFold<'_, '_, 'de>);
-
-impl<'de> Visitor<'de> for DetailFold<'_, '_, 'de> {
-    type Value = ();
-    tolerant!(visit_bool(bool), visit_u64(u64), visit_i64(i64), visit_f64(f64));
-
-    fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        Deep { fields: self.fields, context: self.context, level: self.level, depth: 0 }.text(text);
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let Self { fields, context, level, nested } = self;
-        if nested {
-            return skip_list(seq);
-        }
-        while seq
-            .next_element_seed(DetailFold { fields: &mut *fields, context, level, nested: true })?
-            .is_some()
-        {}
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        // Of one object that is no list's, a server's own error.
-        let (nested, mut own) = (self.nested, Fields::default());
-        while let Some(key) = map.next_key_seed(Key)? {
-            match key.as_ref() {
-                key @ ("code" | "status" | "message") if !nested => {
-                    ErrorFold { fields: &mut own, context: self.context, level: self.level }
-                        .member(key, &mut map)?;
-                }
-                key => self.member(key, &mut map)?,
-            }
-        }
-        if own.is_flat_error() && !self.fields.unwrapped {
-            own.settle(self.context);
-            self.fields.take_over(own);
-        } else if !own.message.is_empty() {
-            self.context.note(self.fields, &own.message);
-            self.fields.localized = self.fields.localized.take().or(Some(own.message));
-        }
-        Ok(())
-    }
-}
-
-impl<'de> DetailFold<'_, '_, 'de> {
-    fn member<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
-        let fields = &mut *self.fields;
-        match key {
-            // What Google's own details have beside what is read.
-            "@type" | "links" | "fieldViolations" | "locale" | "detail" | "stackEntries" => {
-                map.next_value::<IgnoredAny>()?;
-            }
-            "reason" => {
-                let reason = map.next_value_seed(ScalarSeed)?.text();
-                fields.reason = fields.reason.take().or(reason);
-            }
-            "domain" => {
-                let domain = map.next_value_seed(ScalarSeed)?.text();
-                fields.domain = fields.domain.take().or(domain);
-            }
-            "metadata" => map.next_value_seed(MetadataFold { into: &mut fields.metadata })?,
-            "violations" => map.next_value_seed(ViolationsFold { into: &mut fields.violations })?,
-            "retryDelay" | "retry_delay" => {
-                let delay = map.next_value_seed(ScalarSeed)?.duration();
-                fields.retry_info = fields.retry_info.max(delay);
-            }
-            "message" => {
-                let localized = map.next_value_seed(ScalarSeed)?.text();
-                fields.localized = fields.localized.take().or(localized);
-            }
-            _ if fields.unwrapped => drop(map.next_value::<IgnoredAny>()?),
-            "error" => {
-                let (context, level) = (self.context, self.level);
-                let mut inner = Fields::default();
-                map.next_value_seed(ErrorFold { fields: &mut inner, context, level })?;
-                if inner.has_error {
-                    inner.settle(context);
-                    fields.take_over(inner);
-                }
-            }
-            key => Deep { fields, context: self.context, level: self.level, depth: 0 }.member(key, map)?,
-        }
-        Ok(())
-    }
-}
-
-struct MetadataFold<'f, 'de> {
-    into: &'f mut Metadata<'de>,
-}
-seed!(MetadataFold);
-
-impl<'de> Visitor<'de> for MetadataFold<'_, 'de> {
-    type Value = ();
-    tolerant!(visit_bool(bool), visit_u64(u64), visit_i64(i64), visit_f64(f64), visit_str(&str));
-
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<(), A::Error> {
-        skip_list(seq)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let into = self.into;
-        while let Some(key) = map.next_key_seed(Key)? {
-            let value = map.next_value_seed(ScalarSeed)?;
-            into.set(&key, value);
-        }
-        Ok(())
-    }
-}
-
-/// A list of violations, and the dimensions inside each.
-struct ViolationsFold<'f, 'de> {
-    into: &'f mut Violations<'de>,
-}
-seed!(ViolationsFold);
-
-impl<'de> Visitor<'de> for ViolationsFold<'_, 'de> {
-    type Value = ();
-    tolerant!();
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element_seed(ViolationsFold { into: &mut *self.into })?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let (mut v, mut description) = (Violation::default(), None);
-        while let Some(key) = map.next_key_seed(Key)? {
-            match key.as_ref() {
-                "description" => description = map.next_value_seed(ScalarSeed)?.text(),
-                "quotaDimensions" | "quota_dimensions" => {
-                    map.next_value_seed(DimensionsFold { model: &mut v.model })?;
-                }
-                _ => v.set(&key, map.next_value_seed(ScalarSeed)?),
-            }
-        }
-        // In the place of a name (gemini-cli's tests; read 2026-11).
-        if v.metric.is_none() && v.id.is_none() {
-            let of_quota = ["daily", "per day", "per minute"];
-            v.metric = description.filter(|text| message::says(text, &of_quota));
-        }
-        // `PreconditionFailure` has violations, too, of another sort.
-        if !v.is_empty() {
-            self.into.push(v);
-        }
-        Ok(())
-    }
-}
-
-/// A violation's dimensions, of which the model is kept.
-struct DimensionsFold<'f, 'de> {
-    model: &'f mut Option<Cow<'de, str>>,
-}
-seed!(DimensionsFold);
-
-impl<'de> Visitor<'de> for DimensionsFold<'_, 'de> {
-    type Value = ();
-    tolerant!();
-
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<(), A::Error> {
-        skip_list(seq)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(key) = map.next_key_seed(Key)? {
-            match key.as_ref() {
-                "model" => *self.model = map.next_value_seed(ScalarSeed)?.text(),
-                _ => drop(map.next_value::<IgnoredAny>()?),
-            }
         }
         Ok(())
     }

@@ -2,11 +2,13 @@
 //! layers: [`classify`](crate::classify) calls it, and so do `explain` and the simulator's tests.
 //!
 //! The way of a body: [`response`] finds out which form it has; [`usual`] reads Google's own envelope at once, [`json`]
-//! any other JSON, [`text`] what is no JSON; [`nest`] and [`literal`] read bodies inside strings, [`names`] statuses in
+//! any other JSON (with [`deep`] and [`details`]), [`text`] what is no JSON; [`nest`] and [`literal`] read bodies inside strings, [`names`] statuses in
 //! prints, [`message`] and [`sentence`] what an error's message says in words. All of them fill in [`fields`]. [`rules`] and [`quota`]
 //! make the verdict of the fields. What a 2xx holds is [`scan`](crate::scan)'s to find out; [`transport`] judges errors, [`mod@close`] WebSocket closes.
 
 pub(crate) mod close;
+mod deep;
+mod details;
 mod fields;
 #[cfg(feature = "gzip")]
 pub(crate) mod gunzip;

@@ -59,7 +59,20 @@ pub(super) fn status(text: &str) -> Named {
         }
         (at, earlier, before) = (end, before, word);
     }
-    Named { code: constant.or(camel), number: number.or(alias), leads: leads && number.is_some(), inner }
+    let number = number.or(alias).or_else(|| phrase(text));
+    Named { code: constant.or(camel), number, leads: leads && number.is_some(), inner }
+}
+
+/// The status whose phrase ends a print that has no number: `AI_APICallError: Too Many Requests`.
+fn phrase(text: &str) -> Option<u16> {
+    const PHRASES: [(&str, u16); 4] = [
+        (": Too Many Requests", 429),
+        (": Bad Gateway", 502),
+        (": Service Unavailable", 503),
+        (": Gateway Timeout", 504),
+    ];
+    let text = text.trim_end();
+    PHRASES.iter().find(|(phrase, _)| text.ends_with(phrase)).map(|(_, number)| *number)
 }
 
 /// What stands around a word.
@@ -149,7 +162,7 @@ const VERBS: [&str; 8] = ["returned", "responded", "with", "got", "received", "g
 
 /// What stands in front of a status.
 fn is_label(word: &str) -> bool {
-    const LABELS: [&str; 17] = [
+    const LABELS: [&str; 18] = [
         "status",
         "code",
         "error",
@@ -168,6 +181,7 @@ fn is_label(word: &str) -> bool {
         "httpcode",
         // .NET's `does not indicate success: 429`.
         "success",
+        "raised",
     ];
     word.len() < 17 && LABELS.iter().any(|label| word.eq_ignore_ascii_case(label))
 }
@@ -229,6 +243,8 @@ mod tests {
             ("[429 Too Many Requests] over", None, Some(429)),
             ("x: [403 ] Firebase AI Logic requires it", None, Some(403)),
             ("litellm.RateLimitError: over", None, Some(429)),
+            ("x.RetryError: Last error: Too Many Requests", None, Some(429)),
+            ("RetryError[<Future state=finished raised ResourceExhausted>]", Some(ResourceExhausted), None),
             ("litellm.ServiceUnavailableError: down", None, Some(503)),
             ("429 Over the quota.", None, Some(429)),
             ("429, message='Too Many Requests', url='https://x'", None, Some(429)),
@@ -256,6 +272,7 @@ mod tests {
             "an INTERNAL matter",
             "The model is Unavailable today",
             "error 500% up",
+            "it had Too Many Requests",
             "µ",
         ] {
             assert_eq!(status(text), Named::default(), "{text}");

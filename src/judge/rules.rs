@@ -328,6 +328,7 @@ fn limit(message: &str, delay: Option<ServerDelay>, quota: &[QuotaViolation], ze
     let daily = [
         "aily quota",
         "aily limit",
+        "aily Limit",
         "aily request",
         "aily token",
         "aily usage",

@@ -136,7 +136,7 @@ impl<'de> Visitor<'de> for Key {
 macro_rules! tolerant {
     () => { tolerant!(visit_bool(bool), visit_u64(u64), visit_i64(i64), visit_f64(f64), visit_str(&str)); };
     ($($visit:ident($ty:ty)),+ $(,)?) => {
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             f.write_str("any value")
         }
         fn visit_unit<E>(self) -> Result<(), E> {

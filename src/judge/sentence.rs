@@ -114,7 +114,14 @@ const TABLE: [(Says, &[&str]); 19] = [
     ),
     (
         Says::Kind(ContentBlocked),
-        &["was blocked due to ", "inish reason: SAFETY", "inish reason: PROHIBITED_CONTENT"],
+        &[
+            "was blocked due to ",
+            "rompt was blocked",
+            "esponse was blocked",
+            "promptBlocked(",
+            "inish reason: SAFETY",
+            "inish reason: PROHIBITED_CONTENT",
+        ],
     ),
     (Says::Limit, &MONEY),
     (Says::Limit, &NO_TIER),

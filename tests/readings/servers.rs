@@ -260,6 +260,7 @@ fn sentences_of_every_sort_are_known() {
         ("Request payload size exceeds the limit: 7 bytes.", "payload_too_large never"),
         ("Publisher Model `x` was not found or your project does not have access to it.", "not_found never"),
         ("Candidate was blocked due to RECITATION", "content_blocked never"),
+        ("PromptBlockedException: Prompt was blocked: SAFETY", "content_blocked never"),
         (
             "You have exhausted your capacity on this model. Your quota will reset after 2h5m.",
             "quota_exhausted never",
