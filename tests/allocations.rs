@@ -41,7 +41,9 @@ impl Service<Request<Body>> for Bare {
         Poll::Ready(Ok(()))
     }
     fn call(&mut self, _: Request<Body>) -> Self::Future {
-        let mut response = Response::new(Body::from("{}"));
+        // Of a known answer: JSON that is none is kept, because it may name an error.
+        let answer = r#"{"candidates":[{"content":{"parts":[{"text":"hi"}]},"finishReason":"STOP"}]}"#;
+        let mut response = Response::new(Body::from(answer));
         *response.status_mut() = http::StatusCode::from_u16(self.0).unwrap();
         ready(Ok(response))
     }

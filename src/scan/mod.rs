@@ -105,7 +105,7 @@ impl Scanner {
             Form::Json => {
                 self.json.feed(bytes, &mut self.found);
                 if !self.is_stream {
-                    self.found.keep_foreign(bytes);
+                    self.found.keep_foreign(self.opened.text(), bytes);
                 }
             }
             Form::Events => self.lines(bytes),
@@ -138,8 +138,11 @@ impl Scanner {
             (Opened::Nothing, _) => Form::Text,
         };
         let opened = self.opened.text();
-        if !opened.is_empty() {
-            self.feed(opened);
+        match self.form {
+            // Not kept before the members behind it have told whether this is an answer.
+            Form::Json => self.json.feed(opened, &mut self.found),
+            _ if !opened.is_empty() => self.feed(opened),
+            _ => {}
         }
         self.feed(bytes);
     }

@@ -120,10 +120,14 @@ impl Found {
     }
 
     /// Keeps a body of JSON as long as it has no member of a known answer: a server's own error may stand anywhere in it.
+    /// `opened` stands before its first bytes.
     #[inline]
-    pub(super) fn keep_foreign(&mut self, bytes: &[u8]) {
+    pub(super) fn keep_foreign(&mut self, opened: &[u8], bytes: &[u8]) {
         if !self.answer.is_known() {
             let kept = &mut self.notes.get_or_insert_default().foreign;
+            if kept.is_empty() {
+                kept.extend_from_slice(opened);
+            }
             kept.extend_from_slice(&bytes[..bytes.len().min(MAX_KEPT + 1 - kept.len())]);
         }
     }
