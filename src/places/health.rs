@@ -37,7 +37,7 @@ pub(super) const LONGEST: Duration = Duration::from_secs(300);
 /// A quota that does not clear within minutes, where nothing says when it does.
 pub(super) const SPENT_FOR: Duration = Duration::from_secs(3_600);
 /// A place that has served within this time fails now and then, and is not down.
-const LATELY: Duration = Duration::from_secs(30);
+const LATELY: Duration = Duration::from_secs(5);
 /// No longer than this, whatever a server says.
 const MOST: Duration = Duration::from_secs(86_400);
 /// The call that finds out whether a place is open again has so long before another one does.

@@ -36,7 +36,7 @@
 //! Of those that are permitted, the first that is open, in the order of the list: with all well, every request goes to the
 //! first. Where none is open, the one that has not been asked for the longest: each at most every 10 s after a 429 and every 15 s
 //! after other failures, one call at a time, and not before a quota is said to be there again. Between those calls the one that has served
-//! last, if that is no more than 30 s ago: a place that fails now and then is better than one that never answers. Else the one whose turn
+//! last, if that is no more than 5 s ago: a place that fails now and then is better than one that never answers. Else the one whose turn
 //! comes first. A pure function decides, and property tests hold it to that.
 //!
 //! **Permitted** is what the [`Residency`] allows, of the layer and of the request together. It is strict: a place outside is
