@@ -29,7 +29,7 @@ const TIDY: Duration = Duration::from_secs(30);
 /// Connections without a call; what is more is closed.
 const MOST: usize = 4096;
 
-/// A connection.
+/// A connection. Always in a box: the answer that has it is moved by each layer that it passes.
 struct Line<B: Body + 'static> {
     sender: SendRequest<B>,
     /// `None` once it is over.
@@ -63,7 +63,7 @@ where
 pub struct Pool<B: Body + 'static> {
     connector: HttpConnector,
     builder: Builder,
-    idle: Mutex<VecDeque<Line<B>>>,
+    idle: Mutex<VecDeque<Box<Line<B>>>>,
 }
 
 impl<B> Pool<B>
@@ -80,12 +80,12 @@ where
         pool
     }
 
-    fn idle(&self) -> MutexGuard<'_, VecDeque<Line<B>>> {
+    fn idle(&self) -> MutexGuard<'_, VecDeque<Box<Line<B>>>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The one that was used last, if it is still open.
-    fn take(&self) -> Option<Line<B>> {
+    fn take(&self) -> Option<Box<Line<B>>> {
         loop {
             let mut line = self.idle().pop_back()?;
             if line.is_free() {
@@ -94,7 +94,7 @@ where
         }
     }
 
-    fn put(&self, mut line: Line<B>) {
+    fn put(&self, mut line: Box<Line<B>>) {
         line.since = Instant::now();
         let mut idle = self.idle();
         if idle.len() < MOST {
@@ -102,13 +102,13 @@ where
         }
     }
 
-    async fn connect(&self, uri: &Uri) -> Result<Line<B>, BoxError> {
+    async fn connect(&self, uri: &Uri) -> Result<Box<Line<B>>, BoxError> {
         let mut connector = self.connector.clone();
         let connected = connector.ready().await?.call(uri.clone()).await;
         // Nothing was sent: a verdict finds that in the kind, and what has happened in the error within.
         let io = connected.map_err(|error| io::Error::new(io::ErrorKind::NetworkUnreachable, error))?;
         let (sender, driver) = self.builder.handshake(io).await?;
-        Ok(Line { sender, driver: Some(driver), since: Instant::now() })
+        Ok(Box::new(Line { sender, driver: Some(driver), since: Instant::now() }))
     }
 
     /// Sends a request whose URI is absolute.
@@ -160,6 +160,9 @@ where
     }
 }
 
+/// A connection and where it is from.
+type Loan<B> = (Box<Line<B>>, Arc<Pool<B>>);
+
 /// The body of an answer, with its connection.
 pub struct Lent<B>
 where
@@ -168,7 +171,7 @@ where
     B::Error: Into<BoxError>,
 {
     body: Incoming,
-    of: Option<(Line<B>, Arc<Pool<B>>)>,
+    of: Option<Loan<B>>,
 }
 
 impl<B> Lent<B>

@@ -222,6 +222,8 @@ impl Drop for Place {
     }
 }
 
+type Sending<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
+
 /// The head of an answer on its way.
 pub enum Answering<B>
 where
@@ -230,7 +232,7 @@ where
     B::Error: Into<BoxError>,
 {
     Lane(ResponseFuture, Option<Place>),
-    Direct(Pin<Box<dyn Future<Output = Result<Response<Lent<B>>, BoxError>> + Send>>),
+    Direct(Sending<Response<Lent<B>>>),
 }
 
 impl<B> Future for Answering<B>
