@@ -1,8 +1,9 @@
-"""The gateway beside nginx and haproxy as plain proxies, in one run: `python3 gateway/benches/compare.py [SECONDS]`.
+"""The gateway beside nginx and haproxy as plain proxies, in one run: `python3 gateway/benches/compare.py [SECONDS [ROUNDS]]`.
 
 Needs wrk, nginx and haproxy (Debian packages of these names), and `cargo build --release -p tower-gemini-gateway`. Prints processor time per
 request, which other work on the machine moves little, and requests a second, which it moves much. The gateway runs with a history and
-metrics on."""
+metrics on. The proxies take turns, a round of SECONDS each, so that what else runs is the same for all; the medians of the rounds are printed,
+and the median of each round's ratio to nginx. GATEWAYS names other programs to be measured, as name=path, separated by commas."""
 
 import asyncio
 import contextlib
@@ -10,6 +11,7 @@ import os
 import pathlib
 import re
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -17,7 +19,9 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GATEWAY = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "tower-gemini-gateway"
-SECONDS = int(sys.argv[1]) if len(sys.argv) == 2 else 5
+ARGUMENTS = [int(text) for text in sys.argv[1:] if text.isdigit()]
+SECONDS = ARGUMENTS[0] if ARGUMENTS else 2
+ROUNDS = ARGUMENTS[1] if len(ARGUMENTS) > 1 else 7
 EVENT = b'data: {"candidates":[{"content":{"parts":[{"text":"word "}],"role":"model"},"index":0}]}\r\n\r\n'
 LAST = b'data: {"candidates":[{"content":{"parts":[{"text":"."}],"role":"model"},"finishReason":"STOP","index":0}]}\r\n\r\n'
 CHUNKS = b"".join(b"%x\r\n%s\r\n" % (len(one), one) for one in [EVENT] * 99 + [LAST]) + b"0\r\n\r\n"
@@ -73,7 +77,7 @@ def resident(pid):
 def main(there):
     up = free()
     started = [subprocess.Popen([sys.executable, __file__, "--upstream", str(up)])]
-    nginx, haproxy, gate = free(), free(), free()
+    nginx, haproxy = free(), free()
     (there / "nginx.conf").write_text(
         f"daemon off; master_process off; pid {there}/nginx.pid; error_log stderr crit; events {{ worker_connections 4096; }}\n"
         f"http {{ access_log off; client_body_temp_path {there}/b; proxy_temp_path {there}/p; fastcgi_temp_path {there}/f;"
@@ -89,36 +93,47 @@ def main(there):
     proxies = {
         "nginx": (nginx, ["nginx", "-e", "stderr", "-c", str(there / "nginx.conf")]),
         "haproxy": (haproxy, ["haproxy", "-q", "-db", "-f", str(there / "haproxy.cfg")]),
-        "gateway": (
-            gate,
-            [str(GATEWAY), "--listen", f"127.0.0.1:{gate}", "--admin", f"127.0.0.1:{free()}", "--log", "off",
-             "--history", str(there / "calls.db"), "--upstream", f"http://127.0.0.1:{up}"],
-        ),
     }
+    gateways = os.environ.get("GATEWAYS", f"gateway={GATEWAY}").split(",")
+    for name, path in (one.split("=") for one in gateways):
+        port = free()
+        proxies[name] = (
+            port,
+            [path, "--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{free()}", "--log", "off",
+             "--history", str(there / f"{name}.db"), "--upstream", f"http://127.0.0.1:{up}"],
+        )
     pids = {}
     try:
         for name, (_, command) in proxies.items():
             started.append(subprocess.Popen(command, cwd=there))
             pids[name] = started[-1].pid
         time.sleep(2)
-        print(f"{'':28}{'CPU µs/request':>16}{'requests/s':>12}{'RSS MiB':>10}")
+        print(f"{'':28}{'CPU µs/request':>16}{'x nginx':>10}{'requests/s':>12}{'RSS MiB':>10}{'requests':>10}")
+        total = dict.fromkeys(proxies, 0)
         for what, path in (("unary", "generateContent"), ("100 chunks", "streamGenerateContent?alt=sse")):
-            for name, (port, _) in proxies.items():
-                url = f"http://127.0.0.1:{port}/v1beta/models/gemini-3.5-flash-lite:{path}"
-                wrk = ["wrk", "-t1", "-c64", f"-d{SECONDS}s", "-s", str(there / "post.lua"), url]
-                before = processor(pids[name])
-                said = subprocess.run(wrk, capture_output=True, text=True, check=True).stdout
-                took = processor(pids[name]) - before
-                many = int(re.search(r"(\d+) requests in", said)[1])
-                bad = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
-                print(f"{what + ', ' + name:28}{took / many * 1e6:16.1f}{many / SECONDS:12.0f}{resident(pids[name]):10.1f}"
-                      + (f"  {bad[1]} failed" if bad else ""))
+            took, rate = {name: [] for name in proxies}, {name: [] for name in proxies}
+            for _ in range(ROUNDS):
+                for name, (port, _) in proxies.items():
+                    url = f"http://127.0.0.1:{port}/v1beta/models/gemini-3.5-flash-lite:{path}"
+                    wrk = ["wrk", "-t1", "-c64", f"-d{SECONDS}s", "-s", str(there / "post.lua"), url]
+                    before = processor(pids[name])
+                    said = subprocess.run(wrk, capture_output=True, text=True, check=True).stdout
+                    many = int(re.search(r"(\d+) requests in", said)[1])
+                    if bad := re.search(r"Non-2xx or 3xx responses: (\d+)", said):
+                        sys.exit(f"{name}: {bad[1]} of {many} failed")
+                    took[name].append((processor(pids[name]) - before) / many * 1e6)
+                    rate[name].append(many / SECONDS)
+                    total[name] += many
+            for name in proxies:
+                ratio = statistics.median(one / base for one, base in zip(took[name], took["nginx"]))
+                print(f"{what + ', ' + name:28}{statistics.median(took[name]):16.1f}{ratio:10.2f}"
+                      f"{statistics.median(rate[name]):12.0f}{resident(pids[name]):10.1f}{total[name]:10}")
     finally:
         for one in started:
             one.kill()
 
 
-if len(sys.argv) > 2 and sys.argv[1] == "--upstream":
+if sys.argv[1:2] == ["--upstream"]:
     with contextlib.suppress(KeyboardInterrupt):
         upstream(int(sys.argv[2]))
 else:

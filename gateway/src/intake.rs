@@ -19,8 +19,8 @@ use tower_gemini::retry::ReplayBody;
 use crate::peer::Peer;
 use crate::wire::Unread;
 
-/// Bodies up to this size are not counted: as many as there may be calls are no more than 64 MiB.
-const SMALL: usize = 16 * 1024;
+/// Bodies up to this size are not counted: as many as there may be calls are no more than 32 MiB.
+const SMALL: usize = 8 * 1024;
 
 /// The limits of bodies.
 #[derive(Clone, Copy, Debug)]
@@ -80,17 +80,11 @@ impl Taken {
         self.bytes += if taken { bytes } else { 0 };
         taken
     }
-
-    fn less(&mut self, bytes: usize) {
-        let bytes = bytes.min(self.bytes);
-        self.bytes -= bytes;
-        self.place.peer.kept.give(bytes, &self.place.room);
-    }
 }
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        self.less(self.bytes);
+        self.place.peer.kept.give(self.bytes, &self.place.room);
     }
 }
 
@@ -201,8 +195,7 @@ impl Body for Timed {
 
 /// What was read of a body, and the rest.
 pub struct Rejoined {
-    read: std::collections::VecDeque<Bytes>,
-    taken: Option<Taken>,
+    read: Option<Bytes>,
     last: Option<Result<Frame<Bytes>, BodyError>>,
     /// `None` once it is dropped.
     rest: Option<Timed>,
@@ -228,10 +221,7 @@ impl Body for Rejoined {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(read) = self.read.pop_front() {
-            if let Some(taken) = &mut self.taken {
-                taken.less(read.len());
-            }
+        if let Some(read) = self.read.take() {
             return Poll::Ready(Some(Ok(Frame::data(read))));
         }
         match self.last.take() {
@@ -244,11 +234,11 @@ impl Body for Rejoined {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.read.is_empty() && self.last.is_none() && self.rest.as_ref().is_none_or(Timed::is_end_stream)
+        self.read.is_none() && self.last.is_none() && self.rest.as_ref().is_none_or(Timed::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        let ahead = self.read.iter().map(|read| read.len() as u64).sum::<u64>();
+        let ahead = self.read.as_ref().map_or(0, |read| read.len() as u64);
         let rest = self.rest.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint);
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower().saturating_add(ahead));
@@ -262,18 +252,57 @@ impl Body for Rejoined {
 /// A body as it is sent, and all of it where it is there.
 pub struct Taking {
     body: Option<Timed>,
-    read: Vec<Bytes>,
-    bytes: usize,
+    read: Read,
     /// `None` once it was handed on.
     taken: Option<Taken>,
     last: Option<Frame<Bytes>>,
     unread: Unread,
 }
 
+/// What was read so far. Most bodies are one part, which stays where it was read to. What is kept of others is copied: a part holds on to all of
+/// the buffer that it was read to, which may be several times its length, and is not counted.
+enum Read {
+    One(Bytes),
+    Many(BytesMut),
+}
+
+impl Read {
+    fn len(&self) -> usize {
+        match self {
+            Self::One(one) => one.len(),
+            Self::Many(many) => many.len(),
+        }
+    }
+
+    /// `wanted` is the length of the whole, as far as it is known.
+    fn push(&mut self, part: Bytes, wanted: usize) {
+        match self {
+            Self::One(one) if one.is_empty() => *one = part,
+            Self::One(one) => {
+                // Not all of what is announced: it may never come.
+                let read = one.len() + part.len();
+                let mut many = BytesMut::with_capacity(wanted.min(4 * read));
+                many.extend_from_slice(one);
+                many.extend_from_slice(&part);
+                *self = Self::Many(many);
+            }
+            Self::Many(many) => many.extend_from_slice(&part),
+        }
+    }
+
+    fn take(&mut self) -> Bytes {
+        match std::mem::replace(self, Self::One(Bytes::new())) {
+            Self::One(one) => one,
+            Self::Many(many) => many.freeze(),
+        }
+    }
+}
+
 impl Taking {
     pub fn new(body: Incoming, limits: Limits, place: Place, unread: Unread) -> Self {
         let taken = Some(Taken { place, bytes: 0 });
-        Self { body: Some(Timed::new(body, limits)), read: Vec::new(), bytes: 0, taken, last: None, unread }
+        let read = Read::One(Bytes::new());
+        Self { body: Some(Timed::new(body, limits)), read, taken, last: None, unread }
     }
 
     /// Whether it could be kept, by what its head says.
@@ -284,42 +313,39 @@ impl Taking {
 
     /// Counts what is more than the small part. Whether there is room for it.
     fn count(&mut self, limits: &Limits) -> bool {
-        let wanted = self.bytes.saturating_sub(SMALL);
-        if self.bytes > limits.kept {
+        let bytes = self.read.len();
+        if bytes > limits.kept {
             return false;
         }
         let Some(taken) = &mut self.taken else { return false };
-        let more = wanted.saturating_sub(taken.bytes);
+        let more = bytes.saturating_sub(SMALL).saturating_sub(taken.bytes);
         more == 0 || taken.more(more, limits.all)
     }
 
-    fn whole(&mut self) -> Bytes {
-        let read = std::mem::take(&mut self.read);
-        let taken = self.taken.take().filter(|taken| taken.bytes > 0);
-        let bytes = match <[Bytes; 1]>::try_from(read) {
-            Ok([one]) => one,
-            Err(read) => {
-                let mut all = BytesMut::with_capacity(self.bytes);
-                read.iter().for_each(|part| all.extend_from_slice(part));
-                all.freeze()
-            }
-        };
-        match taken {
-            Some(taken) => Bytes::from_owner(Counted(bytes, taken)),
-            None => bytes,
+    /// What was read, counted until the last copy of it is dropped.
+    fn counted(&mut self) -> Bytes {
+        let read = self.read.take();
+        match self.taken.take().filter(|taken| taken.bytes > 0) {
+            Some(taken) => Bytes::from_owner(Counted(read, taken)),
+            None => read,
         }
     }
 
     fn streamed(&mut self) -> Asked {
         let rejoined = Rejoined {
-            read: std::mem::take(&mut self.read).into(),
-            taken: self.taken.take(),
+            read: Some(self.counted()).filter(|read| !read.is_empty()),
             last: self.last.take().map(Ok),
             rest: self.body.take(),
             unread: self.unread.clone(),
         };
         // Nothing of it is kept: there is no room, or it is too large.
         ReplayBody::with_max_bytes(rejoined, 0)
+    }
+
+    fn whole(&mut self) -> (Asked, Option<Bytes>) {
+        self.body = None;
+        let whole = self.counted();
+        (ReplayBody::from_bytes(whole.clone()), Some(whole))
     }
 }
 
@@ -328,7 +354,7 @@ impl Future for Taking {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if this.read.is_empty() && !this.may_be_kept() {
+        if this.read.len() == 0 && !this.may_be_kept() {
             if this.body.as_ref().is_some_and(|body| body.size_hint().lower() > body.limits.most) {
                 return Poll::Ready(Err(BodyError::Large));
             }
@@ -339,16 +365,13 @@ impl Future for Taking {
             let limits = body.limits;
             let frame = match ready!(Pin::new(&mut *body).poll_frame(cx)) {
                 Some(frame) => frame?,
-                None => {
-                    this.body = None;
-                    let whole = this.whole();
-                    return Poll::Ready(Ok((ReplayBody::from_bytes(whole.clone()), Some(whole))));
-                }
+                None => return Poll::Ready(Ok(this.whole())),
             };
             match frame.into_data() {
                 Ok(data) => {
-                    this.bytes += data.len();
-                    this.read.push(data);
+                    let rest = body.size_hint().lower().min(limits.kept as u64) as usize;
+                    let wanted = this.read.len() + data.len() + rest;
+                    this.read.push(data, wanted);
                     if !this.count(&limits) {
                         return Poll::Ready(Ok((this.streamed(), None)));
                     }
@@ -360,9 +383,7 @@ impl Future for Taking {
                 }
             }
             if this.body.as_ref().is_some_and(Timed::is_end_stream) {
-                this.body = None;
-                let whole = this.whole();
-                return Poll::Ready(Ok((ReplayBody::from_bytes(whole.clone()), Some(whole))));
+                return Poll::Ready(Ok(this.whole()));
             }
         }
     }

@@ -20,7 +20,7 @@
 //! does, or on a loopback address. The administrators' listener asks nobody either.
 
 pub mod clients;
-pub mod drive;
+pub mod direct;
 pub mod gather;
 pub mod handed;
 pub mod headers;
@@ -45,6 +45,7 @@ pub mod settings;
 pub mod stack;
 pub mod state;
 pub mod tls;
+pub mod trace_context;
 pub mod upstream;
 pub mod wire;
 
@@ -139,7 +140,7 @@ fn check(settings: &Settings) -> Result<(), String> {
     settings.clients.as_deref().map(Clients::open).transpose()?;
     tls(settings)?;
     let nobody: Arc<dyn Observer> = Arc::new(Vec::<Arc<dyn Observer>>::new());
-    stack::stack(settings, &nobody, None).map(drop).map_err(|error| error.to_string())
+    stack::stack(settings, &nobody, None).map(drop)
 }
 
 fn tls(settings: &Settings) -> Result<Option<Tls>, String> {
@@ -217,7 +218,7 @@ impl Gateway {
         both.extend(otlp.is_some().then(|| Arc::new(tower_gemini::observe::Tracing::new()) as _));
         let mut told: Vec<Arc<dyn Observer>> = vec![Arc::new(both)];
         let observer = Arc::clone(&told[0]);
-        let (stack, handles) = stack::stack(settings, &observer, None).map_err(|error| error.to_string())?;
+        let (stack, handles) = stack::stack(settings, &observer, None)?;
         let state =
             settings.state.as_deref().map(|file| State::open(file, handles.quotas.clone())).transpose()?;
         let budget = handles.budget.clone();

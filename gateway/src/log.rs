@@ -35,13 +35,14 @@ impl Format {
     }
 }
 
-/// The request's id, the address that it came from, the name of the client that has called, where clients are known, and why the upstream
+/// The request's id, the trace that it is of, the address that it came from, the name of the client that has called, where clients are known, and why the upstream
 /// could not be asked.
 fn client(call: &Call) -> Vec<(&'static str, String)> {
     let Some(trace) = call.attached::<Trace>() else { return Vec::new() };
     let address = trace.address.map(|address| address.to_string());
     let known = [
         ("request_id", trace.request_id.as_deref()),
+        ("trace_id", trace.trace_id.as_deref()),
         ("address", address.as_deref()),
         ("client", trace.client.as_deref()),
         ("cause", trace.cause()),

@@ -9,7 +9,11 @@ use tower_gemini::request::{Surface, Target};
 
 /// Whether the model of this request stands in its body.
 pub fn is_in_body<B>(request: &Request<B>) -> bool {
+    let path = request.uri().path();
+    // What ends in a verb of Google's names its model before it. The whole target is read once more by the layers.
+    let has_verb = path.rsplit('/').next().is_some_and(|last| last.contains(':'));
     request.method() == Method::POST
+        && (!has_verb || path.contains("interactions") || path.contains('%'))
         && matches!(Target::of(request).surface(), Surface::OpenAi | Surface::Interactions)
 }
 

@@ -14,12 +14,15 @@ pub struct Peer {
     pub calls: Amount,
     /// Bytes of its bodies that are kept.
     pub kept: Amount,
+    /// Answers whose reader does not read.
+    pub unread: Amount,
 }
 
 impl Peer {
     pub fn new(addr: IpAddr) -> Self {
         let connections = AtomicUsize::new(0);
-        Self { addr, connections, calls: Amount::default(), kept: Amount::default() }
+        let (calls, kept, unread) = Default::default();
+        Self { addr, connections, calls, kept, unread }
     }
 
     pub const fn addr(&self) -> IpAddr {

@@ -33,6 +33,8 @@ use crate::history::{self, Trace, traced};
 use crate::intake::{self, Asked, BodyError, Room, Taking};
 use crate::metrics::Metrics;
 use crate::model;
+#[cfg(feature = "otlp")]
+use crate::otlp::Begins;
 use crate::page::PageBody;
 use crate::pages::Health;
 use crate::pauses::{Pauses, Watch};
@@ -40,6 +42,7 @@ use crate::peer::Peer;
 use crate::quota::{self, Project, Secret};
 use crate::settings::Chain;
 use crate::stack::Stack;
+use crate::trace_context::TraceContext;
 use crate::upstream::{self, Base, Upstream};
 use crate::wire::{self, Unread};
 
@@ -97,6 +100,7 @@ struct Shared {
     room: Room,
     calls: Arc<AtomicUsize>,
     ids: Ids,
+    spans_begun: AtomicU64,
 }
 
 /// What a reload changes.
@@ -204,6 +208,7 @@ impl Proxy {
             room: Room::default(),
             calls: Arc::default(),
             ids: Ids { run, next: AtomicU64::new(1) },
+            spans_begun: AtomicU64::new(0),
         };
         let own = Own { layered, generation: 0, label: None };
         Self { own: Arc::new(Mutex::new(own)), shared: Arc::new(shared) }
@@ -317,6 +322,12 @@ impl Proxy {
         };
         trace.request_id = Some(id.into());
         trace.address = Some(peer);
+        let parent = TraceContext::take(request.headers_mut());
+        let passed_on = self.shared.next_span(parent);
+        if let Some(context) = passed_on {
+            context.put(request.headers_mut());
+            trace.trace_id = Some(context.id().into());
+        }
         if let Some(client) = admitted.as_ref().map(Admitted::client) {
             if let Err(refusal) = client.allows(&request, whole) {
                 return Either::Left(ready(own(*refusal)));
@@ -345,10 +356,13 @@ impl Proxy {
             }
         }
         self.shared.metrics.begun();
-        // They always are: they wait in the call, and so does the client.
+        #[cfg(feature = "otlp")]
+        let _begins = passed_on.filter(|_| self.shared.spans).map(|context| Begins::new(parent, context));
+        // They always are: they wait in the call, and so does the client. A box, since the future has some thousand bytes and each of what is
+        // around it would move it.
         let answer = match layered.poll_ready(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(())) => Either::Left(layered.call(request)),
-            _ => Either::Right(layered.clone().oneshot(request)),
+            Poll::Ready(Ok(())) => Either::Left(Box::pin(layered.call(request))),
+            _ => Either::Right(Box::pin(layered.clone().oneshot(request))),
         };
         Either::Right(traced(trace, answer.map(move |result| answered(result, watch))))
     }
@@ -509,6 +523,20 @@ fn own(response: Response<Bytes>) -> Response<Body> {
 }
 
 impl Shared {
+    /// The span that the upstream is told of, in the caller's trace, or with `--otlp` in one of its own.
+    fn next_span(&self, parent: Option<TraceContext>) -> Option<TraceContext> {
+        if parent.is_none() && !self.spans {
+            return None;
+        }
+        // Keyed by the machine's own randomness, so that no two of them meet. Zero is no id.
+        let count = self.spans_begun.fetch_add(1, Ordering::Relaxed);
+        let random = |nth: u8| self.hasher.hash_one((count, nth)).max(1);
+        let new = || u128::from(random(0)) << 64 | u128::from(random(1));
+        // One that is made here is sampled: it is sent to the collector.
+        let (trace, flags) = parent.map_or_else(|| (new(), 1), |parent| (parent.trace, parent.flags));
+        Some(TraceContext { trace, span: random(2), flags })
+    }
+
     fn now(&self) -> RwLockReadGuard<'_, Now> {
         self.now.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -546,7 +574,9 @@ impl Shared {
     /// `x-goog-user-project`, that is hashed in its place. `None` where there is no key, and where the path names the project.
     fn label<B>(&self, request: &Request<B>, last: &mut Option<(u64, KeyLabel)>) -> Option<KeyLabel> {
         let key = key(request.headers(), request.uri().query())?;
-        if Target::of(request).project().is_some() {
+        // Most paths name none, and are not read for it.
+        let may_name_one = |path: &str| path.contains("projects") || path.contains('%');
+        if may_name_one(request.uri().path()) && Target::of(request).project().is_some() {
             return None;
         }
         let pays =

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use tower_gemini::KeyLabel;
+use tower_gemini::config::StoreConfig;
 use tower_gemini::fleet::{Fleet, Outage, RedisStore, keyed_label};
 
 use crate::settings::{self, rules::Read};
@@ -49,9 +50,16 @@ impl fmt::Debug for Secret {
 }
 
 impl Settings {
-    /// What the rate limit is given.
-    pub fn fleet(&self) -> Fleet {
-        Fleet::new(self.store.clone()).outage(self.outage)
+    /// What the rate limit is given, with what the section `[store]` says besides.
+    pub fn fleet(&self, section: &StoreConfig) -> Fleet {
+        let mut fleet = Fleet::new(self.store.clone()).outage(self.outage);
+        if section.hide_names == Some(true) {
+            fleet = fleet.hide_names();
+        }
+        if let Some(namespace) = &section.namespace {
+            fleet = fleet.namespace(&**namespace);
+        }
+        section.weight.into_iter().fold(fleet, Fleet::weight)
     }
 }
 

@@ -45,7 +45,7 @@ impl Reload {
         let clients = self.clients.as_ref().map(|clients| clients.again()).transpose()?;
         let tls = self.tls.as_ref().map(Tls::again).transpose()?;
         let before = Some((&self.settings, &self.stack, &self.budget));
-        let (stack, handles) = stack(&settings, &self.observer, before).map_err(|error| error.to_string())?;
+        let (stack, handles) = stack(&settings, &self.observer, before)?;
         // Nothing fails from here on.
         let mut said = "the settings were read".to_owned();
         if let (Some(known), Some(table)) = (&self.clients, clients) {

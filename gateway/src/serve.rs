@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -29,8 +29,19 @@ use crate::peer::{Peer, Peers};
 use crate::refusal::{Heard, Refusing};
 use crate::tls::Tls;
 
-/// Of HTTP/2, in bytes. HTTP/1.1 has 400 KiB.
+/// Of HTTP/2, in bytes.
 const HEADERS: u32 = 64 * 1024;
+/// Of HTTP/1.1, in bytes: the largest head, and what of bodies is held of a connection, each way. With hyper's 400 KiB, four hundred readers that do
+/// not read were 300 MiB.
+const BUFFER: usize = 32 * 1024;
+/// Of HTTP/2, in bytes: what a client may send of one body, and of all on a connection, before it was passed on; and what is held of one answer.
+const STREAM_WINDOW: u32 = 128 * 1024;
+const CONNECTION_WINDOW: u32 = 512 * 1024;
+const SEND_BUFFER: usize = 16 * 1024;
+/// How long a reader may read nothing before its answer is one of those that nobody reads, and how many of these there may be at a time. Each holds
+/// some 200 KiB: the buffers of both connections.
+const UNREAD: Duration = Duration::from_secs(1);
+const UNREAD_ANSWERS: usize = 256;
 
 /// The limits of connections.
 #[derive(Clone, Copy, Debug)]
@@ -124,6 +135,42 @@ impl Calls {
         let since = open.iter().map(|call| call.load(Ordering::Relaxed)).filter(|since| *since > 0).min()?;
         drop(open);
         Some(Duration::from_millis(self.now().saturating_sub(since)))
+    }
+
+    /// How many answers nobody reads.
+    fn stuck(&self) -> usize {
+        let before = self.now().saturating_sub(UNREAD.as_millis() as u64);
+        let is_stuck = |call: &&Arc<AtomicU64>| (1..before).contains(&call.load(Ordering::Relaxed));
+        self.open().iter().filter(is_stuck).count()
+    }
+}
+
+/// Answers of one connection that nobody reads, among those of all, until it is dropped.
+struct Unread {
+    calls: Arc<Calls>,
+    all: Arc<AtomicUsize>,
+    held: usize,
+}
+
+impl Unread {
+    /// Counts those that there are now. Whether there was room for them.
+    fn count(&mut self) -> bool {
+        let now = self.calls.stuck();
+        let unread = &self.calls.peer.unread;
+        match now.checked_sub(self.held) {
+            Some(0) => {}
+            Some(more) if !unread.take(more, &self.all, UNREAD_ANSWERS) => return false,
+            Some(_) => {}
+            None => unread.give(self.held - now, &self.all),
+        }
+        self.held = now;
+        true
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        self.calls.peer.unread.give(self.held, &self.all);
     }
 }
 
@@ -220,6 +267,7 @@ where
     let started = Instant::now();
     let mut known: Vec<Arc<Calls>> = Vec::new();
     let peers = Peers::default();
+    let unread = Arc::new(AtomicUsize::new(0));
     // Dropped at the end, which cuts what is left.
     let mut connections = JoinSet::new();
     let mut stop = pin!(stop);
@@ -237,8 +285,9 @@ where
                     }
                     let calls = Arc::new(Calls::new(started, peer));
                     known.push(Arc::clone(&calls));
+                    let unread = Unread { calls: Arc::clone(&calls), all: Arc::clone(&unread), held: 0 };
                     connections.spawn(accept(
-                        stream, tls.clone(), answer.clone(), graceful.watcher(), calls, limits.clone(),
+                        stream, tls.clone(), answer.clone(), graceful.watcher(), calls, unread, limits.clone(),
                     ));
                 }
                 // Out of file handles, or a client that left before it was accepted. The former lasts, so do not
@@ -283,6 +332,7 @@ async fn accept<A, F, B>(
     answer: A,
     watcher: Watcher,
     calls: Arc<Calls>,
+    unread: Unread,
     limits: Live,
 ) where
     A: Fn(Request<Incoming>, &Arc<Peer>) -> F,
@@ -292,20 +342,26 @@ async fn accept<A, F, B>(
     // Without it the end of a chunk may wait for an acknowledgement. If it cannot be set, chunks are late.
     let _ = stream.set_nodelay(true);
     let Some(tls) = tls else {
-        return connection(TokioIo::new(stream), answer, watcher, calls, limits).await;
+        return connection(TokioIo::new(stream), answer, watcher, calls, unread, limits).await;
     };
     let greeted = tokio::time::timeout(limits.get().idle, tls.accept(stream));
     tokio::select! {
         // An error is a client that speaks no TLS, or none that we do.
         greeted = greeted => if let Ok(Ok(stream)) = greeted {
-            connection(TokioIo::new(stream), answer, watcher, calls, limits).await;
+            connection(TokioIo::new(stream), answer, watcher, calls, unread, limits).await;
         },
         () = calls.cut.notified() => {}
     }
 }
 
-async fn connection<I, A, F, B>(io: I, answer: A, watcher: Watcher, calls: Arc<Calls>, limits: Live)
-where
+async fn connection<I, A, F, B>(
+    io: I,
+    answer: A,
+    watcher: Watcher,
+    calls: Arc<Calls>,
+    mut unread: Unread,
+    limits: Live,
+) where
     I: Read + Write + Unpin + Send + 'static,
     A: Fn(Request<Incoming>, &Arc<Peer>) -> F,
     F: Future<Output = Response<B>> + Send + 'static,
@@ -313,8 +369,15 @@ where
 {
     let Limits { idle, streams, reader, .. } = limits.get();
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(idle);
-    builder.http2().timer(TokioTimer::new()).max_header_list_size(HEADERS).max_concurrent_streams(streams);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(idle).max_buf_size(BUFFER);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(HEADERS)
+        .max_concurrent_streams(streams)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER);
     let heard = Heard::default();
     let io = Refusing::new(io, heard.clone());
     let counted = Arc::clone(&calls);
@@ -328,7 +391,7 @@ where
         })
     });
     let mut serving = pin!(watcher.watch(builder.serve_connection(io, service).into_owned()));
-    let mut left = idle.min(reader);
+    let mut left = idle.min(reader).min(UNREAD);
     loop {
         tokio::select! {
             // The error is a client that left, or one that spoke no HTTP and was told so.
@@ -337,14 +400,17 @@ where
             () = tokio::time::sleep(left) => {}
         }
         let Limits { idle, reader, .. } = limits.get();
+        if !unread.count() {
+            return;
+        }
         left = match calls.idle() {
             // A tick of the clock above, so that it is not looked at in vain for the last of them.
             Some(been) if been < idle => idle - been + Duration::from_millis(1),
             Some(_) => return,
             None => match calls.unread() {
                 Some(been) if been >= reader => return,
-                Some(been) => idle.min(reader - been + Duration::from_millis(1)),
-                None => idle.min(reader),
+                Some(been) => idle.min(reader - been + Duration::from_millis(1)).min(UNREAD),
+                None => idle.min(reader).min(UNREAD),
             },
         };
     }

@@ -5,24 +5,23 @@ use std::time::Duration;
 
 use http::HeaderName;
 use tower::Layer;
-use tower::layer::util::Identity;
-use tower_gemini::circuit_breaker::{CircuitBreakerBuilder, CircuitBreakerLayer, Circuits};
+use tower_gemini::circuit_breaker::Circuits;
 use tower_gemini::classify::Peek;
-use tower_gemini::concurrency::{AdaptiveConcurrencyBuilder, AdaptiveConcurrencyLayer, ConcurrencyHandle};
+use tower_gemini::concurrency::ConcurrencyHandle;
+use tower_gemini::config::{BudgetConfig, ConfiguredStack, HumanDuration, OrOff, PresetName, StackConfig};
 use tower_gemini::event::Observer;
 use tower_gemini::fallback::ModelFallbackLayer;
 use tower_gemini::rate_limit::{AdmissionMode, Limits, QuotaKey, RateLimitLayer, RateLimits};
 use tower_gemini::respond::{OpenAiErrors, OpenAiErrorsLayer};
-use tower_gemini::resume::{Resume, ResumeLayer, ResumeMode};
+use tower_gemini::resume::{Resume, ResumeBuilder, ResumeLayer, ResumeMode};
 use tower_gemini::retry::{Budget, RetryLayer};
-use tower_gemini::stack::{GeminiStack, Preset};
+use tower_gemini::stack::GeminiStack;
 use tower_gemini::tier::ServiceTier;
-use tower_gemini::timeout::{DeadlineLayer, TimeoutLayer};
-use tower_gemini::verdict::Signal;
 use tower_gemini::{ConfigError, KeyLabel};
 
 use crate::clients;
 use crate::quota::Project;
+use crate::settings::sections::open_time;
 use crate::settings::{Acts, Form, Resumes, Settings};
 
 /// The longest that a circuit stays open, unless it is longer at first.
@@ -31,7 +30,7 @@ const OPEN_MOST: Duration = Duration::from_secs(15);
 const ANSWERED_BY: HeaderName = HeaderName::from_static("x-gemini-model");
 
 /// Without the replay of bodies: `model.rs` makes those.
-type Inner = GeminiStack<DeadlineLayer, Identity, ModelFallbackLayer>;
+type Inner = ConfiguredStack;
 
 /// The recommended layers, and around them what goes on with streams and what changes the form of errors.
 #[derive(Clone, Debug)]
@@ -83,72 +82,75 @@ pub struct Handles {
 ///
 /// # Errors
 ///
-/// The setting that a layer does not take.
+/// The setting that a layer does not take, with its place, and the rule.
 pub fn stack(
     settings: &Settings,
     observer: &Arc<dyn Observer>,
     before: Option<(&Settings, &Stack, &Budget)>,
-) -> Result<(Stack, Handles), ConfigError> {
+) -> Result<(Stack, Handles), String> {
     let told = || Arc::clone(observer);
-    let first_byte = settings.first_byte();
-    let stack = Preset::gateway().observer(told()).stack();
-    let budget = before.map_or_else(Budget::default, |(.., budget)| budget.clone());
-    let retry = stack.get_retry().policy().to_builder();
-    let attempts = u32::try_from(settings.attempts).unwrap_or(100);
-    let empty = u32::try_from(settings.empty_answers).unwrap_or(2);
-    let retry = retry.empty_answers(empty);
-    let retry = retry.attempts(attempts).deadline(settings.deadline).budget(budget.clone());
+    let wrong = |section: &'static str| {
+        move |error: ConfigError| settings.values.layer_rule(error.section().unwrap_or(section), &error)
+    };
+    let all = config(settings);
+    let was = before.map(|(before, ..)| config(before));
+    let base = GeminiStack::from_config_observed(&all, observer).map_err(wrong("retry"))?;
+    let own = &settings.values.sections().config.retry.budget;
+    let same = |(before, ..): &(&Settings, _, _)| before.values.sections().config.retry.budget == *own;
+    let budget = match (before.filter(same), &all.retry.budget) {
+        (Some((.., budget)), _) => budget.clone(),
+        (
+            None,
+            Some(OrOff::Is(BudgetConfig {
+                cap: Some(cap), per_success: Some(paid), least_per_minute, ..
+            })),
+        ) => {
+            let budget = Budget::new(*cap, *paid)
+                .and_then(|budget| budget.least_per_minute(least_per_minute.unwrap_or_default()));
+            budget.map_err(wrong("retry"))?
+        }
+        (None, _) => Budget::default(),
+    };
+    let retry = base.get_retry().policy().to_builder();
+    let retry = if *own == Some(OrOff::Off) { retry } else { retry.budget(budget.clone()) };
     let quotas = match before {
         Some((_, stack, _)) => stack.get_rate_limit().clone(),
-        None => quotas(settings, observer)?,
+        None => quotas(settings, &all, observer).map_err(wrong("rate_limit"))?,
     };
-    let breaker = match before {
-        Some((before, stack, _))
-            if (before.breaker, before.breaker_open, before.first_byte())
-                == (settings.breaker, settings.breaker_open, settings.first_byte()) =>
-        {
-            stack.get_circuit_breaker().clone()
-        }
-        _ => breaker(settings).observer(told()).build()?,
+    let (breaker, governor) = match (before, &was) {
+        (Some((_, stack, _)), Some(was)) => (
+            (was.circuit_breaker == all.circuit_breaker).then(|| stack.get_circuit_breaker().clone()),
+            (was.concurrency == all.concurrency).then(|| stack.get_concurrency().clone()),
+        ),
+        _ => (None, None),
     };
-    let governor = match before {
-        Some((before, stack, _)) if before.governor == settings.governor => stack.get_concurrency().clone(),
-        _ => governor(settings).observer(told()).build()?,
-    };
-    // No header of the gateway's own: what the client says arrives as it is.
-    let timeout = TimeoutLayer::builder()
-        .first_byte(first_byte)
-        .tier_first_byte(ServiceTier::Flex, settings.flex_first_byte())
-        .without_server_timeout();
-    let timeout = match settings.idle_mode {
-        Acts::On => timeout.idle(settings.idle),
-        Acts::Observe | Acts::Off => timeout.without_idle(),
-    };
-    let mut chains = ModelFallbackLayer::builder().header(ANSWERED_BY).observer(told());
-    for chain in &settings.fallback {
-        chains = chains.chain(&*chain.model, chain.then.iter().map(String::as_str));
-    }
-    let stack = stack
-        .deadline(DeadlineLayer::new(settings.deadline)?.flex(settings.flex_deadline.max(settings.deadline))?)
-        .retry(RetryLayer::new(retry.build()?))
+    let breaker = breaker.unwrap_or_else(|| base.get_circuit_breaker().clone());
+    let governor = governor.unwrap_or_else(|| base.get_concurrency().clone());
+    // The last two ask the circuits and quotas of the stack that they are put into.
+    let stack = base
+        .retry(RetryLayer::new(retry.build().map_err(wrong("retry"))?))
         .rate_limit(quotas)
         .concurrency(governor)
         .circuit_breaker(breaker)
-        .timeout(timeout.build()?)
-        .falling_back(chains)?;
-    // An answer that is to be asked for again must not have begun to arrive.
-    let classify = *stack.get_classify();
-    let stack = if empty == 0 { stack } else { stack.classify(classify.peek(Peek::Output)) };
-    let resume = match settings.resume_streams {
-        Resumes::Off => ResumeLayer::builder(ResumeMode::Continue).enabled(false),
-        Resumes::Continue => ResumeLayer::builder(ResumeMode::Continue),
-        Resumes::Restart => ResumeLayer::builder(ResumeMode::Restart),
-    };
-    let resume = resume.observer(told()).build()?;
+        .falling_back(all.fallback.to_builder().observer(told()))
+        .map_err(wrong("fallback"))?
+        .hedging(all.hedge.to_builder().observer(told()))
+        .map_err(wrong("hedge"))?;
+    let mut resume = ResumeLayer::builder(match settings.resume_streams {
+        Resumes::Restart => ResumeMode::Restart,
+        Resumes::Off | Resumes::Continue => ResumeMode::Continue,
+    });
+    if settings.resume_streams == Resumes::Off {
+        resume = resume.enabled(false);
+    }
+    resume = all.resume.most.into_iter().fold(resume, ResumeBuilder::most);
+    resume = all.resume.budget.into_iter().fold(resume, ResumeBuilder::budget);
+    resume = all.resume.max_text_bytes.into_iter().fold(resume, ResumeBuilder::max_text_bytes);
+    let resume = resume.observer(told()).build().map_err(wrong("resume"))?;
     let errors = OpenAiErrorsLayer::new().enabled(settings.openai_errors == Form::OpenAi);
     // The last thing that can fail.
     if before.is_some_and(|(before, ..)| limits(before) != limits(settings)) {
-        stack.get_rate_limit().handle().set_limits(limits(settings))?;
+        stack.get_rate_limit().handle().set_limits(limits(settings)).map_err(wrong("rate_limit"))?;
     }
     let handles = Handles {
         quotas: stack.get_rate_limit().handle(),
@@ -159,21 +161,68 @@ pub fn stack(
     Ok((Stack { inner: stack, resume, errors }, handles))
 }
 
-fn quotas(settings: &Settings, observer: &Arc<dyn Observer>) -> Result<RateLimitLayer, ConfigError> {
-    let mut quotas = RateLimitLayer::builder()
-        .limits(limits(settings))
-        .max_wait(settings.quota_wait)
-        .observer(Arc::clone(observer));
-    match settings.quota {
-        Acts::On if settings.quota_wait.is_zero() => quotas = quotas.mode(AdmissionMode::Reject),
-        Acts::On => {}
-        Acts::Observe => quotas = quotas.mode(AdmissionMode::Observe),
-        Acts::Off => quotas = quotas.enabled(false),
+/// The settings of the layers, in the library's own schema: those of the file's sections, in their places those of the gateway, and else the
+/// preset's.
+pub fn config(settings: &Settings) -> StackConfig {
+    let mut all = settings.values.sections().config.clone();
+    let is = |duration: Duration| Some(HumanDuration::from(duration));
+    let acts = |acts: Acts| (Some(acts != Acts::Off), Some(acts == Acts::Observe));
+    let small = |number: u64, most: u32| Some(u32::try_from(number).unwrap_or(most));
+    all.preset = Some(PresetName::Gateway);
+    all.deadline.within = is(settings.deadline);
+    all.deadline.flex = is(settings.flex_deadline.max(settings.deadline));
+    all.retry.attempts = small(settings.attempts, 100);
+    all.retry.empty_answers = small(settings.empty_answers, 2);
+    all.retry.deadline = all.retry.deadline.or(Some(OrOff::Is(settings.deadline.into())));
+    (all.circuit_breaker.enabled, all.circuit_breaker.observe_only) = acts(settings.breaker);
+    let (first, most) = open_time(&all);
+    let first = first.unwrap_or(settings.breaker_open);
+    let mut open = all.circuit_breaker.open_time.take().unwrap_or_default();
+    (open.first, open.most) = (is(first), is(most.unwrap_or(first.max(OPEN_MOST))));
+    all.circuit_breaker.open_time = Some(open);
+    all.circuit_breaker.fail_fast = all.circuit_breaker.fail_fast.or(Some(true));
+    let lease = settings.first_byte().max(Duration::from_secs(1));
+    all.circuit_breaker.probe_lease = all.circuit_breaker.probe_lease.or(is(lease));
+    (all.concurrency.enabled, all.concurrency.observe_only) = acts(settings.governor);
+    all.concurrency.max_wait = all.concurrency.max_wait.or(is(settings.quota_wait));
+    all.rate_limit.max_wait = Some(OrOff::Is(settings.quota_wait.into()));
+    all.rate_limit.enabled = Some(settings.quota != Acts::Off);
+    all.rate_limit.mode = Some(match settings.quota {
+        Acts::Observe => AdmissionMode::Observe,
+        Acts::On if settings.quota_wait.is_zero() => AdmissionMode::Reject,
+        Acts::On | Acts::Off => AdmissionMode::Wait,
+    });
+    let timeout = &mut all.timeout;
+    timeout.first_byte = Some(OrOff::Is(settings.first_byte().into()));
+    let flex = settings.flex_first_byte().into();
+    timeout.tier_first_byte.get_or_insert_default().entry(ServiceTier::Flex).or_insert(flex);
+    timeout.idle = Some(match settings.idle_mode {
+        Acts::On => OrOff::Is(settings.idle.into()),
+        Acts::Observe | Acts::Off => OrOff::Off,
+    });
+    // No header of the gateway's own: what the client says arrives as it is.
+    timeout.server_timeout = timeout.server_timeout.or(Some(false));
+    // An answer that is to be asked for again must not have begun to arrive.
+    if settings.empty_answers > 0 {
+        all.classify.peek = all.classify.peek.or(Some(Peek::Output));
     }
+    all.fallback.header = all.fallback.header.or(Some(tower_gemini::config::HeaderName(ANSWERED_BY)));
+    let chains = settings.fallback.iter().map(|chain| (chain.model.clone(), chain.then.clone()));
+    all.fallback.chain = Some(chains.collect());
+    all.complete()
+}
+
+fn quotas(
+    settings: &Settings,
+    all: &StackConfig,
+    observer: &Arc<dyn Observer>,
+) -> Result<RateLimitLayer, ConfigError> {
+    let limits = limits(settings);
+    let mut quotas = all.rate_limit.to_builder().limits(limits).observer(Arc::clone(observer));
     // A store without its project was refused before.
     let store = settings.quota().ok().flatten();
     if let Some(quota) = &store {
-        quotas = quotas.store(quota.fleet());
+        quotas = quotas.store(quota.fleet(&all.store));
     }
     // The other layers go on telling callers apart: what one of them breaks is not every one's.
     if let Some(Project::Named(project)) = store.as_ref().map(|quota| &quota.project) {
@@ -194,30 +243,9 @@ fn quotas(settings: &Settings, observer: &Arc<dyn Observer>) -> Result<RateLimit
     quotas.build()
 }
 
-fn breaker(settings: &Settings) -> CircuitBreakerBuilder {
-    let open = settings.breaker_open;
-    let breaker = CircuitBreakerLayer::builder()
-        .open_time(open, open.max(OPEN_MOST))
-        .fail_fast()
-        .probe_lease(settings.first_byte().max(Duration::from_secs(1)));
-    match settings.breaker {
-        Acts::On => breaker,
-        Acts::Observe => breaker.observe_only(),
-        Acts::Off => breaker.classify_with(|_| Signal::Neutral),
-    }
-}
-
-fn governor(settings: &Settings) -> AdaptiveConcurrencyBuilder {
-    let governor = AdaptiveConcurrencyLayer::builder().max_wait(settings.quota_wait);
-    match settings.governor {
-        Acts::On => governor,
-        Acts::Observe => governor.observe_only(),
-        Acts::Off => governor.signals(|_| Signal::Neutral),
-    }
-}
-
 fn limits(settings: &Settings) -> Limits {
-    let limits = Limits::new();
+    let spans = settings.values.sections().config.rate_limit.per.iter().flatten();
+    let limits = spans.fold(Limits::new(), |limits, one| limits.per(one.unit, one.limit, one.span.get()));
     let limits = settings.requests_per_minute.into_iter().fold(limits, Limits::requests_per_minute);
     let limits = settings.tokens_per_minute.into_iter().fold(limits, Limits::input_tokens_per_minute);
     settings.requests_per_day.into_iter().fold(limits, Limits::requests_per_day)

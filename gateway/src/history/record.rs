@@ -106,6 +106,8 @@ pub struct Trace {
     pub client: Option<Box<str>>,
     pub project: Option<Box<str>>,
     pub request_id: Option<Box<str>>,
+    /// The caller's trace, where it names one.
+    pub trace_id: Option<Box<str>>,
     /// Whose connection it came over.
     pub address: Option<IpAddr>,
     pub request_bytes: Option<u64>,
@@ -133,6 +135,7 @@ impl Trace {
             client: None,
             project: None,
             request_id: None,
+            trace_id: None,
             address: None,
             request_bytes: None,
             admitted: None,

@@ -1,9 +1,10 @@
 //! What the gateway is told: options, variables and one file, read into [`Settings`] or one sentence that says what is wrong.
 //!
-//! `declared.rs` declares each setting once, `rules.rs` has the rules of values, `sources.rs` says who is believed.
+//! `declared.rs` declares each setting once, `sections.rs` has the library's own, `rules.rs` has the rules of values, `sources.rs` says who is believed.
 
 mod declared;
 pub mod rules;
+pub mod sections;
 mod sources;
 
 use std::collections::HashMap;
@@ -68,6 +69,10 @@ impl Origin {
             if now.values.get(declared.name) != before.values.get(declared.name) {
                 return Err(now.values.rule(declared.name, "changes with a restart only"));
             }
+        }
+        let (is, was) = (&now.values.sections().config, &before.values.sections().config);
+        if is.rate_limit != was.rate_limit || is.store != was.store {
+            return Err("[rate_limit] and [store] change with a restart only".to_owned());
         }
         Ok(*now)
     }

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
+use tower_gemini::ConfigError;
 
 use super::declared::{DECLARED, Declared, find};
+use super::sections::Sections;
 
 /// Who has said a value; an earlier one wins.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,12 +16,15 @@ pub enum Source {
     Variable,
     /// With its line.
     File(usize),
+    /// The file, by the name that it has in a section of the library, with its line.
+    Section(usize, &'static str),
 }
 
 /// What was said of each setting.
 #[derive(Clone, Default)]
 pub struct Values {
     file: Option<Arc<str>>,
+    sections: Arc<Sections>,
     said: BTreeMap<&'static str, (Source, String)>,
 }
 
@@ -71,6 +76,29 @@ impl Values {
             Source::File(line) => {
                 format!("{}:{line}: {}", self.file.as_deref().unwrap_or_default(), declared.name)
             }
+            Source::Section(line, name) => {
+                format!("{}:{line}: {name}", self.file.as_deref().unwrap_or_default())
+            }
+        }
+    }
+
+    /// What the file says in the library's sections.
+    pub fn sections(&self) -> &Sections {
+        &self.sections
+    }
+
+    /// What a layer does not take: the setting's place, and the rule.
+    pub fn layer_rule(&self, section: &str, error: &ConfigError) -> String {
+        self.sections.rule(self.file.as_deref().unwrap_or_default(), section, error)
+    }
+
+    /// That a setting is said twice in the file, by two names.
+    pub fn clash(&self, place: &Source, name: &str) -> String {
+        match find(name) {
+            Some(declared) => {
+                format!("{} is the same as {name}, which the file says, too", self.place(declared, place))
+            }
+            None => name.to_owned(),
         }
     }
 
@@ -109,8 +137,15 @@ impl Values {
             let rule = error.message().lines().next().unwrap_or("is not TOML").to_owned();
             format!("{file}:{}: {rule}", line(error.span().map_or(0, |span| span.start)))
         })?;
+        let mut sections = DeTable::new();
         for (name, value) in table.into_inner() {
             let at = line(name.span().start);
+            // Two names are both: the setting of the gateway has a value, the section has members.
+            let is_section = Sections::has(name.get_ref()) && value.get_ref().is_table();
+            if is_section || Sections::has(name.get_ref()) && find(name.get_ref()).is_none() {
+                sections.insert(name, value);
+                continue;
+            }
             let name = name.into_inner();
             let Some(declared) = find(&name) else {
                 let near = nearest(&name).map(|near| format!("; {near} is one")).unwrap_or_default();
@@ -132,6 +167,10 @@ impl Values {
             };
             self.say(declared, Source::File(at), &text)?;
         }
+        let read = Sections::read(sections, &line).map_err(|(at, rule)| format!("{file}:{at}: {rule}"));
+        let mut sections = read?;
+        sections.say(self)?;
+        self.sections = Arc::new(sections);
         Ok(())
     }
 
@@ -146,7 +185,7 @@ impl Values {
             }
             let source = match self.source(declared.name) {
                 None => "default".to_owned(),
-                Some(source @ Source::File(_)) => {
+                Some(source @ (Source::File(_) | Source::Section(..))) => {
                     let place = self.place(declared, source);
                     place.rsplit_once(": ").map(|(place, _)| place.to_owned()).unwrap_or(place)
                 }
@@ -158,6 +197,11 @@ impl Values {
                 Some(text) => format!("{} = {}", declared.name, quoted(text)),
             };
             lines += &format!("{value:<48} # {source}\n");
+        }
+        // What is no setting of the gateway, as its members are written.
+        let rest = toml::to_string(&self.sections.config).unwrap_or_default();
+        if !rest.is_empty() {
+            lines += &format!("\n# {}\n{rest}", self.file.as_deref().unwrap_or_default());
         }
         lines
     }
@@ -181,8 +225,13 @@ fn scalar(value: &DeValue<'_>) -> Option<String> {
 
 /// The setting whose name is least far away, if it is near.
 fn nearest(name: &str) -> Option<&'static str> {
+    nearest_of(name, DECLARED.iter().map(|declared| declared.name))
+}
+
+/// The same among these names.
+pub(super) fn nearest_of(name: &str, names: impl Iterator<Item = &'static str>) -> Option<&'static str> {
     let far = |other: &str| distance(&name.replace('-', "_"), other);
-    let near = DECLARED.iter().map(|declared| (far(declared.name), declared.name)).min()?;
+    let near = names.map(|other| (far(other), other)).min()?;
     (near.0 <= 3).then_some(near.1)
 }
 

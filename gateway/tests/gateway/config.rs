@@ -4,11 +4,15 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::process::{Command as Program, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use tower_gemini::config::StackConfig;
+use tower_gemini::event::Observer;
 use tower_gemini_gateway::run;
-use tower_gemini_gateway::settings::{Command, DECLARED, Settings, help, parse};
+use tower_gemini_gateway::settings::{Acts, Command, DECLARED, Resumes, Settings, help, parse};
+use tower_gemini_gateway::stack::{config, stack};
 
 use crate::world::{GENERATE, HELLO, Written, soon};
 
@@ -93,6 +97,88 @@ fn each_bad_line_is_one_sentence_with_file_line_and_rule() {
     assert!(read("attempts = 0", &["--attempts=3"], &[]).is_err());
     let missing = parse([OsString::from("--config=/no/such/file")], |_| None).unwrap_err();
     assert!(missing.starts_with("/no/such/file: cannot be read"), "{missing}");
+}
+
+/// The library's sections, by its own types: a member that is a setting of the gateway, too, is that one.
+#[test]
+fn sections_of_the_library_reach_the_layers_and_options_win_over_them() {
+    let text = "calls = 9\n[retry]\nattempts = 7\nquick_retries = 1\nbackoff = { cap = \"9s\" }\nbudget = { cap = 77 }\n\
+        [deadline]\nwithin = \"50s\"\n[circuit_breaker]\nmin_calls = 33\nopen_time = { first = \"3s\", most = \"9s\" }\n\
+        [concurrency]\nobserve_only = true\nfloor = 3.0\n[rate_limit]\nrequests_per_minute = 70\nmargin = 0.2\n\
+        [timeout]\nidle = \"off\"\n[fallback]\nchain = { a = [\"b\"] }\n[hedge]\nenabled = true\n[resume]\nmode = \"restart\"\n";
+    let settings = read(text, &[], &[]).unwrap();
+    assert_eq!((settings.attempts, settings.deadline), (7, Duration::from_secs(50)));
+    assert_eq!((settings.governor, settings.idle_mode), (Acts::Observe, Acts::Off));
+    assert_eq!((settings.resume_streams, settings.fallback.len()), (Resumes::Restart, 1));
+    let nobody: Arc<dyn Observer> = Arc::new(Vec::<Arc<dyn Observer>>::new());
+    let (stack, _) = stack(&settings, &nobody, None).unwrap();
+    let is = StackConfig::of(&*stack);
+    let asked = config(&settings);
+    assert_eq!((is.retry.attempts, is.retry.quick_retries), (Some(7), Some(1)));
+    assert_eq!(is.retry, asked.retry);
+    assert_eq!(is.deadline, asked.deadline);
+    assert_eq!(is.circuit_breaker, asked.circuit_breaker);
+    assert_eq!(is.circuit_breaker.min_calls, Some(33));
+    assert_eq!(is.concurrency, asked.concurrency);
+    assert_eq!((is.rate_limit.requests_per_minute, is.rate_limit.margin), (Some(70), Some(0.2)));
+    assert_eq!(is.timeout, asked.timeout);
+    assert_eq!(is.fallback, asked.fallback);
+    assert_eq!(is.hedge.enabled, Some(true));
+    let over = read(text, &["--attempts=2"], &[("GATEWAY_DEADLINE", "60")]).unwrap();
+    assert_eq!((over.attempts, over.deadline), (2, Duration::from_secs(60)));
+    let shown = settings.explained();
+    assert!(
+        shown.lines().any(|line| line.starts_with("attempts = 7 ") && line.ends_with("gateway.toml:3")),
+        "{shown}"
+    );
+    assert!(shown.contains("[circuit_breaker]\nmin_calls = 33"), "{shown}");
+    // What it prints is a file of settings.
+    let again = read(&shown, &[], &[]).unwrap();
+    assert_eq!(config(&again), asked);
+}
+
+/// Each member of each section is known, and what is no value of its kind is refused by its name and line.
+#[test]
+fn each_member_of_a_section_is_known_and_a_bad_one_is_refused_by_name() {
+    let mut refused = 0;
+    for (section, members) in StackConfig::members() {
+        for member in members {
+            let said = read(&format!("# a line\n[{section}]\n{member} = {{ SECRET = 1 }}\n"), &[], &[]);
+            let sentence = said.expect_err(member);
+            let own = sentence.starts_with(&format!("f:3: {section}.{member} "));
+            let not_here = sentence.starts_with(&format!("f:2: {section} is "));
+            assert!(own || not_here, "{section}.{member}: {sentence}");
+            assert!(!sentence.contains('\n') && !sentence.ends_with('.'), "{sentence}");
+            refused += usize::from(own);
+        }
+    }
+    assert!(refused > 80, "{refused}");
+    for (text, expected) in [
+        ("[retry]\natempts = 3", "f:2: there is no setting retry.atempts; retry.attempts is one"),
+        ("[retry]\nattempts = 0", "f:2: retry.attempts must be a whole number from 1 to 100"),
+        (
+            "attempts = 3\n[retry]\nattempts = 4",
+            "f:3: retry.attempts is the same as attempts, which the file says, too",
+        ),
+        ("[retry]\nmax_server_delay = 15", "f:2: retry.max_server_delay "),
+        ("[places]\nmax_keys = 1", "f:1: places is not in the gateway"),
+        ("retry = 3", "f:1: retry must be a section, such as [retry]"),
+        ("[store]\nurl = \"http://:SECRET@a\"", "f:2: store.url must be redis://"),
+    ] {
+        let sentence = read(text, &[], &[]).expect_err(text);
+        assert!(sentence.starts_with(expected) && !sentence.contains("SECRET"), "{text}\n{sentence}");
+    }
+}
+
+/// What only a layer refuses has its place as well.
+#[tokio::test]
+async fn what_a_layer_refuses_is_said_with_file_and_line() {
+    let file = File::new("[circuit_breaker]\nmin_calls = 5\nfailure_share = 7.5\n");
+    let config = format!("--config={}", file.path());
+    let (code, out, err) = shown(&["--check", &config], &[]).await;
+    assert_eq!((code, &*out), (2, ""), "{err}");
+    let expected = format!("error: {}:3: circuit_breaker.failure_share must be ", file.path());
+    assert!(err.starts_with(&expected) && err.lines().count() == 1, "{err}");
 }
 
 /// Each setting, in each of the three places that it can be said in.
