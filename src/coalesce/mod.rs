@@ -104,6 +104,7 @@
 
 mod bell;
 mod body;
+mod config;
 mod error;
 mod flight;
 mod future;
@@ -116,9 +117,10 @@ use bytes::Bytes;
 use http::Request;
 
 pub use self::body::CoalesceBody;
+pub use self::config::CoalesceBuilder;
 pub use self::error::{CallLost, FellBehind, SharedError};
 pub use self::future::{Coalesced, ResponseFuture};
-pub use self::layer::{CoalesceBuilder, CoalesceLayer};
+pub use self::layer::CoalesceLayer;
 pub use self::service::Coalesce;
 use crate::fallback::RewriteBody;
 

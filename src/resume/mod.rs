@@ -104,6 +104,7 @@
 
 mod body;
 mod bucket;
+mod config;
 mod layer;
 mod report;
 mod request;
@@ -112,7 +113,8 @@ mod shared;
 mod transcript;
 
 pub use self::body::ResumeBody;
-pub use self::layer::{ResumeBuilder, ResumeLayer};
+pub use self::config::ResumeBuilder;
+pub use self::layer::ResumeLayer;
 pub use self::report::{ResumeMode, Resumed};
 pub use self::service::{ResponseFuture, Resume};
 use crate::fallback::RewriteBody;
