@@ -48,6 +48,8 @@ ALLOWED = [
     ("fleet/share", "fleet/book", "the rule of the shares reads the book's records"),
     ("fleet/supply", "fleet/member", "what a member holds, and how it asks for more"),
     ("judge/nest", "judge/json", "a string holds a body, and a body holds strings"),
+    ("judge/d*", "judge/json", "the folds of one JSON: a member holds an error, and an error holds members"),
+    ("judge/details", "judge/deep", "the same: a detail may hold anything"),
 ]
 
 # Folders that ignore files of common templates drop wherever they stand.
