@@ -168,11 +168,8 @@ impl Found {
     pub(super) fn member(&mut self, object: Slot, key: &[u8]) -> Slot {
         match object {
             Slot::Envelope => self.envelope(key),
-            // A relay's answer holds its provider's error at times, and a choice has one of its own.
-            Slot::Wrapped | Slot::Holder | Slot::Candidates if key == b"error" => {
-                self.capture.begin("error");
-                Slot::Error
-            }
+            // A relay's answer holds its provider's error at times.
+            Slot::Wrapped | Slot::Holder if key == b"error" => self.inner_error(),
             Slot::Wrapped if key == b"response" => Slot::Skip,
             Slot::Wrapped => self.answered(key),
             Slot::Candidates => match key {
@@ -180,6 +177,7 @@ impl Found {
                 b"finishReason" | b"finish_reason" => Slot::FinishReason,
                 b"index" => Slot::Index,
                 b"delta" | b"message" => Slot::Message,
+                b"error" => self.inner_error(),
                 _ => Slot::Skip,
             },
             Slot::Content | Slot::Part => match PartMember::of(key) {
@@ -230,6 +228,13 @@ impl Found {
             },
             _ => Slot::Skip,
         }
+    }
+
+    /// An error that does not stand in the outermost object is kept as if it did.
+    #[cold]
+    fn inner_error(&mut self) -> Slot {
+        self.capture.begin("error");
+        Slot::Error
     }
 
     fn envelope(&mut self, key: &[u8]) -> Slot {
