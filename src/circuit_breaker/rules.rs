@@ -20,7 +20,7 @@ const RAMP_SHARES: [(Nanos, f64); 2] = [(90 * SECOND, 2.0), (Nanos::MAX, 0.25)];
 /// grown: one call in twenty more is no load, and a client that makes many finds out the sooner.
 const CALLS_PER_PROBE: f64 = 20.0;
 /// The shortest time over which those calls are counted: a batch that begins at once is no rate.
-pub(super) const LEAST_PACED: Nanos = 5 * SECOND;
+pub(super) const LEAST_PACED: Nanos = SECOND;
 
 /// Every number that the rules depend on. Checked by the builder.
 #[derive(Clone, Copy, Debug)]

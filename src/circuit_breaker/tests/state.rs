@@ -79,8 +79,8 @@ fn open_times_grow_to_the_most_and_are_forgotten_at_closing() {
     assert_eq!(now, SECOND / 2);
     for failed in 1..=100 {
         let until = call(&mut circuit, now, HARD).and_then(|change| change.until).expect("a probe failed");
-        // Twenty calls in five seconds are four a second, and a probe for each twenty of them.
-        let wait = (0.5 * 1.06_f64.powi(failed)).min(5.0);
+        // Twenty calls at once count as twenty a second, and a probe goes for each twenty.
+        let wait = (0.5 * 1.06_f64.powi(failed)).min(1.0);
         assert!(((until - now) as f64 / 1e9 - wait).abs() < 1e-6, "{failed}: {}", until - now);
         now = until;
     }
@@ -580,7 +580,7 @@ struct Naive {
     failed_in: Vec<Nanos>,
     good: u32,
     next: Nanos,
-    /// Calls a second before it, over five seconds at the least.
+    /// Calls a second before it, over one second at the least.
     pace: f64,
     ramp_until: Nanos,
     /// How much of that failures have added.
@@ -725,7 +725,7 @@ impl Naive {
     fn opens(&mut self, now: Nanos, hint: Nanos, draw: f64) {
         self.good = 0;
         if self.is == Is::Closed {
-            let least = 5 * SECOND;
+            let least = SECOND;
             let time = (now - self.since).clamp(least, self.rules.window.max(least));
             self.pace = f64::from(self.window(now).0) / (time as f64 / SECOND as f64);
         }
