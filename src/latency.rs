@@ -75,6 +75,12 @@ impl Latency {
         self.quantile(9, 10)
     }
 
+    /// The most that an estimate may be of: the upper end of its bucket. Where places are scarce, nobody is to have one whose
+    /// time is a little too short: in a queue that is served in order all would be such.
+    pub(crate) fn at_most(estimate: Duration) -> Duration {
+        estimate.mul_f32(RATIO.sqrt())
+    }
+
     fn quantile(&self, share: u32, of: u32) -> Option<Duration> {
         if self.seen < ENOUGH {
             return None;

@@ -421,6 +421,35 @@ async fn answers_move_it_by_how_quick_they_are_and_only_while_it_is_used() {
     assert!((2.0..2.2).contains(&last), "one call leaves room under a limit of two: {last}");
 }
 
+// Two calls a second, each answered after 8 s, and timed out after 20 s: 8 s is no quick answer by itself. Nothing is answered from
+// 100 s to 250 s. With the first answer after that the limit is 16 again, and whoever comes from then on is served.
+#[tokio::test(start_paused = true)]
+async fn an_answer_as_before_the_trouble_brings_back_what_the_server_took_then() {
+    let (layer, start) = (AdaptiveConcurrencyLayer::builder().seed(1).build().unwrap(), Instant::now());
+    let server = tower::service_fn(move |_: Request<Body>| async move {
+        let is_down = (100..250).contains(&(Instant::now() - start).as_secs());
+        tokio::time::sleep(if is_down { 20 } else { 8 } * SECOND).await;
+        Ok::<_, BoxError>(respond(if is_down { 504 } else { 200 }, "{}".into()))
+    });
+    let (service, handle) = (layer.layer(server), layer.handle());
+    let mut calls = Vec::new();
+    for n in 0..800_u32 {
+        tokio::time::sleep_until(start + n * SECOND / 2).await;
+        calls.push((n / 2, spawn(&service, within(60))));
+        if n == 2 * 240 {
+            assert!(state(&handle).limit().is_some_and(|limit| limit < 1.0), "it has found the outage");
+        }
+    }
+    let mut failed = Vec::new();
+    for (at, call) in calls {
+        let is_served = call.await.unwrap().is_ok_and(|status| status == 200);
+        failed.extend(Some(at).filter(|_| !is_served));
+    }
+    // A probe within 37 s of the end, its answer 8 s later; those that wait then have their deadline.
+    assert!(failed.iter().all(|at| (60..300).contains(at)), "{failed:?}");
+    assert!(failed.len() < 2 * 220, "{}", failed.len());
+}
+
 #[tokio::test(start_paused = true)]
 async fn where_nothing_times_out_any_more_slow_answers_raise_it() {
     let (service, server, handle, _tasks) = busy(1).await;

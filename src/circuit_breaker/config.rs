@@ -116,7 +116,8 @@ impl CircuitBreakerBuilder {
 
     /// How long a circuit stays open: at first, and at the most. Default 0.5 s and 10 s. From 1 ms to one day.
     ///
-    /// It is spread by 20 % either way, and still never longer than the most.
+    /// It is spread by 20 % either way, and still never longer than the most. Nor does it grow beyond the time in which twenty
+    /// calls were made before the outage, so that a client with many calls finds out sooner.
     pub const fn open_time(mut self, first: Duration, most: Duration) -> Self {
         self.rules.open = nanos(first);
         self.rules.open_max = nanos(most);

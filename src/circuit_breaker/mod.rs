@@ -49,8 +49,9 @@
 //!
 //! # Probes
 //!
-//! Up to four at once, each an open time after the one before. Each that fails or hangs lengthens the open time; all of it
-//! is forgotten when the circuit closes. One success closes. So does a probe that has not failed within
+//! Up to four at once, each an open time after the one before. Each that fails or hangs lengthens the open time, but not beyond
+//! the time in which twenty calls were made before the outage, counted over 1 s at the least: at 20 calls a second a probe goes each
+//! second, at one in 10 s as far apart as the open time grows. All of it is forgotten when the circuit closes. One success closes. So does a probe that has not failed within
 //! `2 * (4 * t + 100 ms)`, `t` being the longest in which a probe of this outage failed ([`TransitionCause::ProbeOutlasts`]). A failed
 //! probe is marked ([`ProbeFailed`](crate::error::ProbeFailed)), so that the [retry layer](crate::retry) outside counts
 //! neither an attempt nor a token for it.
@@ -62,7 +63,7 @@
 //! | [`consecutive_failures`](CircuitBreakerBuilder::consecutive_failures) | opens at 20 in a row |
 //! | [`failure_share`](CircuitBreakerBuilder::failure_share), [`min_calls`](CircuitBreakerBuilder::min_calls), [`window`](CircuitBreakerBuilder::window) | or when clearly more than 0.95 of at least 20 calls in 30 s failed: 20 of 20, 195 of 200, 961 of 1000 |
 //! | [`slow_calls`](CircuitBreakerBuilder::slow_calls) | do not matter |
-//! | [`open_time`](CircuitBreakerBuilder::open_time), [`open_time_factor`](CircuitBreakerBuilder::open_time_factor) | 0.5 s, × 1.06 after each probe that fails or hangs, at most 10 s; spread by 20 % either way; forgotten at closing |
+//! | [`open_time`](CircuitBreakerBuilder::open_time), [`open_time_factor`](CircuitBreakerBuilder::open_time_factor) | 0.5 s, × 1.06 after each probe that fails or hangs, at most 10 s or what 20 calls took before the outage; spread by 20 % either way; forgotten at closing |
 //! | [`max_server_delay`](CircuitBreakerBuilder::max_server_delay) | a later instant that the server names counts, up to 300 s |
 //! | [`probes`](CircuitBreakerBuilder::probes), [`probe_lease`](CircuitBreakerBuilder::probe_lease) | 4 at a time, each lost after 120 s |
 //! | [`probe_successes`](CircuitBreakerBuilder::probe_successes) | 1 closes it, one failure opens it |

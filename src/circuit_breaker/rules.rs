@@ -16,6 +16,12 @@ pub(super) const RAMP_START: f64 = 10.0;
 /// breaker.
 const RAMP_SHARES: [(Nanos, f64); 2] = [(90 * SECOND, 2.0), (Nanos::MAX, 0.25)];
 
+/// A probe goes for each so many calls that were made in the same time before the outage, however long the open time has
+/// grown: one call in twenty more is no load, and a client that makes many finds out the sooner.
+const CALLS_PER_PROBE: f64 = 20.0;
+/// The shortest time over which those calls are counted: a batch that begins at once is no rate.
+pub(super) const LEAST_PACED: Nanos = SECOND;
+
 /// Every number that the rules depend on. Checked by the builder.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
@@ -38,10 +44,14 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    /// How long until the next probe, the longer the more of them have failed or hang in this outage.
-    pub(super) fn open_time(&self, strikes: u32, draw: f64) -> Nanos {
+    /// How long until the next probe, the longer the more of them have failed or hang in this outage, and the fewer calls a
+    /// second there were before it.
+    pub(super) fn open_time(&self, strikes: u32, pace: f64, draw: f64) -> Nanos {
         // The longest open time is a promise, and the spread stays whole below it.
         let most = self.open_max as f64 / (1.0 + JITTER);
+        // Infinite where nothing was called.
+        let often = CALLS_PER_PROBE / pace * SECOND as f64;
+        let most = most.min(often.max(self.open as f64));
         (self.grown(strikes).min(most) * (1.0 + JITTER * (2.0 * draw - 1.0))) as Nanos
     }
 

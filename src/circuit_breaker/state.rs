@@ -9,7 +9,7 @@ use super::error::CircuitOpenReason;
 use super::evidence::Evidence;
 use super::probes::{Probes, Promise};
 use super::ramp::Ramp;
-use super::rules::Rules;
+use super::rules::{LEAST_PACED, Rules};
 use super::window::Counts;
 use super::{Nanos, SECOND};
 use crate::blame::{Caller, Witness};
@@ -60,6 +60,8 @@ pub(super) struct Machine {
     probes: Probes,
     /// Calls a second before the outage.
     busy: f64,
+    /// The same, for how often probes go: of a batch that began at once it is less.
+    pace: f64,
     /// Requests turned away while half-open.
     denied: u32,
     /// When something was last asked or counted.
@@ -81,6 +83,7 @@ impl Machine {
             outage: 0,
             probes: Probes::default(),
             busy: 0.0,
+            pace: 0.0,
             denied: 0,
             touched: now,
             rules,
@@ -301,9 +304,12 @@ impl Machine {
             let closed_for = now.saturating_sub(self.since);
             // What the ramp held back is no measure of the traffic.
             let before = if ramp.is_some() { self.busy } else { 0.0 };
-            let measured = closed_for.clamp(LEAST_MEASURED, self.rules.window.max(LEAST_MEASURED));
-            let measured = measured as f64 / SECOND as f64;
-            self.busy = before.max(f64::from(self.evidence.counts(now).calls) / measured);
+            let calls = f64::from(self.evidence.counts(now).calls);
+            let over = |least: Nanos| {
+                calls / closed_for.clamp(least, self.rules.window.max(least)) as f64 * SECOND as f64
+            };
+            let (busy, pace) = (over(LEAST_MEASURED), over(LEAST_PACED));
+            (self.busy, self.pace) = (before.max(busy), pace);
             self.down = now;
             self.outage = self.generation.wrapping_add(1);
             // A share of the window is everybody's, and only a row is anybody's.
@@ -323,7 +329,7 @@ impl Machine {
 
     /// How long until the next probe.
     fn open_time(&self, draw: f64) -> Nanos {
-        self.rules.open_time(self.probes.strikes, draw)
+        self.rules.open_time(self.probes.strikes, self.pace, draw)
     }
 
     fn close(&mut self, now: Nanos, cause: TransitionCause) -> Change {
@@ -344,7 +350,7 @@ impl Machine {
     }
 
     fn begin(&mut self, now: Nanos, mode: BreakerMode) -> Change {
-        (self.mode, self.busy) = (mode, 0.0);
+        (self.mode, self.busy, self.pace) = (mode, 0.0, 0.0);
         self.forget_outage();
         let phase = match mode {
             BreakerMode::ForcedOpen => Phase::Open { until: NEVER },

@@ -68,6 +68,11 @@ pub(super) struct Control {
     latency: Latency,
     /// The share of timeouts among the last calls that ended, where most time out whoever overtakes whom.
     most: Most,
+    /// How many calls were in flight before the trouble; 0 where that is not known. Half of the limit after a cut from more than
+    /// one at a time: the server has shown that it does not take so many now.
+    level: f64,
+    /// How long answers took before it: asked until five have come since.
+    before: Latency,
 }
 
 impl Control {
@@ -88,7 +93,15 @@ impl Control {
             usual,
             latency: Latency::new(),
             most: Most::default(),
+            level: 0.0,
+            before: Latency::new(),
         }
+    }
+
+    /// What was usual before: so many calls in flight, and answers in such times.
+    pub(super) const fn after(mut self, level: f64, latency: Latency) -> Self {
+        (self.level, self.before) = (level, latency);
+        self
     }
 
     pub(super) const fn usual(&self) -> Usual {
@@ -128,7 +141,7 @@ impl Control {
 
     /// What a request must have left of its time when its turn comes: nine of ten answers take longer.
     pub(super) fn least(&self) -> Duration {
-        self.latency.quick().unwrap_or_default()
+        self.latency.quick().or(self.before.quick()).map(Latency::at_most).unwrap_or_default()
     }
 
     /// Whether the first of so many who wait would take the place of one who can still be answered in time, and be answered
@@ -137,7 +150,8 @@ impl Control {
     /// Only where the last who waits has that time now, and will not have it when all before it have gone; so a wrong estimate
     /// refuses nobody where there is room for all.
     pub(super) fn is_doomed(&self, until: Instant, last: Instant, waiting: usize, now: Instant) -> bool {
-        let times = self.latency.typical().zip(self.latency.fair());
+        let known = if self.latency.typical().is_some() { &self.latency } else { &self.before };
+        let times = known.typical().zip(known.fair().map(Latency::at_most));
         let (Some((typical, fair)), Some(limit)) = (times, &self.limit) else { return false };
         let answered = saturating_add(now, fair);
         let turn = typical.mul_f64((waiting as f64 / limit.value()).min(1e6));
@@ -224,7 +238,9 @@ impl Control {
         // An answer that took twice as long as those that timed out shows that they did not wait for a queue. One
         // that took a little longer shows how long calls wait.
         self.patience = self.patience.filter(|patience| took < patience.saturating_mul(2));
-        let speed = Speed::of(took, self.patience);
+        // As quick as before the trouble, or nearly: however long that is, it did not wait.
+        let as_before = self.before.typical().is_some_and(|before| took <= before + before / 2);
+        let speed = if as_before { Speed::Quick } else { Speed::of(took, self.patience) };
         self.patience = self.patience.map(|patience| patience.max(took));
         self.latency.record(took);
         if speed != Speed::Slow {
@@ -243,6 +259,9 @@ impl Control {
         if let Some(limit) = self.limit.as_mut().filter(|limit| limit.is_used(moment.in_flight)) {
             limit.bound(moment.now);
             limit.answered(speed, tuning);
+            if as_before {
+                limit.raise_to(self.level);
+            }
         }
     }
 
@@ -303,7 +322,12 @@ impl Control {
                 self.bound = Witness::Many;
             }
             Some(limit) if !limit.may_cut(now, tuning) => return false,
-            Some(limit) => limit.cut(answered, now, tuning),
+            Some(limit) => {
+                if limit.value() > 1.0 {
+                    self.level = self.level.min(limit.value() / 2.0);
+                }
+                limit.cut(answered, now, tuning);
+            }
             None => {
                 self.limit = Some(Limit::first(answered, now, draw(), tuning));
                 self.bound = self.evidence.witness();
@@ -345,5 +369,38 @@ mod tests {
         assert!(!control.is_doomed(at(6), at(60), 100, now), "it has the time");
         assert!(!control.is_doomed(at(2), at(60), 10, now), "there is room for all");
         assert!(!control.is_doomed(at(2), at(3), 100, now), "nor has the last the time");
+    }
+
+    // Ten were in flight before, and an answer took 2 s.
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_as_before_raises_it_to_the_level_and_a_cut_from_there_to_half_of_it() {
+        let (start, tuning) = (crate::time::now(), Tuning::default());
+        let mut usual = Usual::default();
+        usual.answers(190);
+        let mut latency = Latency::new();
+        (0..5).for_each(|_| latency.record(Duration::from_secs(2)));
+        let mut control = Control::new(1, start, usual).after(10.0, latency);
+        let (mut now, mut number) = (start, 0);
+        let mut call = |control: &mut Control, took: u64, said: Said| {
+            number += 1;
+            control.start(number, 9, now, 0.5);
+            now += Duration::from_secs(took);
+            let moment = Moment { now, started: number, answers: 190, in_flight: 99 };
+            let begun = Start { number, answers: 190, caller: 0 };
+            if control.end(begun, said, moment, || 0.5, &tuning) {
+                control.was_cut(number);
+            }
+            control.limit().map(Limit::value)
+        };
+        let late = Said::TimedOut { overtaken: false };
+        assert_eq!(call(&mut control, 8, late), Some(1.0));
+        assert_eq!(
+            call(&mut control, 4, Said::Answered),
+            Some(1.0 - 0.0),
+            "slow beside 8 s, and as it was before"
+        );
+        assert_eq!(call(&mut control, 3, Said::Answered), Some(10.0), "as before, or half as long again");
+        assert_eq!(call(&mut control, 8, late), Some(1.0), "it does not take so many now");
+        assert_eq!(call(&mut control, 2, Said::Answered), Some(5.0));
     }
 }

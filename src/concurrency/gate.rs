@@ -1,6 +1,7 @@
 //! One key's gate: who is in flight, who waits, and the control loop while there is something to watch.
 //!
-//! While all is well a call that starts adds one to a word, and one that ends adds one to another: no lock, no clock.
+//! While all is well a call that starts adds one to a word, and one that ends adds one to another; one in 16 takes the lock and looks at
+//! the clock, to know what is usual.
 //! From the first timeout until nothing speaks against the server any more everything happens under one short lock;
 //! wakers are woken after it.
 
@@ -11,6 +12,7 @@ use std::task::Waker;
 use tokio::time::Instant;
 
 use super::ConcurrencyState;
+use super::before::Before;
 use super::config::Settings;
 use super::ends::Start;
 use super::in_flight::InFlight;
@@ -64,11 +66,16 @@ impl Gate {
         Self { key: Arc::new(key), settings, calls: InFlight::default(), queue: Mutex::default() }
     }
 
-    /// Admits a call if there is nothing to watch. No lock, no clock.
+    /// Admits a call if there is nothing to watch. No lock and no clock but for one in 16.
     #[inline]
     pub(super) fn try_enter(self: Arc<Self>, caller: Caller) -> Result<Slot, Arc<Self>> {
         match self.calls.try_start(caller) {
-            Some(start) => Ok(Slot::new(self, start)),
+            Some(start) => {
+                if Before::follows(start.number) {
+                    self.follow(start.number);
+                }
+                Ok(Slot::new(self, start))
+            }
             None => Err(self),
         }
     }
@@ -95,6 +102,9 @@ impl Gate {
     fn end(&self, signal: Signal, start: Start) {
         if signal != Signal::Timeout && !self.calls.looks_watched() {
             self.calls.end(signal, start);
+            if Before::follows(start.number) {
+                self.followed(signal, start.number);
+            }
             if !self.calls.is_watched() {
                 return;
             }
@@ -102,6 +112,18 @@ impl Gate {
             return self.end_counted();
         }
         self.end_at(signal, start, time::now());
+    }
+
+    /// Notes when one call in some began, while all is well.
+    #[cold]
+    fn follow(&self, number: u64) {
+        lock(&self.queue).before.start(number, time::now());
+    }
+
+    #[cold]
+    fn followed(&self, signal: Signal, number: u64) {
+        let answered = (signal == Signal::Success).then(time::now);
+        lock(&self.queue).before.end(number, answered);
     }
 
     #[cold]

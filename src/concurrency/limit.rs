@@ -139,6 +139,11 @@ impl Limit {
         }
     }
 
+    /// The server answers as it did before: as many as it had then.
+    pub(super) fn raise_to(&mut self, level: f64) {
+        self.value = self.value.max(level);
+    }
+
     /// Whether there may be a cut now: at most one in the interval.
     pub(super) fn may_cut(&self, now: Instant, tuning: &Tuning) -> bool {
         now.saturating_duration_since(self.cut_at) >= tuning.cut_interval

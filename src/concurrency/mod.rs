@@ -23,7 +23,7 @@
 //! call is **in flight** from its start to the head of its answer. A body that is being delivered holds no place, and
 //! what goes wrong in it moves nothing. The **patience** is the time after which calls time out; it is learnt from them.
 //!
-//! - **No limit** before the first cut. A call costs two atomic additions, no lock and no clock.
+//! - **No limit** before the first cut. A call costs two atomic additions; one in 16 a lock and the clock.
 //! - **A cut** takes evidence; see below. It sets the limit to
 //!   [`decrease`](AdaptiveConcurrencyBuilder::decrease) (0.7) of the answers that came during the life of the call that
 //!   timed out, and at least to one. Only calls that start after a cut can cut again, so a batch of timeouts is one
@@ -35,6 +35,12 @@
 //!   patience, adds 0.2, and ends a pace: the limit is one again. A fair one, in less than half, adds 0.1 divided by the
 //!   limit. A slow one takes 0.05, down to one call at a time; below one it takes 5 %. When nothing has timed out for
 //!   four times the patience, a slow answer counts as a fair one: that is how the model answers.
+//! - **Back to what it was.** One call in 16, and the first of a key, tell how long answers take and how many calls are made while
+//!   nothing times out. An answer that takes no more than half as long again as their median counts as quick, and brings the limit
+//!   back to what was in flight then: calls a second times that median (Little's law). At a server that can do a share `s` of
+//!   it now, so many answers take `1/s` times as long, and no queue grows. A cut from more than one call at a time halves what the next
+//!   such answer brings back. So a false alarm, or a server that hung and is back, costs one answer's time and not the growth
+//!   from one call at a time.
 //! - **Lifted** when for 120 s it stood in nobody's way and nothing timed out. Also when the evidence has become none:
 //!   a quarter of all calls time out whatever is done, or a trial failed.
 //!
@@ -155,6 +161,7 @@
 //! # let _ = layer; Ok(()) }
 //! ```
 
+mod before;
 mod config;
 mod control;
 mod ends;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::before::Before;
 use super::config::Settings;
 use super::control::{Control, Moment};
 use super::ends::{Said, Start};
@@ -103,6 +104,8 @@ pub(super) struct Queue {
     pub(super) last_cut: Option<Instant>,
     /// What the last control loop has learnt.
     usual: Usual,
+    /// What was usual while nothing was watched.
+    pub(super) before: Before,
     /// Made at the first cut.
     stream: Option<Box<RequestRng>>,
 }
@@ -212,7 +215,9 @@ impl Queue {
     pub(super) fn end(&mut self, at: At<'_>, signal: Signal, start: Start, wakes: &mut Wakes) {
         if signal == Signal::Timeout && self.control.is_none() {
             let started = at.calls.watch();
-            self.control = Some(Box::new(Control::new(started + 1, at.now, self.usual)));
+            let control = Control::new(started + 1, at.now, self.usual);
+            let level = self.before.level(started, at.now).unwrap_or(0.0);
+            self.control = Some(Box::new(control.after(level, self.before.latency())));
         }
         self.give_back(at, start, signal, wakes);
         self.rest_if_spent(at, wakes);
@@ -224,6 +229,7 @@ impl Queue {
         let At { calls, settings, now } = at;
         let in_flight = self.in_flight(at);
         calls.end(signal, start);
+        self.before.end(start.number, None);
         let said = match signal {
             Signal::Success => Said::Answered,
             Signal::Timeout => Said::TimedOut { overtaken: calls.is_overtaken(start) },

@@ -7,7 +7,8 @@
 //! A request that would be refused because of the limit has nothing to lose, and the count behind the limit is only our
 //! own: a server that counts in fixed minutes or fills a bucket, or shares with strangers, has room at other times. So it
 //! is let through where the time has come for which the last 429 has asked; where that named none, when the last trial is
-//! as long ago as 20 calls take, from 10 s to a minute. What a plain retry would get, it gets.
+//! as long ago as 20 calls take, from 10 s to a minute. What a plain retry would get, it gets. One in four of those requests is
+//! let through in any case, so that who is called often finds out soon that a limit was raised.
 //!
 //! While trials succeed they go on at once, and each raises the limit by itself: one at a time first, then as many at once
 //! as have been gained, up to 64, and half of that from there on. Trials that would have been refused by now have
@@ -35,6 +36,8 @@ const MISTAKES: u32 = 3;
 /// The wait between pressed trials by which nothing is gained, doubled up to so many times: 15 s to a minute.
 const MISSED: Nanos = 15 * SECOND / 2;
 const MISSES: u32 = 3;
+/// One in so many requests that would be refused is such a trial, whatever the waits: it has nothing to lose.
+const DENIED: u32 = 4;
 /// A call over the limit that has no end by then is not waited for.
 const GIVEN_UP: Nanos = 300 * SECOND;
 /// Without trials: how long a limit stands before a tenth more is taken.
@@ -67,6 +70,8 @@ pub(super) struct Learnt {
     misses: u32,
     /// One of them was more than a sixteenth of the limit: the server counts in another way.
     is_elastic: bool,
+    /// Requests that were refused since the last pressed trial.
+    denied: u32,
     /// A trial was made since the limit was named.
     tried: bool,
     /// Such a one was pressed.
@@ -108,6 +113,7 @@ impl Learnt {
             mistakes: 0,
             misses: 0,
             is_elastic: false,
+            denied: 0,
             tried: false,
             was_pressed: false,
             lost_at: None,
@@ -163,7 +169,7 @@ impl Learnt {
         } else if self.tried {
             self.wait = self.wait.saturating_mul(2).min(most);
         }
-        (self.over, self.tried, self.was_pressed) = (0, false, false);
+        (self.over, self.tried, self.was_pressed, self.denied) = (0, false, false, 0);
         self.try_at = now.saturating_add(self.wait);
         let pressed = (pressed(span, calls) << self.mistakes).min(PRESSED.1);
         self.pressed_at = match until {
@@ -180,7 +186,11 @@ impl Learnt {
     pub(super) fn may_try(&self, now: Nanos, amount: u64, telling: bool, pressed: bool) -> bool {
         let trying = if now < self.trying_until { self.trying } else { 0 };
         if self.over == 0 {
-            let due = if pressed { now >= self.pressed_at } else { telling && now >= self.try_at };
+            let due = if pressed {
+                now >= self.pressed_at || self.denied + 1 >= DENIED
+            } else {
+                telling && now >= self.try_at
+            };
             return due && trying == 0;
         }
         let at_once = match self.over {
@@ -189,6 +199,11 @@ impl Learnt {
             over => over / 2,
         };
         trying == 0 || trying.saturating_add(amount) <= at_once
+    }
+
+    /// A request is refused that would have needed more.
+    pub(super) fn deny(&mut self) {
+        self.denied = self.denied.saturating_add(1);
     }
 
     /// Such a call goes.
@@ -202,6 +217,7 @@ impl Learnt {
         }
         self.tried = true;
         self.was_pressed |= pressed;
+        self.denied = 0;
         self.trying = self.trying.saturating_add(amount);
         self.is_quick = self.over > 0 || pressed && self.misses == 0;
         self.trying_until = now.saturating_add(if self.is_quick { decided_after } else { GIVEN_UP });
@@ -372,6 +388,24 @@ mod tests {
             let at = wait * SECOND;
             assert!(!learnt.may_try(at - 1, 1, true, true), "{calls}");
             assert!(learnt.may_try(at, 1, true, true), "{calls}");
+        }
+    }
+
+    #[test]
+    fn one_in_four_of_those_that_would_be_refused_asks_whatever_the_wait() {
+        let mut learnt = Learnt::new(0, 10, None, SPAN, 10);
+        for round in 0..5 {
+            let now = round * SECOND / 10;
+            for denied in 0..3 {
+                assert!(!learnt.may_try(now, 1, true, true), "{round}: {denied}");
+                learnt.deny();
+            }
+            assert!(!learnt.may_try(now, 1, true, false), "not in its turn");
+            assert!(learnt.may_try(now, 1, true, true), "{round}: the fourth");
+            learnt.begin(now, 1, SECOND, true);
+            assert!(!learnt.may_try(now, 1, true, true), "one at a time");
+            learnt.name(now, Some(10), None, (SPAN, 10), false);
+            learnt.ended(now, 1, true);
         }
     }
 

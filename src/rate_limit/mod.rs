@@ -67,13 +67,13 @@
 //! |---|---|
 //! | first | 60 s after the limit was named |
 //! | while the limit holds | after twice the time, up to what 100 calls take, at least 30 s and at most 5 minutes |
-//! | for a request that would be refused | after what 20 calls take, from 10 s to 60 s |
+//! | for a request that would be refused | after what 20 calls take, from 10 s to 60 s; one in four of them in any case |
 //! | after a success | at once; with each success more at once, so that five times the limit is reached in about 15 round trips at 10 a minute and in about 20 at 1,000 |
 //! | under a [`margin`](RateLimitBuilder::margin) below 1 | never: a success would say nothing. A tenth more is taken for each hour without a 429 |
 //! | of a configured limit | never above it |
 //!
 //! While the truth is unchanged that is one 429 in a hundred calls, or one in five minutes where there are fewer, and one
-//! in twenty, or one a minute, while requests are refused. It closes nothing for others, is not charged, and a
+//! in twenty, or one a minute, while requests are refused, and one for four refused requests. It closes nothing for others, is not charged, and a
 //! [retry layer](crate::retry) outside sends its request back at once, to the head of the queue. Without a retry layer its
 //! caller sees the 429: turn [`learn`](RateLimitBuilder::learn) off there. A server that counts by fixed windows or by a
 //! bucket may take some calls over the limit before it refuses one; that costs a few 429s more, and doubles the waits.
@@ -90,7 +90,11 @@
 //! - at the turn itself, uncharged: who has less time left than the slowest tenth of the answers takes, if the last in the
 //!   queue has that time now and would not have it after its own turn.
 //!
-//! Where nobody else waits, or there is room for all, nobody is refused for this. A timeout, or a drop after a time in which
+//! - as it comes, while strangers use the quota: who has less time left than half of the answers take, if another request of the
+//!   last window had the time in which three of four come. What a call takes of a contended quota, another cannot have.
+//!
+//! Where nobody else waits, or there is room for all, nobody is refused for this. An estimate is taken as the upper end of what it
+//! may be, 16 % more: in a queue that is served in order everybody would else get a place with a little too little time. A timeout, or a drop after a time in which
 //! nine of ten answers would have come, counts as an answer of twice that time. Answers of more than a minute count as one
 //! of a minute. Those of the [flex tier](crate::tier) are no samples.
 //!

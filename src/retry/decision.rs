@@ -39,6 +39,9 @@ pub(super) struct Again {
     pub(super) token: Option<Withdrawal>,
 }
 
+/// How many other requests must have timed out in a row, with no success between, for a timeout to be no chance.
+const OTHERS_LATE: u32 = 2;
+
 impl Settings {
     /// Remembers that failures occur after which a wait is neither charged to the budget nor, of a rejection, an
     /// attempt. From the first one on a copy is kept also where only such a wait could need it: while the budget is
@@ -202,10 +205,10 @@ impl Settings {
         Ok(again)
     }
 
-    /// Whether an attempt with so much time left would only be one more timeout: the one before it had longer, and another
-    /// request's timeout was followed by no success yet, or few others of late have had an answer. Where a share `p` of calls times out by
-    /// chance, that is wrong for `p²` of them at the most. A server that works on calls in their order finishes none of it then, and every
-    /// such call makes those behind it late.
+    /// Whether an attempt with so much time left would only be one more timeout: the one before it had longer, and timeouts of
+    /// [`OTHERS_LATE`] other requests were followed by no success yet, or few others of late have had an answer. Where a share `p` of
+    /// calls times out by chance, that is wrong for `p³` of them at the most. A server that works on calls in their order finishes
+    /// none of it then, and every such call makes those behind it late.
     fn is_in_vain(
         &self,
         progress: &Progress,
@@ -217,7 +220,7 @@ impl Settings {
         began.is_some_and(|began| left < now.saturating_duration_since(began))
             && self.budget.as_ref().is_some_and(|budget| {
                 let key = key();
-                !budget.is_well(key) || budget.late_row(key) > progress.timeouts
+                !budget.is_well(key) || budget.late_row(key) >= progress.timeouts + OTHERS_LATE
             })
     }
 

@@ -79,7 +79,8 @@ fn open_times_grow_to_the_most_and_are_forgotten_at_closing() {
     assert_eq!(now, SECOND / 2);
     for failed in 1..=100 {
         let until = call(&mut circuit, now, HARD).and_then(|change| change.until).expect("a probe failed");
-        let wait = (0.5 * 1.06_f64.powi(failed)).min(12.5);
+        // Twenty calls at once count as twenty a second, and a probe goes for each twenty.
+        let wait = (0.5 * 1.06_f64.powi(failed)).min(1.0);
         assert!(((until - now) as f64 / 1e9 - wait).abs() < 1e-6, "{failed}: {}", until - now);
         now = until;
     }
@@ -461,6 +462,31 @@ fn on_a_server_that_flaps_it_is_open_no_longer_than_that_is_down_and_one_probe_i
     assert!((2 * SECOND..3 * SECOND + 700 * MS).contains(&longest), "{longest}");
 }
 
+// Half an hour of outage after a minute in which all was well; each call that is turned away counts as one that would have
+// been made.
+#[test]
+fn a_probe_goes_for_each_twenty_calls_that_were_made_before_it() {
+    for (per_second, longest) in [(100, 500 * MS), (20, SECOND), (5, 4 * SECOND), (1, 12_500 * MS)] {
+        let mut circuit = machine(rules());
+        let (mut probes, mut last, mut apart) = (0_u64, 60 * SECOND, 0);
+        for number in 0..(60 + 1800) * per_second {
+            let now = number * SECOND / per_second;
+            let mark = if now < 60 * SECOND { Mark::Success } else { HARD };
+            if let Some(pass) = admit_of(&mut circuit, now, 0, number as u32) {
+                if pass.is_probe() {
+                    (probes, apart, last) = (probes + 1, apart.max(now - last), now);
+                }
+                circuit.settle(now, pass, 0, mark, false, 0, || 0.5);
+            }
+        }
+        let calls = 1800 * per_second;
+        assert!(apart <= longest + SECOND / per_second + 20 * SECOND / per_second, "{per_second}: {apart}");
+        // The first open times are shorter, and never less than the first.
+        assert!(probes <= (calls / 20).min(3600) + 150, "{per_second}: {probes}");
+        assert!(probes >= 1800 * SECOND / (longest + SECOND), "{per_second}: {probes}");
+    }
+}
+
 #[test]
 fn only_observing_it_tells_the_same_and_turns_nobody_away() {
     let mut circuit = machine(Rules { mode: BreakerMode::ObserveOnly, ..rules() });
@@ -554,6 +580,8 @@ struct Naive {
     failed_in: Vec<Nanos>,
     good: u32,
     next: Nanos,
+    /// Calls a second before it, over one second at the least.
+    pace: f64,
     ramp_until: Nanos,
     /// How much of that failures have added.
     behind: Nanos,
@@ -578,6 +606,7 @@ impl Naive {
             failed_in: Vec::new(),
             good: 0,
             next: 0,
+            pace: 0.0,
             ramp_until: 0,
             behind: 0,
             let_through: Vec::new(),
@@ -689,11 +718,17 @@ impl Naive {
                 own *= self.rules.open_factor;
             }
         }
-        (own.min(self.rules.open_max as f64 / 1.2) * (0.8 + 0.4 * draw)) as Nanos
+        let most = (20.0 * SECOND as f64 / self.pace).max(self.rules.open as f64);
+        (own.min(self.rules.open_max as f64 / 1.2).min(most) * (0.8 + 0.4 * draw)) as Nanos
     }
 
     fn opens(&mut self, now: Nanos, hint: Nanos, draw: f64) {
         self.good = 0;
+        if self.is == Is::Closed {
+            let least = SECOND;
+            let time = (now - self.since).clamp(least, self.rules.window.max(least));
+            self.pace = f64::from(self.window(now).0) / (time as f64 / SECOND as f64);
+        }
         let wait = self.open_time(draw).max(hint.min(self.rules.max_server_delay));
         self.enter(now, Is::Open(now + wait));
     }

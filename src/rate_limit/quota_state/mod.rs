@@ -189,8 +189,16 @@ impl QuotaState {
                 Admission::Granted(receipt) => Some(receipt),
                 _ => None,
             },
-            _ => None,
+            _ => {
+                self.learnt.iter_mut().flatten().for_each(Learnt::deny);
+                None
+            }
         }
+    }
+
+    /// Whether strangers are thought to use the quota, too.
+    pub(super) const fn has_strangers(&self, now: Nanos) -> bool {
+        now < self.strangers_until
     }
 
     /// Charges a request that fits here; where a fleet shares the quota it needs a permit of that, too.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::latency::Latency;
+
 use super::{LimitKind, NEVER, Nanos, RateLimitReason, Receipt, Refusal, Scheduler, Spent, WaiterId};
 
 fn nanos(estimate: Option<Duration>) -> Nanos {
@@ -27,9 +29,29 @@ impl<W> Scheduler<W> {
         }
     }
 
-    /// Whether somebody waits, or has in the last window.
+    /// Whether somebody waits, or has in the last window, or strangers use the quota.
     pub(super) fn is_scarce(&self, now: Nanos) -> bool {
-        self.is_queued() || self.joined_at.is_some_and(|at| now < at.saturating_add(self.ledger.span()))
+        self.is_queued()
+            || self.ledger.has_strangers(now)
+            || self.joined_at.is_some_and(|at| now < at.saturating_add(self.ledger.span()))
+    }
+
+    /// Of a request that comes while strangers use the quota: whether it would rather take what one with more time could have had
+    /// than be answered itself.
+    ///
+    /// Half of the answers take longer than it has left, and some request of the last window had the time in which three of four
+    /// come. Where all have as little, none is refused.
+    pub(super) fn is_in_vain(&mut self, now: Nanos, deadline: Nanos) -> bool {
+        if deadline == NEVER {
+            return false;
+        }
+        let left = deadline.saturating_sub(now);
+        let (most, at) = self.most_left;
+        if left >= most || at.saturating_add(self.ledger.span()) <= now {
+            self.most_left = (left, now);
+        }
+        let typical = nanos(self.latency.typical().map(Latency::at_most));
+        left < typical && self.most_left.0 >= nanos(self.latency.fair())
     }
 
     /// Whether [`answered`](Self::answered) has anything to learn.
@@ -40,7 +62,7 @@ impl<W> Scheduler<W> {
     /// What must be left of a deadline at an admission: nine of ten answers take longer. Nothing while nobody else waits,
     /// so that a wrong estimate cannot keep itself up.
     pub(super) fn least(&self) -> Nanos {
-        if self.queue.is_empty() { 0 } else { nanos(self.latency.quick()) }
+        if self.queue.is_empty() { 0 } else { nanos(self.latency.quick().map(Latency::at_most)) }
     }
 
     /// Whether the head would take the place of one who can still be answered in time, and hardly be so itself.
@@ -48,7 +70,7 @@ impl<W> Scheduler<W> {
     /// Only where one of ten answers takes longer than the head has left, the last in the queue has that time now, and
     /// will not have it when all before it have gone. Where there is room for all, nobody is refused.
     pub(super) fn is_doomed(&self, now: Nanos, head: WaiterId) -> bool {
-        let slow = nanos(self.latency.slow());
+        let slow = nanos(self.latency.slow().map(Latency::at_most));
         if slow == 0 || self.queue.deadline(head) >= now.saturating_add(slow) {
             return false;
         }

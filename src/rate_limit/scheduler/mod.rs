@@ -79,6 +79,8 @@ pub(super) struct Scheduler<W> {
     taught: bool,
     /// When a request came last.
     asked_at: Nanos,
+    /// The most time that a request had left of late, and when it came.
+    most_left: (Nanos, Nanos),
 }
 
 /// Of a request that would be answered too late.
@@ -128,6 +130,7 @@ impl<W> Scheduler<W> {
             moved: (0, 0),
             taught: false,
             asked_at: 0,
+            most_left: (0, 0),
         }
     }
 
@@ -135,7 +138,7 @@ impl<W> Scheduler<W> {
     #[inline(always)]
     pub(super) fn grant(&mut self, now: Nanos, cost: Cost) -> Option<Receipt> {
         self.asked_at = now;
-        if self.queue.is_empty() {
+        if self.queue.is_empty() && !self.ledger.has_strangers(now) {
             if let Admission::Granted(receipt) = self.ledger.admit(now, cost) {
                 return Some(receipt);
             }
@@ -161,6 +164,16 @@ impl<W> Scheduler<W> {
     }
 
     fn arrive_slow(&mut self, now: Nanos, cost: Cost, deadline: Nanos) -> Arrival {
+        if self.ledger.has_strangers(now) {
+            if self.is_in_vain(now, deadline) {
+                return Arrival::Refused(LATE);
+            }
+            if self.queue.is_empty() {
+                if let Admission::Granted(receipt) = self.ledger.admit(now, cost) {
+                    return Arrival::Granted(receipt);
+                }
+            }
+        }
         self.wait_for_turn(now, cost, deadline, false)
     }
 

@@ -253,6 +253,45 @@ fn an_answer_of_a_slower_tier_is_no_sample() {
     assert!(slow < std::time::Duration::from_secs(3), "{slow:?}");
 }
 
+// Answers take 20 s. A call that was refused where our own count had room tells of strangers.
+#[test]
+fn among_strangers_a_call_goes_to_who_is_likelier_than_not_to_be_answered() {
+    const SECOND: Nanos = 1_000_000_000;
+    let rules = Rules { span: 60 * SECOND, margin: 1.0, learn: true, probe_every: 60 * SECOND, guard: 0 };
+    let mut ledger = QuotaState::new(rules, Limits::new(), 0);
+    ledger.set_day(0, Day { date: jiff::civil::date(2026, 11, 21), left: 36_000 * SECOND });
+    let mut scheduler: Scheduler<u32> =
+        Scheduler::new(ledger, 1000, true, Patience { fetch: SECOND, tick: 0 });
+    let refused = |scheduler: &mut Scheduler<u32>, now| {
+        let Arrival::Granted(mut receipt) = scheduler.arrive(now, of(1), NEVER) else {
+            panic!("nothing is learnt")
+        };
+        let (dimension, limit) = (LimitKind::RequestsPerMinute, Some(50));
+        let lesson = QuotaUpdate { dimension, limit, until: None, spent: false, zero: false };
+        scheduler.ledger.close_until(now, &mut receipt, lesson);
+        scheduler.settle(receipt, Settlement::TooMany);
+    };
+    refused(&mut scheduler, 0);
+    for n in 1..8 {
+        let now = n * 30 * SECOND;
+        let Arrival::Granted(mut receipt) = scheduler.arrive(now, of(1), NEVER) else {
+            panic!("there is room")
+        };
+        scheduler.answered(now + 20 * SECOND, &mut receipt, true);
+        scheduler.settle(receipt, Settlement::Unknown);
+    }
+    let now = 280 * SECOND;
+    let mut arrive =
+        |at: u64, left: u64| scheduler.arrive(now + at * SECOND, of(1), now + (at + left) * SECOND);
+    assert!(matches!(arrive(0, 10), Arrival::Granted(_)), "nobody has more time");
+    assert!(matches!(arrive(1, 60), Arrival::Granted(_)));
+    assert!(matches!(arrive(2, 10), Arrival::Refused(Refusal { is_final: true, .. })), "others have");
+    assert!(matches!(arrive(3, 30), Arrival::Granted(_)));
+    assert!(matches!(arrive(70, 10), Arrival::Granted(_)), "that was a window ago");
+    assert!(matches!(arrive(72, 60), Arrival::Granted(_)));
+    assert!(matches!(arrive(900, 10), Arrival::Granted(_)), "the strangers are gone");
+}
+
 #[test]
 fn a_grant_that_is_not_fetched_does_not_refuse_who_can_be_answered_in_time() {
     const SECOND: Nanos = 1_000_000_000;

@@ -115,6 +115,7 @@ fn live_through(spell: Spell, policy: RetryPolicyBuilder, seed: u64) -> Told {
         let request = &mut requests[n];
         let counts = usize::from(!request.is_before);
         if status == BEGINS {
+            request.progress.started.get_or_insert(now);
             request.under_way = count();
             let (end, status) = begin(request, now);
             ends.push(Reverse((end, n, status)));
@@ -202,6 +203,22 @@ fn requests_that_can_never_succeed_do_not_starve_the_others() {
         assert!(share >= 0.998, "{spell:?}: {share} {told:?}");
         let extra = told.attempts as f64 / told.requests as f64;
         assert!(extra < 0.8 * 1.26 + 0.3 * 10.0, "{extra}");
+    }
+}
+
+// A fifth of the calls, or fewer, outlast half of the deadline. With two attempts `1 - p²` are served; an attempt that has less time
+// than the one before is not made after two others in a row: `p³`.
+#[test]
+fn by_chance_one_late_attempt_in_p_cubed_is_not_made() {
+    for failing in [0.02, 0.1, 0.2, 0.25] {
+        for rate in [0.05, 1.0, 20.0] {
+            let spell =
+                Spell { failing, timeouts: 1.0, rate, answer: 15.0, timeout: 60.0, ..Spell::default() };
+            let told = live_through(spell, RetryPolicy::builder(), 3);
+            let (share, due) = (told.served as f64 / told.requests as f64, 1.0 - failing.powi(2));
+            let chance = 4.0 * (due * (1.0 - due) / told.requests as f64).sqrt();
+            assert!(share >= due - failing.powi(3) - chance, "{spell:?}: {share} of {due}, {told:?}");
+        }
     }
 }
 
