@@ -20,7 +20,7 @@
 //! does, or on a loopback address. The administrators' listener asks nobody either.
 
 pub mod clients;
-pub mod direct;
+pub mod drive;
 pub mod gather;
 pub mod handed;
 pub mod headers;

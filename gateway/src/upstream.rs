@@ -8,19 +8,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, Uri};
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+use http_body::Body;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{Client, ResponseFuture};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::client::legacy::{self, Client, ResponseFuture};
+use hyper_util::rt::TokioTimer;
 use tower::Service;
 use tower_gemini::BoxError;
 
-use crate::direct::{Lent, Pool};
+use crate::drive::{Driven, Drivers, Tracking};
 use crate::kept::Kept;
 
 /// Where the upstream is.
@@ -101,7 +99,7 @@ impl fmt::Display for Base {
 // ===== the client =====
 
 /// hyper-util's client and not reqwest's, whose URLs are resolved and encoded anew: `/a/../b` would become `/b`.
-type Lane<B> = Client<HttpsConnector<HttpConnector>, B>;
+type Lane<B> = Client<Tracking<HttpsConnector<HttpConnector>>, B>;
 
 /// hyper-util's client keeps one connection of HTTP/2 to a host, and Google permits 100 streams on one: whoever comes after
 /// them would wait in silence. So there are several clients, and each is filled before the next one is used.
@@ -120,25 +118,21 @@ const STREAM_WINDOW: u32 = 128 * 1024;
 const STALL: Duration = Duration::from_secs(30);
 
 /// The client of the stack. Clones share its connections.
-pub struct Upstream<B: Body + 'static> {
-    /// With TLS.
+pub struct Upstream<B> {
     lanes: Arc<[(Lane<B>, Arc<AtomicUsize>)]>,
-    /// Without.
-    direct: Arc<Pool<B>>,
 }
 
-impl<B: Body> Clone for Upstream<B> {
+impl<B> Clone for Upstream<B> {
     fn clone(&self) -> Self {
-        Self { lanes: Arc::clone(&self.lanes), direct: Arc::clone(&self.direct) }
+        Self { lanes: Arc::clone(&self.lanes) }
     }
 }
 
 /// HTTP/2 where TLS negotiates it, else HTTP/1.1; connections are kept for 90 s.
 pub fn client<B>() -> Result<Upstream<B>, String>
 where
-    B: Body + Send + Unpin + 'static,
+    B: Body + Send,
     B::Data: Send,
-    B::Error: Into<BoxError>,
 {
     let mut http = HttpConnector::new();
     http.enforce_http(false);
@@ -150,16 +144,13 @@ where
     http.set_tcp_user_timeout(Some(STALL));
     let tls = HttpsConnectorBuilder::new().try_with_platform_verifier();
     let tls = tls.map_err(|error| format!("the certificates of this machine cannot be read: {error}"))?;
-    let mut builder = hyper::client::conn::http1::Builder::new();
-    // Google sends about thirty fields; a proxy in between may add many. hyper takes 100.
-    builder.max_headers(256).max_buf_size(BUFFER);
-    let direct = Pool::new(http.clone(), builder);
-    let connector = tls.https_only().enable_http1().enable_http2().wrap_connector(http);
+    let connector = Tracking(tls.https_or_http().enable_http1().enable_http2().wrap_connector(http));
     let lane = || {
-        Client::builder(TokioExecutor::new())
+        Client::builder(Drivers)
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(90))
+            // Google sends about thirty fields; a proxy in between may add many. hyper takes 100.
             .http1_max_headers(256)
             .http1_max_buf_size(BUFFER)
             .http2_max_header_list_size(HEADERS)
@@ -172,7 +163,7 @@ where
             .http2_keep_alive_timeout(Duration::from_secs(20))
             .build(connector.clone())
     };
-    Ok(Upstream { lanes: (0..LANES).map(|_| (lane(), Arc::default())).collect(), direct })
+    Ok(Upstream { lanes: (0..LANES).map(|_| (lane(), Arc::default())).collect() })
 }
 
 /// The first lane with room, else the least full.
@@ -187,22 +178,19 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    type Response = Response<Answer<B>>;
-    type Error = BoxError;
-    type Future = Answering<B>;
+    type Response = Response<Kept<Driven, Place>>;
+    type Error = legacy::Error;
+    type Future = Answering;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Answering<B> {
-        if request.uri().scheme() == Some(&Scheme::HTTP) {
-            return Answering::Direct(Box::pin(Arc::clone(&self.direct).send(request)));
-        }
+    fn call(&mut self, request: Request<B>) -> Answering {
         // Two that look at once may overfill a lane a little, which the ten streams of difference bear.
         let lane = choose(self.lanes.iter().map(|(_, in_flight)| in_flight.load(Ordering::Relaxed)));
         let (client, in_flight) = &self.lanes[lane];
-        Answering::Lane(client.request(request), Some(Place::take(in_flight)))
+        Answering { answer: client.request(request), place: Some(Place::take(in_flight)) }
     }
 }
 
@@ -222,81 +210,19 @@ impl Drop for Place {
     }
 }
 
-type Sending<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
-
 /// The head of an answer on its way.
-pub enum Answering<B>
-where
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
-    Lane(ResponseFuture, Option<Place>),
-    Direct(Sending<Response<Lent<B>>>),
+pub struct Answering {
+    answer: ResponseFuture,
+    place: Option<Place>,
 }
 
-impl<B> Future for Answering<B>
-where
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
-    type Output = Result<Response<Answer<B>>, BoxError>;
+impl Future for Answering {
+    type Output = Result<Response<Kept<Driven, Place>>, legacy::Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Poll::Ready(Ok(match &mut *self {
-            Self::Lane(answer, place) => {
-                let answer = ready!(Pin::new(answer).poll(cx))?;
-                let place = place.take();
-                answer.map(|body| Answer::Lane(Kept::new(body, place)))
-            }
-            Self::Direct(answer) => ready!(answer.as_mut().poll(cx))?.map(Answer::Direct),
-        }))
-    }
-}
-
-/// The body of an answer.
-pub enum Answer<B>
-where
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
-    Lane(Kept<Incoming, Place>),
-    Direct(Lent<B>),
-}
-
-impl<B> Body for Answer<B>
-where
-    B: Body + Send + Unpin + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match &mut *self {
-            Self::Lane(body) => Pin::new(body).poll_frame(cx),
-            Self::Direct(body) => Pin::new(body).poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Lane(body) => body.is_end_stream(),
-            Self::Direct(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Lane(body) => body.size_hint(),
-            Self::Direct(body) => body.size_hint(),
-        }
+        let answer = ready!(Pin::new(&mut self.answer).poll(cx))?;
+        let place = self.place.take();
+        Poll::Ready(Ok(Driven::of(answer).map(|body| Kept::new(body, place))))
     }
 }
 
