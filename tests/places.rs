@@ -432,7 +432,9 @@ async fn what_is_kept_at_a_place_is_asked_for_there() {
 fn refused(result: Result<Response<Body>, BoxError>) -> NoPlaceReason {
     let error = result.unwrap_err();
     assert!(find::<tower_gemini::Rejected>(error.as_ref()).is_some(), "nothing was sent");
-    find::<NoPlace>(error.as_ref()).unwrap().why()
+    let why = find::<NoPlace>(error.as_ref()).unwrap().why();
+    assert_eq!(error.to_string(), format!("places: not sent: {why}"));
+    why
 }
 
 #[tokio::test(start_paused = true)]

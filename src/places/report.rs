@@ -100,7 +100,7 @@ impl NoPlace {
 
 impl fmt::Display for NoPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("no place to send the request to")
+        write!(f, "places: not sent: {}", self.why)
     }
 }
 
