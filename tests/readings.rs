@@ -8,6 +8,8 @@ mod line;
 
 #[path = "readings/answers.rs"]
 mod answers;
+#[path = "readings/faults.rs"]
+mod faults;
 #[path = "readings/kinds.rs"]
 mod kinds;
 #[path = "readings/logs.rs"]

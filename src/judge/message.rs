@@ -51,14 +51,18 @@ pub(super) fn delay(message: &str) -> Option<Duration> {
     }
 }
 
-/// The status in a line of HTTP that a client has printed: `HTTP Request: POST https://… "HTTP/1.1 503 Service Unavailable"`.
+/// The status of an error in a line of HTTP that a client has printed: `HTTP Request: POST https://… "HTTP/1.1 503 Service
+/// Unavailable"`, `(HTTP/1.1 404 Not Found)`.
 pub(super) fn http_line(message: &str) -> Option<u16> {
-    let at = ["\"HTTP/1.1 ", "\"HTTP/2 ", "\"HTTP/1.0 "]
-        .iter()
-        .find_map(|opening| Some(memmem::find(message.as_bytes(), opening.as_bytes())? + opening.len()))?;
-    let rest = &message.as_bytes()[at..];
-    let is_number = rest.len() > 3 && rest[..3].iter().all(u8::is_ascii_digit) && rest[3] == b' ';
-    is_number.then(|| message[at..at + 3].parse().ok())?.filter(|n| (400..600).contains(n))
+    const LINE: &str = "HTTP/";
+    // The bound keeps a hostile message from being read again and again.
+    memmem::find_iter(message.as_bytes(), LINE.as_bytes()).take(32).find_map(|at| {
+        let rest = &message[at + LINE.len()..];
+        let rest = ["1.1 ", "2 ", "1.0 ", "2.0 "].iter().find_map(|version| rest.strip_prefix(version))?;
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let is_number = digits == 3 && !rest[3..].starts_with(|c: char| c.is_ascii_alphanumeric());
+        is_number.then(|| rest[..3].parse().ok())?.filter(|n| (400..600).contains(n))
+    })
 }
 
 /// Whether a word begins here. `f_with_retry in 2.0 seconds` is what a client does by itself.
@@ -120,6 +124,10 @@ pub(super) fn quota_lines(message: &str) -> impl Iterator<Item = Line<'_>> {
             let metric = name(fields.trim_start_matches(['\'', '"', '`']));
             Some(Line { metric, limit: limit(fields), model: model_of(fields), ..Line::default() })
         } else if let Some(quoted) = line.strip_prefix("quota metric ") {
+            // A name with blanks in it has quotes.
+            if let Some(metric) = name(quoted).filter(|metric| metric.contains('_')) {
+                return Some(Line { metric: Some(metric), limit: limit(quoted), ..Line::default() });
+            }
             // A print escapes its quotes, once or more often.
             let mut quoted = quoted.split('\'').skip(1).map(|text| text.trim_end_matches('\\'));
             let metric = quoted.next().filter(|metric| !metric.is_empty())?;

@@ -59,7 +59,7 @@ pub(super) fn status(text: &str) -> Named {
         }
         (at, earlier, before) = (end, before, word);
     }
-    let number = number.or(alias).or_else(|| phrase(text));
+    let number = number.or(alias).or_else(|| phrase(text)).or_else(|| super::message::http_line(text));
     Named { code: constant.or(camel), number, leads: leads && number.is_some(), inner }
 }
 
@@ -95,6 +95,8 @@ impl Place<'_> {
             [b',', rest @ ..] if rest.starts_with(b" message=") => {
                 return (self.label || self.leading).then_some(number);
             }
+            // `returned 429, retrying in 500ms`.
+            [b',', b' ', next, ..] if self.told && next.is_ascii_lowercase() => return Some(number),
             [b' ' | b':' | b'.' | b'-' | b']' | b')', rest @ ..] => rest,
             [] => return (self.label || self.leading || self.told).then_some(number),
             rest => return self.label.then_some(number).filter(|_| !rest.is_empty()),

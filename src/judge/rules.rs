@@ -19,7 +19,7 @@ use super::quota::{Quotas, quota};
 use super::sentence::{self, INDIVIDUAL, MONEY, NO_TIER, Says};
 use crate::google_rpc::Code;
 use crate::verdict::{
-    Alternative, DelaySource, Inner, Kind, Period, Piece, QuotaViolation, Retryability, ServerDelay,
+    Alternative, DelaySource, Inner, Kind, Period, Piece, QuotaViolation, Retryability, Sent, ServerDelay,
 };
 
 /// A delay above this is no rate limit that clears within minutes: gemini-cli takes 300 s as final
@@ -45,7 +45,7 @@ pub(super) fn error(http: StatusCode, header: Option<Duration>, fields: &Fields<
     let is_bare = code.is_none() && fields.code_name.is_none() && fields.reason.is_none() && quota.is_empty();
     if is_bare && matches!(kind, Kind::RateLimited | Kind::Internal | Kind::Unavailable) {
         // Of a text, what stands in a later line as well.
-        kind = by_text(body).and_then(|text| by_sentence(text, delay, &quota, zero)).unwrap_or(kind);
+        kind = by_text(body).and_then(|text| by_sentence(text, number, delay, &quota, zero)).unwrap_or(kind);
     }
     // A print has the number only, and this is what Google says under it.
     let code = match code {
@@ -81,6 +81,7 @@ pub(super) fn error(http: StatusCode, header: Option<Duration>, fields: &Fields<
         | Kind::Internal
         | Kind::DeadlineExceeded
         | Kind::Cancelled
+        | Kind::Transport
         | Kind::Conflict => retry_with(delay),
         // The one precondition that comes true by itself, in seconds.
         Kind::FailedPrecondition if message::says(&fields.message, &["not in an ACTIVE state"]) => {
@@ -108,6 +109,8 @@ pub(super) fn error(http: StatusCode, header: Option<Duration>, fields: &Fields<
         window: window(widest(&quota)).filter(|_| limited && delay.is_none()),
         quota,
         body: body.clone(),
+        // Somebody else's call has failed without an answer.
+        sent: if kind == Kind::Transport { Sent::Maybe } else { Sent::Yes },
         ..Inner::new(kind)
     }
 }
@@ -166,7 +169,7 @@ fn kind(
     let is_own = matches!(number, 0..=400 | 429 | 500..600) && matches!(name, None | Some(Kind::Internal));
     let is_open = code.is_none_or(|code| code == Code::Unknown);
     if is_own && is_open {
-        if let Some(kind) = by_sentence(message, delay, quota, zero) {
+        if let Some(kind) = by_sentence(message, number, delay, quota, zero) {
             return kind;
         }
     }
@@ -288,13 +291,16 @@ fn by_text(body: &Bytes) -> Option<&str> {
 }
 
 /// What one of Google's own sentences says, where neither a status nor a reason does.
+///
+/// A status of its own says more than a client's word for a connection that failed, but for the 500 of those who have no other.
 fn by_sentence(
     message: &str,
+    number: u16,
     delay: Option<ServerDelay>,
     quota: &[QuotaViolation],
     zero: bool,
 ) -> Option<Kind> {
-    Some(match sentence::find(message, |_| true)? {
+    Some(match sentence::find(message, |kind| kind != Kind::Transport || matches!(number, 0..400 | 500))? {
         Says::Limit => limit(message, delay, quota, zero),
         Says::Kind(kind) => kind,
     })
@@ -367,7 +373,13 @@ fn overloaded(message: &str) -> bool {
 }
 
 fn bad_request(message: &str) -> Kind {
-    let exact = [Kind::ContextTooLong, Kind::PayloadTooLarge, Kind::ApiKeyInvalid, Kind::FailedPrecondition];
+    let exact = [
+        Kind::ContextTooLong,
+        Kind::PayloadTooLarge,
+        Kind::ApiKeyInvalid,
+        Kind::FailedPrecondition,
+        Kind::ContentBlocked,
+    ];
     more_exact(message, Kind::InvalidArgument, &exact)
 }
 

@@ -19,10 +19,11 @@ pub(super) enum Says {
 }
 
 /// Money. The generic "check your plan and billing details" is *not* a sign of it: every quota error says so.
-pub(super) const MONEY: [&str; 9] = [
+pub(super) const MONEY: [&str; 10] = [
     "spending cap",
     "spend cap",
     "spending limit",
+    "spend limit",
     "repayment credits",
     "repaid credits",
     "credits are depleted",
@@ -39,11 +40,18 @@ pub(super) const NO_TIER: [&str; 2] = ["have a free quota tier", "no free quota 
 
 /// The kind, and sentences of it. The parts of one are divided by `…`, and all of them must be there. The first that is found
 /// counts.
-const TABLE: [(Says, &[&str]); 19] = [
+const TABLE: [(Says, &[&str]); 26] = [
     (Says::Kind(KeyLeaked), &["reported as leaked"]),
     (
         Says::Kind(ApiKeyInvalid),
-        &["PI key not valid", "PI Key not found", "PI key not found", "PI key expired"],
+        &[
+            "PI key not valid",
+            "PI Key not found",
+            "PI key not found",
+            "PI key expired",
+            "PI key invalid",
+            "PI key is invalid",
+        ],
     ),
     (Says::Kind(ServiceDisabled), &["has not been used in project", "before or it is disabled"]),
     (
@@ -121,6 +129,22 @@ const TABLE: [(Says, &[&str]); 19] = [
             "promptBlocked(",
             "inish reason: SAFETY",
             "inish reason: PROHIBITED_CONTENT",
+            // Of Imagen, under a 400.
+            "safety filter threshold prohibited",
+            "is blocked, as it may violate our policies",
+            "violate Google's Responsible AI practices",
+            // Of the client google-generativeai, here and below.
+            "check the `candidate.safety_ratings`",
+            "check the candidate.safety_ratings",
+        ],
+    ),
+    (
+        Says::Kind(EmptyResponse),
+        &[
+            "valid `Part`, but none were returned",
+            "valid Part, but none were returned",
+            "andidate's finish_reason is ",
+            "andidate's [finish_reason](",
         ],
     ),
     (Says::Limit, &MONEY),
@@ -159,6 +183,11 @@ const TABLE: [(Says, &[&str]); 19] = [
             "equest timed out",
             "timeout of …ms exceeded",
             "litellm.Timeout",
+            "timed out after ",
+            "ETIMEDOUT",
+            "onnect Timeout Error",
+            "onnection timeout to host",
+            "java.net.SocketTimeoutException",
         ],
     ),
     (Says::Kind(Cancelled), &["he operation was cancelled."]),
@@ -188,6 +217,34 @@ const TABLE: [(Says, &[&str]); 19] = [
             "nsupported MIME type: ",
         ],
     ),
+    // Closes of WebSocket sessions, as Python's websockets prints them: a reason, if there is any, has been read by now.
+    (Says::Kind(Unavailable), &["1001 (going away)", "1012 (service restart)", "1013 (try again later)"]),
+    (Says::Kind(InvalidArgument), &["1007 (invalid frame payload data)"]),
+    (Says::Kind(PermissionDenied), &["1008 (policy violation)"]),
+    (Says::Kind(PayloadTooLarge), &["1009 (message too big)"]),
+    (
+        Says::Kind(Internal),
+        &["1011 (internal error)", "1011 internal error", "1011 Internal error", "1011 None. Internal error"],
+    ),
+    // There was no answer at all, and this is what the client says of it.
+    (
+        Says::Kind(Transport),
+        &[
+            "fetch failed",
+            "ECONNRESET",
+            "ECONNREFUSED",
+            "socket hang up",
+            "he network connection was lost",
+            "error sending request for url",
+            "annot assign requested address",
+            "ailed connecting to host",
+            "no close frame received or sent",
+            "java.net.SocketException",
+            "java.net.ConnectException",
+            "java.net.UnknownHostException",
+            "DioException [connection error]",
+        ],
+    ),
 ];
 
 /// What the first sentence says that is known and asked for.
@@ -198,7 +255,8 @@ pub(super) fn find(message: &str, asked: impl Fn(Kind) -> bool) -> Option<Says> 
     });
     let is_said = |sentence: &str| sentence.split('…').all(|part| says(message, &[part]));
     let said = |said: &Says, sentences: &[&str]| {
-        sentences.iter().any(|s| is_said(s)) || *said == Says::Kind(ContentBlocked) && names_block(message)
+        sentences.iter().any(|s| is_said(s))
+            || *said == Says::Kind(ContentBlocked) && (names_block(message) || numbers_block(message))
     };
     known.find(|(kind, sentences)| said(kind, sentences)).map(|(said, _)| *said)
 }
@@ -223,6 +281,30 @@ fn names_block(text: &str) -> bool {
                 _ => gap == 0 && is_constant && Finish::of(word) == Finish::Blocked && word != "LANGUAGE",
             }
         })
+    })
+}
+
+/// Whether a print has one of those reasons by its number, as protobuf's Python has it: `finish_reason: 3`, `The candidate's
+/// [finish_reason](https://…) is 4.`
+///
+/// The numbers are those of `google.ai.generativelanguage.v1beta.Candidate.FinishReason`, read 2026-11.
+fn numbers_block(text: &str) -> bool {
+    const LABEL: &str = "finish_reason";
+    memmem::find_iter(text.as_bytes(), LABEL.as_bytes()).take(32).any(|at| {
+        let rest = &text[at + LABEL.len()..];
+        let link = rest.strip_prefix("](").and_then(|link| link.split_once(')'));
+        let rest = link.filter(|(url, _)| url.len() < 120).map_or(rest, |(_, rest)| rest);
+        let rest = rest.trim_start_matches(['`', '"', '\'']);
+        let number =
+            [": ", " is ", "=", ":"].iter().find_map(|mark| rest.strip_prefix(mark)).unwrap_or_default();
+        let digits = number.bytes().take_while(u8::is_ascii_digit).count();
+        let is_whole = match &number.as_bytes()[digits..] {
+            [b'.', b'0'..=b'9', ..] => false,
+            [next, ..] => !next.is_ascii_alphanumeric() && *next != b'_',
+            [] => true,
+        };
+        // SAFETY, RECITATION, LANGUAGE to SPII, IMAGE_SAFETY.
+        is_whole && matches!(number[..digits].parse(), Ok(3 | 4 | 6..=9 | 11))
     })
 }
 

@@ -77,6 +77,8 @@ pub(crate) enum Member {
     VideoResponse,
     /// The interaction in an event.
     Interaction,
+    /// What an event of an interaction is about.
+    EventType,
     /// An interaction's steps, outputs or contents, or a piece of one in an event.
     Output,
     Other,
@@ -97,8 +99,8 @@ pub(crate) enum PartMember {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum MessageMember {
     Text,
-    /// Something for the user where it is a list with an object in it.
-    ToolCalls,
+    /// Something for the user where it is a list with an object in it: calls, and OpenRouter's images.
+    List,
     Other,
 }
 
@@ -107,7 +109,7 @@ impl MessageMember {
     pub(crate) fn of(key: &[u8]) -> Self {
         match key {
             b"content" => Self::Text,
-            b"tool_calls" => Self::ToolCalls,
+            b"tool_calls" | b"images" => Self::List,
             _ => Self::Other,
         }
     }
@@ -239,7 +241,7 @@ impl Answer {
             b"event_type" | b"updated" => {
                 self.interaction = true;
                 self.other_known = true;
-                return Member::Other;
+                return if key == b"updated" { Member::Other } else { Member::EventType };
             }
             b"models" | b"tunedModels" | b"totalTokens" | b"embedding" | b"embeddings" | b"data"
             | b"object" | b"name" | b"file" | b"files" | b"id" | b"cachedContents" | b"operations"
@@ -282,6 +284,13 @@ impl Answer {
         let finish = Finish::of_status(status);
         if finish != Finish::None {
             self.status = finish;
+        }
+    }
+
+    /// The interaction is over, by the name of an event that is complete. Its own status says more.
+    pub(crate) fn ended(&mut self) {
+        if self.status == Finish::None {
+            self.status = Finish::Normal;
         }
     }
 

@@ -55,6 +55,8 @@ pub(super) enum Slot {
     Refused,
     /// The type of an interaction's output.
     Sort,
+    /// What an event of an interaction is about.
+    EventType,
     /// The status of an interaction in an event.
     InteractionStatus,
     /// The status of the outermost object, kept as text, too.

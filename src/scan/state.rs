@@ -48,6 +48,8 @@ impl Flags {
     /// The prediction that is being read is a refusal; it holds a medium.
     const REFUSED: u8 = 4;
     const MADE: u8 = 8;
+    /// The event that is being read says that the interaction is over.
+    const ENDS: u8 = 16;
 
     #[inline]
     fn set(&mut self, flags: u8, to: bool) {
@@ -192,7 +194,7 @@ impl Found {
             },
             Slot::Message => match MessageMember::of(key) {
                 MessageMember::Text => Slot::Text,
-                MessageMember::ToolCalls => Slot::ToolCalls,
+                MessageMember::List => Slot::ToolCalls,
                 MessageMember::Other => Slot::Skip,
             },
             Slot::Feedback => match key {
@@ -271,6 +273,7 @@ impl Found {
             Member::VideoResponse => Slot::VideoResponse,
             Member::Interaction => Slot::Interaction,
             Member::Output => Slot::Output,
+            Member::EventType => Slot::EventType,
             Member::Other if key == b"usage" => Slot::Usage,
             Member::Other if key == b"metadata" => Slot::Metadata,
             Member::ModelVersion if self.expected != 0 => Slot::ModelVersion,
@@ -285,7 +288,10 @@ impl Found {
     /// An object begins.
     pub(super) fn open(&mut self, object: Slot) {
         match object {
-            Slot::Envelope => self.answer.objects = self.answer.objects.saturating_add(1),
+            Slot::Envelope => {
+                self.answer.objects = self.answer.objects.saturating_add(1);
+                self.flags.set(Flags::ENDS, false);
+            }
             Slot::Candidates => {
                 (self.index, self.finish, self.delivered) = (self.next, Finish::None, false);
             }
@@ -306,6 +312,9 @@ impl Found {
     pub(super) fn close(&mut self, object: Slot) {
         match object {
             Slot::Envelope => {
+                if self.flags.has(Flags::ENDS) {
+                    self.answer.ended();
+                }
                 if self.answer.is_failed_interaction() {
                     self.capture.failed_interaction();
                 }
@@ -390,6 +399,11 @@ impl Found {
             Slot::ModelVersion => return self.keep_model(reason),
             Slot::Refused => return self.answer.prediction(number().is_some_and(|n| n > 0), false),
             Slot::Sort => return self.part_of(object).sort = Sort::of(reason),
+            // The older one has no interaction with a status in it.
+            Slot::EventType => {
+                let ends = matches!(reason, b"interaction.complete" | b"interaction.completed");
+                return self.flags.set(Flags::ENDS, ends);
+            }
             Slot::InteractionStatus => return self.answer.status(reason),
             Slot::Status => {
                 // Relays write the number here.

@@ -47,7 +47,7 @@ pub enum Kind {
     Conflict,
     /// Not implemented, or not for this method.
     Unimplemented,
-    /// The prompt or the answer was blocked by a policy. The HTTP status is 200.
+    /// The prompt or the answer was blocked by a policy. The HTTP status is 200, or 400 where an image was asked for.
     ContentBlocked,
     /// A 200 without an answer.
     EmptyResponse,
