@@ -22,8 +22,10 @@ pub(crate) fn json_line(line: &[u8]) -> String {
 fn judge(pasted: &Pasted) -> Verdict {
     let judge = |status| Verdict::from_parts(status, &pasted.headers, pasted.body.clone());
     let verdict = judge(pasted.status);
-    // Without a status in the input, what is no answer is read as an error, in which a body may stand anywhere.
-    if pasted.assumed && verdict.kind() == Some(Kind::Unknown) {
+    // Without a status in the input, what is no answer is read as an error, in which a body may stand anywhere. So is a print that
+    // begins as an event stream does.
+    let is_none = matches!(verdict.kind(), Some(Kind::Unknown | Kind::EmptyResponse));
+    if pasted.assumed && is_none {
         let error = judge(StatusCode::INTERNAL_SERVER_ERROR);
         if error.kind() != Some(Kind::Internal) || error.grpc_code().is_some() {
             return error;

@@ -24,7 +24,7 @@ impl<'a> Fields<'a> {
             Err(error) if error.is_eof() => Read::Cut,
             Err(_) => Read::Broken,
         };
-        self.settle(context);
+        self.conclude(context);
         read
     }
 
@@ -50,6 +50,11 @@ impl<'a> Fields<'a> {
             }
         }
         self.believe_prints(context);
+    }
+
+    /// Settles the outermost body, of which nothing more is to be read.
+    pub(super) fn conclude(&mut self, context: &Context) {
+        self.settle(context);
         // Under a success it takes a quota's name or one of Google's sentences to make an error of what names none.
         if context.http < 400 {
             let names_none = self.code.is_none() && self.status.is_none() && self.code_name.is_none();

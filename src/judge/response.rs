@@ -24,9 +24,6 @@ use crate::verdict::{Alternative, Inner, Kind, Piece, Retryability, Sent, Verdic
 /// Bytes of an error's body that are read. Such bodies have a few KiB; a page of a front end is below 64 KiB.
 pub(crate) const DEFAULT_LIMIT: usize = 256 * 1024;
 
-/// Of a text that looks like an event stream. A client's print of a failed call is shorter.
-const MAX_TEXT: usize = 16 * 1024;
-
 const GZIP: &[u8] = &[0x1f, 0x8b];
 
 /// Judges a whole response. See [`Verdict::from_parts`].
@@ -57,11 +54,6 @@ fn judge_answer(status: StatusCode, headers: &HeaderMap, body: &Bytes) -> Verdic
         None => Verdict::default(),
         Some(kind) => {
             let body = readable(body.clone());
-            if let Some(error) =
-                scanner.is_stream_of_nothing().then(|| error_in_text(status, headers, &body)).flatten()
-            {
-                return Verdict::new(error);
-            }
             Verdict::new(Inner {
                 model: scanner.model_version().map(|text| Piece::of(&body, text)),
                 body,
@@ -69,16 +61,6 @@ fn judge_answer(status: StatusCode, headers: &HeaderMap, body: &Bytes) -> Verdic
             })
         }
     }
-}
-
-/// The error in a text that begins as an event stream does: `: Request failed …`, `data: '[{`.
-///
-/// Comments alone, as they keep a stream alive, name no error.
-fn error_in_text(status: StatusCode, headers: &HeaderMap, body: &Bytes) -> Option<Inner> {
-    let text = message::clip(std::str::from_utf8(body).ok()?.trim_start(), MAX_TEXT);
-    let mut fields = Fields::default();
-    print(&mut fields, text, &Context::new(status.as_u16(), text.len()));
-    fields.has_error.then(|| rules::error(status, retry_after(headers), &fields, body))
 }
 
 /// The body, or its readable form where its UTF-8 is broken.
@@ -91,7 +73,7 @@ fn readable(body: Bytes) -> Bytes {
 
 /// What is wrong with an answer that was read along with; `None` where nothing is.
 ///
-/// Agrees with [`judge`] about the same bytes, but for a text that looks like an event stream: nobody keeps that.
+/// Agrees with [`judge`] about the same bytes.
 pub(crate) fn judge_scanned(status: StatusCode, scanner: &Scanner) -> Option<Kind> {
     let error = error_of(status, None, scanner).map(|error| error.kind);
     error.or_else(|| scanner.fault())
@@ -241,7 +223,7 @@ fn print<'a>(fields: &mut Fields<'a>, text: &'a str, context: &Context) {
             }
         }
     }
-    fields.settle(context);
+    fields.conclude(context);
     let (whole, line) = (message::clip(text, 4096), first_line(text));
     fields.has_error |= context.http < 400 && sentence::find(whole, |_| true).is_some();
     if fields.message.is_empty() && (context.http >= 400 || fields.has_error) {

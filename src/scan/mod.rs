@@ -344,11 +344,6 @@ impl Scanner {
         self.found.answer.is_generated()
     }
 
-    /// Whether it is an event stream by its first line, and no JSON is in it, nor the beginning of an object.
-    pub(crate) fn is_stream_of_nothing(&self) -> bool {
-        self.form == Form::Events && self.found.answer.objects == 0 && !self.found.said
-    }
-
     /// Whether it is an interaction that has begun and neither said anything nor ended.
     pub(crate) fn has_only_begun(&self) -> bool {
         self.found.answer.has_only_begun()

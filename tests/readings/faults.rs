@@ -50,12 +50,12 @@ fn a_prompt_for_an_image_may_be_blocked_under_a_400() {
 fn a_text_may_begin_as_an_event_stream_does() {
     check(&[
         (
-            200,
+            500,
             text(": the call failed with status code 429 | {\"status\":429}\n    at call (/x.js:1:2)"),
             "rate_limited again",
         ),
         (
-            200,
+            500,
             text(
                 "data: '[{\\n' +\n  '  \"error\": {\\n' +\n  '    \"code\": 403,\\n' +\n  '    \"message\": \"No.\",\\n' +\n  '    \"status\": \"PERMISSION_DENIED\"\\n' +\n  '  }\\n' +\n  '}]',",
             ),

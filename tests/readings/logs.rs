@@ -2,6 +2,7 @@
 //! each kind stands what looks like it and is none.
 
 use serde_json::json;
+use tower_gemini::Kind;
 
 use crate::kinds::{body, check, text};
 use crate::line::judge;
@@ -107,6 +108,18 @@ fn more_ways_to_say_that_a_quota_is_spent() {
         (500, body("error", "m is temporarily rate-limited upstream. Retry shortly"), "rate_limited again"),
         (429, body("error", "Quota exceeded for the minute"), "rate_limited again"),
     ]);
+}
+
+#[test]
+fn details_on_lines_of_their_own_are_all_read() {
+    let quota = r#"{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"quotaId":"RequestsPerMinutePerProject"}]}"#;
+    let delay = r#"{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"24s"}"#;
+    for lines in [format!("{quota}\n{delay}"), format!("{delay}\n{quota}")] {
+        let verdict = judge(200, &[], text(&format!("You exceeded your current quota.\n{lines}")));
+        assert_eq!(verdict.kind(), Some(Kind::RateLimited), "{lines}");
+        assert_eq!(verdict.quota().len(), 1, "{lines}");
+        assert_eq!(verdict.server_delay().map(|d| d.declared().as_secs()), Some(24), "{lines}");
+    }
 }
 
 #[test]
