@@ -104,7 +104,8 @@ fn head<'a>(fields: &mut Fields<'a>, text: &'a str, http: u16) {
         http < 400 || *n == http || http >= 500 && message.starts_with(|c: char| c.is_ascii_uppercase())
     };
     let Some(number) = number.filter(own) else { return };
-    if let Some(end) = message.find("] ").filter(|_| bracketed && closed.is_none()) {
+    let bracketed = bracketed && closed.is_none();
+    if let Some(end) = message.find("] ").filter(|_| bracketed) {
         message = &message[end + 2..];
     }
     // `429 RESOURCE_EXHAUSTED. {'error': …}`: python-genai names the status itself.
@@ -129,7 +130,8 @@ fn words(fields: &mut Fields<'_>, text: &str, http: u16) {
     }
     let mut named = names::status(super::message::clip(text, MAX_WORDS));
     // A server that names its own status in front of what it was told.
-    if let Some(inner) = named.inner.filter(|_| named.code.is_none() && named.number >= Some(500)) {
+    let is_servers = named.code.is_none() && named.number >= Some(500);
+    if let Some(inner) = named.inner.filter(|_| is_servers) {
         (named.number, named.leads) = (Some(inner), true);
         fields.code = fields.code.filter(|code| *code < 500);
     }
