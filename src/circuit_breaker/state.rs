@@ -304,12 +304,14 @@ impl Machine {
             let closed_for = now.saturating_sub(self.since);
             // What the ramp held back is no measure of the traffic.
             let before = if ramp.is_some() { self.busy } else { 0.0 };
-            let calls = f64::from(self.evidence.counts(now).calls);
-            let over = |least: Nanos| {
+            let counted = self.evidence.counts(now).calls;
+            let over = |calls: f64, least: Nanos| {
                 calls / closed_for.clamp(least, self.rules.window.max(least)) as f64 * SECOND as f64
             };
-            let (busy, pace) = (over(LEAST_MEASURED), over(LEAST_PACED));
-            (self.busy, self.pace) = (before.max(busy), pace);
+            let calls = f64::from(counted);
+            // The row that opens it belongs to the outage, and most of it may be the client's own retries.
+            let earlier = f64::from(counted.saturating_sub(self.evidence.row()));
+            (self.busy, self.pace) = (before.max(over(calls, LEAST_MEASURED)), over(earlier, LEAST_PACED));
             self.down = now;
             self.outage = self.generation.wrapping_add(1);
             // A share of the window is everybody's, and only a row is anybody's.

@@ -79,8 +79,8 @@ fn open_times_grow_to_the_most_and_are_forgotten_at_closing() {
     assert_eq!(now, SECOND / 2);
     for failed in 1..=100 {
         let until = call(&mut circuit, now, HARD).and_then(|change| change.until).expect("a probe failed");
-        // Twenty calls at once count as twenty a second, and a probe goes for each twenty.
-        let wait = (0.5 * 1.06_f64.powi(failed)).min(1.0);
+        // There were no calls before the row, for which probes would go sooner.
+        let wait = (0.5 * 1.06_f64.powi(failed)).min(12.5);
         assert!(((until - now) as f64 / 1e9 - wait).abs() < 1e-6, "{failed}: {}", until - now);
         now = until;
     }
@@ -727,7 +727,8 @@ impl Naive {
         if self.is == Is::Closed {
             let least = SECOND;
             let time = (now - self.since).clamp(least, self.rules.window.max(least));
-            self.pace = f64::from(self.window(now).0) / (time as f64 / SECOND as f64);
+            let earlier = self.window(now).0.saturating_sub(self.row().len() as u32);
+            self.pace = f64::from(earlier) / (time as f64 / SECOND as f64);
         }
         let wait = self.open_time(draw).max(hint.min(self.rules.max_server_delay));
         self.enter(now, Is::Open(now + wait));
