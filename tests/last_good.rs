@@ -266,7 +266,7 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         runtime.block_on(async {
-            let answer = |key: &str| [format!("[{key},"), " ".repeat(300), good_body().to_owned(), "]".to_owned()];
+            let answer = |key: &str| [format!("[\"{key}\","), " ".repeat(300), good_body().to_owned(), "]".to_owned()];
             let whole = |key: &str| answer(key).concat();
             let fails = Arc::new(std::sync::atomic::AtomicBool::new(false));
             let failing = Arc::clone(&fails);
