@@ -164,8 +164,8 @@ impl CircuitBreakerBuilder {
 
     /// For how long after an outage the calls a second are limited, at most one hour; zero for not at all. Default 20 s.
     ///
-    /// It begins with as many calls a second as before the outage if that was shorter than 10 s, with half of them below
-    /// 60 s, and a quarter beyond, at least 10 a second; and doubles four times over the ramp. A server that takes less than before is met at what it takes: each failure takes the ramp
+    /// It begins with twice as many calls a second as before the outage if that was shorter than 90 s, and with a quarter of
+    /// them beyond, at least 10 a second; and doubles four times over the ramp. A server that takes less than before is met at what it takes: each failure takes the ramp
     /// back by a second, and two successes make up for it, so that the rate falls where more than a third of the calls
     /// fail. After four times its length it is over, whatever fails.
     pub const fn ramp(mut self, ramp: Duration) -> Self {

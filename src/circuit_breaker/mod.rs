@@ -50,7 +50,7 @@
 //! # Probes
 //!
 //! Up to four at once, each an open time after the one before. Each that fails or hangs lengthens the open time, but not beyond
-//! the time in which twenty calls were made before the outage, counted over 1 s at the least: at 20 calls a second a probe goes each
+//! the time in which twenty calls were made before the outage, counted over 1 s at the least and without the row of failures that opened it: at 20 calls a second a probe goes each
 //! second, at one in 10 s as far apart as the open time grows. All of it is forgotten when the circuit closes. One success closes. So does a probe that has not failed within
 //! `2 * (4 * t + 100 ms)`, `t` being the longest in which a probe of this outage failed ([`TransitionCause::ProbeOutlasts`]). A failed
 //! probe is marked ([`ProbeFailed`](crate::error::ProbeFailed)), so that the [retry layer](crate::retry) outside counts

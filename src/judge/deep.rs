@@ -104,12 +104,7 @@ impl<'de> Visitor<'de> for Deep<'_, '_, 'de> {
             match key.as_ref() {
                 _ if fields.unwrapped || depth > MAX_DEPTH => drop(map.next_value::<IgnoredAny>()?),
                 "error" => {
-                    let mut inner = Fields::default();
-                    map.next_value_seed(ErrorFold { fields: &mut inner, context, level })?;
-                    if inner.has_error {
-                        inner.settle(context);
-                        fields.take_over(inner);
-                    }
+                    ErrorFold::inside(fields, context, level, &mut map)?;
                 }
                 "code" | "message" | "status" | "details" | "errors" => {
                     ErrorFold { fields: &mut bare, context, level }.member(&key, &mut map)?;

@@ -138,13 +138,7 @@ impl<'de> DetailFold<'_, '_, 'de> {
             }
             _ if fields.unwrapped => drop(map.next_value::<IgnoredAny>()?),
             "error" => {
-                let (context, level) = (self.context, self.level);
-                let mut inner = Fields::default();
-                map.next_value_seed(ErrorFold { fields: &mut inner, context, level })?;
-                if inner.has_error {
-                    inner.settle(context);
-                    fields.take_over(inner);
-                }
+                ErrorFold::inside(fields, self.context, self.level, map)?;
             }
             key => Deep { fields, context: self.context, level: self.level, depth: 0 }.member(key, map)?,
         }

@@ -318,6 +318,22 @@ impl<'de> Visitor<'de> for ErrorFold<'_, '_, 'de> {
 }
 
 impl<'de> ErrorFold<'_, '_, 'de> {
+    /// Reads the value of an `error` that lies deeper, and takes it over if it is one.
+    pub(super) fn inside<A: MapAccess<'de>>(
+        fields: &mut Fields<'de>,
+        context: &Context,
+        level: u8,
+        map: &mut A,
+    ) -> Result<(), A::Error> {
+        let mut inner = Fields::default();
+        map.next_value_seed(ErrorFold { fields: &mut inner, context, level })?;
+        if inner.has_error {
+            inner.settle(context);
+            fields.take_over(inner);
+        }
+        Ok(())
+    }
+
     pub(super) fn member<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         let (context, level) = (self.context, self.level);
         let fields = &mut *self.fields;

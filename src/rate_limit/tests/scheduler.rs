@@ -195,9 +195,10 @@ fn who_goes_first_and_is_not_polled_holds_nobody_up() {
     assert!(matches!(look(&mut scheduler, first, 1), Look::Answered(Ok(_))));
 }
 
-#[test]
-fn a_trial_that_nobody_fetches_passes_on() {
-    const SECOND: Nanos = 1_000_000_000;
+const SECOND: Nanos = 1_000_000_000;
+
+/// One request was sent, and its 429 has taught a limit of one a minute, which is closed until then.
+fn with_a_learnt_limit(until: Nanos) -> Scheduler<u32> {
     let rules = Rules { span: 61 * SECOND, margin: 1.0, learn: true, probe_every: 60 * SECOND, guard: 0 };
     let mut ledger = QuotaState::new(rules, Limits::new(), 0);
     ledger.set_day(0, Day { date: jiff::civil::date(2026, 11, 21), left: 3600 * SECOND });
@@ -206,8 +207,14 @@ fn a_trial_that_nobody_fetches_passes_on() {
     let mut refused = scheduler.grant(0, of(1)).expect("it fits");
     let dimension = LimitKind::RequestsPerMinute;
     let lesson = QuotaUpdate { dimension, limit: Some(1), until: None, spent: false, zero: false };
-    scheduler.ledger.close_until(0, &mut refused, lesson);
+    scheduler.ledger.close_until(until, &mut refused, lesson);
     scheduler.settle(refused, Settlement::TooMany);
+    scheduler
+}
+
+#[test]
+fn a_trial_that_nobody_fetches_passes_on() {
+    let mut scheduler = with_a_learnt_limit(0);
     let places = [(); 4].map(|()| queued(&mut scheduler, SECOND, 1, NEVER));
     let see = |scheduler: &mut Scheduler<u32>, now, place: WaiterId| {
         scheduler.look(place, || now, |waker| *waker = Some(0))
@@ -234,7 +241,6 @@ fn a_trial_that_nobody_fetches_passes_on() {
 
 #[test]
 fn an_answer_of_a_slower_tier_is_no_sample() {
-    const SECOND: Nanos = 1_000_000_000;
     let rules = Rules { span: 60 * SECOND, margin: 1.0, learn: true, probe_every: 60 * SECOND, guard: 0 };
     let mut ledger = QuotaState::new(rules, Limits::new().requests_per_minute(1), 0);
     ledger.set_day(0, Day { date: jiff::civil::date(2026, 11, 21), left: 36_000 * SECOND });
@@ -256,7 +262,6 @@ fn an_answer_of_a_slower_tier_is_no_sample() {
 // Answers take 20 s. A call that was refused where our own count had room tells of strangers.
 #[test]
 fn among_strangers_a_call_goes_to_who_is_likelier_than_not_to_be_answered() {
-    const SECOND: Nanos = 1_000_000_000;
     let rules = Rules { span: 60 * SECOND, margin: 1.0, learn: true, probe_every: 60 * SECOND, guard: 0 };
     let mut ledger = QuotaState::new(rules, Limits::new(), 0);
     ledger.set_day(0, Day { date: jiff::civil::date(2026, 11, 21), left: 36_000 * SECOND });
@@ -294,7 +299,6 @@ fn among_strangers_a_call_goes_to_who_is_likelier_than_not_to_be_answered() {
 
 #[test]
 fn a_grant_that_is_not_fetched_does_not_refuse_who_can_be_answered_in_time() {
-    const SECOND: Nanos = 1_000_000_000;
     let rules = Rules { span: 60 * SECOND, margin: 1.0, learn: true, probe_every: 60 * SECOND, guard: 0 };
     let mut ledger = QuotaState::new(rules, Limits::new().requests_per_minute(1), 0);
     ledger.set_day(0, Day { date: jiff::civil::date(2026, 11, 21), left: 3600 * SECOND });
@@ -333,17 +337,7 @@ fn a_grant_that_is_not_fetched_does_not_refuse_who_can_be_answered_in_time() {
 
 #[test]
 fn who_looks_early_is_no_occasion_for_a_trial() {
-    const SECOND: Nanos = 1_000_000_000;
-    let rules = Rules { span: 61 * SECOND, margin: 1.0, learn: true, probe_every: 60 * SECOND, guard: 0 };
-    let mut ledger = QuotaState::new(rules, Limits::new(), 0);
-    ledger.set_day(0, Day { date: jiff::civil::date(2026, 11, 21), left: 3600 * SECOND });
-    let mut scheduler: Scheduler<u32> =
-        Scheduler::new(ledger, 1000, true, Patience { fetch: SECOND, tick: 0 });
-    let mut refused = scheduler.grant(0, of(1)).expect("it fits");
-    let dimension = LimitKind::RequestsPerMinute;
-    let lesson = QuotaUpdate { dimension, limit: Some(1), until: None, spent: false, zero: false };
-    scheduler.ledger.close_until(10 * SECOND, &mut refused, lesson);
-    scheduler.settle(refused, Settlement::TooMany);
+    let mut scheduler = with_a_learnt_limit(10 * SECOND);
     // It goes before the limit may be tried, at 70 s, and within the time in which that says something.
     scheduler.advance(61 * SECOND);
     let _last = scheduler.grant(69 * SECOND, of(1)).expect("the window is empty");
