@@ -445,3 +445,60 @@ async fn signalled() {
         std::future::pending().await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+
+    /// A connection of this address with answers of which nobody has read since the server's start.
+    fn with_unread(
+        addr: u8,
+        answers: usize,
+        started: Instant,
+        all: &Arc<AtomicUsize>,
+        peers: &mut Vec<Arc<Peer>>,
+    ) -> Unread {
+        let addr = IpAddr::from(Ipv4Addr::new(127, 0, 0, addr));
+        let known = peers.iter().find(|peer| peer.addr() == addr).cloned();
+        let peer = known.unwrap_or_else(|| {
+            peers.push(Arc::new(Peer::new(addr)));
+            Arc::clone(&peers[peers.len() - 1])
+        });
+        let calls = Calls::new(started, peer);
+        calls.open().extend((0..answers).map(|_| Arc::new(AtomicU64::new(1))));
+        Unread { calls: Arc::new(calls), all: Arc::clone(all), held: 0 }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_that_nobody_reads_are_bounded_and_one_address_does_not_have_them_all() {
+        let (started, all, mut peers) = (Instant::now(), Arc::default(), Vec::new());
+        let used = |all: &Arc<AtomicUsize>| all.load(Ordering::Relaxed);
+        let mut first = with_unread(1, 200, started, &all, &mut peers);
+        assert!(first.count());
+        assert_eq!(used(&all), 0, "none of them has waited for a second");
+        tokio::time::sleep(UNREAD + Duration::from_millis(2)).await;
+        assert!(first.count() && first.count(), "counted once, however often it is looked at");
+        assert_eq!(used(&all), 200);
+
+        let mut more = with_unread(1, 25, started, &all, &mut peers);
+        assert!(!more.count(), "an eighth is left to others");
+        assert_eq!(used(&all), 200, "who finds no room takes none");
+        let mut other = with_unread(2, 32, started, &all, &mut peers);
+        assert!(other.count());
+        let mut third = with_unread(3, 25, started, &all, &mut peers);
+        assert!(!third.count(), "and there is an end to it");
+
+        // Half of them are read, and the rest goes with the connection.
+        first.calls.open().iter().take(100).for_each(|call| call.store(0, Ordering::Relaxed));
+        assert!(first.count());
+        assert_eq!(used(&all), 132);
+        assert!(third.count() && more.count());
+        drop((first, more, third));
+        assert_eq!(used(&all), 32);
+        drop(other);
+        assert_eq!(used(&all), 0);
+        assert!(peers.iter().all(|peer| peer.connections() == 0));
+    }
+}
