@@ -398,6 +398,23 @@ proptest! {
         }
     }
 
+    /// Where there is no escape nothing is decoded: a way of its own, which reads the same.
+    #[test]
+    fn an_escape_that_says_the_same_changes_nothing(text in near_path()) {
+        let text = text.replace(['%', '?', '#'], "");
+        let (plain, escaped) = (format!("/a/{text}"), format!("/%61/{text}"));
+        prop_assert_eq!(print_all(&Target::from_path(&plain)), print_all(&Target::from_path(&escaped)));
+    }
+
+    #[test]
+    fn a_name_is_judged_by_its_characters(model in "[a-z\u{80}\u{a0}-\u{ff}\u{2028}\u{4e00}=& \t]{1,12}") {
+        let is_alien = |c: char| c.is_control() || c.is_whitespace() || "?#&=".contains(c);
+        let path = format!("/v1beta/models/{model}:generateContent");
+        let wanted = (!model.contains(is_alien)).then_some(&*model);
+        let target = Target::from_path(&path);
+        prop_assert_eq!(target.model(), wanted);
+    }
+
     #[test]
     fn vertex_parts_come_back(
         project in id(), location in id(), publisher in id(), model in id(), stream in any::<bool>(),

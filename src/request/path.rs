@@ -9,7 +9,7 @@ const MAX_NAME: usize = 256;
 
 /// What method and path say. [`Surface::Unknown`] when no version segment is followed by a known resource.
 pub(super) fn read<'a>(http: Option<&http::Method>, path: &'a str) -> Target<'a> {
-    let mut segments = Segments { rest: path };
+    let mut segments = Segments::of(path);
     let mut door = Door::Plain;
     while let Some(segment) = segments.next() {
         // A version that leads nowhere may be a part of the gateway's prefix: `/v1/{account}/gemini/v1beta/models`.
@@ -270,21 +270,22 @@ enum Version {
 
 /// `v1`, `v1beta`, `v1beta1`, `v1alpha`, `v1internal`, and the same for any other number.
 fn version_kind(segment: &str) -> Option<Version> {
-    let number = segment.strip_prefix('v')?;
-    let stage = number.trim_start_matches(|c: char| c.is_ascii_digit());
+    let number = segment.as_bytes().strip_prefix(b"v")?;
+    let is_digit = |b: &&u8| b.is_ascii_digit();
+    let stage = &number[number.iter().take_while(is_digit).count()..];
     if stage.len() == number.len() {
         return None;
     }
-    match stage.trim_end_matches(|c: char| c.is_ascii_digit()) {
-        "" | "beta" | "alpha" => Some(Version::Public),
-        "internal" => Some(Version::Internal),
+    match &stage[..stage.len() - stage.iter().rev().take_while(is_digit).count()] {
+        b"" | b"beta" | b"alpha" => Some(Version::Public),
+        b"internal" => Some(Version::Internal),
         _ => None,
     }
 }
 
 /// `name:verb`, parted at the last colon.
 fn split_verb(segment: Cow<'_, str>) -> (Cow<'_, str>, Option<Cow<'_, str>>) {
-    let Some(colon) = segment.rfind(':') else { return (segment, None) };
+    let Some(colon) = memchr::memrchr(b':', segment.as_bytes()) else { return (segment, None) };
     match segment {
         Cow::Borrowed(s) => (Cow::Borrowed(&s[..colon]), Some(Cow::Borrowed(&s[colon + 1..]))),
         Cow::Owned(mut s) => {
@@ -301,17 +302,27 @@ fn name(segment: Cow<'_, str>) -> Option<Cow<'_, str>> {
 
 /// Whether a decoded segment can be the name of a resource, and a log line can bear it.
 pub(super) fn is_name(s: &str) -> bool {
-    let alien = |c: char| c.is_control() || c.is_whitespace() || matches!(c, '?' | '#' | '&' | '=');
-    !s.is_empty() && s.len() <= MAX_NAME && !s.contains(alien)
+    let is_alien = |c: char| c.is_control() || c.is_whitespace() || matches!(c, '?' | '#' | '&' | '=');
+    let is_plain = |b: u8| b.is_ascii_graphic() && !matches!(b, b'?' | b'#' | b'&' | b'=');
+    // A name that is no ASCII is rare, and is read again by its characters.
+    !s.is_empty()
+        && s.len() <= MAX_NAME
+        && (s.bytes().all(is_plain) || !s.is_ascii() && !s.contains(is_alien))
 }
 
 /// The segments of a path, percent-decoded, without the empty ones and the `.` ones.
 #[derive(Clone)]
 struct Segments<'a> {
     rest: &'a str,
+    /// Whether there is no escape in it: then nothing is to be decoded.
+    is_plain: bool,
 }
 
 impl<'a> Segments<'a> {
+    fn of(path: &'a str) -> Self {
+        Self { rest: path, is_plain: memchr::memchr(b'%', path.as_bytes()).is_none() }
+    }
+
     /// `{collection}/{id}`, borrowed if the path, from here on, has just that.
     fn joined(&self, collection: &str, id: Cow<'a, str>) -> Cow<'a, str> {
         let here = self.rest.trim_start_matches('/');
@@ -330,7 +341,11 @@ impl<'a> Iterator for Segments<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         while !self.rest.is_empty() {
-            let segment = match slash(self.rest) {
+            let slash = match self.is_plain {
+                true => memchr::memchr(b'/', self.rest.as_bytes()).map(|at| (at, 1)),
+                false => slash(self.rest),
+            };
+            let segment = match slash {
                 Some((at, len)) => {
                     let segment = &self.rest[..at];
                     self.rest = &self.rest[at + len..];
@@ -339,7 +354,7 @@ impl<'a> Iterator for Segments<'a> {
                 None => std::mem::take(&mut self.rest),
             };
             if !segment.is_empty() && segment != "." {
-                return Some(decode(segment));
+                return Some(if self.is_plain { Cow::Borrowed(segment) } else { decode(segment) });
             }
         }
         None
