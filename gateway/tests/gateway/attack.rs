@@ -538,27 +538,14 @@ async fn finding_5_a_reader_without_a_window_is_cut() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "not met: 250 to 291 MiB in the end, at most 404, in a build for development; run by hand"]
 async fn the_memory_of_the_program_is_bounded_while_it_is_attacked() {
-    use std::io::BufRead;
     let large = |head: &str| match head.contains("x-goog-api-key: reads-not") {
         true => Does::Large(8),
         false => Does::Hangs,
     };
     let url = model(large).await;
-    let program = env!("CARGO_BIN_EXE_tower-gemini-gateway");
-    let mut child = std::process::Command::new(program)
-        .args(["--listen=127.0.0.1:0", "--admin=off", "--log=off", "--upstream", &url])
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let first = std::io::BufReader::new(child.stderr.take().unwrap()).lines().next().unwrap().unwrap();
-    let addr = first.split("http://").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
-    let id = child.id();
-    let uses = move |of: &str| {
-        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
-        let line = status.lines().find(|line| line.starts_with(of)).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
-    };
-    let start = uses("VmRSS:");
+    let program = crate::program::Program::to(&url, &[]);
+    let addr = program.addr;
+    let start = program.memory();
     let wanted = std::env::var("GATEWAY_ATTACKS").ok();
     let mut all = JoinSet::new();
     let mut attack = |name: &str, of: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
@@ -618,13 +605,11 @@ async fn the_memory_of_the_program_is_bounded_while_it_is_attacked() {
     let mut seen = Vec::new();
     for _ in 0..10 {
         tokio::time::sleep(Duration::from_secs(2)).await;
-        seen.push(uses("VmRSS:"));
+        seen.push(program.memory());
     }
-    let open = std::fs::read_dir(format!("/proc/{id}/fd")).unwrap().count();
-    let most = uses("VmHWM:");
+    let (open, most) = (program.descriptors(), program.peak());
     all.abort_all();
-    let _ = child.kill();
-    let _ = child.wait();
+    drop(program);
     println!(
         "{start} MiB at the start, at most {most} MiB, {open} descriptors at the end; every two seconds {seen:?}"
     );

@@ -19,6 +19,8 @@ mod load;
 mod otlp;
 mod outage;
 mod pages;
+#[cfg(target_os = "linux")]
+mod program;
 mod quota_store;
 mod refusals;
 mod restart;

@@ -95,8 +95,7 @@ impl Gate {
 
     /// From the administrators' listener.
     pub(crate) async fn page(&self, target: &str) -> Answer {
-        let get = format!("GET {target} HTTP/1.1\r\nhost: gate\r\nconnection: close\r\n\r\n");
-        said(TcpStream::connect(self.admin).await.unwrap(), get).await
+        page(self.admin, target).await
     }
 
     pub(crate) async fn connect(&self) -> TcpStream {
@@ -119,6 +118,12 @@ impl Gate {
         ))
         .await
     }
+}
+
+/// From the administrators' listener at this address.
+pub(crate) async fn page(admin: SocketAddr, target: &str) -> Answer {
+    let get = format!("GET {target} HTTP/1.1\r\nhost: gate\r\nconnection: close\r\n\r\n");
+    said(TcpStream::connect(admin).await.unwrap(), get).await
 }
 
 /// Sends these bytes, and reads until the other side closes.
