@@ -12,10 +12,16 @@ mod answers;
 mod faults;
 #[path = "readings/kinds.rs"]
 mod kinds;
+#[path = "readings/languages.rs"]
+mod languages;
 #[path = "readings/logs.rs"]
 mod logs;
+#[path = "readings/relays.rs"]
+mod relays;
 #[path = "readings/servers.rs"]
 mod servers;
+#[path = "readings/services.rs"]
+mod services;
 #[path = "readings/wrapped.rs"]
 mod wrapped;
 #[path = "readings/wrappings.rs"]

@@ -24,7 +24,9 @@ fn judge(pasted: &Pasted) -> Verdict {
     let verdict = judge(pasted.status);
     // Without a status in the input, what is no answer is read as an error, in which a body may stand anywhere. So is a print that
     // begins as an event stream does.
-    let is_none = matches!(verdict.kind(), Some(Kind::Unknown | Kind::EmptyResponse));
+    let is_none = matches!(verdict.kind(), Some(Kind::Unknown | Kind::EmptyResponse))
+        // Ruby's print of an answer begins as JSON does, and breaks off at its first arrow.
+        || verdict.kind() == Some(Kind::Truncated) && is_ruby(&pasted.body);
     if pasted.assumed && is_none {
         let error = judge(StatusCode::INTERNAL_SERVER_ERROR);
         if error.kind() != Some(Kind::Internal) || error.grpc_code().is_some() {
@@ -32,6 +34,11 @@ fn judge(pasted: &Pasted) -> Verdict {
         }
     }
     verdict
+}
+
+fn is_ruby(body: &[u8]) -> bool {
+    let name = body.trim_ascii().strip_prefix(b"{\"").unwrap_or_default();
+    name.splitn(2, |b| *b == b'"').nth(1).is_some_and(|rest| rest.starts_with(b"=>"))
 }
 
 fn explain(id: Value, verdict: &Verdict) -> Value {

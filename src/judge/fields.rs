@@ -243,7 +243,7 @@ impl<'a> Metadata<'a> {
             "quota_limit" => self.quota_limit = value.text(),
             "quota_limit_value" => self.quota_limit_value = value.integer(),
             "quota_unit" => self.quota_unit = value.text(),
-            "quotaResetDelay" => self.reset_delay = value.duration(),
+            "quotaResetDelay" | "quota_reset_delay" => self.reset_delay = value.duration(),
             "model" => self.model = value.text(),
             _ => {}
         }

@@ -176,7 +176,7 @@ impl<'de> Visitor<'de> for Envelope<'_, '_, 'de> {
         let Self { fields, context, level } = self;
         // Made when it is needed, which it is not for the usual envelope.
         let (mut bare, mut flat): (Option<Box<Fields<'de>>>, _) = (None, false);
-        let (mut inner_code, mut is_interaction) = (None, false);
+        let (mut inner_code, mut is_interaction, mut is_detail) = (None, false, false);
         while let Some(key) = map.next_key_seed(Key)? {
             match key.as_ref() {
                 "error" => {
@@ -208,6 +208,15 @@ impl<'de> Visitor<'de> for Envelope<'_, '_, 'de> {
                 "message" | "details" | "errors" => {
                     let bare = bare.get_or_insert_default();
                     ErrorFold { fields: bare, context, level }.member(&key, &mut map)?;
+                }
+                // A list of details alone, as a client prints it behind the message.
+                "@type" => {
+                    let name = map.next_value_seed(ScalarSeed)?.text();
+                    is_detail = name.is_some_and(|name| name.contains("google.rpc."));
+                }
+                key @ ("reason" | "domain" | "metadata") if is_detail => {
+                    DetailFold { fields: &mut *fields, context, level, nested: true }
+                        .member(key, &mut map)?;
                 }
                 name if is_inner_code(name) => {
                     let value = map.next_value_seed(ScalarSeed)?;

@@ -1,10 +1,13 @@
 //! Objects and lists as other languages print them, rewritten as JSON. Pure, one pass, linear.
 //!
 //! Python writes `{'error': {'code': 429, 'ok': None}}`, JavaScript `{ error: { code: 429 } }`, Dart and Java leave the
-//! quotes out (`{error: {code: 429}}`, `{error={code=429}}`), Ruby writes `=>`, and a body that was decoded once too often
+//! quotes out (`{error: {code: 429}}`, `{error={code=429}}`), Ruby and Elixir write `=>` and names with a colon in front, PHP
+//! writes objects in square brackets, and a body that was decoded once too often
 //! has raw line feeds in its strings. All of that becomes JSON, so that one fold reads it as it reads Google's own.
 
 use std::fmt::Write as _;
+
+use super::message;
 
 /// Containers inside each other that are followed. Google's own are seven deep.
 const MAX_DEPTH: u8 = 64;
@@ -48,11 +51,24 @@ pub(super) fn candidate(text: &str, from: usize) -> Option<usize> {
             return Some(at);
         }
         let next = bytes[at + 1..].iter().take(LOOK_AHEAD).find(|b| !b.is_ascii_whitespace());
-        if matches!(next, Some(b'{' | b'\\')) {
+        if matches!(next, Some(b'{' | b'\\')) || is_map(&text[at..]) {
             return Some(at);
         }
         at += 1;
     }
+}
+
+/// Whether the bracket here opens an object of PHP's: `['error' => [`, `[0 => [`.
+fn is_map(text: &str) -> bool {
+    let inside = text[1..].trim_start_matches([' ', '\n', '\r', '\t']);
+    let bytes = message::clip(inside, 72).as_bytes();
+    let name = match bytes.first() {
+        Some(mark @ (b'\'' | b'"')) => bytes[1..].iter().position(|b| b == mark).map(|n| n + 2),
+        Some(b'0'..=b'9') => Some(bytes.iter().take_while(|b| b.is_ascii_digit()).count()),
+        _ => None,
+    };
+    let rest = name.map(|len| bytes[len..].trim_ascii_start());
+    rest.is_some_and(|rest| rest.starts_with(b"=>"))
 }
 
 /// Takes one layer of escapes off.
@@ -148,11 +164,17 @@ impl Reader<'_> {
         }
         match self.blanks()? {
             b'{' => self.object(b'}', depth),
-            // Elixir's maps.
-            b'%' if self.text[self.at..].starts_with("%{") => {
-                self.at += 1;
+            // Elixir's maps, and its structs: `%Req.Response{status: 429}`.
+            b'%' => {
+                let after = self.text[self.at + 1..].bytes();
+                let len = after.take_while(|b| b.is_ascii_alphanumeric() || b"._".contains(b)).count();
+                if self.text.as_bytes().get(self.at + 1 + len) != Some(&b'{') {
+                    return self.bare(name, depth);
+                }
+                self.at += 1 + len;
                 self.object(b'}', depth)
             }
+            b'[' if is_map(&self.text[self.at..]) => self.object(b']', depth),
             b'[' => self.list(depth),
             quote @ (b'"' | b'\'' | b'`') => self.string(quote).map(drop),
             // Python's bytes and raw strings.
@@ -185,8 +207,11 @@ impl Reader<'_> {
             if !first {
                 self.out.push(',');
             }
-            let name = match byte {
-                b'"' | b'\'' => self.string(byte),
+            // Ruby's symbols: `:error=>`.
+            let symbol = byte == b':';
+            self.at += usize::from(symbol);
+            let name = match self.peek() {
+                Some(mark @ (b'"' | b'\'')) => self.string(mark),
                 _ => self.bare_name(),
             };
             let separated = name.and_then(|name| {

@@ -136,9 +136,20 @@ pub(super) fn quota_lines(message: &str) -> impl Iterator<Item = Line<'_>> {
             Some(Line { metric: Some(metric), limit_name, ..Line::default() })
         } else {
             // Vertex: `aiplatform.googleapis.com/<metric> with base model: <model>.`
-            let (metric, rest) = line.split_once(' ')?;
-            let model = rest.strip_prefix("with base model: ").and_then(name);
-            metric.contains('/').then_some(Line { metric: Some(metric), model, ..Line::default() })
+            let line = line.trim_start_matches(['\'', '"', '`', '\\']);
+            let Some(metric) = name(line).filter(|metric| metric.contains('/')) else {
+                // No name at all: `requests per minute`.
+                let len = line.find(|c: char| !c.is_ascii_alphanumeric() && !" -_".contains(c));
+                let phrase = clip(&line[..len.unwrap_or(line.len())], 96).trim_end();
+                let is_span = says(phrase, &["per ", "per-", "per_", "aily ", "Per"]);
+                return is_span.then_some(Line {
+                    limit_name: Some(phrase),
+                    limit: limit(line),
+                    ..Line::default()
+                });
+            };
+            let model = line[metric.len()..].strip_prefix(" with base model: ").and_then(name);
+            Some(Line { metric: Some(metric), model, ..Line::default() })
         }
     })
 }

@@ -121,6 +121,10 @@ impl Place<'_> {
         // Single words are prose in capitals as well.
         let counted = self.before.len() <= 3 && self.before.bytes().all(|b| b.is_ascii_digit());
         let named = self.label || (counted && !self.before.is_empty()) || self.after.first() == Some(&b':');
+        // `last error: UNKNOWN: ipv4:142.251.10.95:443: …`: of one address of many, and no answer's.
+        if self.after.starts_with(b": ipv4:") || self.after.starts_with(b": ipv6:") {
+            return None;
+        }
         (word.contains('_') || named).then_some(code)
     }
 

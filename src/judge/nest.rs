@@ -102,10 +102,14 @@ impl Context {
                         if !self.spend(len) {
                             return None;
                         }
-                        if let Some(fields) = self.body(&json, &text[start..start + len], whole, level) {
-                            return Some(self.with_words(fields, &text));
-                        }
                         at = boundary(&text, start + len.max(1));
+                        if let Some(fields) = self.body(&json, &text[start..start + len], whole, level) {
+                            // A body whose inner one has lost its escapes breaks off where that begins.
+                            let broken = !whole && at < text.len() && !fields.has_details();
+                            let inner = broken.then(|| self.body_in(&text[at..], level + 1)).flatten();
+                            let inner = inner.filter(|inner| inner.has_error && inner.has_details());
+                            return Some(self.with_words(inner.unwrap_or(fields), &text));
+                        }
                     }
                 }
             }

@@ -67,6 +67,9 @@ pub(super) fn quota(fields: &Fields<'_>, body: &Bytes, clears: bool) -> Quotas {
         for line in message::quota_lines(&fields.message).take(32) {
             let names = [line.limit_name, line.metric].into_iter().flatten();
             let (dimension, period) = meaning(names);
+            if line.metric.is_none() && period == Period::Unknown {
+                continue;
+            }
             let v = QuotaViolation {
                 dimension,
                 period,

@@ -102,7 +102,11 @@ fn error_of(status: StatusCode, header: Option<Duration>, scanner: &Scanner) -> 
     let text = std::str::from_utf8(&body).unwrap_or_default();
     let mut fields = Fields::default();
     read(&mut fields, text, status.as_u16());
-    fields.has_error.then(|| rules::error(status, header, &fields, &body))
+    let error = fields.has_error.then(|| rules::error(status, header, &fields, &body))?;
+    // Half an error that says nothing yet is half an answer. Half a number is another one.
+    let says_nothing = error.kind == Kind::Unknown || fields.message.is_empty() && fields.status.is_none();
+    let is_half = scanner.ends_early() && says_nothing && fields.code.is_none_or(|code| code < 400);
+    (!is_half).then_some(error)
 }
 
 /// How far an answer has come that was looked at before it is handed on.
@@ -240,7 +244,13 @@ fn begins_as_json(text: &str) -> bool {
     let blank = [' ', '\n', '\r', '\t'];
     let inside = text.trim_start_matches('[').trim_start_matches(blank);
     match inside.strip_prefix('{') {
-        Some(rest) => rest.trim_start_matches(blank).starts_with(['"', '}']) || rest.is_empty(),
+        Some(rest) => {
+            let rest = rest.trim_start_matches(blank);
+            // Ruby's print has the same quotes, and an arrow behind the name.
+            let after_name = rest.strip_prefix('"').and_then(|rest| rest.split_once('"'));
+            let is_ruby = after_name.is_some_and(|(_, rest)| rest.trim_start().starts_with("=>"));
+            rest.starts_with(['"', '}']) && !is_ruby || rest.is_empty()
+        }
         None => text.starts_with('"') || text.starts_with("[]") || inside.is_empty(),
     }
 }

@@ -15,7 +15,9 @@ use http::StatusCode;
 
 use super::fields::Fields;
 use super::message;
+use super::names;
 use super::quota::{Quotas, quota};
+use super::reason::{by_name, by_reason, code_of_reason};
 use super::sentence::{self, INDIVIDUAL, MONEY, NO_TIER, Says};
 use crate::google_rpc::Code;
 use crate::verdict::{
@@ -38,10 +40,14 @@ pub(super) fn error(http: StatusCode, header: Option<Duration>, fields: &Fields<
     // A body inside a 200, or a relay's, knows better than the head.
     let named = fields.code.filter(|n| is_status(*n));
     let number = named.or_else(|| message::http_line(&fields.message)).unwrap_or(http.as_u16());
+    // What the service found says more than what somebody on the way makes of it.
+    let stands = |code: &Code| !matches!(code, Code::Unknown | Code::Internal | Code::Unavailable);
+    let by_reason = || code_of_reason(fields.reason.as_deref()?, number);
+    let meant = code.filter(stands).or_else(by_reason).or(code);
     let delay = delay(fields, header);
     let clears = delay.is_none_or(|delay| delay.declared() <= LONG);
     let Quotas { violations: quota, zero, doubtful } = quota(fields, body, clears);
-    let mut kind = kind(fields, code, number, delay, &quota, zero);
+    let mut kind = kind(fields, meant, number, delay, &quota, zero);
     let is_bare = code.is_none() && fields.code_name.is_none() && fields.reason.is_none() && quota.is_empty();
     if is_bare && matches!(kind, Kind::RateLimited | Kind::Internal | Kind::Unavailable) {
         // Of a text, what stands in a later line as well.
@@ -174,8 +180,14 @@ fn kind(
         }
     }
     // OpenAI's and Anthropic's sort of error says more than a status that stands for any of them.
-    let sort = fields.sort.as_deref().filter(|_| is_open && matches!(number, 0..=400 | 500..600));
-    let name = name.or_else(|| by_name(sort?));
+    let sort = fields.sort.as_deref().filter(|_| is_open).and_then(by_name).filter(|kind| match kind {
+        // A relay's budget or credit, under whichever status it has for that.
+        Kind::QuotaExhausted if widest(quota) == Period::Unknown => true,
+        // A number of the answer's own says more than "some error".
+        Kind::Internal if number == 400 && named_number(fields) => false,
+        _ => matches!(number, 0..=400 | 500..600),
+    });
+    let name = name.or(sort);
     // These names say as little as the status does, and the message then says more.
     match name {
         // What a server writes that only knows its own 5xx.
@@ -192,6 +204,7 @@ fn kind(
         (Some(Code::ResourceExhausted), _) | (None, 429) => limit(message, delay, quota, zero),
         (Some(Code::InvalidArgument | Code::OutOfRange), _) | (None, 400) => bad_request(message),
         (Some(Code::FailedPrecondition), _) => Kind::FailedPrecondition,
+        (None, 401..=403) if billing(message) => Kind::QuotaExhausted,
         (Some(Code::Unauthenticated), _) | (None, 401 | 407) => {
             more_exact(message, Kind::Unauthenticated, &[Kind::KeyLeaked, Kind::ApiKeyInvalid])
         }
@@ -221,67 +234,10 @@ fn kind(
     }
 }
 
-/// `google.rpc.ErrorInfo.reason`: the list of <https://cloud.google.com/apis/design/errors>, of Code Assist and
-/// of the bodies on record (2026-11), as far as the status does not say the same.
-fn by_reason(reason: &str) -> Option<Kind> {
-    Some(match reason {
-        "API_KEY_INVALID" | "API_KEY_EXPIRED" | "API_KEY_NOT_FOUND" => Kind::ApiKeyInvalid,
-        "SERVICE_DISABLED" => Kind::ServiceDisabled,
-        "MODEL_CAPACITY_EXHAUSTED" | "MODEL_CAPACITY_EXCEEDED" => Kind::Overloaded,
-        "QUOTA_EXHAUSTED" | "INSUFFICIENT_G1_CREDITS_BALANCE" => Kind::QuotaExhausted,
-        _ => return None,
-    })
-}
-
-/// The Interactions API's string codes, the canonical names in lower case, and what relays and OpenAI's clients write.
-fn by_name(name: &str) -> Option<Kind> {
-    // The Interactions API calls its codes URIs; those on record are their last part alone.
-    let name = name.rsplit(['/', '#']).next().filter(|name| name.len() < 40)?;
-    let name = name.to_ascii_lowercase().replace(' ', "_");
-    Some(match name.as_str() {
-        "invalid_request" | "invalid_argument" | "invalid_input" | "out_of_range" => Kind::InvalidArgument,
-        "unauthenticated" | "unauthorized" | "authentication_error" | "authentication" => {
-            Kind::Unauthenticated
-        }
-        "permission_denied" | "permission_error" | "forbidden" => Kind::PermissionDenied,
-        "not_found" | "not_found_error" | "model_not_found" => Kind::NotFound,
-        "too_many_requests"
-        | "rate_limit_exceeded"
-        | "rate_limited"
-        | "rate_limit_error"
-        | "rate_limit"
-        | "throttling_error"
-        | "resource_exhausted" => Kind::RateLimited,
-        "quota_exceeded"
-        | "quota_exhausted"
-        | "insufficient_quota"
-        | "insufficient_user_quota"
-        | "insufficient_credits"
-        | "provider_quota_exceeded"
-        | "budget_exceeded" => Kind::QuotaExhausted,
-        "invalid_api_key" | "api_key_invalid" => Kind::ApiKeyInvalid,
-        "failed_precondition" => Kind::FailedPrecondition,
-        "request_too_large" | "payload_too_large" => Kind::PayloadTooLarge,
-        "context_length_exceeded" => Kind::ContextTooLong,
-        "overloaded" | "overloaded_error" | "model_overloaded" => Kind::Overloaded,
-        "unavailable" | "service_unavailable" | "provider_unavailable" => Kind::Unavailable,
-        "internal" | "internal_error" | "internal_server_error" | "server_error" | "api_error" => {
-            Kind::Internal
-        }
-        "deadline_exceeded" | "timeout" | "timeout_error" | "gateway_timeout" => Kind::DeadlineExceeded,
-        "cancelled" => Kind::Cancelled,
-        "aborted" | "conflict" | "already_exists" => Kind::Conflict,
-        "unimplemented" | "not_implemented" => Kind::Unimplemented,
-        "safety"
-        | "prohibited_content"
-        | "image_safety"
-        | "recitation"
-        | "blocklist"
-        | "spii"
-        | "content_filter"
-        | "content_policy_violation" => Kind::ContentBlocked,
-        _ => return None,
-    })
+/// Whether the answer itself says that it is an error of the request: `Request failed with status code 400`.
+fn named_number(fields: &Fields<'_>) -> bool {
+    let named = fields.code.or_else(|| names::status(message::clip(&fields.message, 4096)).number);
+    named.is_some_and(|number| (400..500).contains(&number))
 }
 
 /// A body that is a text and no JSON, as far as an error's goes.
@@ -364,10 +320,13 @@ fn overloaded(message: &str) -> bool {
         &[
             "verloaded",
             "high demand",
+            "high load",
             "o capacity available",
             "apacity exceeded",
             "out of capacity",
             "MODEL_CAPACITY_EX",
+            "负载已饱和",
+            "负载过高",
         ],
     )
 }
@@ -384,7 +343,7 @@ fn bad_request(message: &str) -> Kind {
 }
 
 fn forbidden(message: &str) -> Kind {
-    let exact = [Kind::KeyLeaked, Kind::ApiKeyInvalid, Kind::ServiceDisabled];
+    let exact = [Kind::KeyLeaked, Kind::ApiKeyInvalid, Kind::ServiceDisabled, Kind::ContentBlocked];
     more_exact(message, Kind::PermissionDenied, &exact)
 }
 

@@ -19,7 +19,7 @@ pub(super) enum Says {
 }
 
 /// Money. The generic "check your plan and billing details" is *not* a sign of it: every quota error says so.
-pub(super) const MONEY: [&str; 10] = [
+pub(super) const MONEY: [&str; 28] = [
     "spending cap",
     "spend cap",
     "spending limit",
@@ -30,6 +30,25 @@ pub(super) const MONEY: [&str; 10] = [
     "credits have been depleted",
     "nsufficient balance",
     "nsufficient credits",
+    "nsufficient_credits",
+    // Of relays, from here on: LiteLLM and Bifrost, OpenRouter, one-api and new-api.
+    "udget has been exceeded",
+    "udget exceeded",
+    "udgetExceeded",
+    "xceededBudget",
+    "over budget",
+    "equires more credits",
+    "can only afford",
+    "Key limit exceeded",
+    "nsufficient quota",
+    "nsufficient_quota",
+    "nsufficient_user_quota",
+    "quota is not enough",
+    "额度不足",
+    "额度已用",
+    "额度失败",
+    "额度已耗尽",
+    "余额不足",
 ];
 
 /// Of Code Assist's quotas of hours and of days.
@@ -133,6 +152,18 @@ const TABLE: [(Says, &[&str]); 26] = [
             "safety filter threshold prohibited",
             "is blocked, as it may violate our policies",
             "violate Google's Responsible AI practices",
+            "violated Google's Responsible AI practices",
+            "ontains blocked content",
+            "ontains sensitive words",
+            "usage guidelines",
+            "locked by Model Armor",
+            "rompt could not be submitted",
+            "ontent policy violation",
+            "ontentPolicyViolation",
+            "ontent that has been blocked",
+            "rompt blocked",
+            "BlockedPromptException",
+            "nput was flagged",
             // Of the client google-generativeai, here and below.
             "check the `candidate.safety_ratings`",
             "check the candidate.safety_ratings",
@@ -170,9 +201,27 @@ const TABLE: [(Says, &[&str]); 26] = [
     ),
     (
         Says::Kind(Overloaded),
-        &["odel is overloaded", "odel is currently overloaded", "experiencing high demand"],
+        &[
+            "odel is overloaded",
+            "odel is currently overloaded",
+            "experiencing high demand",
+            "负载已饱和",
+            "负载过高",
+        ],
     ),
-    (Says::Kind(Unavailable), &["he service is currently unavailable"]),
+    (
+        Says::Kind(Unavailable),
+        &[
+            "he service is currently unavailable",
+            // Of gRPC's clients, and of Envoy.
+            "failed to connect to all addresses",
+            "ame resolution failed for target",
+            "DNS resolution failed for ",
+            "onnection error: desc = ",
+            "pstream connect error or disconnect",
+            "o healthy upstream",
+        ],
+    ),
     (
         Says::Kind(DeadlineExceeded),
         &[
@@ -188,6 +237,17 @@ const TABLE: [(Says, &[&str]); 26] = [
             "onnect Timeout Error",
             "onnection timeout to host",
             "java.net.SocketTimeoutException",
+            "peration timed out",
+            "equest timeout has expired",
+            "Client.Timeout exceeded",
+            "HttpClient.Timeout",
+            "i/o timeout",
+            "Net::ReadTimeout",
+            "Net::OpenTimeout",
+            "_TIMEOUT_ERROR",
+            "UND_ERR_HEADERS_TIMEOUT",
+            "aborted due to timeout",
+            "deadline has elapsed",
         ],
     ),
     (Says::Kind(Cancelled), &["he operation was cancelled."]),
@@ -215,6 +275,7 @@ const TABLE: [(Says, &[&str]); 26] = [
             "candidateCount must be between",
             "inimum allowed deadline is",
             "nsupported MIME type: ",
+            "requests can be in one batch",
         ],
     ),
     // Closes of WebSocket sessions, as Python's websockets prints them: a reason, if there is any, has been read by now.
@@ -243,6 +304,35 @@ const TABLE: [(Says, &[&str]); 26] = [
             "java.net.ConnectException",
             "java.net.UnknownHostException",
             "DioException [connection error]",
+            "onnection refused",
+            "onnection reset by",
+            "onnection aborted",
+            "onnection error.",
+            "no such host",
+            "ame or service not known",
+            "ailure in name resolution",
+            "nodename nor servname",
+            "ENOTFOUND",
+            "EAI_AGAIN",
+            "ENETUNREACH",
+            "EHOSTUNREACH",
+            "ailed host lookup",
+            "ould not resolve host",
+            "ould not connect to server",
+            "erver disconnected",
+            "peer closed connection without",
+            "Max retries exceeded with url",
+            "etwork is unreachable",
+            "o route to host",
+            "roken pipe",
+            "Failed to open TCP connection",
+            "ailed to fetch",
+            "NetworkError when attempting",
+            "error trying to connect",
+            "UND_ERR_SOCKET",
+            "other side closed",
+            "CERTIFICATE_VERIFY_FAILED",
+            "TLS handshake",
         ],
     ),
 ];
@@ -257,6 +347,7 @@ pub(super) fn find(message: &str, asked: impl Fn(Kind) -> bool) -> Option<Says> 
     let said = |said: &Says, sentences: &[&str]| {
         sentences.iter().any(|s| is_said(s))
             || *said == Says::Kind(ContentBlocked) && (names_block(message) || numbers_block(message))
+            || *said == Says::Kind(InvalidArgument) && names_field(message)
     };
     known.find(|(kind, sentences)| said(kind, sentences)).map(|(said, _)| *said)
 }
@@ -273,9 +364,12 @@ fn names_block(text: &str) -> bool {
             let word = &rest[gap..];
             let word = &word[..word.iter().take(32).take_while(|b| is_word(b)).count()];
             let word = std::str::from_utf8(word).unwrap_or_default();
+            // Whatever blocks a prompt is a block.
+            let of_prompt = text[..at].ends_with("lock_r") || text[..at].ends_with("lockR");
             // Some of the reasons are words of prose, too.
             let is_constant = word.len() > 3 && word.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
             match *label {
+                "eason" if of_prompt && is_constant => !word.ends_with("UNSPECIFIED"),
                 "eason" if gap == 0 => Finish::of(&constant(word)) == Finish::Blocked,
                 "eason" => is_constant && Finish::of(word) == Finish::Blocked,
                 _ => gap == 0 && is_constant && Finish::of(word) == Finish::Blocked && word != "LANGUAGE",
@@ -305,6 +399,22 @@ fn numbers_block(text: &str) -> bool {
         };
         // SAFETY, RECITATION, LANGUAGE to SPII, IMAGE_SAFETY.
         is_whole && matches!(number[..digits].parse(), Ok(3 | 4 | 6..=9 | 11))
+    })
+}
+
+/// Whether a line says what is wrong with a field of a request: `* BatchEmbedContentsRequest.requests: at most 100 requests can be
+/// in one batch`.
+fn names_field(text: &str) -> bool {
+    const LABEL: &str = "Request.";
+    // The bound keeps a hostile text from being read again and again.
+    memmem::find_iter(text.as_bytes(), LABEL.as_bytes()).take(32).any(|at| {
+        let name =
+            text.as_bytes()[..at].iter().rev().take(64).take_while(|b| b.is_ascii_alphanumeric()).count();
+        let before = &text[..at - name];
+        let path = &text.as_bytes()[at + LABEL.len()..];
+        let is_path = |b: &&u8| b.is_ascii_alphanumeric() || b"_.[]".contains(b);
+        let len = path.iter().take(128).take_while(is_path).count();
+        before.ends_with("* ") && name > 0 && len > 0 && path[len..].starts_with(b": ")
     })
 }
 

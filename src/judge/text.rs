@@ -37,14 +37,14 @@ pub(super) fn scan<'a>(fields: &mut Fields<'a>, text: &'a str, http: u16) {
             continue;
         }
         if matches!(name, "message" | "Message" | "desc") && scan.message.is_none() {
-            if let Some(message) = sentence_after(text, colon + 1) {
+            if let Some(message) = sentence_after(text, value_at(text, colon + 1)) {
                 // What it says in pairs is read as well: a limit, a model.
                 scan.message = Some(message);
                 at = colon + 1;
                 continue;
             }
         }
-        let (value, next) = value_after(text, colon + 1);
+        let (value, next) = value_after(text, value_at(text, colon + 1));
         at = next;
         match value {
             // It runs past the end of the string that it was cut in.
@@ -215,7 +215,9 @@ impl<'a> Scan<'a> {
                 Some(v) => v.model = Some(Cow::Borrowed(value)),
                 None => fields.metadata.set(name, scalar()),
             },
-            "quota_limit" | "quota_limit_value" | "quotaResetDelay" => fields.metadata.set(name, scalar()),
+            "quota_limit" | "quota_limit_value" | "quotaResetDelay" | "quota_reset_delay" => {
+                fields.metadata.set(name, scalar())
+            }
             "retryDelay" | "retry_delay" => {
                 fields.retry_info = fields.retry_info.max(crate::google_rpc::parse_duration(value));
             }
@@ -249,6 +251,12 @@ impl<'a> Scan<'a> {
         if let Some(v) = &mut self.violation {
             // Cut off inside the violation, its value may be what is missing.
             v.not_omitted |= !closes(text.get(self.tail..).unwrap_or_default());
+        }
+        // Of a quota that its metadata name.
+        let of_metadata =
+            |v: &Violation<'_>| v.id.is_none() && v.value.is_none() && fields.violations.len() == 0;
+        if fields.metadata.quota_limit.is_some() && self.violation.as_ref().is_some_and(of_metadata) {
+            fields.metadata.quota_metric = self.violation.take().and_then(|v| v.metric);
         }
         self.close_violation(fields);
         if let Some(seconds) = self.delay.seconds {
@@ -301,9 +309,28 @@ fn is_constant(text: &str) -> bool {
 
 /// The word that ends just before `at`, without quotes and blanks around it.
 fn word_before(text: &str, at: usize) -> &str {
-    let before = text[..at].trim_end_matches([' ', '"', '\'', '\\']);
+    let before = text[..at].trim_end_matches([' ', ']', '"', '\'', '\\']);
     let len = before.bytes().rev().take_while(|b| b.is_ascii_alphanumeric() || *b == b'_').count();
     &before[before.len() - len..]
+}
+
+/// Where the value behind a colon or an equals sign begins. PHP's prints have an arrow, and its types at times:
+/// `["code"]=>\n  int(429)`, `[code] => 429`.
+fn value_at(text: &str, at: usize) -> usize {
+    let bytes = text.as_bytes();
+    if bytes.get(at) != Some(&b'>') || bytes.get(at - 1) != Some(&b'=') {
+        return at;
+    }
+    let blanks = |at: usize| bytes[at..].iter().take_while(|b| b.is_ascii_whitespace()).count();
+    let at = at + 1 + blanks(at + 1);
+    let rest = &text[at..];
+    let open = |name: &str| rest.strip_prefix(name).is_some_and(|rest| rest.starts_with('('));
+    if open("int") || open("float") || open("bool") {
+        return at + rest.find('(').map_or(0, |n| n + 1);
+    }
+    let digits =
+        rest.strip_prefix("string(").map_or(0, |rest| rest.bytes().take_while(u8::is_ascii_digit).count());
+    if digits > 0 && rest[7 + digits..].starts_with(") ") { at + 7 + digits + 2 } else { at }
 }
 
 /// The message that begins at `at` without a quote: up to the member after it, or to the end.
@@ -312,7 +339,7 @@ fn sentence_after(text: &str, at: usize) -> Option<&str> {
     if rest.starts_with(['"', '\'', '{', '[', '`']) {
         return None;
     }
-    const NEXT: [&str; 9] = [
+    const NEXT: [&str; 12] = [
         ", status",
         ", Status",
         ", details",
@@ -322,6 +349,10 @@ fn sentence_after(text: &str, at: usize) -> Option<&str> {
         " [links",
         " [reason",
         " [map[",
+        // PHP's `print_r`.
+        "[status] =>",
+        "[details] =>",
+        "[code] =>",
     ];
     let end = NEXT.iter().filter_map(|next| memchr::memmem::find(rest.as_bytes(), next.as_bytes())).min();
     let message = rest[..end.unwrap_or(rest.len())].trim_end().trim_end_matches([')', '}', ']']);

@@ -18,6 +18,8 @@ pub(crate) struct Answer {
     pub(crate) error_after_output: bool,
     /// The body has members of no known answer.
     pub(crate) foreign: bool,
+    /// Bits of [`Mark`], because an answer is read along with in little room.
+    marks: u8,
     /// `promptFeedback` says blocked, or an image was filtered.
     blocked: bool,
     /// The body has members of a `generateContent` answer, or of a chat completion.
@@ -29,6 +31,20 @@ pub(crate) struct Answer {
     /// How the interaction ended.
     status: Finish,
     candidates: [Candidate; MAX_CANDIDATES],
+}
+
+/// What tells apart what has no finish reason.
+#[derive(Clone, Copy, Debug)]
+#[repr(u8)]
+pub(crate) enum Mark {
+    /// It has a usage, as a `generateContent` answer has at its end, and a created cache as well.
+    Metered = 1,
+    /// An `error` has begun, whatever is in it.
+    Error = 2,
+    /// The text, or an event, is over before its end.
+    Cut = 4,
+    /// There were blanks before anything else.
+    Blanks = 8,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -136,7 +152,8 @@ impl Sort {
             b"" => Self::None,
             b"text" | b"model_output" => Self::Holder,
             b"user_input" => Self::Hidden,
-            _ if name.starts_with(b"thought") => Self::Hidden,
+            b"signature_delta" => Self::Hidden,
+            _ if name.starts_with(b"thought") || name.starts_with(b"thinking") => Self::Hidden,
             _ => Self::Visible,
         }
     }
@@ -148,6 +165,14 @@ impl Sort {
     }
 }
 
+/// Whether an event of this type ends its stream: an interaction's, a message's in Anthropic's form, a response's in OpenAI's.
+pub(crate) fn is_end(event: &[u8]) -> bool {
+    matches!(
+        event,
+        b"interaction.complete" | b"interaction.completed" | b"message_stop" | b"response.completed"
+    )
+}
+
 impl Finish {
     /// The `status` of an [interaction](https://ai.google.dev/gemini-api/docs/interactions), as google-genai 3.6.1 lists
     /// them (read 2026-11). Those that are none mean that it goes on.
@@ -157,6 +182,10 @@ impl Finish {
             b"requires_continuation" => Self::Continues,
             b"incomplete" | b"budget_exceeded" => Self::Length,
             b"failed" => Self::Failed,
+            // Why a message in Anthropic's form has stopped.
+            b"end_turn" | b"stop_sequence" | b"tool_use" => Self::Normal,
+            b"max_tokens" => Self::Length,
+            b"refusal" => Self::Blocked,
             _ => Self::None,
         }
     }
@@ -202,13 +231,26 @@ impl PartMember {
 }
 
 impl Answer {
+    #[inline]
+    pub(crate) fn mark(&mut self, mark: Mark) {
+        self.marks |= mark as u8;
+    }
+
+    #[inline]
+    pub(crate) const fn is(&self, mark: Mark) -> bool {
+        self.marks & mark as u8 != 0
+    }
+
     /// Notes what sort of body has such a member.
     #[inline]
     pub(crate) fn member(&mut self, key: &[u8]) -> Member {
         let member = match key {
             b"candidates" | b"choices" => Member::Candidates,
             b"promptFeedback" => Member::PromptFeedback,
-            b"usageMetadata" => Member::UsageMetadata,
+            b"usageMetadata" => {
+                self.mark(Mark::Metered);
+                return Member::UsageMetadata;
+            }
             b"modelVersion" => return Member::ModelVersion,
             b"response" => return Member::Response,
             b"predictions" | b"generatedImages" | b"videos" | b"generatedSamples" | b"generatedVideos" => {
@@ -243,9 +285,51 @@ impl Answer {
                 self.other_known = true;
                 return if key == b"updated" { Member::Other } else { Member::EventType };
             }
-            b"models" | b"tunedModels" | b"totalTokens" | b"embedding" | b"embeddings" | b"data"
-            | b"object" | b"name" | b"file" | b"files" | b"id" | b"cachedContents" | b"operations"
-            | b"batches" | b"done" | b"nextPageToken" | b"deployedModelId" => {
+            b"models"
+            | b"tunedModels"
+            | b"totalTokens"
+            | b"embedding"
+            | b"embeddings"
+            | b"data"
+            | b"object"
+            | b"name"
+            | b"file"
+            | b"files"
+            | b"id"
+            | b"cachedContents"
+            | b"operations"
+            | b"batches"
+            | b"done"
+            | b"nextPageToken"
+            | b"deployedModelId"
+            | b"answer"
+            | b"tokensInfo"
+            | b"results"
+            | b"corpora"
+            | b"documents"
+            | b"chunks"
+            | b"relevantChunks"
+            | b"permissions"
+            | b"fileSearchStores"
+            | b"generatedFiles"
+            | b"tuningJobs"
+            | b"batchPredictionJobs"
+            | b"endpoints"
+            | b"publisherModels"
+            | b"reasoningEngines"
+            | b"ragCorpora"
+            | b"ragFiles"
+            | b"contexts"
+            | b"sessions"
+            | b"memories"
+            | b"interactions"
+            | b"access_token"
+            | b"buckets"
+            | b"responsesFile"
+            | b"paidTier"
+            | b"currentTier"
+            | b"allowedTiers"
+            | b"cloudaicompanionProject" => {
                 self.other_known = true;
                 return Member::Other;
             }
@@ -256,6 +340,14 @@ impl Answer {
         };
         self.generated = true;
         member
+    }
+
+    /// A member of an error, which may stand alone.
+    pub(crate) fn flat(&mut self, name: &str) {
+        self.foreign = true;
+        if name == "error" {
+            self.mark(Mark::Error);
+        }
     }
 
     /// A `blockReason`, or a `blockReasonMessage`, which may come alone.
@@ -306,13 +398,18 @@ impl Answer {
 
     /// Whether the body is of a form in which [`delivered`](Self::delivered) can be told.
     pub(crate) fn is_generated(&self) -> bool {
-        self.generated || self.interaction
+        self.is_content() || self.interaction
+    }
+
+    /// Whether this is a `generateContent` answer, or a chat completion.
+    fn is_content(&self) -> bool {
+        self.generated || self.is(Mark::Metered) && !self.other_known
     }
 
     /// Whether the body has a member of any known answer.
     #[inline]
     pub(crate) fn is_known(&self) -> bool {
-        self.generated || self.other_known || self.interaction
+        self.generated || self.is(Mark::Metered) || self.other_known || self.interaction
     }
 
     /// Whether it is an interaction that has begun and neither said anything nor ended.
@@ -341,7 +438,9 @@ impl Answer {
     pub(crate) fn fault_of_cut(&self) -> Option<Kind> {
         Some(match () {
             () if self.blocked => Kind::ContentBlocked,
-            () if self.generated || self.other_known => Kind::Truncated,
+            () if self.is_known() => Kind::Truncated,
+            // An error of which nothing has come, or not one whole member.
+            () if self.is(Mark::Cut) && (self.is(Mark::Error) || !self.foreign) => Kind::Truncated,
             () => Kind::Unknown,
         })
     }
@@ -356,6 +455,7 @@ impl Answer {
         if self.interaction && !self.generated {
             return match (self.status, self.delivered()) {
                 (Finish::Continues, _) => None,
+                (Finish::Blocked, _) => Some(Kind::ContentBlocked),
                 (Finish::Failed | Finish::None, true) if stream => Some(Kind::Truncated),
                 (Finish::Failed, false) => Some(Kind::EmptyResponse),
                 // A stream that ends without a word is none; one in the background is answered by its id.
@@ -363,11 +463,12 @@ impl Answer {
                 _ => None,
             };
         }
-        if !self.generated {
+        if !self.is_content() {
             // An empty object is the usual answer to a delete; a stream without any is none.
             let nothing = stream && self.objects == 0;
             return match () {
                 () if self.other_known => None,
+                () if stream && self.is(Mark::Cut) && !self.foreign => Some(Kind::Truncated),
                 () if nothing => Some(Kind::EmptyResponse),
                 () => self.foreign.then_some(Kind::Unknown),
             };
@@ -388,6 +489,10 @@ impl Answer {
                 ) => return None,
             };
             worst = worst.or(Some(fault));
+        }
+        // The one event that there was has not come whole.
+        if stream && self.is(Mark::Cut) && self.candidates.iter().all(|c| c.finish.is_none()) {
+            return Some(Kind::Truncated);
         }
         // `candidates: []` and no word about why.
         worst.or_else(|| self.candidates.iter().all(|c| c.finish.is_none()).then_some(Kind::EmptyResponse))

@@ -98,6 +98,11 @@ impl Slot {
         (Self::Index as u8..=Self::Code as u8).contains(&(self as u8))
     }
 
+    /// Whether a string here need only not be empty.
+    pub(super) fn is_any(self) -> bool {
+        matches!(self, Self::Text | Self::Refusal | Self::Output)
+    }
+
     pub(super) fn is_kept(self) -> bool {
         matches!(self, Self::Error | Self::Flat | Self::Code | Self::Status)
     }

@@ -3,6 +3,7 @@
 //! What is followed must be JSON. What is passed over is searched for its end only: strings for a quote, objects
 //! and lists for the bracket of their own kind.
 
+use super::answer::Mark;
 use super::field::Slot;
 use super::near::{find2, find3};
 use super::state::Found;
@@ -153,7 +154,11 @@ impl Json {
                     self.close(found);
                 }
                 // `[DONE]` ends the streams of the OpenAI-compatible surface.
-                At::FirstElement if byte == b'D' && self.depth == 1 => self.stop(),
+                At::FirstElement if byte == b'D' && self.depth == 1 => {
+                    found.answer.foreign = true;
+                    self.bracketed = false;
+                    self.stop();
+                }
                 At::Value | At::FirstElement => {
                     from = at;
                     at += usize::from(self.begin_value(byte, found));
@@ -215,7 +220,9 @@ impl Json {
         }
         if matches!(self.at, At::Done | At::Bad) {
             // An event that breaks off says that there was to be more.
-            found.answer.foreign |= self.at == At::Bad && self.bracketed;
+            if self.at == At::Bad && self.bracketed {
+                found.answer.mark(Mark::Cut);
+            }
             self.at = At::Start;
         }
     }
@@ -231,6 +238,7 @@ impl Json {
     /// The body is over, which is one text.
     pub(super) fn finish(&mut self, found: &mut Found) {
         if !matches!(self.at, At::Done | At::Bad) {
+            found.answer.mark(Mark::Cut);
             self.fail(found);
         }
     }
@@ -276,7 +284,7 @@ impl Json {
                             return at;
                         }
                         found.scalar(self.top, slot, &text[..n], true);
-                    } else if n > 0 && matches!(slot, Slot::Text | Slot::Refusal) {
+                    } else if n > 0 && slot.is_any() {
                         found.text(self.top, slot);
                     }
                     n + 2
@@ -322,7 +330,7 @@ impl Json {
                 self.scratch.clear();
                 self.at = At::Read;
             }
-            b'"' if matches!(self.slot, Slot::Text | Slot::Refusal) => self.at = At::Any,
+            b'"' if self.slot.is_any() => self.at = At::Any,
             b'"' => self.at = At::String,
             b'{' | b'[' => {
                 let list = byte == b'[';

@@ -23,6 +23,7 @@ mod token;
 use bytes::Bytes;
 
 pub(crate) use self::answer::Finish;
+use self::answer::Mark;
 use self::json::Json;
 pub(crate) use self::near::{find2, find3};
 use self::state::Found;
@@ -118,7 +119,11 @@ impl Scanner {
     fn begin(&mut self, mut bytes: &[u8]) {
         let blank = |b: &&u8| b" \t\r\n\xef\xbb\xbf".contains(b);
         loop {
-            bytes = &bytes[bytes.iter().take_while(blank).count()..];
+            let blanks = bytes.iter().take_while(blank).count();
+            if blanks > 0 {
+                self.found.answer.mark(Mark::Blanks);
+            }
+            bytes = &bytes[blanks..];
             let Some(first) = bytes.first() else { return };
             self.opened = match (self.opened, first) {
                 (Opened::Nothing, b'{') => Opened::Object,
@@ -201,12 +206,16 @@ impl Scanner {
     pub(crate) fn fault(&self) -> Option<Kind> {
         let answer = &self.found.answer;
         match self.form {
-            Form::Start => None,
+            // A body without a byte is the answer to what has none; one of blanks is what is left of a stream.
+            Form::Start => answer.is(Mark::Blanks).then_some(Kind::EmptyResponse),
             Form::Page => Some(Kind::Unknown),
             Form::Text => self.found.capture.is_short_text().then_some(Kind::Unknown),
             Form::Events => answer.fault(true),
             Form::Json if self.is_stream => answer.fault(true),
             Form::Json => match answer.objects {
+                0 if answer.is(Mark::Cut) => Some(Kind::Truncated),
+                // A stream's list without an element.
+                0 if self.found.is_empty_list() => Some(Kind::EmptyResponse),
                 0 => Some(Kind::Unknown),
                 _ if !self.json.is_done() => answer.fault_of_cut(),
                 n => answer.fault(n > 1),
@@ -306,6 +315,11 @@ impl Scanner {
     /// Whether an error came after something had been delivered.
     pub(crate) fn error_after_output(&self) -> bool {
         self.found.answer.error_after_output
+    }
+
+    /// Whether the body is one JSON text, and over before its end.
+    pub(crate) fn ends_early(&self) -> bool {
+        self.form == Form::Json && !self.is_stream && self.found.answer.is(Mark::Cut)
     }
 
     /// Whether JSON has turned out to be none, or to break off.

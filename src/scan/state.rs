@@ -1,6 +1,6 @@
 //! What has been found: the meaning of the members on the paths that are followed. Pure.
 
-use super::answer::{Answer, Finish, Member, MessageMember, PartMember, Sort};
+use super::answer::{Answer, Finish, Member, MessageMember, PartMember, Sort, is_end};
 use super::capture::{Capture, MAX_KEPT};
 use super::field::Slot;
 use super::token::MAX;
@@ -142,6 +142,12 @@ impl Found {
         is_whole.then_some(body)
     }
 
+    /// Whether the body is a list with nothing in it.
+    pub(super) fn is_empty_list(&self) -> bool {
+        let body = self.notes.iter().flat_map(|notes| &notes.foreign);
+        body.filter(|byte| !byte.is_ascii_whitespace()).eq(b"[]")
+    }
+
     pub(super) fn tier(&self) -> Option<ServiceTier> {
         self.tier
     }
@@ -209,6 +215,7 @@ impl Found {
                 b"type" => Slot::Sort,
                 b"text" => Slot::Text,
                 b"content" if object == Slot::Output => Slot::OutputContent,
+                b"stop_reason" => Slot::InteractionStatus,
                 _ => Slot::Skip,
             },
             Slot::Predictions => match key {
@@ -253,7 +260,7 @@ impl Found {
             }
             _ => return self.answered(key),
         };
-        self.answer.foreign = true;
+        self.answer.flat(name);
         self.capture.begin(name);
         slot
     }
@@ -276,6 +283,7 @@ impl Found {
             Member::EventType => Slot::EventType,
             Member::Other if key == b"usage" => Slot::Usage,
             Member::Other if key == b"metadata" => Slot::Metadata,
+            Member::Other if key == b"type" => Slot::EventType,
             Member::ModelVersion if self.expected != 0 => Slot::ModelVersion,
             Member::ModelVersion | Member::Other => Slot::Skip,
         }
@@ -355,6 +363,8 @@ impl Found {
     pub(super) fn text(&mut self, object: Slot, slot: Slot) {
         match slot {
             Slot::Text => self.part_of(object).visible = true,
+            // An OpenAI response's, which is the text itself.
+            Slot::Output => self.answer.output(true),
             Slot::Refusal => self.flags.set(Flags::REFUSED, true),
             _ => {}
         }
@@ -399,10 +409,8 @@ impl Found {
             Slot::ModelVersion => return self.keep_model(reason),
             Slot::Refused => return self.answer.prediction(number().is_some_and(|n| n > 0), false),
             Slot::Sort => return self.part_of(object).sort = Sort::of(reason),
-            // The older one has no interaction with a status in it.
             Slot::EventType => {
-                let ends = matches!(reason, b"interaction.complete" | b"interaction.completed");
-                return self.flags.set(Flags::ENDS, ends);
+                return self.flags.set(Flags::ENDS, is_end(reason) || self.flags.has(Flags::ENDS));
             }
             Slot::InteractionStatus => return self.answer.status(reason),
             Slot::Status => {

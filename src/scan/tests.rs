@@ -195,10 +195,11 @@ fn what_is_near_to_json_is_none() {
 }
 
 #[test]
-fn an_object_that_breaks_off_in_its_event_is_no_answer() {
+fn an_object_that_breaks_off_in_its_event_is_half_an_answer() {
     for (body, fault) in [
-        ("data: {\n\n", Some(Kind::Unknown)),
-        ("data: {}\n\ndata: {\n\n", Some(Kind::Unknown)),
+        ("data: {\n\n", Some(Kind::Truncated)),
+        ("data: {}\n\ndata: {\n\n", Some(Kind::Truncated)),
+        ("data: {\"new\":1}\n\ndata: {\n\n", Some(Kind::Unknown)),
         ("data: {}\n\ndata: hello\n\n", None),
         ("data: {}\n\n", None),
     ] {

@@ -64,7 +64,6 @@ async fn what_is_no_answer_of_geminis_is_unknown_to_every_reader() {
         "<!DOCTYPE html><title>Sign in</title>",
         &long_page,
         "pong",
-        "[]",
         "[1, 2]",
         r#"{"status":"ok"}"#,
     ] {
@@ -273,5 +272,95 @@ async fn an_interaction_in_one_piece_is_read() {
         ),
     ] {
         same(said(&body, false).await, expected, &body);
+    }
+}
+
+#[tokio::test]
+async fn good_answers_of_other_methods_are_good() {
+    for body in [
+        // A cache has a usage, and no candidates.
+        json!({ "name": "cachedContents/c1", "model": "models/m", "usageMetadata": { "totalTokenCount": 2162 } }),
+        json!({ "usageMetadata": { "totalTokenCount": 9 }, "displayName": "", "name": "cachedContents/c2" }),
+        json!({ "cachedContents": [{ "name": "cachedContents/c1" }] }),
+        json!({ "file": { "name": "files/f1", "state": "PROCESSING" } }),
+        json!({ "name": "batches/b1", "metadata": { "state": "BATCH_STATE_PENDING" } }),
+        json!({ "totalTokens": 31, "promptTokensDetails": [{ "modality": "TEXT", "tokenCount": 31 }] }),
+        json!({ "tokensInfo": [{ "tokenIds": ["1"], "role": "user" }] }),
+        json!({ "models": [{ "name": "models/m" }] }),
+        json!({ "embeddings": [{ "values": [0.1] }] }),
+        json!({ "predictions": [{ "embeddings": { "values": [0.1] } }] }),
+        json!({ "fileSearchStores": [{ "name": "fileSearchStores/s1" }] }),
+        json!({ "answer": { "content": { "parts": [{ "text": "x" }] } }, "answerableProbability": 0.9 }),
+        json!({ "access_token": "x", "expires_in": 3599, "token_type": "Bearer" }),
+    ] {
+        let body = body.to_string();
+        same(said(&body, false).await, None, &body);
+    }
+    let usage = json!({ "usageMetadata": { "totalTokenCount": 9 }, "modelVersion": "m" }).to_string();
+    same(said(&usage, false).await, Some(Kind::EmptyResponse), &usage);
+}
+
+#[tokio::test]
+async fn what_is_over_before_it_has_begun_is_cut_or_empty() {
+    let (empty, cut) = (Some(Kind::EmptyResponse), Some(Kind::Truncated));
+    for (body, stream, expected) in [
+        (r#"{"error":"#, false, cut),
+        (r#"{"error": {"#, false, cut),
+        (r#"{"error":{"code":4"#, false, cut),
+        (r#"{"candidates":["#, false, cut),
+        ("{", false, cut),
+        ("[", false, cut),
+        ("[]", false, empty),
+        (" [ ]\n", false, empty),
+        ("\n\n   \n", false, empty),
+        ("\n\n   \n", true, empty),
+        ("data: {\"candidates\":[{\"content\"\n\n", true, cut),
+        ("data: {\"candidates\":[{\"content\":\n\ndata: not json\n\n", true, cut),
+        ("data: {\"erro\n\n", true, cut),
+        ("data: [DONE]\n\n", true, empty),
+        ("data: not json\n\n", true, empty),
+        ("data: {\"candidates\":[{}]}\n\ndata: [DONE]\n\n", true, empty),
+        // What has no members of ours, and is broken and not cut.
+        (r#"{"new": 1, "#, false, Some(Kind::Unknown)),
+        (r#"{"error" x"#, false, Some(Kind::Unknown)),
+        (r#"{"error":{"code":429,"message":"Over the li"#, false, Some(Kind::RateLimited)),
+    ] {
+        same(said(body, stream).await, expected, body);
+    }
+}
+
+#[tokio::test]
+async fn a_relays_answer_in_another_form_ends_as_that_form_does() {
+    let (empty, cut) = (Some(Kind::EmptyResponse), Some(Kind::Truncated));
+    let typed = |events: &[Value]| -> String {
+        events
+            .iter()
+            .map(|event| format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap_or("x")))
+            .collect()
+    };
+    // Anthropic's.
+    let start = json!({ "type": "message_start", "message": { "id": "m", "role": "assistant", "content": [], "stop_reason": null } });
+    let text =
+        json!({ "type": "content_block_delta", "index": 0, "delta": { "type": "text_delta", "text": "Hi" } });
+    let thought = json!({ "type": "content_block_delta", "index": 0, "delta": { "type": "thinking_delta", "thinking": "hm" } });
+    let because = |reason: &str| json!({ "type": "message_delta", "delta": { "stop_reason": reason }, "usage": { "output_tokens": 3 } });
+    let stop = json!({ "type": "message_stop" });
+    // OpenAI's responses.
+    let created = json!({ "type": "response.created", "response": { "id": "r", "status": "in_progress", "output": [] } });
+    let delta = json!({ "type": "response.output_text.delta", "delta": "Hi" });
+    let completed = json!({ "type": "response.completed", "response": { "id": "r", "status": "completed" } });
+    for (events, expected) in [
+        (vec![start.clone(), text.clone(), because("end_turn"), stop.clone()], None),
+        (vec![start.clone(), text.clone(), because("max_tokens"), stop.clone()], None),
+        (vec![start.clone(), text.clone(), stop.clone()], None),
+        (vec![start.clone(), text.clone()], cut),
+        (vec![start.clone(), thought, because("end_turn"), stop.clone()], empty),
+        (vec![start.clone(), because("refusal"), stop.clone()], Some(Kind::ContentBlocked)),
+        (vec![created.clone(), delta.clone(), completed.clone()], None),
+        (vec![created.clone(), delta], cut),
+        (vec![created, json!({ "type": "response.output_text.delta", "delta": "" }), completed], empty),
+    ] {
+        let body = typed(&events);
+        same(said(&body, true).await, expected, &body);
     }
 }

@@ -63,7 +63,7 @@ fn a_line_may_begin_with_a_bracket() {
         (200, text("[10:00:00] [ERROR] call (Status: 500, Code: 500): Internal error."), "internal again"),
         (200, text("[ERROR] rpc error: code = Unavailable desc = down"), "unavailable again"),
         // These are JSON.
-        (200, text("[]"), "unknown never"),
+        (200, text("[]"), "empty_response never"),
         (200, text("[429, 503]"), "unknown never"),
         (200, text("[\"503 UNAVAILABLE\"]"), "unknown never"),
     ]);

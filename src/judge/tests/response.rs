@@ -118,8 +118,11 @@ fn what_is_no_error_and_no_answer_is_judged_by_its_status() {
     for (status, body) in [(200, ""), (204, ""), (302, "<html>moved</html>"), (304, r#"{"candidates":[]}"#)] {
         assert_eq!(kind(status, body), None, "{status} {body}");
     }
-    for body in ["[]", "\"hello\"", "<html>hello</html>", "hello"] {
+    for body in ["[1]", "\"hello\"", "<html>hello</html>", "hello"] {
         assert_eq!(kind(200, body), Some(Kind::Unknown), "{body}");
+    }
+    for body in ["[]", " [ ]\n", "\n  \r\n"] {
+        assert_eq!(kind(200, body), Some(Kind::EmptyResponse), "{body}");
     }
     let alternative = |body: &str| judged(200, body).alternative();
     assert_eq!(alternative("hello"), Alternative::None);
