@@ -45,10 +45,10 @@ pub struct CallOptions {
 /// How urgent a request is where requests wait for quota: an extension that the caller puts into the request, or
 /// [`CallOptions::class`].
 ///
-/// While both wait at a [rate limit](crate::rate_limit), eight interactive requests go for each batch request, and each class in the
-/// order of arrival. A batch request is never passed by more than eight that came later, and eight more for each batch request before
-/// it. In a [fleet](crate::fleet) members that interactive requests wait at have eight times the share of those where only batch
-/// requests do.
+/// While both wait at a [rate limit](crate::rate_limit), eight interactive requests go for each batch request
+/// ([unless set](crate::rate_limit::RateLimitBuilder::interactive_weight)), and each class in the order of arrival. A batch request is
+/// never passed by more than eight that came later, and eight more for each batch request before it. In a [fleet](crate::fleet) members
+/// that interactive requests wait at have eight times the share of those where only batch requests do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RequestClass {

@@ -568,17 +568,28 @@ fn on_threads_the_sums_are_exact() {
     const TASKS: u64 = 32;
     const ROUNDS: u64 = 200;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
-    let made = Arc::new(AtomicU64::new(0));
-    let counter = Arc::clone(&made);
-    let inner = tower::service_fn(move |_: Request<Body>| {
-        let n = counter.fetch_add(1, Ordering::Relaxed);
+    /// Of a request that is dropped after its first poll.
+    #[derive(Clone)]
+    struct Leaves;
+    // Calls by those who stay, and by those who leave; and a token that each call holds until it is gone.
+    let made = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
+    let token = Arc::new(());
+    let (counter, tokens) = (Arc::clone(&made), Arc::downgrade(&token));
+    let inner = tower::service_fn(move |request: Request<Body>| {
+        let leaves = request.extensions().get::<Leaves>().is_some();
+        let n = counter[usize::from(leaves)].fetch_add(1, Ordering::Relaxed);
+        let token = tokens.upgrade();
         async move {
             for _ in 0..n % 4 {
                 tokio::task::yield_now().await;
             }
-            let pieces = stream::iter(0..20).then(async |n| {
-                tokio::task::yield_now().await;
-                Ok::<_, std::io::Error>(Frame::data(Bytes::from(format!("{n},"))))
+            let pieces = stream::iter(0..20).then(move |n| {
+                let token = token.clone();
+                async move {
+                    tokio::task::yield_now().await;
+                    drop(token);
+                    Ok::<_, std::io::Error>(Frame::data(Bytes::from(format!("{n},"))))
+                }
             });
             let pieces: Pin<Box<dyn futures_util::Stream<Item = _> + Send>> = Box::pin(pieces);
             Ok::<_, std::io::Error>(Response::new(StreamBody::new(pieces)))
@@ -592,9 +603,13 @@ fn on_threads_the_sums_are_exact() {
         let all = async move {
             let (mut led, mut joined, mut dropped) = (0, 0, 0);
             for round in 0..ROUNDS {
-                let asked = request().map(|_| Full::from(format!("{}", round % 3)));
+                let mut asked = request().map(|_| Full::from(format!("{}", round % 3)));
+                let leaves = (task + round) % 5 == 0;
+                if leaves {
+                    asked.extensions_mut().insert(Leaves);
+                }
                 let mut future = Box::pin(service.clone().oneshot(asked));
-                if (task + round) % 5 == 0 {
+                if leaves {
                     let _ = future.as_mut().now_or_never();
                     dropped += 1;
                     continue;
@@ -622,11 +637,10 @@ fn on_threads_the_sums_are_exact() {
             .fold((0, 0, 0), |sum, (led, joined, dropped)| (sum.0 + led, sum.1 + joined, sum.2 + dropped))
     });
     assert_eq!(led + joined + dropped, TASKS * ROUNDS);
-    let made = made.load(Ordering::Relaxed);
-    assert!(
-        made >= led && made <= led + dropped,
-        "{led} led, {joined} joined, {dropped} dropped, {made} made"
-    );
+    let [by_those_who_stay, by_those_who_leave] = [0, 1].map(|who: usize| made[who].load(Ordering::Relaxed));
+    assert_eq!(by_those_who_stay, led, "each call that was made is the answer of the one who made it");
+    assert!(by_those_who_leave <= dropped, "{by_those_who_leave} of {dropped}");
     assert!(joined > 0, "somebody shared");
     assert_eq!(layer.in_flight(), 0);
+    assert_eq!(Arc::strong_count(&token), 1, "no call is left, also of those who made one and left");
 }

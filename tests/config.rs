@@ -207,6 +207,7 @@ fn any_config() -> impl Strategy<Value = StackConfig> {
         mode: prop::sample::select(vec![AdmissionMode::Wait, AdmissionMode::Reject, AdmissionMode::Observe]),
         max_wait: or_off(duration(0..86_400_000)),
         max_queue: 1..=10_000_000_usize,
+        interactive_weight: 0..=1_000_u32,
         max_keys: 1..=1_000_000_usize,
         learn: any::<bool>(),
         probe_every: duration(1_000..86_400_000),

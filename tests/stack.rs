@@ -223,6 +223,8 @@ async fn a_server_that_hangs_is_timed_out_and_the_deadline_ends_it() {
     let error = Preset::new().seed(1).stack().layer(client).oneshot(generate()).await.err().unwrap();
     let timed_out = find::<TimedOut>(error.as_ref()).unwrap();
     assert!(matches!(timed_out.what(), Phase::FirstByte | Phase::Deadline));
+    assert_eq!(timed_out.model(), Some(MODEL), "a layer outside has named it");
+    assert!(timed_out.to_string().starts_with(&format!("attempt timeout of {MODEL}")), "{timed_out}");
     let took = Instant::now() - begun;
     assert!(took <= Duration::from_secs(120), "{took:?}");
     assert_eq!(Verdict::from_error(error.as_ref()).kind(), Some(Kind::DeadlineExceeded));

@@ -240,6 +240,10 @@ impl Guard {
         &self.key.common.observer
     }
 
+    pub(super) fn key(&self) -> &TargetKey {
+        &self.key.key
+    }
+
     /// The first byte is here.
     #[inline]
     pub(super) fn headed(&mut self) {

@@ -11,6 +11,7 @@ use crate::admission::{self, Admission, Entry, Gate, Inner, Kind, Pass, Turn, Vi
 use crate::blame::Caller;
 use crate::body::on_end::EndHook;
 use crate::context::deadline::Deadline;
+use crate::error::timed_out::TimedOut;
 use crate::error::{BoxError, FailedProbe, ProbeFailed};
 use crate::event::LayerKind;
 use crate::layer_order;
@@ -167,7 +168,8 @@ impl Pass for Guard {
         }
     }
 
-    fn errored(mut self, error: BoxError) -> BoxError {
+    fn errored(mut self, mut error: BoxError) -> BoxError {
+        TimedOut::name(&mut error, self.key().model());
         self.headed();
         let signal = self.signals().of_error(error.as_ref());
         match self.report(signal, None) {

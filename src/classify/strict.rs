@@ -61,22 +61,42 @@ use crate::error::BoxError;
 /// assert_eq!(failed.kind(), Kind::Truncated);
 /// # Ok(()) }
 /// ```
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct StrictBodyLayer {
+    ends: Ends,
+}
+
+/// Which failures end a body with an error.
+#[derive(Clone, Copy, Debug)]
+struct Ends {
+    enabled: bool,
+    /// Blocked and empty answers, too.
     all: bool,
 }
 
 impl StrictBodyLayer {
     /// A layer with the default: errors, truncations.
     pub const fn new() -> Self {
-        Self { all: false }
+        Self { ends: Ends { enabled: true, all: false } }
+    }
+
+    /// Whether the layer does anything. Default `true`. With `false` each body ends as it comes; the type is the same.
+    pub const fn enabled(mut self, enabled: bool) -> Self {
+        self.ends.enabled = enabled;
+        self
     }
 
     /// Ends blocked and empty answers with an error as well. Default off.
     pub const fn all_failures(mut self) -> Self {
-        self.all = true;
+        self.ends.all = true;
         self
+    }
+}
+
+impl Default for StrictBodyLayer {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -84,7 +104,7 @@ impl<S> Layer<S> for StrictBodyLayer {
     type Service = StrictBodies<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        StrictBodies { inner, all: self.all }
+        StrictBodies { inner, ends: self.ends }
     }
 }
 
@@ -92,7 +112,7 @@ impl<S> Layer<S> for StrictBodyLayer {
 #[derive(Clone, Copy, Debug)]
 pub struct StrictBodies<S> {
     inner: S,
-    all: bool,
+    ends: Ends,
 }
 
 impl<S> StrictBodies<S> {
@@ -127,7 +147,7 @@ where
     }
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
-        StrictFuture { inner: self.inner.call(request), all: self.all }
+        StrictFuture { inner: self.inner.call(request), ends: self.ends }
     }
 }
 
@@ -137,7 +157,7 @@ pin_project! {
     pub struct StrictFuture<F> {
         #[pin]
         inner: F,
-        all: bool,
+        ends: Ends,
     }
 }
 
@@ -150,7 +170,10 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let response = ready!(this.inner.poll(cx))?;
-        Poll::Ready(Ok(StrictBody::of(response, *this.all)))
+        Poll::Ready(Ok(match *this.ends {
+            Ends { enabled: true, all } => StrictBody::of(response, all),
+            Ends { enabled: false, .. } => StrictBody::as_it_is(response),
+        }))
     }
 }
 

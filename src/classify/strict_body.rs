@@ -81,6 +81,11 @@ impl<B> StrictBody<B> {
         let end = End::of(&response, all);
         response.map(|inner| Self { inner, end })
     }
+
+    /// With the end that it has.
+    pub(super) fn as_it_is(response: Response<B>) -> Response<Self> {
+        response.map(|inner| Self { inner, end: End::Own })
+    }
 }
 
 impl<B> Body for StrictBody<B>

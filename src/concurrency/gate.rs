@@ -208,6 +208,10 @@ impl Slot {
         &self.gate.settings.observer
     }
 
+    pub(super) fn key(&self) -> &TargetKey {
+        self.gate.key()
+    }
+
     /// How its call's outcome is to be read.
     #[inline]
     pub(super) fn signals(&self) -> Signals {

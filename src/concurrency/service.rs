@@ -17,6 +17,7 @@ use crate::body::on_end::{EndHook, OnEnd};
 use crate::context::View;
 use crate::context::deadline::Deadline;
 use crate::error::BoxError;
+use crate::error::timed_out::TimedOut;
 use crate::event::LayerKind;
 use crate::layer_order;
 use crate::request::Target;
@@ -184,7 +185,8 @@ impl Pass for Slot {
         self.end(signal);
     }
 
-    fn errored(self, error: BoxError) -> BoxError {
+    fn errored(self, mut error: BoxError) -> BoxError {
+        TimedOut::name(&mut error, self.key().model());
         let signal = self.signals().of_error(error.as_ref());
         self.end(signal);
         error

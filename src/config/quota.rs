@@ -148,6 +148,8 @@ plain_table! {
         max_wait: OrOff<HumanDuration>,
         /// [`RateLimitBuilder::max_queue`].
         max_queue: usize,
+        /// [`RateLimitBuilder::interactive_weight`].
+        interactive_weight: u32,
         /// [`RateLimitBuilder::max_keys`].
         max_keys: usize,
         /// [`RateLimitBuilder::learn`].
@@ -184,7 +186,7 @@ impl RateLimitConfig {
         if all.by_tier == Some(true) {
             builder = builder.by_tier();
         }
-        apply!(builder, all: enabled margin guard mode max_queue max_keys learn probe_every window);
+        apply!(builder, all: enabled margin guard mode max_queue interactive_weight max_keys learn probe_every window);
         builder
     }
 }

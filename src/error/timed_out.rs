@@ -18,6 +18,7 @@ pub struct TimedOut {
     after: Duration,
     fault: Fault,
     rejected: Option<Rejected>,
+    model: Option<Box<str>>,
 }
 
 /// Whose doing it was.
@@ -65,7 +66,7 @@ impl fmt::Display for Phase {
 
 impl TimedOut {
     pub(crate) const fn new(what: Phase, after: Duration, fault: Fault) -> Self {
-        Self { what, after, fault, rejected: None }
+        Self { what, after, fault, rejected: None, model: None }
     }
 
     /// A request's own deadline was over this long after its call, while it waited for a call that another request made.
@@ -81,7 +82,23 @@ impl TimedOut {
             after: Duration::ZERO,
             fault: Fault::Deadline,
             rejected: Some(rejected),
+            model: None,
         }
+    }
+
+    /// Names the model where this is the error, by a layer outside that knows whom it asked.
+    pub(crate) fn name(error: &mut BoxError, model: Option<&str>) {
+        if let (Some(late), Some(model)) = (error.downcast_mut::<Self>(), model) {
+            late.model.get_or_insert_with(|| model.into());
+        }
+    }
+
+    /// The model that was asked, where a layer outside has named it: the [circuit breaker](crate::circuit_breaker), the
+    /// [concurrency limit](crate::concurrency), the [rate limit](crate::rate_limit) or the [hedge](crate::hedge), whichever is next to
+    /// the timeout. `None` where the timeout stands alone, where requests are keyed without a model, and for the error of a body.
+    #[must_use]
+    pub fn model(&self) -> Option<&str> {
+        self.model.as_deref()
     }
 
     /// Whether the caller brought it about, so that it says nothing of the server; the
@@ -109,41 +126,51 @@ impl TimedOut {
     }
 }
 
+/// ` of` a model, where it is known.
+struct Of<'a>(Option<&'a str>);
+
+impl fmt::Display for Of<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |model| write!(f, " of {model}"))
+    }
+}
+
 impl fmt::Display for TimedOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let after = self.after;
+        let of = Of(self.model());
         match self.what {
             _ if self.is_stalled_upload() => {
                 write!(
                     f,
-                    "attempt timeout: no answer within {after:?}, for the request's body has not come whole: send all of it"
+                    "attempt timeout{of}: no answer within {after:?}, for the request's body has not come whole: send all of it"
                 )
             }
             Phase::Deadline if self.rejected.is_some() => {
-                f.write_str("not sent: the request's deadline had passed: give it more time")
+                write!(f, "not sent{of}: the request's deadline had passed: give it more time")
             }
             Phase::FirstByte => {
                 write!(
                     f,
-                    "attempt timeout (first_byte): no answer within {after:?}: try again, shorten the input, or raise `first_byte`"
+                    "attempt timeout{of} (first_byte): no answer within {after:?}: try again, shorten the input, or raise `first_byte`"
                 )
             }
             Phase::Deadline => {
                 write!(
                     f,
-                    "attempt timeout: no answer in the {after:?} until the request's deadline: give it more time"
+                    "attempt timeout{of}: no answer in the {after:?} until the request's deadline: give it more time"
                 )
             }
             Phase::Idle => {
                 write!(
                     f,
-                    "attempt timeout (idle): the answer paused for {after:?}: discard what came and ask again, or raise `idle`"
+                    "attempt timeout{of} (idle): the answer paused for {after:?}: discard what came and ask again, or raise `idle`"
                 )
             }
             Phase::Total => {
                 write!(
                     f,
-                    "attempt timeout (total): the answer was not over after {after:?}: ask for a shorter one, or raise `total`"
+                    "attempt timeout{of} (total): the answer was not over after {after:?}: ask for a shorter one, or raise `total`"
                 )
             }
         }

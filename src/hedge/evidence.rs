@@ -21,6 +21,16 @@ const DEAREST: u64 = 8;
 pub(super) const CALM: u32 = 16;
 /// After a 429, and after a call that had to wait for quota or for a place.
 pub(super) const SHORT_FOR: Duration = Duration::from_secs(60);
+/// After an overload, and after a call that took too long.
+pub(super) const STRAINED_FOR: Duration = Duration::from_secs(600);
+pub(super) const LATE_FOR: Duration = Duration::from_secs(60);
+/// Of the last so many answers, so many above the median are no chance: 1 in 94 where nothing has changed.
+const LAST: u32 = 16;
+const SLOW: u32 = 13;
+/// Standard errors by which answers take longer the more calls are under way.
+const SURE: f32 = 1.5;
+/// By how much a call's load is forgotten with each answer: what is known is of the last 512 in the main.
+const FORGET: f32 = 1.0 / 512.0;
 /// A server's delay is believed up to this.
 const LONGEST_SHORTAGE: Duration = Duration::from_secs(3_600);
 /// Calls sent later that must have been answered before this one: as many as there are, up to this.
@@ -56,6 +66,13 @@ pub(super) struct Evidence {
     /// One bit for each of the last calls, the youngest last; 1 is a failure.
     failed: u32,
     short_until: Nanos,
+    /// Until when an overload or a timeout is recent.
+    strained_until: Nanos,
+    /// How long half of the answers take at most, as of the last time that `after` was worked out.
+    median: Option<Duration>,
+    /// One bit for each of the last answers, the youngest last; 1 took longer than the median.
+    slow: u32,
+    load: Load,
     /// Calls sent: the number of the next one.
     sent: u64,
     /// The numbers of those that were answered last, in no order.
@@ -89,6 +106,10 @@ impl Evidence {
             bucket: 0,
             failed: 0,
             short_until: 0,
+            strained_until: 0,
+            median: None,
+            slow: 0,
+            load: Load { with: 0.0, square: 0.0 },
             sent: 0,
             answered: [0; REMEMBERED],
             next: 0,
@@ -110,13 +131,15 @@ impl Evidence {
         self.bucket as f64 / TRY as f64
     }
 
-    /// A call is sent. Its number, from 1.
-    pub(super) fn send(&mut self, rules: &Rules) -> u64 {
+    /// A call is sent.
+    pub(super) fn send(&mut self, rules: &Rules) -> Sent {
         self.bucket = (self.bucket + u64::from(rules.share)).min(MOST_TRIES * TRY);
         self.sent += 1;
         self.under_way += 1;
-        self.usual += (self.under_way as f32 - self.usual) * USUAL;
-        self.sent
+        // Against what was usual before it.
+        let crowd = self.under_way as f32 - self.usual;
+        self.usual += crowd * USUAL;
+        Sent { number: self.sent, crowd }
     }
 
     /// A call that was sent is over, however it ended: called once for each, also for one that was dropped.
@@ -129,37 +152,47 @@ impl Evidence {
     }
 
     /// A call was answered well, after so long where that is known.
-    pub(super) fn answer(&mut self, number: u64, took: Option<Duration>, rules: &Rules) {
+    pub(super) fn answer(&mut self, sent: Sent, took: Option<Duration>, rules: &Rules) {
         self.failed <<= 1;
         self.is_open = false;
-        self.answered[self.next] = number;
+        self.answered[self.next] = sent.number;
         self.next = (self.next + 1) % REMEMBERED;
         if let Some(took) = took {
-            self.time(took, rules);
+            self.time(sent, took, rules);
         }
     }
 
     /// A call was given up for its second try, which was answered. It would have taken longer than this: left out, or with
     /// the time that it had, it would be missing from the slow answers. So it counts as one in the middle of those that
     /// take longer.
-    pub(super) fn give_up(&mut self, had: Duration, rules: &Rules) {
+    pub(super) fn give_up(&mut self, sent: Sent, had: Duration, rules: &Rules) {
         self.failed <<= 1;
         self.is_open = false;
-        self.time(self.tails.beyond(had), rules);
+        self.time(sent, self.tails.beyond(had), rules);
     }
 
-    fn time(&mut self, took: Duration, rules: &Rules) {
+    fn time(&mut self, sent: Sent, took: Duration, rules: &Rules) {
         self.tails.record(took);
+        if let Some(median) = self.median {
+            let is_slow = took > median;
+            self.slow = self.slow << 1 | u32::from(is_slow);
+            self.load.answer(sent.crowd, is_slow);
+        }
         self.timed += 1;
         let samples = u64::from(rules.samples);
         if self.timed >= samples && (self.timed - samples) % ANEW == 0 {
             self.after = Some(moment(&self.tails.shares(), rules.share as f32 / 1e6));
+            self.median = self.tails.quantile(0.5);
         }
     }
 
-    /// A call has failed, in a way that says something of the server.
-    pub(super) fn fail(&mut self) {
+    /// A call has failed, in a way that says something of the server; with a kind that says that it has too much to do for some
+    /// time.
+    pub(super) fn fail(&mut self, now: Nanos, strained: Option<Duration>) {
         self.failed = self.failed << 1 | 1;
+        if let Some(lasts) = strained {
+            self.strained_until = self.strained_until.max(now.saturating_add(nanos(lasts)));
+        }
     }
 
     /// Quota or places are short: a 429, or a call that has to wait.
@@ -175,7 +208,7 @@ impl Evidence {
 
     /// How long half of the answers take at most.
     fn typical(&self) -> Duration {
-        self.tails.quantile(0.5).unwrap_or_default()
+        self.median.unwrap_or_default()
     }
 
     /// What the next second try costs.
@@ -183,14 +216,14 @@ impl Evidence {
         TRY * (1 << self.lost_in_a_row.saturating_sub(LOSSES).min(8)).min(DEAREST)
     }
 
-    /// Whether the call of this number, which is late, gets a second try, with so much left of its deadline. Pays for it.
+    /// Whether this call, which is late, gets a second try, with so much left of its deadline. Pays for it.
     pub(super) fn decide(
         &mut self,
-        number: u64,
+        sent: Sent,
         now: Nanos,
         left: Option<Duration>,
     ) -> Result<Paid, HeldBack> {
-        let decided = self.look(number, now, left);
+        let decided = self.look(sent.number, now, left);
         match decided {
             Ok(()) => {
                 let paid = Paid { price: self.price() };
@@ -213,7 +246,7 @@ impl Evidence {
         if now < self.short_until {
             return Err(HeldBack::Quota);
         }
-        if self.failed & ((1 << CALM) - 1) != 0 {
+        if self.failed & ((1 << CALM) - 1) != 0 || now < self.strained_until {
             return Err(HeldBack::Failures);
         }
         if self.is_open {
@@ -226,6 +259,12 @@ impl Evidence {
         }
         if self.is_crowded() {
             return Err(HeldBack::Crowd);
+        }
+        if (self.slow & ((1 << LAST) - 1)).count_ones() >= SLOW {
+            return Err(HeldBack::Slow);
+        }
+        if self.load.is_felt() {
+            return Err(HeldBack::Load);
         }
         if left.is_some_and(|left| left < self.typical()) {
             return Err(HeldBack::Deadline);
@@ -260,6 +299,37 @@ impl Evidence {
     }
 }
 
+/// A call that was sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    /// From 1.
+    pub(super) number: u64,
+    /// How many more calls than usual were under way, this one included.
+    crowd: f32,
+}
+
+/// Whether the server is slower the more calls are under way: then one more call makes the others later. Where answers are late for
+/// no reason of the server's, they are as often slow in a crowd as alone.
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    /// The sum of `crowd`, counted negative where the answer was quick; and that of the squares, which is the variance of the
+    /// first where the two have nothing to do with each other.
+    with: f32,
+    square: f32,
+}
+
+impl Load {
+    fn answer(&mut self, crowd: f32, is_slow: bool) {
+        const KEEP: f32 = 1.0 - FORGET;
+        self.with = self.with * KEEP + if is_slow { crowd } else { -crowd };
+        self.square = self.square * (KEEP * KEEP) + crowd * crowd;
+    }
+
+    fn is_felt(&self) -> bool {
+        self.with > 0.0 && self.with * self.with > SURE * SURE * self.square
+    }
+}
+
 /// What was taken for a second try.
 #[derive(Debug)]
 #[must_use = "a second try that is not sent is given back"]
@@ -284,12 +354,12 @@ mod tests {
         Duration::from_secs_f64(secs)
     }
 
-    /// After so many calls of 1 to 2 s, one after the other.
+    /// After so many calls of 1 to 2 s, one after the other, the short and the long ones mixed.
     fn fed(calls: u64) -> Evidence {
         let mut evidence = Evidence::new();
         for n in 0..calls {
             let number = evidence.send(&RULES);
-            evidence.answer(number, Some(secs(1.0 + n as f64 / calls as f64)), &RULES);
+            evidence.answer(number, Some(secs(1.0 + (n * 61 % calls) as f64 / calls as f64)), &RULES);
             evidence.end();
         }
         evidence
@@ -314,7 +384,7 @@ mod tests {
     #[test]
     fn one_failure_among_sixteen_calls_stops_it() {
         let mut evidence = fed(200);
-        evidence.fail();
+        evidence.fail(0, None);
         for _ in 0..15 {
             let number = evidence.send(&RULES);
             evidence.answer(number, None, &RULES);
@@ -360,17 +430,76 @@ mod tests {
             evidence.end();
             numbers.push(evidence.send(&RULES));
         }
-        let late = |evidence: &mut Evidence, number| evidence.look(number, 0, None);
+        let late = |evidence: &mut Evidence, number: Sent| evidence.look(number.number, 0, None);
         let last = numbers[3];
         assert_eq!(late(&mut evidence, last), Ok(()));
-        evidence.send(&RULES);
-        evidence.answer(last + 1, None, &RULES);
+        let next = evidence.send(&RULES);
+        evidence.answer(next, None, &RULES);
         assert_eq!(late(&mut evidence, last), Ok(()), "five are hardly more");
-        evidence.send(&RULES);
-        evidence.answer(last + 2, None, &RULES);
+        let next = evidence.send(&RULES);
+        evidence.answer(next, None, &RULES);
         assert_eq!(late(&mut evidence, last), Err(HeldBack::Crowd));
         evidence.end();
         assert_eq!(late(&mut evidence, last), Ok(()));
+    }
+
+    #[test]
+    fn an_overload_holds_it_back_for_ten_minutes_and_a_timeout_for_one() {
+        for lasts in [LATE_FOR, STRAINED_FOR] {
+            let mut evidence = fed(200);
+            evidence.fail(SECOND, Some(lasts));
+            for _ in 0..CALM {
+                let sent = evidence.send(&RULES);
+                evidence.answer(sent, None, &RULES);
+                evidence.end();
+            }
+            let until = SECOND + nanos(lasts);
+            assert_eq!(late(&mut evidence, until - 1).unwrap_err(), HeldBack::Failures);
+            assert!(late(&mut evidence, until).is_ok());
+        }
+    }
+
+    #[test]
+    fn where_most_answers_are_late_it_is_the_server() {
+        let mut evidence = fed(200);
+        let mut answer = |took, times| {
+            for _ in 0..times {
+                let sent = evidence.send(&RULES);
+                evidence.answer(sent, Some(secs(took)), &RULES);
+                evidence.end();
+            }
+            evidence.look(evidence.sent, 0, None)
+        };
+        assert_eq!(answer(1.1, 4), Ok(()));
+        assert_eq!(answer(1.9, 12), Ok(()), "half of them are above the median");
+        assert_eq!(answer(1.9, 1), Err(HeldBack::Slow));
+        assert_eq!(answer(1.1, 3), Err(HeldBack::Slow), "the last sixteen count");
+        assert_eq!(answer(1.1, 1), Ok(()));
+    }
+
+    /// A crowd of `crowd` and then one call alone, and so on, each with its time.
+    fn crowds(evidence: &mut Evidence, crowd: usize, took: impl Fn(usize, usize) -> f64) {
+        for n in 0..60 {
+            let sent: Vec<_> = (0..crowd).map(|_| evidence.send(&RULES)).collect();
+            for (nth, sent) in sent.into_iter().enumerate() {
+                evidence.answer(sent, Some(secs(took(n, nth))), &RULES);
+                evidence.end();
+            }
+        }
+    }
+
+    #[test]
+    fn where_answers_take_longer_in_a_crowd_none_is_sent() {
+        let mut evidence = fed(200);
+        // As long as it takes when others are under way.
+        crowds(&mut evidence, 6, |_, nth| 1.0 + 0.2 * nth as f64);
+        assert!(evidence.load.is_felt());
+        assert_eq!(evidence.look(evidence.sent, 0, None), Err(HeldBack::Load));
+        // Quick and slow by turns, whoever else is there.
+        let mut evidence = fed(200);
+        crowds(&mut evidence, 6, |n, nth| 1.0 + ((n + nth) % 2) as f64);
+        assert!(!evidence.load.is_felt());
+        assert_eq!(evidence.look(evidence.sent, 0, None), Ok(()));
     }
 
     #[test]
@@ -451,9 +580,9 @@ mod tests {
         fn the_promises_hold(steps in steps(), share in 1_000..200_000_u32, samples in 1..30_u32) {
             let rules = Rules { share, samples };
             let (mut evidence, mut now) = (Evidence::new(), 0);
-            let (mut under_way, mut calls, mut tries, mut paid) = (Vec::new(), 0_u64, 0_u64, 0_u64);
+            let (mut under_way, mut calls, mut tries, mut paid) = (Vec::<Sent>::new(), 0_u64, 0_u64, 0_u64);
             // The model: what is remembered plainly.
-            let (mut outcomes, mut short_until, mut open) = (Vec::new(), 0, false);
+            let (mut outcomes, mut short_until, mut strained_until, mut open) = (Vec::new(), 0, 0, false);
             let (mut answered, mut timed, mut usual) = (Vec::<u64>::new(), 0, 1.0_f32);
             for step in steps {
                 match step {
@@ -467,13 +596,15 @@ mod tests {
                         evidence.answer(number, Some(Duration::from_millis(ms.into())), &rules);
                         evidence.end();
                         outcomes.push(true);
-                        answered.push(number);
+                        answered.push(number.number);
                         timed += 1;
                         open = false;
                     }
                     Step::Fail(n) if !under_way.is_empty() => {
                         under_way.swap_remove(n % under_way.len());
-                        evidence.fail();
+                        let strained = (n % 2 == 0).then_some(LATE_FOR);
+                        evidence.fail(now, strained);
+                        strained_until = strained_until.max(strained.map_or(0, |lasts| now + nanos(lasts)));
                         evidence.end();
                         outcomes.push(false);
                     }
@@ -484,11 +615,11 @@ mod tests {
                             prop_assert_eq!(bucket, evidence.bucket);
                             continue;
                         };
-                        prop_assert!(timed >= samples && now >= short_until && !open);
+                        prop_assert!(timed >= samples && now >= short_until && now >= strained_until && !open);
                         prop_assert!(under_way.len() as f32 <= usual * 1.25 + 0.501, "{under_way:?} {usual}");
                         prop_assert!(outcomes.iter().rev().take(16).all(|good| *good));
-                        let overtakers = answered.iter().rev().take(8).filter(|other| **other > number).count();
-                        prop_assert!(overtakers as u64 >= (calls - number).min(2));
+                        let overtakers = answered.iter().rev().take(8).filter(|other| **other > number.number).count();
+                        prop_assert!(overtakers as u64 >= (calls - number.number).min(2));
                         if matches!(step, Step::NotSent(_)) {
                             evidence.refund(receipt, HeldBack::Waiting);
                             prop_assert_eq!(bucket, evidence.bucket);

@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 use tower_service::Service;
 
-use super::evidence::{Evidence, Paid};
+use super::evidence::{Evidence, LATE_FOR, Paid, STRAINED_FOR, Sent};
 use super::report::{Hedged, HeldBack};
 use super::shared::{Key, Shared};
 use super::spare::Spare;
@@ -56,7 +56,7 @@ pub(super) struct Watched<S, B, F, RB> {
     kept: Option<(Duration, Request<B>)>,
     deadline: Option<Instant>,
     /// The number of the call and when it was sent; `None` while it waits inside. It is under way until this is dropped.
-    sent: Option<(u64, Instant)>,
+    sent: Option<(Sent, Instant)>,
     /// For the second try; while that alone is left, for its end.
     timer: Option<Pin<Box<Sleep>>>,
     second: Option<Box<Second<F, RB>>>,
@@ -165,8 +165,8 @@ impl<S, B, F, RB> Watched<S, B, F, RB> {
             return;
         }
         let now = time::now();
-        let number = self.key.with(|evidence| evidence.send(&self.shared.settings.rules));
-        self.sent = Some((number, now));
+        let sent = self.key.with(|evidence| evidence.send(&self.shared.settings.rules));
+        self.sent = Some((sent, now));
         if let Some((after, _)) = &self.kept {
             self.timer = Some(Box::pin(tokio::time::sleep_until(time::saturating_add(now, *after))));
         }
@@ -183,13 +183,13 @@ impl<S, B, F, RB> Watched<S, B, F, RB> {
             if Verdict::is_good(response) {
                 let sent = self.sent;
                 self.key.with(|evidence| match sent {
-                    Some((number, at)) => {
+                    Some((sent, at)) => {
                         let took = time::now().saturating_duration_since(at);
-                        evidence.answer(number, Some(took), rules);
+                        evidence.answer(sent, Some(took), rules);
                     }
                     None => {
-                        let number = evidence.send(rules);
-                        evidence.answer(number, None, rules);
+                        let sent = evidence.send(rules);
+                        evidence.answer(sent, None, rules);
                         evidence.end();
                     }
                 });
@@ -235,7 +235,8 @@ impl<S, B, F, RB> Watched<S, B, F, RB> {
             self.key.with(|evidence| evidence.shorten(now, delay));
         }
         if is_the_servers(&verdict) {
-            self.key.with(|evidence| evidence.fail());
+            let now = self.shared.now();
+            self.key.with(|evidence| evidence.fail(now, strain(kind)));
         }
         verdict
     }
@@ -299,7 +300,7 @@ where
         // A body that streams is in the first try's hands until it has gone out whole.
         let is_out = !is_lost(request) && replay.is_none_or(|replay| replay.upload() == Upload::Whole);
         let warned = if is_out { self.shared.warned(&Target::of(request)) } else { Some(HeldBack::Body) };
-        let (number, _) = self.sent?;
+        let (sent, _) = self.sent?;
         let left = self.deadline.map(|at| at.saturating_duration_since(time::now()));
         let now = self.shared.now();
         self.key.with(|evidence| match warned {
@@ -307,7 +308,7 @@ where
                 evidence.hold_back(why);
                 None
             }
-            None => evidence.decide(number, now, left).ok(),
+            None => evidence.decide(sent, now, left).ok(),
         })
     }
 
@@ -367,9 +368,9 @@ where
         let mut second = self.second.take()?;
         second.future = None;
         self.settle(&second, true);
-        if let (Some((_, at)), None) = (self.sent, &second.failed) {
+        if let (Some((sent, at)), None) = (self.sent, &second.failed) {
             let had = time::now().saturating_duration_since(at);
-            self.key.with(|evidence| evidence.give_up(had, &self.shared.settings.rules));
+            self.key.with(|evidence| evidence.give_up(sent, had, &self.shared.settings.rules));
         }
         if let Ok(response) = &mut result {
             mark(response, &second, true);
@@ -380,6 +381,15 @@ where
 
 fn mark<F, RB>(response: &mut Response<RB>, second: &Second<F, RB>, won: bool) {
     response.extensions_mut().insert(Hedged { after: second.after, won });
+}
+
+/// For how long a failure of this kind says that the server has too much to do.
+fn strain(kind: Option<Kind>) -> Option<Duration> {
+    match kind {
+        Some(Kind::Overloaded | Kind::Unavailable) => Some(STRAINED_FOR),
+        Some(Kind::DeadlineExceeded) => Some(LATE_FOR),
+        _ => None,
+    }
 }
 
 /// Whether a failure speaks of the server's state, and not of the request or its caller.

@@ -14,7 +14,8 @@
 //!
 //! **It makes a day worse** where lateness is the request's own: prompts of very different lengths under one model. A second
 //! try is then as late as the first, and is paid for nothing, until its price has risen (see below); give such requests a
-//! [`KeyLabel`](crate::KeyLabel) of their own. And where the server is near its capacity, 2 % more calls are 2 % more load.
+//! [`KeyLabel`](crate::KeyLabel) of their own. Where the server is near its capacity one more call makes others later: the rules
+//! below stop second tries there, as far as the calls of this process show it.
 //!
 //! # When a second try is sent
 //!
@@ -40,10 +41,13 @@
 //! |---|---|
 //! | so many answers were timed | 100 ([`samples`](HedgeBuilder::samples)) |
 //! | none of the last calls has failed | 16 |
+//! | no overload (503, 529, a 429 for capacity) within, and no call that took too long within | 10 min, 60 s |
 //! | no 429, and no call that had to wait for quota, a place or a circuit, | within 60 s, or the delay that the 429 named, up to 1 h |
 //! | something was answered since the last second try | |
 //! | of the calls sent later, so many were answered before this one | 2, or as many as there are |
 //! | no more calls are under way than usual, times | 1.25 |
+//! | of the last 16 answers, fewer took longer than the median than | 13 |
+//! | answers do not take longer the more calls were under way when they were asked for: over the last 512 in the main, by less standard errors than | 1.5 |
 //! | the deadline leaves as long as half of the answers take | |
 //! | with a handle: the circuit is closed and does not ramp, the calls in flight are not limited, no door of the quota is closed, nobody waits for it, and of each limit at most so much is used | nine tenths |
 //! | the bucket holds its price: one, doubled for each second try in a row beyond the third that did not come first | up to 8 |

@@ -46,7 +46,8 @@ pub enum HeldBack {
     /// A 429 within the last minute, or for as long as it said; a call that had to wait for quota or a place within the
     /// last minute; by the handle, a closed door, somebody in the queue, nine tenths of a limit used.
     Quota,
-    /// One of the last 16 calls has failed.
+    /// One of the last 16 calls has failed; or one within the last ten minutes because the server has too much to do, or within
+    /// the last minute because it took too long.
     Failures,
     /// A second try was sent, and nothing was answered since.
     Unanswered,
@@ -54,6 +55,10 @@ pub enum HeldBack {
     NotOvertaken,
     /// More calls are under way than usual: the server has enough to do.
     Crowd,
+    /// Of the last 16 answers 13 or more took longer than usual: it is not this call that is late, but the server.
+    Slow,
+    /// Answers take longer the more calls are under way: one more would make the others later.
+    Load,
     /// The deadline leaves less than half of the answers take.
     Deadline,
     /// The bucket is empty.
@@ -77,6 +82,8 @@ impl HeldBack {
         Self::Unanswered,
         Self::NotOvertaken,
         Self::Crowd,
+        Self::Slow,
+        Self::Load,
         Self::Deadline,
         Self::Budget,
         Self::Circuit,
@@ -85,8 +92,8 @@ impl HeldBack {
         Self::Waiting,
     ];
 
-    /// A short name in snake case: `samples`, `quota`, `failures`, `unanswered`, `not_overtaken`, `crowd`, `deadline`,
-    /// `budget`, `circuit`, `concurrency`, `body`, `waiting`.
+    /// A short name in snake case: `samples`, `quota`, `failures`, `unanswered`, `not_overtaken`, `crowd`, `slow`, `load`,
+    /// `deadline`, `budget`, `circuit`, `concurrency`, `body`, `waiting`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -96,6 +103,8 @@ impl HeldBack {
             Self::Unanswered => "unanswered",
             Self::NotOvertaken => "not_overtaken",
             Self::Crowd => "crowd",
+            Self::Slow => "slow",
+            Self::Load => "load",
             Self::Deadline => "deadline",
             Self::Budget => "budget",
             Self::Circuit => "circuit",

@@ -20,14 +20,19 @@ pin_project! {
         // Before the report, so that the call is dropped before that is told.
         #[pin]
         inner: F,
-        // `None` once the head is here.
+        // `None` once the head is here, and where the layer is off.
         report: Option<Report>,
     }
 }
 
 impl<F> ResponseFuture<F> {
-    pub(super) const fn new(inner: F, report: Report) -> Self {
+    pub(super) const fn watched(inner: F, report: Report) -> Self {
         Self { inner, report: Some(report) }
+    }
+
+    /// Of a layer that is off.
+    pub(super) const fn unwatched(inner: F) -> Self {
+        Self { inner, report: None }
     }
 }
 
@@ -47,7 +52,12 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let report = this.report.as_ref().expect("polled after it was ready");
+        let Some(report) = this.report else {
+            let result = ready!(this.inner.poll(cx));
+            return Poll::Ready(
+                result.map(|response| ObserveBody::watch(response, EndHook::nobody())).map_err(Into::into),
+            );
+        };
         let result = ready!(report.span().in_scope(|| this.inner.poll(cx)));
         let report = this.report.take().expect("it was there three lines above");
         Poll::Ready(match result {

@@ -20,9 +20,16 @@ impl ObserveLayer {
     pub fn new(observer: Arc<dyn Observer>) -> Self {
         let observer = Observed::by(observer);
         #[cfg(feature = "tracing")]
-        return Self { settings: Settings { observer, spans: false } };
+        return Self { settings: Settings { observer, enabled: true, spans: false } };
         #[cfg(not(feature = "tracing"))]
-        return Self { settings: Settings { observer } };
+        return Self { settings: Settings { observer, enabled: true } };
+    }
+
+    /// Whether the layer does anything. Default `true`. With `false` each call passes through, nobody is told and no span is opened;
+    /// the type is the same.
+    pub const fn enabled(mut self, enabled: bool) -> Self {
+        self.settings.enabled = enabled;
+        self
     }
 
     /// Opens a span for each call, named `gemini`, at the level of information. Default off.

@@ -57,6 +57,9 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        if !self.settings.enabled {
+            return ResponseFuture::unwatched(self.inner.call(request));
+        }
         let trail = AttemptCounter::default();
         let call = Box::new(Call::begin(&request, trail.clone()));
         // One that is there belongs to a layer outside, and to the retries between: it stays.
@@ -65,6 +68,6 @@ where
         }
         let span = CallSpan::open(&self.settings, &call);
         let inner = span.in_scope(|| self.inner.call(request));
-        ResponseFuture::new(inner, Report::new(call, self.settings.observer.clone(), span))
+        ResponseFuture::watched(inner, Report::new(call, self.settings.observer.clone(), span))
     }
 }

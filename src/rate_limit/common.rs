@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::day::{Calendar, Day};
 use super::decision::AdmissionMode;
 use super::prices::Prices;
-use super::queue::NEVER;
+use super::queue::{DEFAULT_WEIGHT, NEVER};
 use super::quota_state::Rules;
 use super::window::Nanos;
 use crate::error::ConfigError;
@@ -26,6 +26,7 @@ pub(super) struct Common {
     wall_clock: WallClock,
     pub(super) rules: Rules,
     pub(super) max_queue: usize,
+    pub(super) interactive_weight: u32,
     pub(super) max_wait: Option<Duration>,
     pub(super) mode: AdmissionMode,
     pub(super) observer: Observed,
@@ -49,6 +50,7 @@ impl Common {
             wall_clock,
             rules,
             max_queue,
+            interactive_weight: DEFAULT_WEIGHT,
             max_wait,
             mode,
             observer,

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use super::common::{Common, WallClock};
 use super::decision::AdmissionMode;
 use super::layer::RateLimitLayer;
+use super::queue::DEFAULT_WEIGHT;
 use super::quota_state::Rules;
 use super::service::Core;
 use super::shared::{Config, KeyBy, Shared};
@@ -40,6 +41,7 @@ struct Settings {
     mode: AdmissionMode,
     max_wait: Option<Duration>,
     max_queue: usize,
+    interactive_weight: u32,
     max_keys: usize,
     learn: bool,
     probe_every: Duration,
@@ -64,6 +66,7 @@ impl RateLimitBuilder {
             mode: AdmissionMode::Wait,
             max_wait: None,
             max_queue: DEFAULT_QUEUE,
+            interactive_weight: DEFAULT_WEIGHT,
             max_keys: MAX_KEYS,
             learn: true,
             probe_every: Duration::from_secs(300),
@@ -144,6 +147,15 @@ impl<E> RateLimitBuilder<E> {
     /// [`RateLimitReason::Queue`](super::RateLimitReason::Queue).
     pub const fn max_queue(mut self, requests: usize) -> Self {
         self.settings.max_queue = requests;
+        self
+    }
+
+    /// How many [interactive](crate::RequestClass) requests go for each batch request while both wait, from 0 to 1,000. Default 8.
+    ///
+    /// With 0 the classes are not told apart: all go in the order of arrival. In a [fleet](crate::fleet) a member whose
+    /// interactive requests wait has so many times the share of one whose batch requests wait.
+    pub const fn interactive_weight(mut self, requests: u32) -> Self {
+        self.settings.interactive_weight = requests;
         self
     }
 
@@ -267,6 +279,7 @@ impl<E> RateLimitBuilder<E> {
         const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
         check(settings.max_wait.is_none_or(|wait| wait <= YEAR), "max_wait", "must be at most a year")?;
         check((1..=10_000_000).contains(&settings.max_queue), "max_queue", "must be from 1 to 10,000,000")?;
+        check(settings.interactive_weight <= 1_000, "interactive_weight", "must be at most 1,000")?;
         check((1..=1_000_000).contains(&settings.max_keys), "max_keys", "must be from 1 to 1,000,000")?;
         let interval = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
         check(interval.contains(&settings.probe_every), "probe_every", "must be from 1 s to a day")?;
@@ -289,6 +302,7 @@ impl<E> RateLimitBuilder<E> {
         }
         let keys = Keyed::new(settings.max_keys, LayerKind::RateLimit, settings.observer.clone());
         let mut common = Common::new(rules, queue, wall_clock, settings.observer);
+        common.interactive_weight = settings.interactive_weight;
         common.prices = settings.prices.map(Arc::new);
         common.check(&settings.limits)?;
         settings.by_model.iter().try_for_each(|(_, limits)| common.check(limits))?;
@@ -377,6 +391,7 @@ mod tests {
         assert_eq!(field(builder().max_wait(Duration::MAX)), "max_wait");
         assert_eq!(field(builder().max_queue(0)), "max_queue");
         assert_eq!(field(builder().max_queue(usize::MAX)), "max_queue");
+        assert_eq!(field(builder().interactive_weight(1_001)), "interactive_weight");
         assert_eq!(field(builder().max_keys(0)), "max_keys");
         assert_eq!(field(builder().probe_every(Duration::ZERO)), "probe_every");
         assert_eq!(field(builder().probe_every(Duration::MAX)), "probe_every");

@@ -88,7 +88,9 @@ impl Key {
             ledger.restore_learnt(now, restored.learnt);
         }
         let waits = common.mode == AdmissionMode::Wait;
-        let scheduler = Mutex::new(Scheduler::new(ledger, common.max_queue, waits, Patience::DEFAULT));
+        let scheduler = Scheduler::new(ledger, common.max_queue, waits, Patience::DEFAULT)
+            .with_weight(common.interactive_weight);
+        let scheduler = Mutex::new(scheduler);
         Self {
             id: Arc::new(id),
             common,

@@ -71,6 +71,7 @@ impl<E> RateLimitLayer<E> {
         config.mode = Some(common.mode);
         config.max_wait = Some(common.max_wait.map(Into::into).into());
         config.max_queue = Some(common.max_queue);
+        config.interactive_weight = Some(common.interactive_weight);
         config.max_keys = Some(keys.max_keys());
         config.learn = Some(learn);
         config.probe_every = Some(Duration::from_nanos(probe_every).into());

@@ -141,6 +141,7 @@
 //! | [`mode`](RateLimitBuilder::mode) | wait, in the order of arrival |
 //! | [`max_wait`](RateLimitBuilder::max_wait) | none: the request's deadline decides |
 //! | [`max_queue`](RateLimitBuilder::max_queue) | 100,000 requests per key |
+//! | [`interactive_weight`](RateLimitBuilder::interactive_weight) | 8 interactive requests for each batch request |
 //! | [`max_keys`](RateLimitBuilder::max_keys) | 1,024; beyond it the one that is needed least is dropped |
 //! | [`learn`](RateLimitBuilder::learn) | on; see [learnt limits](#learnt-limits) |
 //! | [`probe_every`](RateLimitBuilder::probe_every) | 5 minutes |

@@ -1,5 +1,6 @@
 //! An admission on its way through a call, and the end of it.
 
+use crate::request::quota_key::QuotaKey;
 use std::fmt;
 use std::sync::Arc;
 
@@ -94,6 +95,10 @@ impl Permit {
 
     pub(super) fn observer(&self) -> &Observed {
         &self.key.common().observer
+    }
+
+    pub(super) fn key(&self) -> &QuotaKey {
+        self.key.id()
     }
 
     /// There is no answer, or it is none. What there is to say to a retry layer outside.

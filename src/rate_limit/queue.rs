@@ -1,6 +1,6 @@
 //! Who waits, in the order of arrival. Pure: it knows no time and decides nothing.
 //!
-//! Interactive requests join before the batch ones that are the last of the queue, up to [`PASSES`] for each of them: so a batch
+//! Interactive requests join before the batch ones that are the last of the queue, up to their weight for each of them: so a batch
 //! request is passed by at most that many that came later, and as many for each batch request before it.
 //!
 //! A doubly linked list in a slab, so that the head leaves, a newcomer joins and anybody cancels in constant time;
@@ -23,8 +23,8 @@ const NIL: u32 = u32::MAX;
 pub(super) const NEVER: Nanos = Nanos::MAX;
 /// How many of the grants that are not fetched are looked at.
 const GRANTS: usize = 64;
-/// How many interactive requests go for each batch request while both wait.
-pub(super) const PASSES: u32 = 8;
+/// How many interactive requests go for each batch request while both wait, unless set.
+pub(super) const DEFAULT_WEIGHT: u32 = 8;
 /// Places that are kept when the queue has emptied.
 const KEPT: usize = 64;
 
@@ -46,6 +46,8 @@ pub(super) struct Queue<W> {
     parked: usize,
     /// Of them, those without a deadline.
     undated: usize,
+    /// How many interactive requests go for each batch request while both wait.
+    weight: u32,
     /// Who is queued and is a batch request.
     batch: usize,
     /// Interactive requests that were granted since a batch request was, while one waited.
@@ -94,8 +96,10 @@ enum State {
 }
 
 impl<W> Queue<W> {
-    pub(super) const fn new() -> Self {
+    /// So many interactive requests go for each batch request while both wait; with 0 all are in the order of arrival.
+    pub(super) const fn new(weight: u32) -> Self {
         Self {
+            weight,
             places: Vec::new(),
             free: NIL,
             queued: Ends::NONE,
@@ -110,6 +114,16 @@ impl<W> Queue<W> {
             deadlines: BTreeSet::new(),
             used: 0,
         }
+    }
+
+    pub(super) const fn set_weight(&mut self, weight: u32) {
+        self.weight = weight;
+    }
+
+    /// How many interactive requests go for each batch request.
+    #[cfg(feature = "fleet")]
+    pub(super) const fn weight(&self) -> u32 {
+        self.weight
     }
 
     pub(super) const fn len(&self) -> usize {
@@ -137,7 +151,7 @@ impl<W> Queue<W> {
     /// Where a request joins: before this one, or at the end; and how many requests and tokens are ahead of it there.
     pub(super) fn turn_of(&self, cost: Cost) -> (Option<WaiterId>, (u64, u64)) {
         let mut ahead = (self.len as u64, self.tokens);
-        if self.batch == 0 || cost.is_batch() {
+        if self.batch == 0 || self.weight == 0 || cost.is_batch() {
             return (None, ahead);
         }
         let is_batch = |place: WaiterId| self.places[place as usize].cost.is_batch();
@@ -149,13 +163,13 @@ impl<W> Queue<W> {
         }
         // Those that the first of them is passed by already.
         let mut passed = 0;
-        while passed < PASSES && last != NIL && !is_batch(last) {
+        while passed < self.weight && last != NIL && !is_batch(last) {
             (passed, last) = (passed + 1, self.places[last as usize].prev);
         }
         if last == NIL {
             passed += self.since_batch;
         }
-        if passed >= PASSES && before != NIL {
+        if passed >= self.weight && before != NIL {
             let Waiter { next, tokens, .. } = self.places[before as usize];
             ahead = (ahead.0 + 1, ahead.1 + u64::from(tokens));
             before = next;
@@ -504,7 +518,7 @@ mod tests {
     #[test]
     fn a_place_is_small_and_memory_goes_back() {
         assert!(size_of::<Waiter<std::task::Waker>>() <= 96, "{}", size_of::<Waiter<std::task::Waker>>());
-        let mut queue: Queue<()> = Queue::new();
+        let mut queue: Queue<()> = Queue::new(DEFAULT_WEIGHT);
         let cost = Cost::exact(1);
         let places: Vec<_> = (0..1_000).map(|n| queue.join(cost, 1, NEVER - n % 2, NEVER)).collect();
         assert_eq!((queue.len(), queue.tokens(), queue.deadlines.len()), (1_000, 1_000, 500));
@@ -522,7 +536,7 @@ mod tests {
     fn a_few_places_are_kept() {
         let cost = Cost::exact(1);
         for (count, kept) in [(KEPT, KEPT), (KEPT + 1, 0)] {
-            let mut queue: Queue<()> = Queue::new();
+            let mut queue: Queue<()> = Queue::new(DEFAULT_WEIGHT);
             let places: Vec<_> = (0..count).map(|_| queue.join(cost, 1, NEVER, NEVER)).collect();
             for place in places {
                 queue.leave(place);
@@ -533,7 +547,7 @@ mod tests {
 
     #[test]
     fn those_without_a_deadline_are_found() {
-        let mut queue: Queue<()> = Queue::new();
+        let mut queue: Queue<()> = Queue::new(DEFAULT_WEIGHT);
         let cost = Cost::exact(1);
         let places = [NEVER, 7, NEVER, 9].map(|deadline| queue.join(cost, 1, deadline, NEVER));
         assert_eq!(queue.undated(), [places[0], places[2]]);
@@ -544,7 +558,7 @@ mod tests {
 
     #[test]
     fn who_was_parked_comes_back_to_its_old_place() {
-        let mut queue: Queue<()> = Queue::new();
+        let mut queue: Queue<()> = Queue::new(DEFAULT_WEIGHT);
         let cost = Cost::exact(2);
         // The numbers wrap between them.
         queue.joined = u32::MAX - 1;
@@ -569,7 +583,7 @@ mod tests {
 
     #[test]
     fn who_joins_first_is_before_all_who_are_queued() {
-        let mut queue: Queue<()> = Queue::new();
+        let mut queue: Queue<()> = Queue::new(DEFAULT_WEIGHT);
         let cost = Cost::exact(2);
         let order = |queue: &Queue<()>| queue.iter().collect::<Vec<_>>();
         // The numbers wrap before the first.
@@ -596,7 +610,7 @@ mod tests {
 
     #[test]
     fn a_batch_request_is_passed_by_eight() {
-        let mut queue: Queue<()> = Queue::new();
+        let mut queue: Queue<()> = Queue::new(DEFAULT_WEIGHT);
         // The numbers wrap between them.
         queue.joined = u32::MAX - 3;
         let (chat, batch) = (Cost::exact(1), Cost::exact(2).of_class(RequestClass::Batch));
@@ -613,13 +627,28 @@ mod tests {
         assert_eq!((queue.turn_of(chat), queue.turn_of(batch)), ((None, (24, 27)), (None, (24, 27))));
     }
 
+    #[test]
+    fn the_weight_says_by_how_many() {
+        let order = |weight| {
+            let mut queue: Queue<()> = Queue::new(weight);
+            let join =
+                |queue: &mut Queue<()>, class| queue.join(Cost::exact(1).of_class(class), 1, NEVER, NEVER);
+            let night = join(&mut queue, RequestClass::Batch);
+            for _ in 0..30 {
+                join(&mut queue, RequestClass::Interactive);
+            }
+            queue.rank(night)
+        };
+        assert_eq!([0, 1, 8, 20, 1_000].map(order), [0, 1, 8, 20, 30]);
+    }
+
     /// Those that were granted while a batch request waits have passed it, too.
     #[test]
     fn a_batch_request_at_the_head_is_not_passed_for_ever() {
-        let mut queue: Queue<()> = Queue::new();
+        let mut queue: Queue<()> = Queue::new(DEFAULT_WEIGHT);
         let (chat, batch) = (Cost::exact(1), Cost::exact(2).of_class(RequestClass::Batch));
         let nights = [(); 2].map(|()| queue.join(batch, 2, NEVER, NEVER));
-        for _ in 0..PASSES {
+        for _ in 0..DEFAULT_WEIGHT {
             let place = queue.join(chat, 1, NEVER, NEVER);
             assert_eq!(queue.head(), Some(place));
             queue.answer(place, Ok(Receipt::none()), NEVER);
@@ -631,11 +660,11 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// In each class first come, first served; a batch request is passed by at most eight for each that is not served before
+        /// In each class first come, first served; a batch request is passed by at most the weight for each that is not served before
         /// it; and what is said of a turn is where it joins.
         #[test]
-        fn classes_take_turns(steps in proptest::collection::vec(0..8_u8, 1..200)) {
-            let mut queue: Queue<()> = Queue::new();
+        fn classes_take_turns(weight in 0..20_u32, steps in proptest::collection::vec(0..8_u8, 1..200)) {
+            let mut queue: Queue<()> = Queue::new(weight);
             // Those that wait in the order of arrival, with the interactive ones that passed each, and the batch ones before it.
             let mut waits: Vec<(WaiterId, bool, u32, u32)> = Vec::new();
             for step in steps {
@@ -658,7 +687,7 @@ mod tests {
                     let at = waits.iter().position(|one| one.0 == head).expect("it waits");
                     let (_, is_batch, passed, before) = waits.remove(at);
                     proptest::prop_assert!(waits[..at].iter().all(|one| one.1 != is_batch));
-                    let most = if is_batch { PASSES * (before + 1) } else { 0 };
+                    let most = if is_batch { weight * (before + 1) } else { 0 };
                     proptest::prop_assert!(passed <= most, "passed by {} of {}", passed, most);
                 }
             }

@@ -22,6 +22,7 @@ use crate::call_options::RequestClass;
 use crate::context::deadline::Deadline;
 use crate::context::{self, View};
 use crate::error::BoxError;
+use crate::error::timed_out::TimedOut;
 use crate::event::LayerKind;
 use crate::layer_order;
 use crate::request::Target;
@@ -263,7 +264,8 @@ impl Pass for Permit {
         }
     }
 
-    fn errored(self, error: BoxError) -> BoxError {
+    fn errored(self, mut error: BoxError) -> BoxError {
+        TimedOut::name(&mut error, self.key().target().model());
         let _ = self.refused(&Verdict::from_error(error.as_ref()));
         error
     }

@@ -313,3 +313,18 @@ async fn a_stream_that_ends_badly_is_a_failure_with_the_status_that_it_began_wit
         assert_eq!(log.seen(), [told]);
     }
 }
+
+/// Off, nobody is told, the answer comes as it is, and the type is the same.
+#[tokio::test(start_paused = true)]
+async fn a_layer_that_is_off_tells_nobody() {
+    let told = Each::new(|event| matches!(event, Event::Finished { .. }).then_some(()));
+    let answers = || server(vec![(200, vec![Some(BEGUN), Some(USED)]), overloaded(), (0, vec![])]);
+    for (enabled, calls) in [(false, 0), (true, 3)] {
+        let layer = ObserveLayer::new(told.clone()).enabled(enabled);
+        let service = layer.layer(answers());
+        for fails in [false, false, true] {
+            assert_eq!(read(service.clone(), streamed()).await.is_err(), fails);
+        }
+        assert_eq!(told.seen().len(), calls, "{enabled}");
+    }
+}

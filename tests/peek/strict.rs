@@ -46,6 +46,8 @@ async fn a_strict_body_ends_with_an_error_where_the_answer_did() {
         (all(), watching(), sse(&[WORD, blocked]), Some(Kind::ContentBlocked), true),
         (kept(), watching(), sse(&[]), None, false),
         (all(), watching(), sse(&[]), Some(Kind::EmptyResponse), false),
+        (all().enabled(false), watching(), sse(&[WORD]), None, true),
+        (all().enabled(false), watching(), sse(&[SPENT]), None, false),
         (kept(), None, sse(&[WORD]), None, true),
         (kept(), Some(ClassifyLayer::new()), sse(&[WORD]), None, true),
     ] {

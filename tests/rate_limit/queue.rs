@@ -15,7 +15,7 @@ use tower_gemini::rate_limit::{
     AdmissionMode, InputTokens, LimitKind, Limits, RateLimit, RateLimitLayer, RateLimitReason, RateLimited,
 };
 use tower_gemini::retry::{Attempts, RetryLayer};
-use tower_gemini::{Deadline, Kind, Rejected, Verdict};
+use tower_gemini::{Deadline, Kind, Rejected, RequestClass, Verdict};
 
 use crate::support::{Answer, Body, Probe, curious, quota};
 use crate::world::{MODEL, prompt, secs};
@@ -670,4 +670,36 @@ fn services_futures_and_errors_can_be_sent() {
         }
     }
     let _ = rpm(1).layer(Local);
+}
+
+/// The weight decides by how many that come later a batch request is passed.
+#[tokio::test(start_paused = true)]
+async fn the_weight_of_interactive_requests_is_set() {
+    for (weight, passed_by) in [(0, 0), (2, 2), (8, 5)] {
+        let limits = Limits::new().requests_per_minute(1);
+        let layer = RateLimitLayer::builder().limits(limits).interactive_weight(weight).build().unwrap();
+        let service = layer.layer(Probe::always(Answer::Ok));
+        service.clone().oneshot(ask()).await.unwrap();
+        let order = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let wait = |mut request: Request<Body>, class| {
+            request.extensions_mut().insert(class);
+            let (service, order) = (service.clone(), Arc::clone(&order));
+            tokio::spawn(async move {
+                service.oneshot(request).await.unwrap();
+                order.lock().unwrap().push(class);
+            })
+        };
+        let mut waiting = vec![wait(ask(), RequestClass::Batch)];
+        tokio::task::yield_now().await;
+        for _ in 0..5 {
+            waiting.push(wait(ask(), RequestClass::Interactive));
+            tokio::task::yield_now().await;
+        }
+        for one in waiting {
+            one.await.unwrap();
+        }
+        let order = order.lock().unwrap();
+        let at = order.iter().position(|class| *class == RequestClass::Batch);
+        assert_eq!(at, Some(passed_by), "weight {weight}");
+    }
 }

@@ -14,7 +14,6 @@ use crate::event::Event;
 use crate::fleet::{Close, DayEnd, Micros, Reply, Store, StoreError, StoreKey, Supply, Take, Terms};
 use crate::rate_limit::day::Day;
 use crate::rate_limit::gate::Key;
-use crate::rate_limit::queue::PASSES;
 use crate::rate_limit::scheduler::Scheduler;
 use crate::rate_limit::shared::Shared;
 use crate::rate_limit::window::Nanos;
@@ -146,7 +145,7 @@ fn look_at(
         // Those besides are told where all of the first count, and are asked for.
         let more = if all && covered + sizes.len() == first.len() { *more } else { 0 };
         let wanted = if queued { (&*sizes, more) } else { (&[][..], 0) };
-        let share = if *class == RequestClass::Batch { 1 } else { PASSES };
+        let share = if *class == RequestClass::Batch { 1 } else { scheduler.queue.weight().max(1) };
         let supply = scheduler.ledger.supplies().nth(nth);
         takes.extend(supply.map(|supply| supply.ask(now, (wanted.0, wanted.1, share), &day)));
     }

@@ -28,7 +28,7 @@ use crate::latency::Latency;
 use crate::rate_limit::decision::{Admission, Receipt, Settlement, Spent, too_large};
 use crate::rate_limit::error::Refusal;
 use crate::rate_limit::estimate::Cost;
-use crate::rate_limit::queue::{NEVER, Queue, WaiterId};
+use crate::rate_limit::queue::{DEFAULT_WEIGHT, NEVER, Queue, WaiterId};
 use crate::rate_limit::quota_state::QuotaState;
 use crate::rate_limit::window::Nanos;
 use crate::request::limits::LimitKind;
@@ -54,7 +54,7 @@ impl Patience {
 #[derive(Debug)]
 pub(super) struct Scheduler<W> {
     pub(super) ledger: QuotaState,
-    queue: Queue<W>,
+    pub(super) queue: Queue<W>,
     max_queue: usize,
     waits: bool,
     patience: Patience,
@@ -116,7 +116,7 @@ impl<W> Scheduler<W> {
     pub(super) const fn new(ledger: QuotaState, max_queue: usize, waits: bool, patience: Patience) -> Self {
         Self {
             ledger,
-            queue: Queue::new(),
+            queue: Queue::new(DEFAULT_WEIGHT),
             max_queue,
             waits,
             patience,
@@ -132,6 +132,12 @@ impl<W> Scheduler<W> {
             asked_at: 0,
             most_left: (0, 0),
         }
+    }
+
+    /// So many interactive requests go for each batch request while both wait. Before anybody waits.
+    pub(super) const fn with_weight(mut self, weight: u32) -> Self {
+        self.queue.set_weight(weight);
+        self
     }
 
     /// The usual case: nobody waits, and the request fits.
