@@ -355,7 +355,8 @@ impl Scanner {
     /// Whether the answer is of a form of which [`delivered`](Self::delivered) can be told: Gemini's, or a chat
     /// completion's.
     pub(crate) fn tells_output(&self) -> bool {
-        self.found.answer.is_generated()
+        // A list without an element has delivered nothing, and is no other answer.
+        self.found.answer.is_generated() || self.opened == Opened::List && self.found.is_empty_list()
     }
 
     /// Whether it is an interaction that has begun and neither said anything nor ended.

@@ -129,7 +129,7 @@ fn a_stream_that_is_over_without_output_is_a_failure() {
     for (answer, kind) in [
         (sse(&[]), Kind::EmptyResponse),
         (given("text/event-stream", ": ping\n\n", 3), Kind::EmptyResponse),
-        (given("text/event-stream", "data: {\"candidates\":[{\"con", 9), Kind::EmptyResponse),
+        (given("text/event-stream", "data: {\"candidates\":[{\"con", 9), Kind::Truncated),
         (given("application/json", "[{\"candidates\": [{\"content\":", 9), Kind::Truncated),
     ] {
         let response = classified(ClassifyLayer::new(), stream(), answer.clone());
