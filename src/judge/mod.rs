@@ -3,7 +3,7 @@
 //!
 //! The way of a body: [`response`] finds out which form it has; [`usual`] reads Google's own envelope at once, [`json`]
 //! any other JSON (with [`deep`] and [`details`]), [`text`] what is no JSON; [`nest`] and [`literal`] read bodies inside strings, [`names`] statuses in
-//! prints, [`message`] and [`sentence`] what an error's message says in words, [`reason`] the names that errors go by. All of them fill in [`fields`]. [`rules`] and [`quota`]
+//! prints, [`message`], [`sentence`] and [`phrases`] what an error's message says in words, [`reason`] the names that errors go by. All of them fill in [`fields`]. [`rules`] and [`quota`]
 //! make the verdict of the fields. What a 2xx holds is [`scan`](crate::scan)'s to find out; [`transport`] judges errors, [`mod@close`] WebSocket closes.
 
 pub(crate) mod close;
@@ -17,6 +17,7 @@ mod literal;
 mod message;
 mod names;
 mod nest;
+mod phrases;
 mod quota;
 mod reason;
 pub(crate) mod response;

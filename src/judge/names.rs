@@ -65,11 +65,18 @@ pub(super) fn status(text: &str) -> Named {
 
 /// The status whose phrase ends a print that has no number: `AI_APICallError: Too Many Requests`.
 fn phrase(text: &str) -> Option<u16> {
-    const PHRASES: [(&str, u16); 4] = [
+    const PHRASES: [(&str, u16); 10] = [
         (": Too Many Requests", 429),
         (": Bad Gateway", 502),
         (": Service Unavailable", 503),
         (": Gateway Timeout", 504),
+        // These are prose elsewhere.
+        ("Error: Bad Request", 400),
+        ("Error: Unauthorized", 401),
+        ("Error: Forbidden", 403),
+        ("Error: Not Found", 404),
+        ("Error: Payload Too Large", 413),
+        ("Error: Internal Server Error", 500),
     ];
     let text = text.trim_end();
     PHRASES.iter().find(|(phrase, _)| text.ends_with(phrase)).map(|(_, number)| *number)

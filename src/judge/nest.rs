@@ -139,7 +139,10 @@ impl Context {
         if fields.code.is_none() && fields.status.is_none() && fields.code_name.is_none() {
             let mut words = Fields::default();
             text::print(&mut words, clip(text), 200);
-            (fields.code, fields.status) = (words.code, words.status.map(|s| Cow::Owned(s.into_owned())));
+            let status = words.status.map(|s| Cow::Owned(s.into_owned()));
+            // A name of its own says more than what stands for a number.
+            let is_named = fields.sort.as_deref().and_then(super::reason::by_name).is_some();
+            (fields.code, fields.status) = (words.code, status.filter(|_| !is_named));
         }
         fields.has_error = true;
         fields

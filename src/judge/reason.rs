@@ -72,9 +72,13 @@ pub(super) fn by_name(name: &str) -> Option<Kind> {
     let name = name.to_ascii_lowercase().replace(' ', "_");
     Some(match name.as_str() {
         "invalid_request" | "invalid_argument" | "invalid_input" | "out_of_range" => Kind::InvalidArgument,
-        "unauthenticated" | "unauthorized" | "authentication_error" | "authentication" => {
-            Kind::Unauthenticated
-        }
+        "unauthenticated"
+        | "unauthorized"
+        | "invalid_grant"
+        | "invalid_client"
+        | "invalid_rapt"
+        | "authentication_error"
+        | "authentication" => Kind::Unauthenticated,
         "permission_denied" | "permission_error" | "forbidden" => Kind::PermissionDenied,
         "not_found" | "not_found_error" | "model_not_found" => Kind::NotFound,
         "too_many_requests"
@@ -99,8 +103,12 @@ pub(super) fn by_name(name: &str) -> Option<Kind> {
         | "budget_exceeded" => Kind::QuotaExhausted,
         "invalid_api_key" | "api_key_invalid" => Kind::ApiKeyInvalid,
         "failed_precondition" => Kind::FailedPrecondition,
-        "request_too_large" | "payload_too_large" => Kind::PayloadTooLarge,
-        "context_length_exceeded" => Kind::ContextTooLong,
+        "request_too_large" | "payload_too_large" | "message_too_big" => Kind::PayloadTooLarge,
+        "context_length_exceeded"
+        | "context_window_exceeded"
+        | "maximum_context_length"
+        | "prompt_too_long"
+        | "input_too_long" => Kind::ContextTooLong,
         "overloaded" | "overloaded_error" | "model_overloaded" => Kind::Overloaded,
         "unavailable" | "service_unavailable" | "provider_unavailable" => Kind::Unavailable,
         "internal" | "internal_error" | "internal_server_error" | "server_error" | "api_error" => {

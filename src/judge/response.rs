@@ -188,7 +188,14 @@ fn read<'a>(fields: &mut Fields<'a>, text: &'a str, http: u16) {
             fields.message = Cow::Borrowed(message::title(text).unwrap_or_default());
         }
         Some(_) if is_event_stream(text) && events(fields, text, http) => {}
-        Some(_) => print(fields, text, &Context::new(http, text.len())),
+        Some(_) => match without_times(text) {
+            Some(plain) => {
+                let mut inner = Fields::default();
+                print(&mut inner, &plain, &Context::new(http, plain.len()));
+                *fields = inner.into_owned();
+            }
+            None => print(fields, text, &Context::new(http, text.len())),
+        },
     }
 }
 
@@ -237,6 +244,23 @@ fn print<'a>(fields: &mut Fields<'a>, text: &'a str, context: &Context) {
             || !sentence::is_known(line) && sentence::is_known(whole);
         fields.message = Cow::Borrowed(if goes_on { whole } else { line });
     }
+}
+
+/// A log's lines without the times in front of them, which would stand in the midst of a body that goes over several.
+fn without_times(text: &str) -> Option<String> {
+    // 2026-01-12T04:51:59.0770384Z
+    let rest = |line: &'_ str| {
+        let bytes = line.as_bytes();
+        let is_time = bytes.len() > 20 && bytes[4] == b'-' && bytes[10] == b'T' && bytes[13] == b':';
+        let is_digits = || bytes[..4].iter().chain(&bytes[11..13]).all(u8::is_ascii_digit);
+        (is_time && is_digits()).then(|| bytes.iter().position(|b| *b == b' ').unwrap_or(bytes.len()))
+    };
+    let timed = text.lines().skip(1).filter(|line| rest(line).is_some()).count();
+    let is_log = timed > 1 && timed == text.lines().skip(1).filter(|line| !line.is_empty()).count();
+    is_log.then(|| {
+        let lines = text.lines().map(|line| &line[rest(line).unwrap_or(0)..]);
+        lines.fold(String::with_capacity(text.len()), |all, line| all + line.trim_start_matches('\r') + "\n")
+    })
 }
 
 /// Whether `text` is JSON as far as its first name goes, and not Python's or JavaScript's print of an object.

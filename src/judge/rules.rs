@@ -16,9 +16,10 @@ use http::StatusCode;
 use super::fields::Fields;
 use super::message;
 use super::names;
+use super::phrases::{INDIVIDUAL, MONEY, NO_TIER, Says};
 use super::quota::{Quotas, quota};
 use super::reason::{by_name, by_reason, code_of_reason};
-use super::sentence::{self, INDIVIDUAL, MONEY, NO_TIER, Says};
+use super::sentence;
 use crate::google_rpc::Code;
 use crate::verdict::{
     Alternative, DelaySource, Inner, Kind, Period, Piece, QuotaViolation, Retryability, Sent, ServerDelay,
@@ -218,7 +219,7 @@ fn kind(
             if overloaded(message) {
                 Kind::Overloaded
             } else {
-                Kind::Unavailable
+                more_exact(message, Kind::Unavailable, &[Kind::Unauthenticated])
             }
         }
         (Some(Code::Internal | Code::DataLoss), _) | (None, 500) => Kind::Internal,
@@ -256,7 +257,9 @@ fn by_sentence(
     quota: &[QuotaViolation],
     zero: bool,
 ) -> Option<Kind> {
-    Some(match sentence::find(message, |kind| kind != Kind::Transport || matches!(number, 0..400 | 500))? {
+    // So it does than "an internal error".
+    let says_little = |kind| matches!(kind, Kind::Transport | Kind::Internal);
+    Some(match sentence::find(message, |kind| !says_little(kind) || matches!(number, 0..400 | 500))? {
         Says::Limit => limit(message, delay, quota, zero),
         Says::Kind(kind) => kind,
     })

@@ -232,7 +232,7 @@ impl<'a> Scan<'a> {
             "status" | "Status" if self.status.is_none() && value.len() > 2 => {
                 self.status = value.rsplit('.').next()
             }
-            "message" | "details" if self.message.is_none() && !value.is_empty() => {
+            "message" | "Message" | "details" | "Detail" if self.message.is_none() && !value.is_empty() => {
                 self.message = Some(value)
             }
             "code" | "status" | "grpc_status" if self.number.is_none() && value.len() < 3 && !is_last => {

@@ -71,6 +71,11 @@ impl Json {
         self.at == At::Done
     }
 
+    /// Whether an object or a list is under way.
+    pub(super) const fn is_open(&self) -> bool {
+        self.depth > 0
+    }
+
     pub(super) fn feed(&mut self, bytes: &[u8], found: &mut Found) {
         let mut at = 0;
         // Where the part of a kept value begins in these bytes.

@@ -250,7 +250,9 @@ impl Scanner {
                     }
                     _ => {
                         let name = FIELDS.iter().position(|name| name[0] == byte);
-                        self.line = name.map_or(Line::Ignored, |name| Line::Field(name as u8, 0));
+                        // Google's Go client takes an indented object behind one field, whose lines have none.
+                        let rest = if self.json.is_open() { Line::Data } else { Line::Ignored };
+                        self.line = name.map_or(rest, |name| Line::Field(name as u8, 0));
                     }
                 },
                 Line::Field(name, matched) => {

@@ -318,6 +318,17 @@ async fn what_is_over_before_it_has_begun_is_cut_or_empty() {
         ("data: {\"candidates\":[{\"content\":\n\ndata: not json\n\n", true, cut),
         ("data: {\"erro\n\n", true, cut),
         ("data: [DONE]\n\n", true, empty),
+        // An indented object behind one field, as Google's Go client takes it.
+        (
+            "data:{\n  \"candidates\": [\n    {\n      \"content\": {\"parts\": [{\"text\": \"a\"}]},\n      \"finishReason\": \"STOP\"\n    }\n  ]\n}\n\n",
+            true,
+            None,
+        ),
+        (
+            "data:{\n  \"candidates\": [\n    {\n      \"content\": {\"parts\": [{\"text\": \"a\"}]}\n\n",
+            true,
+            cut,
+        ),
         ("data: not json\n\n", true, empty),
         ("data: {\"candidates\":[{}]}\n\ndata: [DONE]\n\n", true, empty),
         // What has no members of ours, and is broken and not cut.

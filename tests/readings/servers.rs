@@ -157,7 +157,7 @@ fn a_number_is_the_answers_behind_words_that_say_so() {
         (500, of(&json!({ "error": "rate_limit_exceeded", "message": "x" })), "rate_limited again"),
         (500, of(&json!({ "error": "UNAVAILABLE" })), "unavailable UNAVAILABLE backoff"),
         (500, body("error", "Too Many Requests"), "rate_limited again"),
-        (500, body("error", "Quota exceeded"), "internal again"),
+        (500, body("error", "Quota exceeded"), "rate_limited again"),
         (429, body("error", "Not Found"), "rate_limited again"),
         (500, text("it failed\n400 Please do it otherwise."), "invalid_argument never"),
         (

@@ -230,3 +230,58 @@ fn what_blocks_a_prompt_blocks_it_whatever_it_is_called() {
         (403, body("error", "Your input was flagged"), "content_blocked never"),
     ]);
 }
+
+#[test]
+fn a_clients_own_words_for_a_status_are_known() {
+    for (told, expected) in [
+        ("The service is receiving too many requests from you", "rate_limited again"),
+        ("Forbidden - perhaps check your credentials?", "permission_denied never"),
+        ("Authorization failed - please check your credentials", "unauthenticated never"),
+        ("The resource you are requesting could not be found", "not_found never"),
+        ("Service unavailable - try again later or consider setting this node to retry", "unavailable again"),
+        ("The service was not able to process your request", "internal again"),
+        ("Bad request - please check your parameters", "invalid_argument never"),
+        ("AI_APICallError: Not Found", "not_found never"),
+        ("AI_APICallError: Unauthorized", "unauthenticated never"),
+        ("AI_APICallError: Internal Server Error", "internal again"),
+        ("Error message: durationSeconds isn't supported by this model.", "invalid_argument never"),
+        ("Internal error encountered.", "internal again"),
+        ("Our servers are currently overloaded. Please try again later.", "overloaded again"),
+        ("Service overloaded - please try again later", "overloaded again"),
+        ("Quota exceeded, limit: 0", "quota_exhausted never"),
+        ("Quota exhausted for model m on a shared project", "rate_limited again"),
+        ("API rate limit reached", "rate_limited again"),
+        ("Model stream ended without a finish reason.", "truncated never"),
+        ("Gemini API returned an empty response.", "empty_response never"),
+        ("Failed to refresh token: 400 {\"error\":\"invalid_rapt\"}", "unauthenticated never"),
+        (
+            "503 Getting metadata failed: ('invalid_grant: Invalid JWT Signature.', {})",
+            "unauthenticated never",
+        ),
+        (
+            "Status(StatusCode=\"ResourceExhausted\", Detail=\"Quota exceeded for x/requests_per_day with base model: m.\")",
+            "quota_exhausted never",
+        ),
+    ] {
+        check(&[(200, text(told), expected)]);
+    }
+    check(&[
+        // What is little beside a status.
+        (503, body("error", "Internal error encountered."), "unavailable again"),
+        (400, body("error", "Internal error encountered."), "invalid_argument never"),
+        (200, text("I looked it up: Not Found"), "unknown never"),
+    ]);
+}
+
+#[test]
+fn a_body_over_several_lines_of_a_log_is_read() {
+    let lines = "[ERROR] it failed: Http {\n  \"error\": {\n    \"code\": 429,\n    \"status\": \"RESOURCE_EXHAUSTED\",\n    \"details\": [\n      { \"retryDelay\": \"7s\" }\n    ]\n  }\n}";
+    let timed: String = lines.lines().map(|line| format!("2026-01-12T04:51:59.0769038Z {line}\n")).collect();
+    let whole = "rate_limited RESOURCE_EXHAUSTED after 7s@info";
+    check(&[(200, text(lines), whole), (200, text(&timed), whole), (429, text(&timed), whole)]);
+    check(&[(
+        200,
+        text("2026-01-12T04:51:59.07Z one\n2026-01-12T04:52:59.07Z two\n2026-01-12T04:53:59.07Z three"),
+        "unknown never",
+    )]);
+}
