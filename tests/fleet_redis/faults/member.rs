@@ -19,7 +19,7 @@ pub(crate) struct Process(Child);
 /// Starts this program again, as a member that has so many requests to send.
 pub(crate) fn start(id: usize, count: usize, store: u16, receiver: u16) -> Process {
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "member::member", "--nocapture"])
+        .args(["--ignored", "--exact", "faults::member::member", "--nocapture"])
         .env("FLEET_MEMBER", format!("{id} {count} {store} {receiver}"))
         .stdout(Stdio::null())
         .spawn()

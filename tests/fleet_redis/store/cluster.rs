@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tower_gemini::fleet::RedisStore;
 
-use crate::member::{LIMIT, Log, Member, WINDOW, millis, most};
+use super::member::{LIMIT, Log, Member, WINDOW, millis, most};
 use crate::redis::Server;
 
 /// Says something to the cluster as a whole.
@@ -27,8 +27,7 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
     panic!("not within 20 s: {what}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_members_follow_a_key_to_another_node() {
+pub(crate) async fn the_members_follow_a_key_to_another_node() {
     let args = [
         "--cluster-enabled",
         "yes",

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use tower_gemini::fleet::RedisStore;
 
-use crate::member::{Log, Member, WINDOW, millis};
+use super::member::{Log, Member, WINDOW, millis};
 use crate::redis::{Server, free_port};
 
 struct Files(PathBuf);
@@ -44,8 +44,7 @@ fn openssl(dir: &Path, words: &[&str], more: &[&str]) {
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_with_tls_is_asked_and_one_of_an_unknown_authority_is_not() {
+pub(crate) async fn a_server_with_tls_is_asked_and_one_of_an_unknown_authority_is_not() {
     if Command::new("openssl").arg("version").output().is_err() {
         println!("skipped: no openssl here: install it with `apt-get install openssl`");
         assert!(std::env::var_os("TOWER_GEMINI_NEEDS_REDIS").is_none());
@@ -59,7 +58,7 @@ async fn a_server_with_tls_is_asked_and_one_of_an_unknown_authority_is_not() {
     let Some(server) = Server::start(&[&args[..], &more].concat()).await else { return };
     let run = |authority: &str| {
         let said = Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "tls::member", "--nocapture"])
+            .args(["--ignored", "--exact", "store::tls::member", "--nocapture"])
             .env("FLEET_TLS_PORT", &port)
             .env("SSL_CERT_FILE", authority)
             .output()

@@ -2,18 +2,9 @@
 //! who receives the requests.
 //!
 //! The members are this very program, started again with `member` as the test to run.
-#![cfg(all(feature = "redis", feature = "sim"))]
-#![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
 
-#[path = "support/redis.rs"]
-#[allow(dead_code, unreachable_pub, reason = "each test uses some of it")]
-mod redis;
-
-#[path = "fleet_faults/member.rs"]
 mod member;
-#[path = "fleet_faults/proxy.rs"]
 mod proxy;
-#[path = "fleet_faults/receiver.rs"]
 mod receiver;
 
 use std::time::Duration;
@@ -21,7 +12,7 @@ use std::time::Duration;
 use self::member::{Process, start};
 use self::proxy::Proxy;
 use self::receiver::Receiver;
-use self::redis::Server;
+use crate::redis::Server;
 
 /// The limit of a window, and how long that is; the guard covers what a loaded machine does to the receiver's log.
 const LIMIT: usize = 30;
@@ -78,21 +69,18 @@ const ALL: usize = MEMBERS * EACH;
 const QUARANTINE: Duration = Duration::from_millis(3_150 + 2 * 105 + 250);
 
 /// The limit, as in all of these, and progress with what faults are allowed.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_fault_no_window_holds_more_than_the_limit() {
+pub(crate) async fn without_a_fault_no_window_holds_more_than_the_limit() {
     let Some(world) = world().await else { return };
     world.judge("no fault", ALL, WINDOW * 3).await;
 }
 
 /// The pace that is aimed at: half of a window more than the best.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_goes_wrong() {
+pub(crate) async fn nothing_goes_wrong() {
     let Some(world) = world().await else { return };
     world.judge("no fault", ALL, millis(1_500)).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn members_are_killed() {
+pub(crate) async fn members_are_killed() {
     let Some(mut world) = world().await else { return };
     tokio::time::sleep(millis(5_000)).await;
     world.members[0].signal("KILL");
@@ -102,8 +90,7 @@ async fn members_are_killed() {
     world.judge("kill -9 of two members", left, WINDOW * 3).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_is_stopped_for_three_seconds() {
+pub(crate) async fn a_member_is_stopped_for_three_seconds() {
     let Some(mut world) = world().await else { return };
     tokio::time::sleep(millis(4_000)).await;
     for at in [0, 1] {
@@ -114,8 +101,7 @@ async fn a_member_is_stopped_for_three_seconds() {
     world.judge("SIGSTOP for 3 s", ALL, WINDOW * 3).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_server_is_killed_and_comes_back_empty() {
+pub(crate) async fn the_server_is_killed_and_comes_back_empty() {
     let Some(mut world) = world().await else { return };
     tokio::time::sleep(millis(4_000)).await;
     world.server.kill();
@@ -124,8 +110,7 @@ async fn the_server_is_killed_and_comes_back_empty() {
     world.judge("server killed", ALL, QUARANTINE + WINDOW * 3).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everything_is_flushed() {
+pub(crate) async fn everything_is_flushed() {
     let Some(world) = world().await else { return };
     tokio::time::sleep(millis(4_000)).await;
     assert_eq!(world.server.say(&["FLUSHALL"]), "OK");
@@ -134,8 +119,7 @@ async fn everything_is_flushed() {
     world.judge("FLUSHALL, twice", ALL, QUARANTINE * 2 + WINDOW * 3).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_server_pauses() {
+pub(crate) async fn the_server_pauses() {
     let Some(world) = world().await else { return };
     for pause in [50, 400, 100, 250, 300, 150, 350, 200, 90, 380] {
         tokio::time::sleep(millis(700)).await;
@@ -144,8 +128,7 @@ async fn the_server_pauses() {
     world.judge("CLIENT PAUSE of 50 to 400 ms", ALL, WINDOW * 3).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replica_is_promoted() {
+pub(crate) async fn a_replica_is_promoted() {
     let Some(world) = world().await else { return };
     let Some(replica) = Server::start(&[]).await else { return };
     replica.say(&["REPLICAOF", "127.0.0.1", &world.server.port.to_string()]);
@@ -159,8 +142,7 @@ async fn a_replica_is_promoted() {
     world.judge("replica promoted", ALL, QUARANTINE + WINDOW * 3).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_way_is_long_and_loses_one_direction() {
+pub(crate) async fn the_way_is_long_and_loses_one_direction() {
     let Some(world) = world().await else { return };
     world.proxy.delay(millis(30));
     tokio::time::sleep(millis(3_000)).await;
@@ -177,8 +159,7 @@ async fn the_way_is_long_and_loses_one_direction() {
 }
 
 /// As long a way as the design's 200 ms: longer than a lease lasts in this minute, so that parts are all there is meanwhile.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_way_takes_200_ms_and_loses_one_direction() {
+pub(crate) async fn the_way_takes_200_ms_and_loses_one_direction() {
     let Some(world) = world().await else { return };
     tokio::time::sleep(millis(2_000)).await;
     world.proxy.delay(millis(100));

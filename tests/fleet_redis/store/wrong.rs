@@ -6,7 +6,7 @@ use tower_gemini::error::find;
 use tower_gemini::fleet::{RedisStore, StoreFault};
 use tower_gemini::rate_limit::{RateLimitReason, RateLimited};
 
-use crate::member::{LIMIT, Log, Member, SPLIT, WINDOW, millis, most};
+use super::member::{LIMIT, Log, Member, SPLIT, WINDOW, millis, most};
 use crate::redis::{Server, free_port};
 
 const SECRET: &str = "sesame-4711";
@@ -70,8 +70,7 @@ async fn state(server: &Server) -> String {
     panic!("no state was written");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_listens() {
+pub(crate) async fn nobody_listens() {
     let Some(mut server) = Server::start(&[]).await else { return };
     server.kill();
     let (member, log) = member(&server);
@@ -80,8 +79,7 @@ async fn nobody_listens() {
     mends(&member, &log).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_password_is_wrong() {
+pub(crate) async fn the_password_is_wrong() {
     let Some(server) = Server::start(&["--requirepass", "right"]).await else { return };
     let log = Log::default();
     let url = format!("redis://:{SECRET}@127.0.0.1:{}", server.port);
@@ -93,8 +91,7 @@ async fn the_password_is_wrong() {
     mends(&member, &log).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_is_a_read_only_replica() {
+pub(crate) async fn it_is_a_read_only_replica() {
     let Some(server) = Server::start(&[]).await else { return };
     server.say(&["REPLICAOF", "127.0.0.1", &free_port().to_string()]);
     let (member, log) = member(&server);
@@ -124,14 +121,12 @@ async fn with_state(spoil: impl Fn(&Server, &str), fault: StoreFault, advice: &s
     mends(&second, &log).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_state_is_of_a_newer_protocol() {
+pub(crate) async fn the_state_is_of_a_newer_protocol() {
     let spoil = |server: &Server, key: &str| drop(server.say(&["HSET", key, "v", "2"]));
     with_state(spoil, StoreFault::Newer, "update this process").await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_text_stands_under_the_states_name() {
+pub(crate) async fn a_text_stands_under_the_states_name() {
     let spoil = |server: &Server, key: &str| {
         server.say(&["DEL", key]);
         server.say(&["SET", key, "x"]);
@@ -139,8 +134,7 @@ async fn a_text_stands_under_the_states_name() {
     with_state(spoil, StoreFault::Foreign, "delete the key").await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hash_of_somebody_elses_stands_under_the_states_name() {
+pub(crate) async fn a_hash_of_somebody_elses_stands_under_the_states_name() {
     let spoil = |server: &Server, key: &str| {
         server.say(&["DEL", key]);
         server.say(&["HSET", key, "name", "value", "other", "4"]);

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tower_gemini::fleet::RedisStore;
 
-use crate::member::{LIMIT, Log, Member, WINDOW, millis, most};
+use super::member::{LIMIT, Log, Member, WINDOW, millis, most};
 use crate::redis::{Server, free_port};
 
 struct Sentinel {
@@ -64,8 +64,7 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
     panic!("not within 15 s: {what}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_members_follow_to_the_new_master() {
+pub(crate) async fn the_members_follow_to_the_new_master() {
     let Some(mut master) = Server::start(&[]).await else { return };
     // As two arguments, which Redis 6 reads as well.
     let Some(replica) = Server::start(&["--replicaof", "127.0.0.1", &master.port.to_string()]).await else {

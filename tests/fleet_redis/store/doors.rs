@@ -14,7 +14,7 @@ use tower_gemini::classify::ClassifyLayer;
 use tower_gemini::fleet::{Fleet, RedisStore};
 use tower_gemini::rate_limit::{Limits, RateLimitLayer};
 
-use crate::member::millis;
+use super::member::millis;
 use crate::redis::Server;
 
 const REFUSAL: &str = r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"quota","details":[
