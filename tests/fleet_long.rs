@@ -20,7 +20,7 @@ mod redis;
 
 #[path = "fleet_long/member.rs"]
 mod member;
-#[path = "fleet_faults/receiver.rs"]
+#[path = "fleet_redis/faults/receiver.rs"]
 #[allow(dead_code, reason = "others use the rest of it")]
 mod receiver;
 

@@ -404,7 +404,7 @@ fn the_stack_with_a_limiter_that_rejects() {
         RateLimitLayer::builder().limits(Limits::new().requests_per_minute(100)).mode(AdmissionMode::Reject);
     let stack = stack(limit.build().unwrap(), jumpy(2));
     // The retry layer would wait for the next minute.
-    let stack = stack.deadline(DeadlineLayer::new(Duration::from_secs(20)).unwrap());
+    let stack = stack.deadline(DeadlineLayer::new(Duration::from_secs(5)).unwrap());
     let ends = rounds(&server, stack.layer(server.clone()), request, |_, _| ());
     assert!(server.calls() <= 200 && ends.failed > ALL / 2, "{ends:?}");
     nothing_is_reserved(&stack.get_rate_limit().handle());

@@ -32,7 +32,7 @@
 //! rule that sends a second try at the age `h` to a share `g(h)` of those that get there spends the sum of `g(h) S(h)`, and leaves the share
 //! `S(t) (1 - sum of g(h) F(t - h))` above `t`. Both are linear in `g`, so the least 99th percentile within a budget is that of a linear
 //! program. Where 3 of 100 answers take eight times longer and the median is 2 s, it is 10.8 s at 2 % and 7.2 s at 5 %, against 19.2 s without; this layer comes
-//! to 1.05 and 1.04 times that, and to 1.01 to 1.06 times the least with other shapes of tail (`tests/hedge.rs`). **So a budget below
+//! to 1.05 and 1.04 times that, and to 1.01 to 1.06 times the least with other shapes of tail (`tests/calls/hedge.rs`). **So a budget below
 //! the share of the slow calls leaves slow calls, whatever is done**: where 3 % are slow and the 99th percentile matters, set 3 to 5 %.
 //!
 //! All of these must hold, or none is sent ([`HeldBack`] names the rule that was in the way, and [`HedgeStatus`] counts):
