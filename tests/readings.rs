@@ -22,6 +22,8 @@ mod relays;
 mod servers;
 #[path = "readings/services.rs"]
 mod services;
+#[path = "readings/words.rs"]
+mod words;
 #[path = "readings/wrapped.rs"]
 mod wrapped;
 #[path = "readings/wrappings.rs"]

@@ -3,7 +3,7 @@
 //!
 //! The way of a body: [`response`] finds out which form it has; [`usual`] reads Google's own envelope at once, [`json`]
 //! any other JSON (with [`deep`] and [`details`]), [`text`] what is no JSON; [`nest`] and [`literal`] read bodies inside strings, [`names`] statuses in
-//! prints, [`message`] and [`sentence`] what an error's message says in words, [`reason`] the names that errors go by. All of them fill in [`fields`]. [`rules`] and [`quota`]
+//! prints, [`message`], [`sentence`] and [`labels`] what an error's message says in words, [`reason`] the names that errors go by. All of them fill in [`fields`]. [`rules`] and [`quota`]
 //! make the verdict of the fields. What a 2xx holds is [`scan`](crate::scan)'s to find out; [`transport`] judges errors, [`mod@close`] WebSocket closes.
 
 pub(crate) mod close;
@@ -13,6 +13,7 @@ mod fields;
 #[cfg(feature = "gzip")]
 pub(crate) mod gunzip;
 mod json;
+mod labels;
 mod literal;
 mod message;
 mod names;

@@ -4,10 +4,8 @@
 //! A sentence is read narrowly: by the phrases that are in no other error. Of the troubleshooting page, and of reports of
 //! 2024 to 2026 (read 2026-11).
 
-use memchr::memmem;
-
+use super::labels::{names_block, names_field, numbers_block};
 use super::message::says;
-use crate::scan::Finish;
 use crate::verdict::Kind::{self, *};
 
 /// What a message says by one of its sentences.
@@ -59,7 +57,7 @@ pub(super) const NO_TIER: [&str; 2] = ["have a free quota tier", "no free quota 
 
 /// The kind, and sentences of it. The parts of one are divided by `…`, and all of them must be there. The first that is found
 /// counts.
-const TABLE: [(Says, &[&str]); 26] = [
+const TABLE: [(Says, &[&str]); 29] = [
     (Says::Kind(KeyLeaked), &["reported as leaked"]),
     (
         Says::Kind(ApiKeyInvalid),
@@ -108,7 +106,13 @@ const TABLE: [(Says, &[&str]); 26] = [
     ),
     (
         Says::Kind(FailedPrecondition),
-        &["ser location is not supported", "not available in your country", "not in an ACTIVE state"],
+        &[
+            "ser location is not supported",
+            "not available in your country",
+            "not currently available in your location",
+            "not in an ACTIVE state",
+            "ervice agents are being provisioned",
+        ],
     ),
     (
         Says::Kind(ContextTooLong),
@@ -122,6 +126,12 @@ const TABLE: [(Says, &[&str]); 26] = [
             "rompt is too long",
             "nput is too long",
             "nput content is too long",
+            // What a minute has too many of is no length.
+            "ontains too many tokens",
+            "rompt has too many tokens",
+            "nput has too many tokens",
+            "xceeds the context window",
+            "xceeds the model's context window",
         ],
     ),
     (
@@ -176,8 +186,21 @@ const TABLE: [(Says, &[&str]); 26] = [
             "valid Part, but none were returned",
             "andidate's finish_reason is ",
             "andidate's [finish_reason](",
+            // Of other clients that found nothing in an answer.
+            "o content parts were returned",
+            "odel response empty",
+            "odel response is empty",
+            "odel returned an empty response",
+            "odel stream ended with empty response",
+            "o images were generated",
+            "content.parts 为空",
         ],
     ),
+    // Of the client @google/genai.
+    (Says::Kind(Truncated), &["ncomplete JSON segment at the end"]),
+    // Of gemini-cli, and of relays that share accounts.
+    (Says::Kind(QuotaExhausted), &["sage limit reached for "]),
+    (Says::Kind(RateLimited), &["ll accounts limited", "ll accounts are rate-limited"]),
     (Says::Limit, &MONEY),
     (Says::Limit, &NO_TIER),
     (
@@ -194,6 +217,8 @@ const TABLE: [(Says, &[&str]); 26] = [
             "o capacity available for model",
             "oo many concurrent requests",
             "oo many requests",
+            "oo many tokens per minute",
+            "oo many tokens per day",
             "ate limit exceeded",
             // Of OpenRouter.
             "temporarily rate-limited",
@@ -205,6 +230,8 @@ const TABLE: [(Says, &[&str]); 26] = [
             "odel is overloaded",
             "odel is currently overloaded",
             "experiencing high demand",
+            "529 Overloaded",
+            "529 overloaded",
             "负载已饱和",
             "负载过高",
         ],
@@ -220,6 +247,10 @@ const TABLE: [(Says, &[&str]); 26] = [
             "onnection error: desc = ",
             "pstream connect error or disconnect",
             "o healthy upstream",
+            // Of relays that share accounts.
+            "no auth available",
+            "o available accounts",
+            "ll accounts failed or unhealthy",
         ],
     ),
     (
@@ -276,6 +307,7 @@ const TABLE: [(Says, &[&str]); 26] = [
             "inimum allowed deadline is",
             "nsupported MIME type: ",
             "requests can be in one batch",
+            "ultiple tools are supported only when",
         ],
     ),
     // Closes of WebSocket sessions, as Python's websockets prints them: a reason, if there is any, has been read by now.
@@ -327,6 +359,7 @@ const TABLE: [(Says, &[&str]); 26] = [
             "roken pipe",
             "Failed to open TCP connection",
             "ailed to fetch",
+            "request to http…failed, reason:",
             "NetworkError when attempting",
             "error trying to connect",
             "UND_ERR_SOCKET",
@@ -350,84 +383,6 @@ pub(super) fn find(message: &str, asked: impl Fn(Kind) -> bool) -> Option<Says> 
             || *said == Says::Kind(InvalidArgument) && names_field(message)
     };
     known.find(|(kind, sentences)| said(kind, sentences)).map(|(said, _)| *said)
-}
-
-/// Whether a print names a reason for which nothing is answered: `finish_reason: FinishReason.SAFETY`, `blocked: prompt:
-/// BlockReasonProhibitedContent` (of Go's client), `API error: IMAGE_SAFETY`.
-fn names_block(text: &str) -> bool {
-    let is_word = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_';
-    // The bound keeps a hostile text from being read again and again.
-    ["eason", "rror: "].iter().any(|label| {
-        memmem::find_iter(text.as_bytes(), label.as_bytes()).take(32).any(|at| {
-            let rest = &text.as_bytes()[at + label.len()..];
-            let gap = rest.iter().take(8).take_while(|b| !is_word(b)).count();
-            let word = &rest[gap..];
-            let word = &word[..word.iter().take(32).take_while(|b| is_word(b)).count()];
-            let word = std::str::from_utf8(word).unwrap_or_default();
-            // Whatever blocks a prompt is a block.
-            let of_prompt = text[..at].ends_with("lock_r") || text[..at].ends_with("lockR");
-            // Some of the reasons are words of prose, too.
-            let is_constant = word.len() > 3 && word.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
-            match *label {
-                "eason" if of_prompt && is_constant => !word.ends_with("UNSPECIFIED"),
-                "eason" if gap == 0 => Finish::of(&constant(word)) == Finish::Blocked,
-                "eason" => is_constant && Finish::of(word) == Finish::Blocked,
-                _ => gap == 0 && is_constant && Finish::of(word) == Finish::Blocked && word != "LANGUAGE",
-            }
-        })
-    })
-}
-
-/// Whether a print has one of those reasons by its number, as protobuf's Python has it: `finish_reason: 3`, `The candidate's
-/// [finish_reason](https://…) is 4.`
-///
-/// The numbers are those of `google.ai.generativelanguage.v1beta.Candidate.FinishReason`, read 2026-11.
-fn numbers_block(text: &str) -> bool {
-    const LABEL: &str = "finish_reason";
-    memmem::find_iter(text.as_bytes(), LABEL.as_bytes()).take(32).any(|at| {
-        let rest = &text[at + LABEL.len()..];
-        let link = rest.strip_prefix("](").and_then(|link| link.split_once(')'));
-        let rest = link.filter(|(url, _)| url.len() < 120).map_or(rest, |(_, rest)| rest);
-        let rest = rest.trim_start_matches(['`', '"', '\'']);
-        let number =
-            [": ", " is ", "=", ":"].iter().find_map(|mark| rest.strip_prefix(mark)).unwrap_or_default();
-        let digits = number.bytes().take_while(u8::is_ascii_digit).count();
-        let is_whole = match &number.as_bytes()[digits..] {
-            [b'.', b'0'..=b'9', ..] => false,
-            [next, ..] => !next.is_ascii_alphanumeric() && *next != b'_',
-            [] => true,
-        };
-        // SAFETY, RECITATION, LANGUAGE to SPII, IMAGE_SAFETY.
-        is_whole && matches!(number[..digits].parse(), Ok(3 | 4 | 6..=9 | 11))
-    })
-}
-
-/// Whether a line says what is wrong with a field of a request: `* BatchEmbedContentsRequest.requests: at most 100 requests can be
-/// in one batch`.
-fn names_field(text: &str) -> bool {
-    const LABEL: &str = "Request.";
-    // The bound keeps a hostile text from being read again and again.
-    memmem::find_iter(text.as_bytes(), LABEL.as_bytes()).take(32).any(|at| {
-        let name =
-            text.as_bytes()[..at].iter().rev().take(64).take_while(|b| b.is_ascii_alphanumeric()).count();
-        let before = &text[..at - name];
-        let path = &text.as_bytes()[at + LABEL.len()..];
-        let is_path = |b: &&u8| b.is_ascii_alphanumeric() || b"_.[]".contains(b);
-        let len = path.iter().take(128).take_while(is_path).count();
-        before.ends_with("* ") && name > 0 && len > 0 && path[len..].starts_with(b": ")
-    })
-}
-
-/// `ProhibitedContent` as `PROHIBITED_CONTENT`.
-fn constant(camel: &str) -> String {
-    let mut out = String::with_capacity(camel.len() + 2);
-    for (at, c) in camel.char_indices() {
-        if at > 0 && c.is_ascii_uppercase() {
-            out.push('_');
-        }
-        out.push(c.to_ascii_uppercase());
-    }
-    out
 }
 
 /// Whether a text has one of the sentences in it.
