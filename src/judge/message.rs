@@ -17,7 +17,7 @@ pub(super) fn says(message: &str, phrases: &[&str]) -> bool {
 }
 
 /// What stands in front of a delay. Those from the sixth on are of Django, of relays and of printed headers.
-const DELAYS: [&str; 10] = [
+const DELAYS: [&str; 11] = [
     "etry in ",
     "ry again in ",
     "eset after ",
@@ -25,6 +25,7 @@ const DELAYS: [&str; 10] = [
     "etry after ",
     "xpected available in ",
     "lease wait ",
+    "ll accounts limited. Wait ",
     "etry-After: ",
     "etry-after: ",
     "etry After: ",
@@ -122,7 +123,8 @@ pub(super) fn quota_lines(message: &str) -> impl Iterator<Item = Line<'_>> {
         let line = &rest[..end];
         if let Some(fields) = line.strip_prefix("metric: ").or_else(|| line.strip_prefix("metric ")) {
             let metric = name(fields.trim_start_matches(['\'', '"', '`']));
-            Some(Line { metric, limit: limit(fields), model: model_of(fields), ..Line::default() })
+            let (limit, behind) = limit_in(fields).unzip();
+            Some(Line { metric, limit, limit_name: behind.and_then(span), model: model_of(fields) })
         } else if let Some(quoted) = line.strip_prefix("quota metric ") {
             // A name with blanks in it has quotes.
             if let Some(metric) = name(quoted).filter(|metric| metric.contains('_')) {
@@ -154,6 +156,26 @@ pub(super) fn quota_lines(message: &str) -> impl Iterator<Item = Line<'_>> {
     })
 }
 
+/// What there were too many of in a span of time: `too many requests per minute`.
+pub(super) fn too_many(message: &str) -> impl Iterator<Item = Line<'_>> {
+    const OPENING: &str = "oo many ";
+    memmem::find_iter(message.as_bytes(), OPENING.as_bytes()).take(8).filter_map(|at| {
+        let rest = clip(&message[at + OPENING.len()..], 96);
+        let len = rest.find(|c: char| !c.is_ascii_alphanumeric() && !" -_".contains(c));
+        let phrase = rest[..len.unwrap_or(rest.len())].trim_end();
+        let (counted, _) = phrase.split_once(" per ")?;
+        let is_count = counted.len() < 24 && (counted.ends_with("requests") || counted.ends_with("tokens"));
+        is_count.then_some(Line { limit_name: Some(phrase), limit: limit(rest), ..Line::default() })
+    })
+}
+
+/// The `per day` that stands right behind the number of a limit.
+fn span(behind: &str) -> Option<&str> {
+    let text = behind.trim_start_matches([',', ' ', '(', '\'', '"', '\\']);
+    let len = text.find(|c: char| !c.is_ascii_alphabetic() && c != ' ').unwrap_or(text.len());
+    text.starts_with("per ").then_some(&text[..len])
+}
+
 /// The name at the beginning of `text`.
 fn name(text: &str) -> Option<&str> {
     let len = text.bytes().take_while(|b| b.is_ascii_alphanumeric() || b"-._@/".contains(b)).count();
@@ -169,6 +191,11 @@ fn model_of(fields: &str) -> Option<&str> {
 
 /// The `limit: 12` of a quota, in any punctuation.
 fn limit(fields: &str) -> Option<u64> {
+    limit_in(fields).map(|(limit, _)| limit)
+}
+
+/// The same, and what stands behind its number.
+fn limit_in(fields: &str) -> Option<(u64, &str)> {
     after_word(fields, "limit").find_map(|rest| {
         let value = rest.trim_start_matches([' ', ':', '=', '\'', '"', '\\']);
         let value = value.strip_prefix("of ").or_else(|| value.strip_prefix("is ")).unwrap_or(value);
@@ -181,7 +208,7 @@ fn limit(fields: &str) -> Option<u64> {
             [b, ..] => !b.is_ascii_alphanumeric() && *b != b'_',
             [] => true,
         };
-        (whole && rest.len() > value.len()).then_some(number)
+        (whole && rest.len() > value.len()).then_some((number, &value[digits..]))
     })
 }
 

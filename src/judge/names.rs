@@ -149,10 +149,13 @@ impl Place<'_> {
         if name.len() == word.len() && self.after.first() != Some(&b':') {
             return None;
         }
+        // Of Vercel's gateway: `GatewayInternalServerError`.
+        let name = name.strip_prefix("Gateway").filter(|name| *name != "Timeout").unwrap_or(name);
         Some(match name {
             "BadRequest" | "ContextWindowExceeded" | "InvalidRequest" => 400,
             "Unauthorized" | "Authentication" => 401,
             "Forbidden" => 403,
+            "ModelNotFound" => 404,
             "RateLimit" | "TooManyRequests" | "QuotaExceeded" | "RateLimitExceeded" => 429,
             "InternalServer" | "InternalServerError" => 500,
             "BadGateway" => 502,

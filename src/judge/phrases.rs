@@ -56,7 +56,7 @@ pub(super) const NO_TIER: [&str; 2] = ["have a free quota tier", "no free quota 
 
 /// The kind, and sentences of it. The parts of one are divided by `…`, and all of them must be there. The first that is found
 /// counts.
-pub(super) const TABLE: [(Says, &[&str]); 28] = [
+pub(super) const TABLE: [(Says, &[&str]); 30] = [
     (Says::Kind(KeyLeaked), &["reported as leaked"]),
     (
         Says::Kind(ApiKeyInvalid),
@@ -116,7 +116,13 @@ pub(super) const TABLE: [(Says, &[&str]); 28] = [
     ),
     (
         Says::Kind(FailedPrecondition),
-        &["ser location is not supported", "not available in your country", "not in an ACTIVE state"],
+        &[
+            "ser location is not supported",
+            "not available in your country",
+            "not currently available in your location",
+            "not in an ACTIVE state",
+            "ervice agents are being provisioned",
+        ],
     ),
     (
         Says::Kind(ContextTooLong),
@@ -130,6 +136,12 @@ pub(super) const TABLE: [(Says, &[&str]); 28] = [
             "rompt is too long",
             "nput is too long",
             "nput content is too long",
+            // What a minute has too many of is no length.
+            "ontains too many tokens",
+            "rompt has too many tokens",
+            "nput has too many tokens",
+            "xceeds the context window",
+            "xceeds the model's context window",
         ],
     ),
     (
@@ -194,9 +206,26 @@ pub(super) const TABLE: [(Says, &[&str]); 28] = [
             "andidate's [finish_reason](",
             "eturned an empty response",
             "ended with empty response",
+            // Of other clients that found nothing in an answer.
+            "o content parts were returned",
+            "odel response empty",
+            "odel response is empty",
+            "o images were generated",
+            "content.parts 为空",
         ],
     ),
-    (Says::Kind(Truncated), &["without a finish reason", "topped. Reason: MAX_TOKENS"]),
+    (
+        Says::Kind(Truncated),
+        &[
+            "without a finish reason",
+            "topped. Reason: MAX_TOKENS",
+            // Of the client @google/genai.
+            "ncomplete JSON segment at the end",
+        ],
+    ),
+    // Of gemini-cli, and of relays that share accounts.
+    (Says::Kind(QuotaExhausted), &["sage limit reached for "]),
+    (Says::Kind(RateLimited), &["ll accounts limited", "ll accounts are rate-limited"]),
     (Says::Limit, &MONEY),
     (Says::Limit, &NO_TIER),
     (
@@ -214,6 +243,8 @@ pub(super) const TABLE: [(Says, &[&str]); 28] = [
             "o capacity available for model",
             "oo many concurrent requests",
             "oo many requests",
+            "oo many tokens per minute",
+            "oo many tokens per day",
             "ate limit exceeded",
             "ate limit reached",
             "ate Limit Reached",
@@ -233,6 +264,8 @@ pub(super) const TABLE: [(Says, &[&str]); 28] = [
             "ervice is overloaded",
             "ervice overloaded",
             "high demand",
+            "529 Overloaded",
+            "529 overloaded",
             "负载已饱和",
             "负载过高",
         ],
@@ -249,6 +282,10 @@ pub(super) const TABLE: [(Says, &[&str]); 28] = [
             "pstream connect error or disconnect",
             "o healthy upstream",
             "Service unavailable - try again later",
+            // Of relays that share accounts.
+            "no auth available",
+            "o available accounts",
+            "ll accounts failed or unhealthy",
         ],
     ),
     (
@@ -313,6 +350,7 @@ pub(super) const TABLE: [(Says, &[&str]); 28] = [
             "rovided image is not valid",
             "document has no pages",
             "requests can be in one batch",
+            "ultiple tools are supported only when",
         ],
     ),
     // Closes of WebSocket sessions, as Python's websockets prints them: a reason, if there is any, has been read by now.
@@ -372,6 +410,7 @@ pub(super) const TABLE: [(Says, &[&str]); 28] = [
             "roken pipe",
             "Failed to open TCP connection",
             "ailed to fetch",
+            "request to http…failed, reason:",
             "NetworkError when attempting",
             "error trying to connect",
             "UND_ERR_SOCKET",

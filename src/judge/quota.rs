@@ -64,7 +64,9 @@ pub(super) fn quota(fields: &Fields<'_>, body: &Bytes, clears: bool) -> Quotas {
             model: m.model.as_deref().map(name),
         });
     } else {
-        for line in message::quota_lines(&fields.message).take(32) {
+        let mut lines = message::quota_lines(&fields.message).take(32).peekable();
+        let others = lines.peek().is_none().then(|| message::too_many(&fields.message));
+        for line in lines.chain(others.into_iter().flatten()) {
             let names = [line.limit_name, line.metric].into_iter().flatten();
             let (dimension, period) = meaning(names);
             if line.metric.is_none() && period == Period::Unknown {

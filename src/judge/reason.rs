@@ -23,6 +23,15 @@ pub(super) fn by_reason(reason: &str) -> Option<Kind> {
     })
 }
 
+/// The constant that is all of a message: `API_KEY_INVALID`, `Error: RESOURCE_EXHAUSTED`.
+pub(super) fn constant(message: &str) -> Option<&str> {
+    let text = Some(message.trim()).filter(|text| text.len() <= 96)?;
+    // A client's word may stand in front of it.
+    let text = text.rsplit_once("rror: ").map_or(text, |(_, rest)| rest);
+    let is_constant = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
+    (text.len() > 3 && text.bytes().all(is_constant)).then_some(text)
+}
+
 /// The status that Google answers a reason with, of `google.api.ErrorReason`, IAM and VPC Service Controls (read 2026-11): for
 /// those who hand on the reason under a status of their own.
 pub(super) fn code_of_reason(reason: &str, number: u16) -> Option<Code> {

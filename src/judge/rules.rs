@@ -18,7 +18,7 @@ use super::message;
 use super::names;
 use super::phrases::{INDIVIDUAL, MONEY, NO_TIER, Says};
 use super::quota::{Quotas, quota};
-use super::reason::{by_name, by_reason, code_of_reason};
+use super::reason::{by_name, by_reason, code_of_reason, constant};
 use super::sentence;
 use crate::google_rpc::Code;
 use crate::verdict::{
@@ -28,6 +28,9 @@ use crate::verdict::{
 /// A delay above this is no rate limit that clears within minutes: gemini-cli takes 300 s as final
 /// (google-gemini/gemini-cli `googleQuotaErrors.ts`, read 2026-11).
 const LONG: Duration = Duration::from_secs(300);
+
+/// A file that is being processed, and accounts of services that are being made.
+const COMES_TRUE: [&str; 2] = ["not in an ACTIVE state", "ervice agents are being provisioned"];
 
 /// Judges an error: `http` is the response's status, `header` the delay of its headers.
 ///
@@ -44,7 +47,13 @@ pub(super) fn error(http: StatusCode, header: Option<Duration>, fields: &Fields<
     // What the service found says more than what somebody on the way makes of it.
     let stands = |code: &Code| !matches!(code, Code::Unknown | Code::Internal | Code::Unavailable);
     let by_reason = || code_of_reason(fields.reason.as_deref()?, number);
-    let meant = code.filter(stands).or_else(by_reason).or(code);
+    // So does a message that is a reason or a status and nothing else.
+    let by_constant = || {
+        let name = constant(&fields.message).filter(|_| matches!(number, 0..=400 | 429 | 500..600))?;
+        let named = || Code::from_name(name).filter(|code| stands(code) || number < 400);
+        code_of_reason(name, number).or_else(named)
+    };
+    let meant = code.filter(stands).or_else(by_reason).or_else(by_constant).or(code);
     let delay = delay(fields, header);
     let clears = delay.is_none_or(|delay| delay.declared() <= LONG);
     let Quotas { violations: quota, zero, doubtful } = quota(fields, body, clears);
@@ -90,10 +99,8 @@ pub(super) fn error(http: StatusCode, header: Option<Duration>, fields: &Fields<
         | Kind::Cancelled
         | Kind::Transport
         | Kind::Conflict => retry_with(delay),
-        // The one precondition that comes true by itself, in seconds.
-        Kind::FailedPrecondition if message::says(&fields.message, &["not in an ACTIVE state"]) => {
-            retry_with(delay)
-        }
+        // The preconditions that come true by themselves, in seconds and in minutes.
+        Kind::FailedPrecondition if message::says(&fields.message, &COMES_TRUE) => retry_with(delay),
         _ => Retryability::Never,
     };
     let name = |text: &str| Piece::of(body, text);
@@ -168,7 +175,8 @@ fn kind(
     zero: bool,
 ) -> Kind {
     let message = fields.message.as_ref();
-    if let Some(kind) = fields.reason.as_deref().and_then(by_reason) {
+    let constant = constant(message);
+    if let Some(kind) = fields.reason.as_deref().or(constant).and_then(by_reason) {
         return kind;
     }
     let name = fields.code_name.as_deref().and_then(by_name);
@@ -188,7 +196,11 @@ fn kind(
         Kind::Internal if number == 400 && named_number(fields) => false,
         _ => matches!(number, 0..=400 | 500..600),
     });
-    let name = name.or(sort);
+    // A message of one constant is such a name, too; a status beside it knows better, but of what was blocked.
+    let constant = constant
+        .and_then(by_name)
+        .filter(|kind| matches!(number, 0..=400 | 500..600) && (is_open || *kind == Kind::ContentBlocked));
+    let name = name.or(sort).or(constant);
     // These names say as little as the status does, and the message then says more.
     match name {
         // What a server writes that only knows its own 5xx.
@@ -218,6 +230,9 @@ fn kind(
         (Some(Code::Unavailable), _) | (None, 503) => {
             if overloaded(message) {
                 Kind::Overloaded
+            } else if message::says(message, &["etting metadata from plugin failed"]) {
+                // gRPC's client had no credentials to call with.
+                more_exact(message, Kind::Unavailable, &[Kind::Unauthenticated])
             } else {
                 more_exact(message, Kind::Unavailable, &[Kind::Unauthenticated])
             }
@@ -305,6 +320,8 @@ fn limit(message: &str, delay: Option<ServerDelay>, quota: &[QuotaViolation], ze
         "for the day",
         "QUOTA_EXHAUSTED",
         INDIVIDUAL,
+        // Of what is stored at once, which no window gives back.
+        "CachedContentStorage",
     ];
     if billing(message) || message::says(message, &NO_TIER) || message::says(message, &daily) {
         return Kind::QuotaExhausted;
@@ -342,7 +359,9 @@ fn bad_request(message: &str) -> Kind {
         Kind::FailedPrecondition,
         Kind::ContentBlocked,
     ];
-    more_exact(message, Kind::InvalidArgument, &exact)
+    let many_tokens = message::says(message, &["oo many tokens"]) && !message::says(message, &["tokens per"]);
+    let kind = if many_tokens { Kind::ContextTooLong } else { Kind::InvalidArgument };
+    more_exact(message, kind, &exact)
 }
 
 fn forbidden(message: &str) -> Kind {

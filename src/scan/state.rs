@@ -178,6 +178,9 @@ impl Found {
             Slot::Envelope => self.envelope(key),
             // A relay's answer holds its provider's error at times.
             Slot::Wrapped | Slot::Holder if key == b"error" => self.inner_error(),
+            // lobehub's has the whole answer, in which the prompt is blocked.
+            Slot::Holder if key == b"context" => Slot::Holder,
+            Slot::Holder if key == b"promptFeedback" => Slot::Feedback,
             Slot::Wrapped if key == b"response" => Slot::Skip,
             Slot::Wrapped => self.answered(key),
             Slot::Candidates => match key {
@@ -203,10 +206,7 @@ impl Found {
                 MessageMember::List => Slot::ToolCalls,
                 MessageMember::Other => Slot::Skip,
             },
-            Slot::Feedback => match key {
-                b"blockReason" | b"blockReasonMessage" => Slot::BlockReason,
-                _ => Slot::Skip,
-            },
+            Slot::Feedback if matches!(key, b"blockReason" | b"blockReasonMessage") => Slot::BlockReason,
             Slot::VideoResponse => match key {
                 b"generateVideoResponse" | b"response" => Slot::Skip,
                 _ => self.answered(key),

@@ -11,5 +11,6 @@ mod logs;
 mod relays;
 mod servers;
 mod services;
+mod words;
 mod wrapped;
 mod wrappings;
