@@ -22,7 +22,7 @@ impl SharedError {
 
 impl fmt::Display for SharedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a call that several requests share has failed")
+        f.write_str("coalesce: a call that several requests share has failed")
     }
 }
 
@@ -59,7 +59,7 @@ impl fmt::Display for FellBehind {
         let bytes = self.bytes;
         write!(
             f,
-            "read {bytes} bytes slower than another reader of the same answer: raise `max_bytes`, or read faster"
+            "coalesce: read {bytes} bytes slower than another reader of the same answer: raise `max_bytes`, or read faster"
         )
     }
 }
@@ -74,7 +74,7 @@ pub struct CallLost {
 
 impl fmt::Display for CallLost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the shared call panicked")
+        f.write_str("coalesce: the shared call panicked")
     }
 }
 

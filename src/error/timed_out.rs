@@ -127,7 +127,7 @@ impl TimedOut {
 }
 
 /// ` of` a model, where it is known.
-struct Of<'a>(Option<&'a str>);
+pub(crate) struct Of<'a>(pub(crate) Option<&'a str>);
 
 impl fmt::Display for Of<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -210,9 +210,9 @@ impl UploadIncomplete {
 impl fmt::Display for UploadIncomplete {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.has_failed {
-            "the request's body failed while it was sent"
+            "attempt: the request's body failed while it was sent"
         } else {
-            "the call broke off before the request's body had come whole"
+            "attempt: the call broke off before the request's body had come whole"
         })
     }
 }

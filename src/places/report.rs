@@ -8,6 +8,7 @@ use http::Response;
 use tokio::time::Instant;
 
 use crate::error::Rejected;
+use crate::error::timed_out::Of;
 use crate::request::TargetKey;
 use crate::verdict::Kind;
 
@@ -51,6 +52,7 @@ impl ServedAt {
 #[derive(Clone, Debug)]
 pub struct NoPlace {
     why: NoPlaceReason,
+    model: Option<Box<str>>,
     rejected: Rejected,
 }
 
@@ -87,8 +89,18 @@ impl fmt::Display for NoPlaceReason {
 }
 
 impl NoPlace {
-    pub(super) const fn new(why: NoPlaceReason) -> Self {
-        Self { why, rejected: Rejected::new(why.as_str()).with_kind(Kind::InvalidArgument) }
+    pub(super) fn new(why: NoPlaceReason, model: Option<&str>) -> Self {
+        Self {
+            why,
+            model: model.map(Into::into),
+            rejected: Rejected::new(why.as_str()).with_kind(Kind::InvalidArgument),
+        }
+    }
+
+    /// The model that was asked for, where the path or a hint named one.
+    #[must_use]
+    pub fn model(&self) -> Option<&str> {
+        self.model.as_deref()
     }
 
     /// Why there is none.
@@ -100,7 +112,7 @@ impl NoPlace {
 
 impl fmt::Display for NoPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "places: not sent: {}", self.why)
+        write!(f, "places{}: not sent: {}", Of(self.model()), self.why)
     }
 }
 

@@ -85,14 +85,15 @@ where
         }
         let permitted = match shared.permitted(&request) {
             Ok(permitted) => permitted,
-            Err(why) => return ResponseFuture::refused(NoPlace::new(why)),
+            Err(why) => return ResponseFuture::refused(NoPlace::new(why, Target::of(&request).model())),
         };
         if permitted.count() == 1 || !is_movable(&Target::of(&request)) {
             // What is kept at a place is found there again.
             let at = permitted.first();
             let place = &shared.places[at];
             if place.rewrite(&mut request).is_none() {
-                return ResponseFuture::refused(NoPlace::new(NoPlaceReason::NotRewritable));
+                let model = Target::of(&request);
+                return ResponseFuture::refused(NoPlace::new(NoPlaceReason::NotRewritable, model.model()));
             }
             let served = (Arc::clone(place.name()), at);
             return ResponseFuture {
@@ -113,7 +114,7 @@ where
                 work: Some(Box::new(work)),
                 served: None,
             },
-            None => ResponseFuture::refused(NoPlace::new(NoPlaceReason::NotRewritable)),
+            None => ResponseFuture::refused(NoPlace::new(NoPlaceReason::NotRewritable, work.model())),
         }
     }
 }

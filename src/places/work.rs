@@ -113,6 +113,11 @@ impl<S, B: Clone> Work<S, B> {
         }
     }
 
+    /// The model that is asked for.
+    pub(super) fn model(&self) -> Option<&str> {
+        self.key.key.model()
+    }
+
     /// The request for the first place; `None` where it cannot be rewritten for any.
     pub(super) fn first(&mut self) -> Option<Request<B>> {
         let (at, request) = self.pick(choose)?;

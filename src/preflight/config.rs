@@ -128,7 +128,7 @@ impl Settings {
 
     #[cold]
     fn tell(&self, target: &Target<'_>, findings: &[Finding]) -> Option<PreflightRefused> {
-        let refused = PreflightRefused::of(findings, &self.modes);
+        let refused = PreflightRefused::of(findings, &self.modes, target.model());
         let key = target.key();
         for finding in findings {
             let refused = self.modes.of(finding.rule()) == RuleMode::Reject;

@@ -2,6 +2,7 @@ use std::error::Error;
 use std::fmt;
 
 use super::rule::{Finding, Modes, RuleMode};
+use crate::error::timed_out::Of;
 use crate::error::{BoxError, Rejected};
 
 /// The error of a request that was refused before anything was sent.
@@ -14,23 +15,30 @@ pub struct PreflightRefused {
     findings: Vec<Finding>,
     /// All of them in one line.
     text: String,
+    model: Option<Box<str>>,
     rejected: Rejected,
 }
 
 impl PreflightRefused {
     /// `None` where none of the findings is to be refused.
-    pub(super) fn of(findings: &[Finding], modes: &Modes) -> Option<Self> {
+    pub(super) fn of(findings: &[Finding], modes: &Modes, model: Option<&str>) -> Option<Self> {
         let refused = |finding: &&Finding| modes.of(finding.rule()) == RuleMode::Reject;
         let findings: Vec<_> = findings.iter().filter(refused).cloned().collect();
         let kind = findings.first()?.rule().kind();
         let rejected = Rejected::new("the server would refuse the request").with_kind(kind);
         let text: Vec<_> = findings.iter().map(ToString::to_string).collect();
-        Some(Self { text: text.join(" "), findings, rejected })
+        Some(Self { text: text.join(" "), findings, model: model.map(Into::into), rejected })
     }
 
     /// What is said of it to the caller.
     pub(crate) fn text(&self) -> &str {
         &self.text
+    }
+
+    /// The model that was asked for, where the path or a hint named one.
+    #[must_use]
+    pub fn model(&self) -> Option<&str> {
+        self.model.as_deref()
     }
 
     /// Why: one at the least.
@@ -42,7 +50,7 @@ impl PreflightRefused {
 
 impl fmt::Display for PreflightRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the request was refused before it was sent: {}", self.text)
+        write!(f, "preflight{}: not sent: {}", Of(self.model()), self.text)
     }
 }
 
@@ -66,7 +74,7 @@ impl BodyFailed {
 
 impl fmt::Display for BodyFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the request's body failed before anything was sent")
+        f.write_str("preflight: not sent: the request's body failed while its beginning was read")
     }
 }
 

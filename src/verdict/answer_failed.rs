@@ -33,7 +33,7 @@ impl AnswerFailed {
 impl fmt::Display for AnswerFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let remedy = self.0.remedy().trim_end_matches('.');
-        write!(f, "the answer failed: {}: {remedy}", self.kind())
+        write!(f, "classify: the answer failed: {}: {remedy}", self.kind())
     }
 }
 

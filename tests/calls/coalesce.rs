@@ -280,6 +280,7 @@ async fn a_slow_reader_holds_nobody() {
     sleep(Duration::from_millis(1)).await;
     let behind = slow.frame().await.unwrap().unwrap_err();
     assert!(find::<FellBehind>(behind.as_ref()).unwrap().bytes() > 1 << 10);
+    assert!(behind.to_string().starts_with("coalesce: read "), "{behind}");
     assert!(slow.frame().await.is_none());
     drop(body);
     assert_eq!(fast.await.unwrap().len(), 5_000, "as if it had been alone");

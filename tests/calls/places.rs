@@ -433,7 +433,9 @@ fn refused(result: Result<Response<Body>, BoxError>) -> NoPlaceReason {
     let error = result.unwrap_err();
     assert!(find::<tower_gemini::Rejected>(error.as_ref()).is_some(), "nothing was sent");
     let why = find::<NoPlace>(error.as_ref()).unwrap().why();
-    assert_eq!(error.to_string(), format!("places: not sent: {why}"));
+    let model = find::<NoPlace>(error.as_ref()).unwrap().model();
+    let of = model.map(|model| format!(" of {model}")).unwrap_or_default();
+    assert_eq!(error.to_string(), format!("places{of}: not sent: {why}"));
     why
 }
 

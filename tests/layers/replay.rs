@@ -466,7 +466,7 @@ fn overflowing_frees_the_buffer_and_streams_on() {
     let error = next(&mut late).unwrap_err();
     let lost = error.downcast_ref::<ReplayLost>().expect("the bytes are gone");
     assert_eq!((lost.reason(), lost.max_bytes()), (LostReason::TooLarge, 4));
-    assert_eq!(lost.to_string(), "the request body cannot be sent again: it was larger than 4 bytes");
+    assert_eq!(lost.to_string(), "replay: the request body cannot be sent again: it was larger than 4 bytes");
     assert_eq!(next(&mut live).unwrap(), "c", "and the live copy did not notice");
 
     drop(live);

@@ -40,7 +40,7 @@ impl ReplayLost {
 
 impl fmt::Display for ReplayLost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the request body cannot be sent again: ")?;
+        f.write_str("replay: the request body cannot be sent again: ")?;
         match self.reason {
             LostReason::TooLarge => write!(f, "it was larger than {} bytes", self.max_bytes),
             LostReason::Released => f.write_str("its copy was released"),
@@ -62,7 +62,7 @@ pub struct Superseded {
 
 impl fmt::Display for Superseded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a newer copy of the request body took over")
+        f.write_str("replay: a newer copy of the request body took over")
     }
 }
 

@@ -369,7 +369,7 @@ async fn a_refusal_is_an_error_that_was_not_sent_and_googles_own_400_behind_resp
     let refused = outcome(builder(), URI, &config(&json!({"temperature": 3}))).await.refused.unwrap();
     assert_eq!(
         refused.to_string(),
-        "the request was refused before it was sent: generation_config.temperature: It must be from 0 to 2, and is 3."
+        "preflight of gemini-9-flash: not sent: generation_config.temperature: It must be from 0 to 2, and is 3."
     );
     assert!(find::<Rejected>(&refused).is_some_and(|rejected| rejected.until().is_none()));
     assert_eq!(Verdict::from_error(&refused).kind(), Some(Kind::InvalidArgument));
