@@ -156,11 +156,14 @@ pub(super) fn quota_lines(message: &str) -> impl Iterator<Item = Line<'_>> {
     })
 }
 
-/// What there were too many of in a span of time: `too many requests per minute`.
+/// What there were too many of in a span of time: `too many requests per minute`, `Quota exceeded: requests per day`.
 pub(super) fn too_many(message: &str) -> impl Iterator<Item = Line<'_>> {
-    const OPENING: &str = "oo many ";
-    memmem::find_iter(message.as_bytes(), OPENING.as_bytes()).take(8).filter_map(|at| {
-        let rest = clip(&message[at + OPENING.len()..], 96);
+    const OPENINGS: [&str; 2] = ["oo many ", "uota exceeded: "];
+    let found = |opening: &'static str| {
+        memmem::find_iter(message.as_bytes(), opening.as_bytes()).take(8).map(move |at| at + opening.len())
+    };
+    OPENINGS.into_iter().flat_map(found).filter_map(|at| {
+        let rest = clip(&message[at..], 96);
         let len = rest.find(|c: char| !c.is_ascii_alphanumeric() && !" -_".contains(c));
         let phrase = rest[..len.unwrap_or(rest.len())].trim_end();
         let (counted, _) = phrase.split_once(" per ")?;

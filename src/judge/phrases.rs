@@ -67,6 +67,7 @@ pub(super) const TABLE: [(Says, &[&str]); 30] = [
             "PI key expired",
             "PI key invalid",
             "PI key is invalid",
+            "nvalid API key",
         ],
     ),
     (
@@ -170,6 +171,9 @@ pub(super) const TABLE: [(Says, &[&str]); 30] = [
         Says::Kind(ContentBlocked),
         &[
             "was blocked due to ",
+            "locked by safety",
+            "locked by the safety",
+            "locked by our safety",
             "rompt was blocked",
             "esponse was blocked",
             "promptBlocked(",

@@ -75,6 +75,35 @@ fn too_many_in_a_span_of_time_names_a_quota() {
         (429, message("Too many requests. At most 5 per minute."), "rate_limited again"),
         (429, message("Too many requests per user"), "rate_limited again"),
         (429, message("Too many images per day"), "quota_exhausted never"),
+        (
+            429,
+            message("Quota exceeded: requests per day limit reached"),
+            "quota_exhausted - never + requests/day -",
+        ),
+        (
+            429,
+            message("Error: quota exceeded: input tokens per minute (limit: 9)"),
+            "rate_limited - backoff + tokens/minute 9",
+        ),
+        (429, message("Quota exceeded: requests for project 7"), "rate_limited again"),
+    ]);
+}
+
+#[test]
+fn a_wrong_key_and_a_block_are_told_in_few_words() {
+    let said = |code: u16, status: &str, text: &str| {
+        error(json!({ "code": code, "status": status, "message": text }))
+    };
+    let operation =
+        |text: &str| json!({ "name": "o", "done": true, "error": { "code": 3, "message": text } });
+    let operation = |text: &str| operation(text).to_string().into_bytes();
+    check(&[
+        (400, said(400, "PERMISSION_DENIED", "Invalid API key"), "api_key_invalid never"),
+        (401, said(401, "UNAUTHENTICATED", "Invalid API key provided."), "api_key_invalid never"),
+        (403, said(403, "PERMISSION_DENIED", "The API key may not do this."), "permission_denied never"),
+        (200, operation("the request was blocked by safety filters"), "content_blocked never"),
+        (400, said(400, "INVALID_ARGUMENT", "Blocked by our safety system."), "content_blocked never"),
+        (200, operation("the request was blocked by a rule of its own"), "invalid_argument never"),
     ]);
 }
 
