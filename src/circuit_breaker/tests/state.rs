@@ -216,6 +216,29 @@ fn a_ramp_begins_with_a_share_of_the_calls_a_second_before_that_falls_with_the_o
     assert!((80..=85).contains(&free), "{free}");
 }
 
+// 50 requests a second, which wait while the circuit is open and come back where they have failed, at a server that is up for
+// a second in four. What a ramp lets out at once is what 2 × 50 a second are, and 20 more for those of the row before.
+#[test]
+fn what_a_ramp_lets_out_is_no_measure_of_the_traffic() {
+    let mut circuit = machine(rules());
+    let (mut number, mut waiting, mut most) = (0, 0, 0);
+    for step in 0..60_000_u64 {
+        let now = step * 10 * MS;
+        let mark = if now > 30 * SECOND && now % (4 * SECOND) < 3 * SECOND { HARD } else { Mark::Success };
+        waiting += u64::from(step % 2 == 0);
+        let (mut sent, mut failed) = (0, 0);
+        while sent < waiting {
+            let Some(pass) = admit_of(&mut circuit, now, 0, number) else { break };
+            (number, sent) = (number + 1, sent + 1);
+            failed += u64::from(mark == HARD);
+            circuit.settle(now, pass, 0, mark, false, 0, || 0.5);
+        }
+        waiting -= sent - failed;
+        most = most.max(sent);
+    }
+    assert!((60..=2 * (50 + ROW as u64)).contains(&most), "{most} at once");
+}
+
 #[test]
 fn a_lost_probe_is_replaced_and_its_late_word_ignored() {
     let mut circuit = machine(Rules { probes: 1, ..rules() });
