@@ -63,9 +63,8 @@ impl Weather {
             verdict.map_or(0.0, |verdict| verdict.sure_harm + (delay / 1.5).clamp(1.0, 100.0).ln())
         };
         order.sort_by(|a, b| badness(b).total_cmp(&badness(a)).then(a.cmp(b)));
-        let harmful = |n: &&usize| {
-            self.days[**n].1.verdict.as_ref().is_some_and(|verdict| verdict.sure_harm > 1.0)
-        };
+        let harmful =
+            |n: &&usize| self.days[**n].1.verdict.as_ref().is_some_and(|verdict| verdict.sure_harm > 1.0);
         // All with more than a point of harm, however many.
         let most = order.iter().rposition(|n| harmful(&n)).map_or(0, |last| last + 1);
         order.truncate(WORST.max(most));

@@ -438,9 +438,32 @@ fn successes_from_before_a_row_do_not_end_it_and_later_ones_do() {
     }
 }
 
-// A server that refuses a fifth at once and answers the rest after 24 s: in the first 24 s all that has ended has failed.
+// A server that refuses some at once and answers the rest after 24 s: in the first 24 s all that has ended has failed, and at each of
+// 480 calls more than four of five may have by chance. By calculation one cold start in 80 at two thirds, and one in 13 at three quarters;
+// with four of five itself as the bound, one in 6 and three in 5.
 #[test]
 fn a_cold_start_with_quick_refusals_and_slow_answers_opens_nothing() {
+    let seen = [0.2, 0.5, 2.0 / 3.0, 0.75].map(cold_starts_that_open);
+    assert!(seen[0] + seen[1] == 0 && seen[2] <= 10 && seen[3] <= 25, "{seen:?} of 200");
+}
+
+/// Of 200.
+fn cold_starts_that_open(share: f64) -> usize {
+    let opens = |seed: &u64| {
+        let mut chance = RngSource::seeded(*seed).stream();
+        let mut circuit = machine(rules());
+        (0..480_u32).any(|number| {
+            let now = Nanos::from(number) * 50 * MS;
+            let pass = admit_of(&mut circuit, now, 0, number).expect("it is closed");
+            let fails = chance.unit() < share;
+            fails && circuit.settle(now, pass, 0, HARD, false, 0, || 0.5).is_some()
+        })
+    };
+    (0..200).filter(opens).count()
+}
+
+#[test]
+fn quick_refusals_beside_slow_answers_open_nothing() {
     for seed in 0..50 {
         let mut chance = RngSource::seeded(seed).stream();
         let mut circuit = machine(rules());
@@ -714,7 +737,8 @@ impl Naive {
     /// Whether so many are four of five of all calls between the first and the last of these.
     fn is_mostly(calls: usize, numbers: impl Iterator<Item = u32> + Clone) -> bool {
         let (first, last) = (numbers.clone().min().unwrap(), numbers.max().unwrap());
-        calls as u64 * 5 >= (u64::from(last) - u64::from(first) + 1) * 4
+        let all = f64::from(last) - f64::from(first) + 1.0;
+        calls as f64 >= (0.8 * all + 1.5 * (0.16 * all).sqrt()).min(all)
     }
 
     /// Of each bucket, the first; and the last of all.

@@ -8,11 +8,13 @@ mod check;
 mod doors;
 #[cfg(feature = "fleet")]
 mod fleet;
+mod forgiven;
 mod learning;
 mod ramp;
 mod view;
 
 use self::doors::Doors;
+use self::forgiven::Forgiven;
 use self::ramp::Ramp;
 use crate::rate_limit::day_count::DayCount;
 use crate::rate_limit::decision::{Admission, Forecast, Receipt, Settlement, Spent, Trial, too_large};
@@ -66,6 +68,8 @@ pub(super) struct QuotaState {
     ramp: Option<Ramp>,
     /// Until when strangers are thought to use the quota as well: ten windows after a 429 that our own count did not explain.
     strangers_until: Nanos,
+    /// Failed calls that were not charged.
+    forgiven: Forgiven,
     /// How long after it went a call would have been refused, judging by the last 429s.
     decided_after: Nanos,
     ratio: Ratio,
@@ -144,6 +148,7 @@ impl QuotaState {
             doors: Doors::default(),
             ramp: None,
             strangers_until: 0,
+            forgiven: Forgiven::default(),
             decided_after: 0,
             ratio: Ratio::default(),
             oversize: None,
@@ -242,6 +247,11 @@ impl QuotaState {
                 (u32::try_from(input_tokens).unwrap_or(u32::MAX), true, true)
             }
             Settlement::Refused => (0, true, true),
+            Settlement::Failed if self.forgives() => {
+                self.forgiven.add(self.seen, self.rules.span);
+                (0, false, true)
+            }
+            Settlement::Failed => (charged, true, true),
             // What was over the limit was not counted, or the limit would be overstepped for a minute to come.
             Settlement::TooMany => (0, !receipt.was_over && !receipt.trial.is_foreign(), false),
         };
@@ -308,12 +318,19 @@ impl QuotaState {
             self.oversize = Some(receipt.raw);
             return false;
         }
-        let explained = match dimension {
+        let mut explained = match dimension {
             LimitKind::RequestsPerMinute => self.window.requests() >= self.limits.rpm,
             LimitKind::InputTokensPerMinute => self.ratio.at_most(self.window.tokens()) >= self.limits.tpm,
             LimitKind::RequestsPerDay => true,
             _ => spent,
         };
+        if !explained
+            && self.forgiven.explain(now, self.rules.span, self.window.requests(), self.limits, dimension)
+        {
+            // The server counts them, too.
+            explained = true;
+            self.forgiven.cost(now.saturating_add(STRANGERS * self.rules.span));
+        }
         if misled && explained && dimension != LimitKind::RequestsPerDay {
             return true;
         }
@@ -347,6 +364,15 @@ impl QuotaState {
     }
 
     // ===== what the three are made of =====
+
+    /// Whether a call that the server failed is not charged. In a fleet others would take what is given back.
+    fn forgives(&self) -> bool {
+        #[cfg(feature = "fleet")]
+        if self.supply.is_some() {
+            return false;
+        }
+        self.forgiven.is_free(self.seen)
+    }
 
     /// Brings the window up to date; returns the latest instant seen.
     #[inline(always)]
