@@ -67,8 +67,8 @@ pub(super) struct Control {
     latency: Latency,
     /// The share of timeouts among the last calls that ended, where most time out whoever overtakes whom.
     most: Most,
-    /// How many calls were in flight before the trouble; 0 where that is not known. Half of it, and of the limit where that is less,
-    /// after each further cut: the server has shown that it does not take so many now.
+    /// How many calls were in flight before the trouble; 0 where that is not known. Half of the limit after a cut from more than
+    /// one at a time: the server has shown that it does not take so many now.
     level: f64,
     /// How long answers took before it: asked until five have come since.
     before: Latency,
@@ -321,8 +321,9 @@ impl Control {
             }
             Some(limit) if !limit.may_cut(now, tuning) => return false,
             Some(limit) => {
-                let shown = if limit.value() > 1.0 { limit.value() } else { f64::INFINITY };
-                self.level = self.level.min(shown) / 2.0;
+                if limit.value() > 1.0 {
+                    self.level = self.level.min(limit.value() / 2.0);
+                }
                 limit.cut(answered, now, tuning);
             }
             None => {

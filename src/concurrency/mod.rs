@@ -38,7 +38,7 @@
 //! - **Back to what it was.** One call in 16, and the first of a key, tell how long answers take and how many calls are in flight, until
 //!   the first cut. An answer that takes no more than half as long again as their median counts as quick, and brings the limit
 //!   back to the most that were in flight when a call began that was answered as quickly (of the last 16 to 32 such, and in less than half the patience). So many the
-//!   server has shown that it takes. Each further cut halves what the next such answer brings back. So a false alarm, or a server that hung and is back,
+//!   server has shown that it takes. A cut from more than one call at a time halves what the next such answer brings back. So a false alarm, or a server that hung and is back,
 //!   costs one answer's time and not the growth from one call at a time.
 //! - **Lifted** when for 120 s it stood in nobody's way and nothing timed out. Also when a trial has failed.
 //!
