@@ -1,8 +1,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::super::evidence::exceeds;
 use super::super::rules::RAMP_START;
+use super::super::window::exceeds;
 use super::*;
 use crate::rng::{RequestRng, RngSource};
 

@@ -4,7 +4,8 @@
 //! fail; not to count those that do costs a few 429s. So they do not, until a 429 comes that they explain and nothing else of
 //! ours does, and for ten windows after it they do.
 
-use super::{InForce, LimitKind, Nanos};
+use crate::rate_limit::window::Nanos;
+use crate::request::limits::LimitKind;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Forgiven {
@@ -42,13 +43,13 @@ impl Forgiven {
         now: Nanos,
         span: Nanos,
         requests: u64,
-        limits: InForce,
+        rpm: u64,
         dimension: LimitKind,
     ) -> bool {
         self.turn(now, span);
         let all = self.counts[0] + self.counts[1];
         match dimension {
-            LimitKind::RequestsPerMinute => all > 0 && requests + all >= limits.rpm,
+            LimitKind::RequestsPerMinute => all > 0 && requests + all >= rpm,
             LimitKind::InputTokensPerMinute => all > 0,
             _ => false,
         }

@@ -4,6 +4,7 @@
 //! its dimensions at once: [`admit`](QuotaState::admit), [`settle`](QuotaState::settle) and
 //! [`close_until`](QuotaState::close_until). The queue and the layer above know nothing of windows and days.
 
+mod amend;
 mod check;
 mod doors;
 #[cfg(feature = "fleet")]
@@ -25,8 +26,6 @@ use crate::rate_limit::quota_update::QuotaUpdate;
 use crate::rate_limit::spans::{Full, Spans};
 use crate::rate_limit::window::{EntryId, Nanos, Window};
 use crate::request::limits::{LimitKind, Limits};
-use crate::tier::ServiceTier;
-use crate::verdict::Usage;
 
 /// No limit.
 const NONE: u64 = u64::MAX;
@@ -325,7 +324,7 @@ impl QuotaState {
             _ => spent,
         };
         if !explained
-            && self.forgiven.explain(now, self.rules.span, self.window.requests(), self.limits, dimension)
+            && self.forgiven.explain(now, self.rules.span, self.window.requests(), self.limits.rpm, dimension)
         {
             // The server counts them, too.
             explained = true;
@@ -364,15 +363,6 @@ impl QuotaState {
     }
 
     // ===== what the three are made of =====
-
-    /// Whether a call that the server failed is not charged. In a fleet others would take what is given back.
-    fn forgives(&self) -> bool {
-        #[cfg(feature = "fleet")]
-        if self.supply.is_some() {
-            return false;
-        }
-        self.forgiven.is_free(self.seen)
-    }
 
     /// Brings the window up to date; returns the latest instant seen.
     #[inline(always)]
@@ -448,41 +438,6 @@ impl QuotaState {
             self.end_trial(receipt, how);
         }
         self.spans.as_mut().is_some_and(|spans| spans.settle(self.seen, receipt.spans, how))
-    }
-
-    /// What a call has used, before it is settled, by the model and the tier that answered. Matters only where
-    /// [`is_in_spans`](Trial::is_in_spans).
-    pub(super) fn bill(
-        &mut self,
-        receipt: &Receipt,
-        usage: &Usage,
-        model: Option<&str>,
-        tier: Option<ServiceTier>,
-    ) {
-        if let Some(spans) = &mut self.spans {
-            spans.bill(receipt.spans, usage, model, tier);
-        }
-    }
-
-    /// Charges an admitted call anew, because it is sent only now.
-    pub(super) fn restamp(&mut self, now: Nanos, receipt: &mut Receipt) {
-        let now = self.tick(now);
-        self.window.correct(receipt.entry, receipt.charged, 0, false);
-        receipt.entry = self.window.charge(now, receipt.charged);
-        if receipt.trial.is_in_spans() {
-            self.restamp_spans(now, receipt.spans);
-        }
-        #[cfg(feature = "fleet")]
-        if let Some(supply) = &mut self.supply {
-            receipt.permit = supply.restamp(now, receipt.permit, receipt.charged);
-        }
-    }
-
-    #[cold]
-    fn restamp_spans(&mut self, now: Nanos, number: u32) {
-        if let Some(spans) = &mut self.spans {
-            spans.restamp(now, number);
-        }
     }
 
     /// The head of a good answer has come: the ramp and a probe learn from it before the body is over.
