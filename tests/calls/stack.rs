@@ -21,7 +21,7 @@ use tower_gemini::respond::RespondLayer;
 use tower_gemini::retry::Attempts;
 use tower_gemini::sim::{Fault, Quota, Rule, Simulator};
 use tower_gemini::stack::{Custom, GeminiStack, Preset};
-use tower_gemini::timeout::{Phase, TimedOut};
+use tower_gemini::timeout::{Phase, TimedOut, TimeoutLayer};
 use tower_gemini::{BoxError, Deadline, Kind, Target, Verdict};
 
 type Body = Full<Bytes>;
@@ -367,4 +367,53 @@ async fn a_call_can_be_spawned_in_any_way() {
     assert_eq!(spawned.await.unwrap().unwrap().status(), 200);
     let called = tokio::spawn(async move { service.ready().await?.call(generate()).await });
     assert_eq!(called.await.unwrap().unwrap().status(), 200);
+}
+
+/// Answers after a second; one call in 143 says nothing for ten minutes.
+#[derive(Clone, Default)]
+struct Stalling(Arc<AtomicUsize>);
+
+impl Service<Request<Body>> for Stalling {
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = futures_util::future::BoxFuture<'static, Result<Response<Body>, BoxError>>;
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+    fn call(&mut self, _: Request<Body>) -> Self::Future {
+        let stalls = self.0.fetch_add(1, Ordering::Relaxed) % 143 == 71;
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_secs(if stalls { 600 } else { 1 })).await;
+            Ok(Response::new(Full::from(r#"{"candidates":[{"content":{"parts":[{"text":"Hi"}]}}]}"#)))
+        })
+    }
+}
+
+// 64 tasks, one call after the other, for ten minutes, with 0.7 % of stalls that the attempt timeout of 10 s ends.
+#[tokio::test(start_paused = true)]
+async fn with_a_stall_in_143_calls_ten_minutes_go_on_as_the_first_has_begun() {
+    let began = Instant::now();
+    let timeout = TimeoutLayer::builder().first_byte(Duration::from_secs(10)).build().unwrap();
+    let service = GeminiStack::new().timeout(timeout).layer(Stalling::default());
+    let answers = Arc::new(Mutex::new([0_usize; 10]));
+    let tasks: Vec<_> = (0..64)
+        .map(|_| {
+            let (service, answers) = (service.clone(), Arc::clone(&answers));
+            tokio::spawn(async move {
+                loop {
+                    let response = service.clone().oneshot(generate()).await.unwrap();
+                    response.into_body().collect().await.unwrap();
+                    let minute = began.elapsed().as_secs() as usize / 60;
+                    let mut answers = answers.lock().unwrap();
+                    let Some(minute) = answers.get_mut(minute) else { return };
+                    *minute += 1;
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let answers = *answers.lock().unwrap();
+    assert!(answers.iter().all(|minute| 100 * minute >= 95 * answers[0]), "{answers:?}");
 }

@@ -11,7 +11,7 @@ use super::judge::{Day, JUDGED, Verdict, live_all};
 use super::{day, family, write};
 use crate::storm::run::{Cell, Contender};
 
-/// How many of the worst days become files.
+/// How many of the worst days become files, at the least.
 const WORST: usize = 20;
 /// A day on which some client served this share is one on which the server could serve.
 pub(crate) const COULD: f64 = 0.9;
@@ -63,7 +63,11 @@ impl Weather {
             verdict.map_or(0.0, |verdict| verdict.sure_harm + (delay / 1.5).clamp(1.0, 100.0).ln())
         };
         order.sort_by(|a, b| badness(b).total_cmp(&badness(a)).then(a.cmp(b)));
-        order.truncate(WORST);
+        let harmful =
+            |n: &&usize| self.days[**n].1.verdict.as_ref().is_some_and(|verdict| verdict.sure_harm > 1.0);
+        // All with more than a point of harm, however many.
+        let most = order.iter().rposition(|n| harmful(&n)).map_or(0, |last| last + 1);
+        order.truncate(WORST.max(most));
         order
     }
 

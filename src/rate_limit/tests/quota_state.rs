@@ -269,3 +269,67 @@ fn a_call_that_strangers_had_refused_counts_against_a_configured_limit_only() {
         assert_eq!(ledger.window.requests(), counted, "{limits:?}");
     }
 }
+
+fn minutes_limit() -> QuotaUpdate {
+    QuotaUpdate { dimension: LimitKind::RequestsPerMinute, ..closing(Some(90)) }
+}
+
+#[test]
+fn a_call_that_the_server_failed_is_charged_once_a_429_has_shown_that_it_counts() {
+    let mut ledger = ledger(Limits::new().requests_per_minute(3).requests_per_day(99));
+    for now in [0, 1, 2] {
+        let receipt = grant(&mut ledger, now, exact(1));
+        assert!(ledger.settle(receipt, Settlement::Failed), "there is room again");
+    }
+    assert_eq!((ledger.window.requests(), ledger.day.count), (0, 3), "the day counts them");
+    let mut refused = grant(&mut ledger, 3, exact(1));
+    ledger.close_until(4, &mut refused, minutes_limit());
+    ledger.settle(refused, Settlement::TooMany);
+    assert!(!ledger.has_strangers(5) && ledger.ramp.is_none(), "it was those");
+    let cost_until = 4 + STRANGERS * SPAN;
+    for (now, charged) in [(100, 1), (cost_until - 1, 1), (cost_until + SPAN, 0)] {
+        let receipt = grant(&mut ledger, now, exact(1));
+        ledger.settle(receipt, Settlement::Failed);
+        assert_eq!(ledger.window.requests(), charged, "{now}");
+    }
+    // Two that failed do not explain it.
+    let mut other = self::ledger(Limits::new().requests_per_minute(9));
+    let receipt = grant(&mut other, 0, exact(1));
+    other.settle(receipt, Settlement::Failed);
+    let mut refused = grant(&mut other, 3, exact(1));
+    other.close_until(4, &mut refused, minutes_limit());
+    assert!(other.has_strangers(5));
+}
+
+// A server that fails all calls, and counts them: of 3 requests at each instant three 429s in ten windows are due to that, until its
+// window has forgotten what ours does not know. One that does not count them is asked as often as there are requests.
+#[test]
+fn a_server_that_counts_what_it_fails_says_so_a_few_times_in_ten_windows() {
+    for counts in [true, false] {
+        let (mut ledger, mut sent, mut refused) = (ledger(Limits::new().requests_per_minute(6)), 0, 0);
+        let mut log = std::collections::VecDeque::new();
+        for now in 0..20 * STRANGERS * SPAN {
+            for _ in 0..3 {
+                let Admission::Granted(mut receipt) = ledger.admit(now, exact(1)) else { break };
+                sent += 1;
+                while log.front().is_some_and(|at| at + SPAN <= now) {
+                    log.pop_front();
+                }
+                if counts && log.len() >= 6 {
+                    refused += 1;
+                    let until = Some(log[0] + SPAN);
+                    ledger.close_until(now, &mut receipt, QuotaUpdate { until, ..minutes_limit() });
+                    ledger.settle(receipt, Settlement::TooMany);
+                } else {
+                    log.push_back(now);
+                    ledger.settle(receipt, Settlement::Failed);
+                }
+            }
+        }
+        if counts {
+            assert!((20..=63).contains(&refused), "{refused} of {sent}");
+        } else {
+            assert_eq!((refused, sent), (0, 60 * STRANGERS * SPAN), "all go");
+        }
+    }
+}
