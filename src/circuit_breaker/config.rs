@@ -69,8 +69,8 @@ impl CircuitBreakerBuilder {
 
     /// The share of failures in the window at which a circuit opens, above 0 and at most 1. Default 0.95.
     ///
-    /// Judged at each failure, if those that have ended are more than four of five of the calls that have started in
-    /// that range (43 of 50, 86 of 100), and if it is exceeded by more than chance explains: at 0.95, by 20 of 20 calls, 195 of 200, 961 of
+    /// Judged at each failure, if those that have ended are at least four of five of the calls that have started in
+    /// that range, and if it is exceeded by more than chance explains: at 0.95, by 20 of 20 calls, 195 of 200, 961 of
     /// 1000; at 0.5, by 14 of 20, 31 of 50, 111 of 200.
     pub const fn failure_share(mut self, share: f64) -> Self {
         self.rules.failure_share = share;
@@ -92,7 +92,7 @@ impl CircuitBreakerBuilder {
     /// How many failures in a row open a circuit, whatever the window holds; from 1. Default 20, which a dead server
     /// makes in 20 calls.
     ///
-    /// A row counts if it is more than four of five of the calls that have started since its first (20 of 21, 43 of 50); a success of a call
+    /// A row counts if it is at least four of five of the calls that have started since its first; a success of a call
     /// that began before the row does not end it. If all of it is of one [`KeyLabel`](crate::KeyLabel), the open circuit
     /// turns away only the requests of that label.
     ///

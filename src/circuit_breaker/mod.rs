@@ -33,13 +33,12 @@
 //! A circuit opens on a **row** of 20 failures, or on a **share** of 0.95 of at least 20 calls in 30 s, beyond what chance
 //! explains. Calls are numbered as they start. A server refuses at once and answers in a minute, so of the calls that have
 //! ended most may have failed although most of those that have started will succeed: row and share count only where they
-//! are four of five of the calls that started in their range, and 1.5 standard deviations of that many draws more (20 of 21, 43 of
-//! 50, 86 of 100), and a success of a call that began before the row does not end it.
+//! are at least four of five of the calls that started in their range, and a success of a call that began before the row
+//! does not end it.
 //!
 //! **False alarms.** Where each call fails independently with probability `p`, a row of 20 comes once in
 //! `(p^-20 - 1) / (1 - p)` calls: in 2.1 million at 0.5, 68,000 at 0.6, 4,200 at 0.7, 429 at 0.8. It then lasts until the
-//! first probe that succeeds. At a cold start at which failures come at once and answers late, it takes more than four of five calls that
-//! fail in some range: of 480 calls in one start in 1,000 at `p` = 0.6, 80 at 2/3, 13 at 3/4, by calculation; a test checks it.
+//! first probe that succeeds.
 //!
 //! **A full outage** that is answered at once lasts 20 calls unseen, however many went well before: 1 s at 20 calls a
 //! second, 200 s at one in 10 s.

@@ -300,24 +300,18 @@ impl Machine {
     }
 
     fn open(&mut self, now: Nanos, cause: TransitionCause, hint: Nanos, draw: f64) -> Change {
-        if let Phase::Closed { .. } = &self.phase {
+        if let Phase::Closed { ramp } = &self.phase {
             let closed_for = now.saturating_sub(self.since);
+            // What the ramp held back is no measure of the traffic.
+            let before = if ramp.is_some() { self.busy } else { 0.0 };
             let counted = self.evidence.counts(now).calls;
+            let over = |calls: f64, least: Nanos| {
+                calls / closed_for.clamp(least, self.rules.window.max(least)) as f64 * SECOND as f64
+            };
+            let calls = f64::from(counted);
             // The row that opens it belongs to the outage, and most of it may be the client's own retries.
-            let earlier = counted.saturating_sub(self.evidence.row());
-            let over = |calls: u32, time: Nanos, least: Nanos| {
-                f64::from(calls) / time.clamp(least, self.rules.window.max(least)) as f64 * SECOND as f64
-            };
-            self.pace = over(earlier, closed_for, LEAST_PACED);
-            self.busy = if self.down == self.since || closed_for >= self.rules.window {
-                // At a cold start the row is all that there is.
-                over(counted, closed_for, LEAST_MEASURED)
-            } else {
-                // Much of what was let out since the last outage had come during that, so it counts over both. What a ramp
-                // held back is no measure either.
-                let both = now.saturating_sub(self.down).max(LEAST_MEASURED);
-                self.busy.max(f64::from(earlier) / both as f64 * SECOND as f64)
-            };
+            let earlier = f64::from(counted.saturating_sub(self.evidence.row()));
+            (self.busy, self.pace) = (before.max(over(calls, LEAST_MEASURED)), over(earlier, LEAST_PACED));
             self.down = now;
             self.outage = self.generation.wrapping_add(1);
             // A share of the window is everybody's, and only a row is anybody's.
@@ -358,7 +352,7 @@ impl Machine {
     }
 
     fn begin(&mut self, now: Nanos, mode: BreakerMode) -> Change {
-        (self.mode, self.busy, self.pace, self.down) = (mode, 0.0, 0.0, now);
+        (self.mode, self.busy, self.pace) = (mode, 0.0, 0.0);
         self.forget_outage();
         let phase = match mode {
             BreakerMode::ForcedOpen => Phase::Open { until: NEVER },

@@ -1,11 +1,10 @@
-//! What was usual before the trouble: how long answers took, and how many calls were in flight. Pure.
+//! What was usual before the trouble: how long answers took, and how many calls were made. Pure.
 //!
-//! A limit that was cut goes back to what the server has shown that it takes: the most calls that were in flight when one
-//! began that was answered as fast as usual. No estimate by rate and time does for it: where answers vary, the median times the rate is less
-//! than what is in flight on the average, and a limit of the average is a queue that grows.
+//! A limit that was cut goes back to what the server took before: that many calls a second, each in flight for as long as an
+//! answer took (Little's law). So many at once are no more than the server had, however it is now: at a server that can do
+//! only a share of it, an answer takes as much longer, and no queue grows.
 //!
-//! One call in 16 is looked at, and the first of a key, so that the others pay for a test only; and while nothing but evidence is
-//! gathered as well, since a key whose calls time out now and then is always watched.
+//! One call in 16 is looked at, and the first of a key, so that the others pay for a test only.
 
 use std::time::Duration;
 
@@ -19,39 +18,24 @@ const FIRST: u64 = 8;
 const EVERY: u64 = 16;
 /// How many are followed at the same time.
 const FOLLOWED: usize = 8;
+/// How many calls the rate is taken over, at the least.
+const SPAN: u64 = 16;
 /// One that has not ended by then is no longer followed.
 const LOST: Duration = Duration::from_secs(600);
-/// The most in flight is that of the last so many that were answered as usual, to twice as many.
-const SPELL: u32 = 16;
-
-/// A call that is followed.
-#[derive(Clone, Copy, Debug)]
-struct Open {
-    number: u64,
-    began: Instant,
-    /// Calls in flight then, with it.
-    in_flight: u32,
-}
 
 #[derive(Debug)]
 pub(super) struct Before {
-    open: [Option<Open>; FOLLOWED],
+    /// Calls that are followed, and when they began.
+    open: [Option<(u64, Instant)>; FOLLOWED],
     latency: Latency,
-    /// The most calls in flight of this spell, and of the one before.
-    most: [u32; 2],
-    /// Calls of this spell.
-    noted: u32,
+    /// A call of late, and the one before it: their numbers, and when they began.
+    marks: [Option<(u64, Instant)>; 2],
 }
 
 impl Default for Before {
     fn default() -> Self {
-        Self { open: [None; FOLLOWED], latency: Latency::new(), most: [0; 2], noted: 0 }
+        Self { open: [None; FOLLOWED], latency: Latency::new(), marks: [None; 2] }
     }
-}
-
-/// Whether an answer is as fast as usual, or nearly.
-pub(super) fn is_usual(took: Duration, latency: &Latency) -> bool {
-    latency.typical().is_some_and(|typical| took <= typical + typical / 2)
 }
 
 impl Before {
@@ -61,36 +45,25 @@ impl Before {
         number % EVERY == 0 || number < FIRST
     }
 
-    /// It begins, beside others: so many in all.
-    pub(super) fn start(&mut self, number: u64, in_flight: u32, now: Instant) {
-        let is_free = |slot: &&mut Option<Open>| {
-            slot.is_none_or(|open| now.saturating_duration_since(open.began) > LOST)
+    pub(super) fn start(&mut self, number: u64, now: Instant) {
+        if self.marks[1].is_none_or(|(last, _)| number >= last + SPAN) {
+            self.marks = [self.marks[1], Some((number, now))];
+        }
+        let is_free = |slot: &&mut Option<(u64, Instant)>| {
+            slot.is_none_or(|(_, at)| now.saturating_duration_since(at) > LOST)
         };
         if let Some(slot) = self.open.iter_mut().find(is_free) {
-            *slot = Some(Open { number, began: now, in_flight });
+            *slot = Some((number, now));
         }
     }
 
-    /// It has ended; `answered` where that says how long an answer takes while all is well. Calls are known to time out after
-    /// `patience`, and one that took half of that may have waited.
-    pub(super) fn end(&mut self, number: u64, answered: Option<Instant>, patience: Option<Duration>) {
-        let is_it = |slot: &&mut Option<Open>| slot.is_some_and(|open| open.number == number);
-        let open = self.open.iter_mut().find(is_it).and_then(Option::take);
-        if let Some((open, now)) = open.zip(answered) {
-            let took = now.saturating_duration_since(open.began);
-            if is_usual(took, &self.latency) && patience.is_none_or(|patience| took < patience / 2) {
-                self.note(open.in_flight);
-            }
-            self.latency.record(took);
+    /// It has ended; `answered` where that says how long an answer takes while all is well.
+    pub(super) fn end(&mut self, number: u64, answered: Option<Instant>) {
+        let is_it = |slot: &&mut Option<(u64, Instant)>| slot.is_some_and(|(open, _)| open == number);
+        let began = self.open.iter_mut().find(is_it).and_then(Option::take);
+        if let Some(((_, began), now)) = began.zip(answered) {
+            self.latency.record(now.saturating_duration_since(began));
         }
-    }
-
-    fn note(&mut self, in_flight: u32) {
-        if self.noted >= SPELL {
-            (self.most, self.noted) = ([self.most[1], 0], 0);
-        }
-        self.noted += 1;
-        self.most[1] = self.most[1].max(in_flight);
     }
 
     /// How long answers took.
@@ -98,9 +71,12 @@ impl Before {
         self.latency
     }
 
-    /// How many calls in flight the server has answered as fast as usual. 0 where that is not known.
-    pub(super) fn level(&self) -> f64 {
-        f64::from(self.most[0].max(self.most[1]))
+    /// How many calls were in flight, as long as all was well: by their rate and by how long answers took.
+    pub(super) fn level(&self, started: u64, now: Instant) -> Option<f64> {
+        let (from, at) = self.marks[0].or(self.marks[1])?;
+        let time = now.saturating_duration_since(at).as_secs_f64();
+        let calls = started.saturating_sub(from);
+        (calls >= SPAN && time > 0.0).then_some(calls as f64 / time * self.latency.typical()?.as_secs_f64())
     }
 }
 
@@ -110,90 +86,60 @@ mod tests {
 
     use super::*;
 
-    /// Calls `gap` apart whose answers take what `took` says: what is known after them, and the most in flight of the last 600.
-    fn live(calls: u64, gap: f64, took: impl Fn(u64) -> f64) -> (Before, u32) {
-        let (zero, mut before, mut most) = (crate::time::now(), Before::default(), Vec::new());
-        let at = |seconds: f64| zero + Duration::from_secs_f64(seconds);
-        let mut under_way = Vec::<(f64, u64)>::new();
-        for number in 0..calls {
-            let now = number as f64 * gap;
-            under_way.sort_by(|a, b| a.0.total_cmp(&b.0));
-            let ended = under_way.partition_point(|(ends, _)| *ends <= now);
-            under_way.drain(..ended).for_each(|(ends, number)| before.end(number, Some(at(ends)), None));
-            under_way.push((now + took(number), number));
-            most.push(under_way.len() as u32);
-            if Before::follows(number) {
-                before.start(number, under_way.len() as u32, at(now));
-            }
-        }
-        let last = most.len().saturating_sub(600);
-        (before, most[last..].iter().copied().max().unwrap_or(0))
-    }
-
     proptest! {
-        // Never more than were in flight, and where the times of answers vary no less than their mean times the rate, nearly.
+        // Calls at a steady rate, each answered after the same time: as many are in flight as that makes, within the 17 % of
+        // the latency's estimate. So it is while no more than a few of those that are followed hang.
         #[test]
-        fn the_level_is_what_was_in_flight(
-            gap in 0.01..20.0f64, median in 0.02..60.0f64, sigma in 0.0..1.0f64, calls in 600..2_000u64,
+        fn the_level_is_the_rate_times_the_time_of_an_answer(
+            gap in 0.005..20.0f64, took in 0.02..60.0f64, hanging in 0..FOLLOWED, calls in 100..2_000u64,
         ) {
-            let unit = |number: u64| (number as f64 * 0.618_033_988_749_895).fract();
-            // Logistic, for the quantiles.
-            let took = |number: u64| {
-                let unit = unit(number).clamp(0.02, 0.98);
-                median * (sigma * 0.55 * (unit / (1.0 - unit)).ln()).exp()
-            };
-            let (before, most) = live(calls, gap, took);
-            let mean = (0..calls).map(took).sum::<f64>() / calls as f64;
-            prop_assert!(before.level() <= f64::from(most), "{} of {most}", before.level());
-            // Those that are followed must have come round.
-            if mean < 10.0 * gap {
-                prop_assert!(before.level() >= (0.8 * mean / gap).floor(), "{} of {}", before.level(), mean / gap);
+            let (zero, mut before) = (crate::time::now(), Before::default());
+            let at = |seconds: f64| zero + Duration::from_secs_f64(seconds);
+            let hangs = |number: u64| number < hanging as u64;
+            let mut under_way = std::collections::VecDeque::<(u64, f64)>::new();
+            let end = (0..calls).map(|n| n as f64 * gap).next_back().unwrap_or(0.0);
+            for number in 0..calls {
+                let now = number as f64 * gap;
+                while let Some((first, ends)) = under_way.front().copied().filter(|(_, ends)| *ends <= now) {
+                    under_way.pop_front();
+                    before.end(first, Some(at(ends)));
+                }
+                if Before::follows(number) {
+                    before.start(number, at(now));
+                    if !hangs(number) {
+                        under_way.push_back((number, now + took));
+                    }
+                }
+            }
+            if let Some(typical) = before.latency.typical() {
+                let level = before.level(calls - 1, at(end)).expect("more than a span of calls");
+                let ratio = level / (took / gap);
+                prop_assert!((0.8..1.25).contains(&ratio), "{level} of {}", took / gap);
+                prop_assert!((0.8..1.25).contains(&(typical.as_secs_f64() / took)));
+            } else {
+                // With one place left each of the five waits for the next call that is looked at.
+                let each = took + EVERY as f64 * gap;
+                prop_assert!(end < 5.0 * each + FIRST as f64 * gap, "nothing was learnt");
             }
         }
-    }
-
-    #[test]
-    fn what_came_before_is_forgotten() {
-        let (zero, mut before) = (crate::time::now(), Before::default());
-        let mut call = |number: u64, in_flight: u32| {
-            before.start(number, in_flight, zero);
-            before.end(number, Some(zero + Duration::from_secs(1)), None);
-            before.level()
-        };
-        assert!((0..10).all(|number| call(number, 9) == 9.0 || number <= 5));
-        let last = (10..100).find(|number| call(*number, 2) == 2.0);
-        assert!((26..=42).contains(&last.expect("it is forgotten")), "{last:?}");
-    }
-
-    #[test]
-    fn what_may_have_waited_shows_nothing() {
-        let (zero, mut before) = (crate::time::now(), Before::default());
-        for number in 0..30 {
-            before.start(number, 4, zero);
-            before.end(number, Some(zero + Duration::from_secs(6)), Some(Duration::from_secs(10)));
-        }
-        assert_eq!(before.level(), 0.0, "half of the patience");
-        before.start(30, 7, zero);
-        before.end(30, Some(zero + Duration::from_secs(12)), None);
-        assert_eq!(before.level(), 0.0, "twice as long as usual");
     }
 
     #[test]
     fn of_a_key_that_is_new_nothing_is_known() {
         let (now, mut before) = (crate::time::now(), Before::default());
         for number in 0..4 {
-            before.start(number, 1, now);
-            before.end(number, Some(now + Duration::from_secs(1)), None);
+            before.start(number, now);
+            before.end(number, Some(now + Duration::from_secs(1)));
         }
-        assert_eq!((before.latency.typical(), before.level()), (None, 0.0));
+        assert_eq!((before.latency.typical(), before.level(4, now + Duration::from_secs(9))), (None, None));
     }
 
     #[test]
     fn what_was_not_answered_says_nothing() {
         let (now, mut before) = (crate::time::now(), Before::default());
         (0..31).for_each(|number| {
-            before.start(number, 1, now);
-            before.end(number, None, None);
+            before.start(number, now);
+            before.end(number, None);
         });
         assert_eq!(before.latency.typical(), None);
         assert!(before.open.iter().all(Option::is_none), "and keeps no place");

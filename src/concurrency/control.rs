@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::before::is_usual;
 use super::config::Tuning;
 use super::ends::{Said, Start};
 use super::evidence::{Evidence, Timeout, Usual};
@@ -61,6 +60,8 @@ pub(super) struct Control {
     cut_at: u64,
     /// How long calls wait before they time out.
     patience: Option<Duration>,
+    /// Calls with a higher number began after the last answer that was not slow, of those since the last cut.
+    good_until: u64,
     /// How usual it is that calls time out.
     usual: Usual,
     /// How long answers take.
@@ -88,6 +89,7 @@ impl Control {
             bound: Witness::Nobody,
             cut_at: 0,
             patience: None,
+            good_until: u64::MAX,
             usual,
             latency: Latency::new(),
             most: Most::default(),
@@ -97,13 +99,9 @@ impl Control {
     }
 
     /// What was usual before: so many calls in flight, and answers in such times.
-    pub(super) const fn after(&mut self, level: f64, latency: Latency) {
+    pub(super) const fn after(mut self, level: f64, latency: Latency) -> Self {
         (self.level, self.before) = (level, latency);
-    }
-
-    /// How long calls wait before they time out, where that is known.
-    pub(super) const fn patience(&self) -> Option<Duration> {
-        self.patience
+        self
     }
 
     pub(super) const fn usual(&self) -> Usual {
@@ -209,7 +207,7 @@ impl Control {
         draw: impl FnOnce() -> f64,
         tuning: &Tuning,
     ) -> bool {
-        self.usual.answers(moment.answers, self.limit.is_none());
+        self.usual.answers(moment.answers);
         if self.most.ended(start, said, moment.now) {
             // The cut did no good: as large a share of the calls times out as before.
             self.lift();
@@ -241,11 +239,14 @@ impl Control {
         // that took a little longer shows how long calls wait.
         self.patience = self.patience.filter(|patience| took < patience.saturating_mul(2));
         // As quick as before the trouble, or nearly: however long that is, it did not wait.
-        let as_before = is_usual(took, &self.before);
+        let as_before = self.before.typical().is_some_and(|before| took <= before + before / 2);
         let speed = if as_before { Speed::Quick } else { Speed::of(took, self.patience) };
         self.patience = self.patience.map(|patience| patience.max(took));
         self.latency.record(took);
         if speed != Speed::Slow {
+            if start.number > self.cut_at {
+                self.good_until = moment.started;
+            }
             self.evidence.quick_answer(start.number);
             if start.number > self.cut_at && !self.bound.binds(start.caller) {
                 // The server answers everybody else: what the one caller sees is its own.
@@ -298,9 +299,10 @@ impl Control {
             self.evidence.clear();
             return true;
         }
-        if self.limit.is_none() {
+        if self.limit.is_none() || start.number > self.good_until {
             self.usual.timed_out();
             if self.usual.is_no_news() && !self.most.is_on_trial() {
+                self.lift();
                 self.evidence.clear();
                 return false;
             }
@@ -337,6 +339,7 @@ impl Control {
 
     /// From the call with this number on, what happens is news.
     pub(super) fn was_cut(&mut self, last: u64) {
+        self.good_until = u64::MAX;
         self.cut_at = last;
     }
 
@@ -373,11 +376,10 @@ mod tests {
     async fn an_answer_as_before_raises_it_to_the_level_and_a_cut_from_there_to_half_of_it() {
         let (start, tuning) = (crate::time::now(), Tuning::default());
         let mut usual = Usual::default();
-        usual.answers(190, true);
+        usual.answers(190);
         let mut latency = Latency::new();
         (0..5).for_each(|_| latency.record(Duration::from_secs(2)));
-        let mut control = Control::new(1, start, usual);
-        control.after(10.0, latency);
+        let mut control = Control::new(1, start, usual).after(10.0, latency);
         let (mut now, mut number) = (start, 0);
         let mut call = |control: &mut Control, took: u64, said: Said| {
             number += 1;

@@ -10,8 +10,7 @@
 //!   back (Page's CUSUM: never below zero).
 //! - **What is usual.** Weights shrink where timeouts are no news: by `(ln(0.9/u) / ln 9)²`, where `u` is the share of
 //!   calls that usually time out, at least 0.1: to ½ at 20 %, to ⅓ at 25 %, and from there on nothing is cut. It is learnt
-//!   from the last 200 calls without a limit, beginning with one in ten. Under a limit neither timeouts count nor answers: answers
-//!   alone would make timeouts seem rare, and each weigh the more, and the cuts would never end.
+//!   from the last 200 calls, beginning with one in ten. Timeouts that a cut explains are left out of it.
 //! - **Experience.** Before ten answers were seen, a third.
 //!
 //! At a score of 1 the limit is cut. It binds one caller where nine tenths of the score are that caller's, and all
@@ -79,15 +78,12 @@ impl Default for Usual {
 }
 
 impl Usual {
-    /// There were so many answers in all; `counts`: while timeouts count, too. Where a limit may explain them they do not, and
-    /// answers alone would make timeouts ever rarer, and each weigh the more.
-    pub(super) fn answers(&mut self, answers: u32, counts: bool) {
+    /// There were so many answers in all.
+    pub(super) fn answers(&mut self, answers: u32) {
         let more = answers.wrapping_sub(self.answers);
         self.answers = answers;
-        if counts {
-            self.calls += f64::from(more);
-            self.fade();
-        }
+        self.calls += f64::from(more);
+        self.fade();
     }
 
     pub(super) fn timed_out(&mut self) {
@@ -186,7 +182,7 @@ mod tests {
 
     fn experienced() -> Usual {
         let mut usual = Usual::default();
-        usual.answers(190, true);
+        usual.answers(190);
         usual
     }
 
@@ -202,7 +198,7 @@ mod tests {
             let (mut row, mut deep) = (0, [0u32; 4]);
             for number in 1..=calls {
                 if draw() >= share {
-                    usual.answers(usual.answers.wrapping_add(1), true);
+                    usual.answers(usual.answers.wrapping_add(1));
                     evidence.quick_answer(number);
                     row = 0;
                 } else {
@@ -239,24 +235,13 @@ mod tests {
         fn usual_follows_the_share(share in 0.0..0.9f64, seed: u64) {
             let (mut usual, mut draw) = (Usual::default(), draws(seed));
             for _ in 0..2_000 {
-                if draw() < share { usual.timed_out() } else { usual.answers(usual.answers.wrapping_add(1), true) }
+                if draw() < share { usual.timed_out() } else { usual.answers(usual.answers.wrapping_add(1)) }
             }
             // 200 calls: a standard deviation of 0.035 at most.
             prop_assert!((usual.share() - share).abs() < 0.15, "{} {share}", usual.share());
             prop_assert!((0.0..=1.0).contains(&usual.weight()));
             prop_assert!(usual.is_no_news() || share < 0.4);
         }
-    }
-
-    #[test]
-    fn answers_alone_do_not_make_timeouts_rare() {
-        let mut usual = experienced();
-        (0..40).for_each(|_| usual.timed_out());
-        let (share, weight) = (usual.share(), usual.weight());
-        usual.answers(1_000, false);
-        assert_eq!((usual.share(), usual.weight()), (share, weight), "timeouts are left out");
-        usual.answers(2_000, true);
-        assert!(usual.share() < share);
     }
 
     #[test]

@@ -117,13 +117,13 @@ impl Gate {
     /// Notes when one call in some began, while all is well.
     #[cold]
     fn follow(&self, number: u64) {
-        lock(&self.queue).before.start(number, self.calls.count(), time::now());
+        lock(&self.queue).before.start(number, time::now());
     }
 
     #[cold]
     fn followed(&self, signal: Signal, number: u64) {
         let answered = (signal == Signal::Success).then(time::now);
-        lock(&self.queue).before.end(number, answered, None);
+        lock(&self.queue).before.end(number, answered);
     }
 
     #[cold]

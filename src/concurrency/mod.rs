@@ -35,12 +35,14 @@
 //!   patience, adds 0.2, and ends a pace: the limit is one again. A fair one, in less than half, adds 0.1 divided by the
 //!   limit. A slow one takes 0.05, down to one call at a time; below one it takes 5 %. When nothing has timed out for
 //!   four times the patience, a slow answer counts as a fair one: that is how the model answers.
-//! - **Back to what it was.** One call in 16, and the first of a key, tell how long answers take and how many calls are in flight, until
-//!   the first cut. An answer that takes no more than half as long again as their median counts as quick, and brings the limit
-//!   back to the most that were in flight when a call began that was answered as quickly (of the last 16 to 32 such, and in less than half the patience). So many the
-//!   server has shown that it takes. A cut from more than one call at a time halves what the next such answer brings back. So a false alarm, or a server that hung and is back,
-//!   costs one answer's time and not the growth from one call at a time.
-//! - **Lifted** when for 120 s it stood in nobody's way and nothing timed out. Also when a trial has failed.
+//! - **Back to what it was.** One call in 16, and the first of a key, tell how long answers take and how many calls are made while
+//!   nothing times out. An answer that takes no more than half as long again as their median counts as quick, and brings the limit
+//!   back to what was in flight then: calls a second times that median (Little's law). At a server that can do a share `s` of
+//!   it now, so many answers take `1/s` times as long, and no queue grows. A cut from more than one call at a time halves what the next
+//!   such answer brings back. So a false alarm, or a server that hung and is back, costs one answer's time and not the growth
+//!   from one call at a time.
+//! - **Lifted** when for 120 s it stood in nobody's way and nothing timed out. Also when the evidence has become none:
+//!   a quarter of all calls time out whatever is done, or a trial failed.
 //!
 //! # Evidence
 //!
@@ -53,7 +55,7 @@
 //! | while others were answered, but none that started later | 1/2 |
 //! | that a later call has overtaken: the server does not answer in order, so this is no queue | 1/40 |
 //! | before the key has had ten answers | a third of that |
-//! | where a share `u` of calls, of the last 200 without a limit, times out, with `u` above 10 % | times `(ln(0.9 / u) / ln 9)²` |
+//! | where a share `u` of calls, of the last 200, times out, with `u` above 10 % | times `(ln(0.9 / u) / ln 9)²` |
 //! | where `u` is at least 25 % | 0 |
 //! | in less than half the patience, or less than the median answer takes | 0 |
 //!

@@ -215,9 +215,9 @@ impl Queue {
     pub(super) fn end(&mut self, at: At<'_>, signal: Signal, start: Start, wakes: &mut Wakes) {
         if signal == Signal::Timeout && self.control.is_none() {
             let started = at.calls.watch();
-            let mut control = Control::new(started + 1, at.now, self.usual);
-            control.after(self.before.level(), self.before.latency());
-            self.control = Some(Box::new(control));
+            let control = Control::new(started + 1, at.now, self.usual);
+            let level = self.before.level(started, at.now).unwrap_or(0.0);
+            self.control = Some(Box::new(control.after(level, self.before.latency())));
         }
         self.give_back(at, start, signal, wakes);
         self.rest_if_spent(at, wakes);
@@ -229,13 +229,7 @@ impl Queue {
         let At { calls, settings, now } = at;
         let in_flight = self.in_flight(at);
         calls.end(signal, start);
-        // What is usual is learnt until the first cut.
-        let is_free = self.control.as_ref().is_none_or(|control| control.limit().is_none());
-        if Before::follows(start.number) {
-            let patience = self.control.as_ref().and_then(|control| control.patience());
-            let answered = (signal == Signal::Success && is_free).then_some(now);
-            self.before.end(start.number, answered, patience);
-        }
+        self.before.end(start.number, None);
         let said = match signal {
             Signal::Success => Said::Answered,
             Signal::Timeout => Said::TimedOut { overtaken: calls.is_overtaken(start) },
@@ -245,9 +239,6 @@ impl Queue {
         let draw = || stream.get_or_insert_with(|| Box::new(settings.chance.stream())).unit();
         let started = calls.started();
         let moment = Moment { now, started, answers: calls.answers(), in_flight };
-        if signal == Signal::Timeout && is_free {
-            control.after(self.before.level(), self.before.latency());
-        }
         if control.end(start, said, moment, draw, &settings.tuning) {
             control.was_cut(started);
             self.cuts += 1;
@@ -317,9 +308,6 @@ impl Queue {
                 0.5
             };
             control.start(start.number, in_flight, at.now, draw);
-            if control.limit().is_none() && Before::follows(start.number) {
-                self.before.start(start.number, in_flight + 1, at.now);
-            }
         }
         start
     }

@@ -94,8 +94,7 @@ impl TimedOut {
     }
 
     /// The model that was asked, where a layer outside has named it: the [circuit breaker](crate::circuit_breaker), the
-    /// [concurrency limit](crate::concurrency), the [rate limit](crate::rate_limit) or the [hedge](crate::hedge), whichever is next to
-    /// the timeout. `None` where the timeout stands alone, where requests are keyed without a model, and for the error of a body.
+    /// [concurrency limit](crate::concurrency) or the [rate limit](crate::rate_limit), whichever is next to the timeout. `None` where the timeout stands alone, where requests are keyed without a model, and for the error of a body.
     #[must_use]
     pub fn model(&self) -> Option<&str> {
         self.model.as_deref()

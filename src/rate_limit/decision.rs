@@ -157,8 +157,6 @@ pub(super) enum Settlement {
     Used { input_tokens: u64 },
     /// Refused before it was processed (4xx other than 429): a request, no tokens.
     Refused,
-    /// The server failed (500, 502, 503): nothing of the minute, unless a 429 has shown that such calls count.
-    Failed,
     /// 429: a request of the minute, no tokens, no request of the day.
     TooMany,
 }
@@ -169,7 +167,7 @@ impl Settlement {
         match self {
             Self::Unknown => None,
             Self::Used { input_tokens } => Some(input_tokens),
-            Self::NotSent | Self::Refused | Self::Failed | Self::TooMany => Some(0),
+            Self::NotSent | Self::Refused | Self::TooMany => Some(0),
         }
     }
 }

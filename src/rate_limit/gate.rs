@@ -318,8 +318,6 @@ impl Key {
             if late {
                 scheduler.unanswered(now, &receipt);
             }
-            // A failure is told with the time.
-            scheduler.ledger.look(now);
             // Over one limit, and at no other.
             let mut over = !updates_from.is_empty();
             for lesson in &updates_from {
@@ -387,7 +385,6 @@ fn settlement(verdict: &Verdict) -> Settlement {
         (Sent::No, _) => Settlement::NotSent,
         (_, Some(429)) => Settlement::TooMany,
         (_, Some(400..=498)) => Settlement::Refused,
-        (_, Some(500 | 502 | 503)) if verdict.usage().is_none() => Settlement::Failed,
         // A body may say what the status does not: gRPC's text, an error in a 200.
         (_, None | Some(200..=299))
             if matches!(verdict.kind(), Some(Kind::RateLimited | Kind::QuotaExhausted)) =>

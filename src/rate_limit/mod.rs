@@ -19,8 +19,8 @@
 //! # What it promises
 //!
 //! - **Exact**: in no position of the window do 60 s and a guard of 500 ms hold more requests or input tokens than
-//!   the limit, but for calls that the server failed. Such a client meets no 429, however the server counts: by a sliding window,
-//!   by a fixed one of any phase, or by a token bucket; where it counts what it has failed, a few in ten minutes of failures.
+//!   the limit. Such a client meets no 429, however the server counts: by a sliding window, by a fixed one of any
+//!   phase, or by a token bucket.
 //! - **All or none**: a request is charged to all its dimensions in one step, or to none.
 //! - **In order**: first come, first served, in each [class](crate::RequestClass); eight interactive requests go for each batch request
 //!   while both wait. A small prompt may pass a large one that waits for tokens, if that does
@@ -46,8 +46,7 @@
 //! | what became of it | requests of the minute | input tokens | requests of the day |
 //! |---|---|---|---|
 //! | an answer under a 200 that says what it used (`usageMetadata`, also of a stream) | 1 | as it says | 1 |
-//! | a good answer that does not say; no answer; another 5xx; dropped by the caller | 1 | as charged | 1 |
-//! | 500, 502, 503 | 0, see below | 0, see below | 1 |
+//! | a good answer that does not say; no answer; 5xx; dropped by the caller | 1 | as charged | 1 |
 //! | dropped, and the answer had said something by then | 1 | as it says | 1 |
 //! | 4xx other than 429 | 1 | 0 | 1 |
 //! | 429 of a call that went over a learnt limit | 0 | 0 | 0 |
@@ -56,13 +55,8 @@
 //!
 //! A call that a layer of this crate inside held back, such as the concurrency limit, counts from when it is sent.
 //!
-//! **Calls that the server failed** (500, 502, 503) count against the day, as users report. Whether they count against the minute is not
-//! documented. To count them where the server does not leaves its quota unused while it fails; not to count them where it does costs
-//! a 429. So they are not counted until a 429 names the minute that they explain, with the calls of this window, and those calls alone do not;
-//! then they are, for ten windows. That is some three 429s in ten windows for which this rule is the reason, until the server's window has
-//! forgotten them. In a fleet they are always counted.
-//!
-//! A future is taken to have sent nothing before its first poll; a `tower::buffer` inside breaks that rule.
+//! A 5xx keeps what was charged because users report that 503s count against the day. A future is taken to have sent
+//! nothing before its first poll; a `tower::buffer` inside breaks that rule.
 //!
 //! # Learnt limits
 //!

@@ -249,7 +249,7 @@ impl Spans {
             let charged = open.charged[at];
             let used = match (how, span.unit) {
                 (Settlement::NotSent, _) => 0,
-                (_, Unit::Requests) | (Settlement::Unknown | Settlement::Failed, _) => charged,
+                (_, Unit::Requests) | (Settlement::Unknown, _) => charged,
                 (Settlement::Used { input_tokens }, Unit::InputTokens) => {
                     u32::try_from(input_tokens).unwrap_or(u32::MAX)
                 }

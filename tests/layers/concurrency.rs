@@ -515,8 +515,7 @@ async fn a_quick_answer_ends_the_pace() {
     assert_eq!(counts(&handle), (Some(1.0), 1, 1), "the next one has not waited for a gap");
     server.answer(200);
     settle().await;
-    // So many were in flight when calls were answered as quickly, before the first cut.
-    assert_eq!(counts(&handle), (Some(7.0), 1, 0));
+    assert_eq!(counts(&handle), (Some(1.2), 1, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -76,8 +76,8 @@ async fn good_answers_are_charged_what_they_say() {
 
 #[tokio::test(start_paused = true)]
 async fn each_failure_is_charged_by_its_rule() {
-    assert_eq!(after(Some(Fault::overloaded()), || estimated(prompt(TRUTH))).await, (0, 0, 1), "503");
-    assert_eq!(after(Some(Fault::internal()), || estimated(prompt(TRUTH))).await, (0, 0, 1), "500");
+    assert_eq!(after(Some(Fault::overloaded()), || estimated(prompt(TRUTH))).await, (1, ESTIMATE, 1), "503");
+    assert_eq!(after(Some(Fault::internal()), || estimated(prompt(TRUTH))).await, (1, ESTIMATE, 1), "500");
     assert_eq!(after(Some(Fault::invalid_argument()), || estimated(prompt(TRUTH))).await, (1, 0, 1), "400");
     assert_eq!(after(Some(Fault::bare_exhausted()), || estimated(prompt(TRUTH))).await, (1, 0, 0), "429");
     assert_eq!(after(Some(Fault::connection_refused()), || estimated(prompt(TRUTH))).await, (0, 0, 0));

@@ -4,18 +4,15 @@
 //! its dimensions at once: [`admit`](QuotaState::admit), [`settle`](QuotaState::settle) and
 //! [`close_until`](QuotaState::close_until). The queue and the layer above know nothing of windows and days.
 
-mod amend;
 mod check;
 mod doors;
 #[cfg(feature = "fleet")]
 mod fleet;
-mod forgiven;
 mod learning;
 mod ramp;
 mod view;
 
 use self::doors::Doors;
-use self::forgiven::Forgiven;
 use self::ramp::Ramp;
 use crate::rate_limit::day_count::DayCount;
 use crate::rate_limit::decision::{Admission, Forecast, Receipt, Settlement, Spent, Trial, too_large};
@@ -26,6 +23,8 @@ use crate::rate_limit::quota_update::QuotaUpdate;
 use crate::rate_limit::spans::{Full, Spans};
 use crate::rate_limit::window::{EntryId, Nanos, Window};
 use crate::request::limits::{LimitKind, Limits};
+use crate::tier::ServiceTier;
+use crate::verdict::Usage;
 
 /// No limit.
 const NONE: u64 = u64::MAX;
@@ -67,8 +66,6 @@ pub(super) struct QuotaState {
     ramp: Option<Ramp>,
     /// Until when strangers are thought to use the quota as well: ten windows after a 429 that our own count did not explain.
     strangers_until: Nanos,
-    /// Failed calls that were not charged.
-    forgiven: Forgiven,
     /// How long after it went a call would have been refused, judging by the last 429s.
     decided_after: Nanos,
     ratio: Ratio,
@@ -147,7 +144,6 @@ impl QuotaState {
             doors: Doors::default(),
             ramp: None,
             strangers_until: 0,
-            forgiven: Forgiven::default(),
             decided_after: 0,
             ratio: Ratio::default(),
             oversize: None,
@@ -246,11 +242,6 @@ impl QuotaState {
                 (u32::try_from(input_tokens).unwrap_or(u32::MAX), true, true)
             }
             Settlement::Refused => (0, true, true),
-            Settlement::Failed if self.forgives() => {
-                self.forgiven.add(self.seen, self.rules.span);
-                (0, false, true)
-            }
-            Settlement::Failed => (charged, true, true),
             // What was over the limit was not counted, or the limit would be overstepped for a minute to come.
             Settlement::TooMany => (0, !receipt.was_over && !receipt.trial.is_foreign(), false),
         };
@@ -317,19 +308,12 @@ impl QuotaState {
             self.oversize = Some(receipt.raw);
             return false;
         }
-        let mut explained = match dimension {
+        let explained = match dimension {
             LimitKind::RequestsPerMinute => self.window.requests() >= self.limits.rpm,
             LimitKind::InputTokensPerMinute => self.ratio.at_most(self.window.tokens()) >= self.limits.tpm,
             LimitKind::RequestsPerDay => true,
             _ => spent,
         };
-        if !explained
-            && self.forgiven.explain(now, self.rules.span, self.window.requests(), self.limits.rpm, dimension)
-        {
-            // The server counts them, too.
-            explained = true;
-            self.forgiven.cost(now.saturating_add(STRANGERS * self.rules.span));
-        }
         if misled && explained && dimension != LimitKind::RequestsPerDay {
             return true;
         }
@@ -438,6 +422,41 @@ impl QuotaState {
             self.end_trial(receipt, how);
         }
         self.spans.as_mut().is_some_and(|spans| spans.settle(self.seen, receipt.spans, how))
+    }
+
+    /// What a call has used, before it is settled, by the model and the tier that answered. Matters only where
+    /// [`is_in_spans`](Trial::is_in_spans).
+    pub(super) fn bill(
+        &mut self,
+        receipt: &Receipt,
+        usage: &Usage,
+        model: Option<&str>,
+        tier: Option<ServiceTier>,
+    ) {
+        if let Some(spans) = &mut self.spans {
+            spans.bill(receipt.spans, usage, model, tier);
+        }
+    }
+
+    /// Charges an admitted call anew, because it is sent only now.
+    pub(super) fn restamp(&mut self, now: Nanos, receipt: &mut Receipt) {
+        let now = self.tick(now);
+        self.window.correct(receipt.entry, receipt.charged, 0, false);
+        receipt.entry = self.window.charge(now, receipt.charged);
+        if receipt.trial.is_in_spans() {
+            self.restamp_spans(now, receipt.spans);
+        }
+        #[cfg(feature = "fleet")]
+        if let Some(supply) = &mut self.supply {
+            receipt.permit = supply.restamp(now, receipt.permit, receipt.charged);
+        }
+    }
+
+    #[cold]
+    fn restamp_spans(&mut self, now: Nanos, number: u32) {
+        if let Some(spans) = &mut self.spans {
+            spans.restamp(now, number);
+        }
     }
 
     /// The head of a good answer has come: the ramp and a probe learn from it before the body is over.

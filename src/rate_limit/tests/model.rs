@@ -65,24 +65,9 @@ struct Model {
     granted: Vec<(Nanos, usize)>,
     /// Charges that have left the window, and whose calls are over.
     left: Vec<Charge>,
-    /// Failed calls that were not charged: when; since when they are counted together, and until when such are charged.
-    forgiven: Vec<Nanos>,
-    forgiven_since: Nanos,
-    cost_until: Nanos,
 }
 
 impl Model {
-    /// Those that a 429 may be due to now: of this spell of a window's length and of the one before.
-    fn forgiven(&mut self, now: Nanos) -> u64 {
-        let age = now - self.forgiven_since;
-        if age >= SPAN {
-            let kept = if age < 2 * SPAN { self.forgiven_since } else { now };
-            self.forgiven.retain(|at| *at >= kept);
-            self.forgiven_since = now;
-        }
-        self.forgiven.len() as u64
-    }
-
     fn used(&self, at: Nanos) -> (u64, u64) {
         let live = self.charges.iter().filter(|c| c.at + SPAN > at);
         live.fold((0, 0), |sum, c| (sum.0 + c.requests, sum.1 + c.tokens))
@@ -253,7 +238,7 @@ fn ops(count: usize) -> impl Strategy<Value = Vec<Op>> {
     let index = any::<prop::sample::Index>;
     let op = prop_oneof![
         5 => prop_oneof![1..30_u64, 30..100_u64].prop_map(|tokens| Op::Arrive { tokens }),
-        3 => (index(), 0..6_u8, 0..120_u64).prop_map(|(which, how, tokens)| Op::Settle { which, how, tokens }),
+        3 => (index(), 0..5_u8, 0..120_u64).prop_map(|(which, how, tokens)| Op::Settle { which, how, tokens }),
         1 => (index(), 0..3_u8, prop::option::of(1..90_u64), prop::option::of(1..12_u64))
             .prop_map(|(which, dimension, delay, limit)| Op::Refuse { which, dimension, delay, limit }),
         2 => index().prop_map(|which| Op::Cancel { which }),
@@ -308,9 +293,6 @@ impl Pair {
             decided_after: 0,
             granted: Vec::new(),
             left: Vec::new(),
-            forgiven: Vec::new(),
-            forgiven_since: 0,
-            cost_until: 0,
         };
         Self {
             scheduler: Scheduler::new(ledger, 1000, true, PATIENCE),
@@ -391,17 +373,11 @@ impl Pair {
                 let at = charge.at;
                 let gone = at + SPAN <= self.now;
                 charge.in_flight = false;
-                // As the gate does with each failure.
-                if *how == 4 {
-                    self.scheduler.ledger.look(self.now);
-                }
-                let forgives = *how == 4 && self.now >= self.model.cost_until;
                 let how = match how {
                     0 => Settlement::NotSent,
                     1 => Settlement::Unknown,
                     2 => Settlement::Refused,
                     3 => Settlement::TooMany,
-                    4 => Settlement::Failed,
                     _ => Settlement::Used { input_tokens: *tokens },
                 };
                 if how == Settlement::NotSent {
@@ -417,20 +393,15 @@ impl Pair {
                     Settlement::NotSent => charge.long = (0, 0),
                     Settlement::Refused | Settlement::TooMany => charge.long.1 = 0,
                     Settlement::Used { input_tokens } => charge.long.1 = input_tokens,
-                    Settlement::Unknown | Settlement::Failed => {}
+                    Settlement::Unknown => {}
                 }
                 if !gone {
                     match how {
                         Settlement::NotSent => (charge.requests, charge.tokens) = (0, 0),
                         Settlement::Refused | Settlement::TooMany => charge.tokens = 0,
                         Settlement::Used { input_tokens } => charge.tokens = input_tokens,
-                        Settlement::Failed if forgives => (charge.requests, charge.tokens) = (0, 0),
-                        Settlement::Unknown | Settlement::Failed => {}
+                        Settlement::Unknown => {}
                     }
-                }
-                if forgives {
-                    self.model.forgiven(self.now);
-                    self.model.forgiven.push(self.now);
                 }
                 if self.scheduler.settle(receipt, how) {
                     self.scheduler.advance(self.now);
@@ -491,14 +462,7 @@ impl Pair {
         let oversize = door == 1 && charge.tokens >= model.tpm && tokens <= charge.tokens;
         if !oversize {
             let known = self.scheduler.ledger.ratio().at_most(tokens);
-            let mut explained = [requests >= model.rpm, known >= model.tpm, false][door];
-            if !explained {
-                let forgiven = model.forgiven(self.now);
-                explained = forgiven > 0 && [requests + forgiven >= model.rpm, true, false][door];
-                if explained {
-                    model.cost_until = self.now + 10 * SPAN;
-                }
-            }
+            let explained = [requests >= model.rpm, known >= model.tpm, false][door];
             let in_flight = model.charges.iter().filter(|c| c.in_flight).count() as u64;
             if !explained {
                 let most = if until.is_some() { 1 } else { (in_flight / 2).max(1) };
