@@ -48,6 +48,10 @@ pub(super) const MONEY: [&str; 29] = [
     "余额不足",
 ];
 
+/// Words of which each phrase of [`MONEY`] has one.
+pub(super) const MONEY_ROOTS: [&str; 9] =
+    ["pend", "redit", "alance", "udget", "afford", "Key limit", "nsufficient", "not enough", "额"];
+
 /// Of Code Assist's quotas of hours and of days.
 pub(super) const INDIVIDUAL: &str = "ndividual quota reached";
 

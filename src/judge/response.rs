@@ -34,11 +34,17 @@ pub(crate) fn judge(status: StatusCode, headers: &HeaderMap, body: Bytes) -> Ver
     if status.as_u16() < 400 {
         return judge_answer(status, headers, &body);
     }
+    if let Ok(text) = std::str::from_utf8(&body) {
+        return judge_error(status, headers, text, &body);
+    }
     let body = readable(body);
-    let text = std::str::from_utf8(&body).unwrap_or_default();
+    judge_error(status, headers, std::str::from_utf8(&body).unwrap_or_default(), &body)
+}
+
+fn judge_error(status: StatusCode, headers: &HeaderMap, text: &str, body: &Bytes) -> Verdict {
     let mut fields = Fields::default();
     read(&mut fields, text.trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n']), status.as_u16());
-    Verdict::new(rules::error(status, retry_after(headers), &fields, &body))
+    Verdict::new(rules::error(status, retry_after(headers), &fields, body))
 }
 
 /// Judges what is no error by its status.
@@ -65,10 +71,11 @@ fn judge_answer(status: StatusCode, headers: &HeaderMap, body: &Bytes) -> Verdic
 
 /// The body, or its readable form where its UTF-8 is broken.
 fn readable(body: Bytes) -> Bytes {
-    match String::from_utf8_lossy(&body) {
-        Cow::Borrowed(_) => body,
-        Cow::Owned(text) => text.into(),
+    // The test passes over ASCII in words; `from_utf8_lossy` takes a byte at a time, half of the time of the whole verdict.
+    if std::str::from_utf8(&body).is_ok() {
+        return body;
     }
+    String::from_utf8_lossy(&body).into_owned().into()
 }
 
 /// What is wrong with an answer that was read along with; `None` where nothing is.

@@ -16,7 +16,7 @@ use http::StatusCode;
 use super::fields::Fields;
 use super::message;
 use super::names;
-use super::phrases::{INDIVIDUAL, MONEY, NO_TIER, Says};
+use super::phrases::{INDIVIDUAL, MONEY, MONEY_ROOTS, NO_TIER, Says};
 use super::quota::{Quotas, quota};
 use super::reason::{by_name, by_reason, code_of_reason, constant};
 use super::sentence;
@@ -163,7 +163,8 @@ fn delay(fields: &Fields<'_>, header: Option<Duration>) -> Option<ServerDelay> {
 }
 
 fn billing(message: &str) -> bool {
-    message::says(message, &MONEY)
+    // Each of the phrases has one of these: most messages are searched for few words, and not for all of them.
+    message::says(message, &MONEY_ROOTS) && message::says(message, &MONEY)
 }
 
 fn kind(
@@ -230,10 +231,8 @@ fn kind(
         (Some(Code::Unavailable), _) | (None, 503) => {
             if overloaded(message) {
                 Kind::Overloaded
-            } else if message::says(message, &["etting metadata from plugin failed"]) {
-                // gRPC's client had no credentials to call with.
-                more_exact(message, Kind::Unavailable, &[Kind::Unauthenticated])
             } else {
+                // gRPC's client may have had no credentials to call with.
                 more_exact(message, Kind::Unavailable, &[Kind::Unauthenticated])
             }
         }
