@@ -32,8 +32,10 @@ pub(super) fn constant(message: &str) -> Option<&str> {
     (text.len() > 3 && text.bytes().all(is_constant)).then_some(text)
 }
 
-/// The status that Google answers a reason with, of `google.api.ErrorReason`, IAM and VPC Service Controls (read 2026-11): for
-/// those who hand on the reason under a status of their own.
+/// The status that Google answers a reason with: for those who hand on the reason under a status of their own.
+///
+/// The names are those of `google.api.ErrorReason`, IAM and VPC Service Controls (2026-11). That file documents what the first
+/// sixteen are answered with; of the others the status follows from what the name is about.
 pub(super) fn code_of_reason(reason: &str, number: u16) -> Option<Code> {
     Some(match reason {
         // Under this number it is what has to be mended before, as a free tier's country is.

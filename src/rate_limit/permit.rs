@@ -1,6 +1,5 @@
 //! An admission on its way through a call, and the end of it.
 
-use crate::request::quota_key::QuotaKey;
 use std::fmt;
 use std::sync::Arc;
 
@@ -9,6 +8,7 @@ use super::gate::Key;
 use crate::body::on_end::OnEnd;
 use crate::context::quota_wait::QuotaWait;
 use crate::event::Observed;
+use crate::request::quota_key::QuotaKey;
 use crate::verdict::{End, EndCell, Verdict};
 
 /// What was charged for a call that is under way. It is settled exactly once: by the answer's end, by a failure, or

@@ -145,7 +145,7 @@ fn look_at(
         // Those besides are told where all of the first count, and are asked for.
         let more = if all && covered + sizes.len() == first.len() { *more } else { 0 };
         let wanted = if queued { (&*sizes, more) } else { (&[][..], 0) };
-        let share = if *class == RequestClass::Batch { 1 } else { scheduler.queue.weight().max(1) };
+        let share = if *class == RequestClass::Batch { 1 } else { scheduler.weight().max(1) };
         let supply = scheduler.ledger.supplies().nth(nth);
         takes.extend(supply.map(|supply| supply.ask(now, (wanted.0, wanted.1, share), &day)));
     }

@@ -54,7 +54,7 @@ impl Patience {
 #[derive(Debug)]
 pub(super) struct Scheduler<W> {
     pub(super) ledger: QuotaState,
-    pub(super) queue: Queue<W>,
+    queue: Queue<W>,
     max_queue: usize,
     waits: bool,
     patience: Patience,
@@ -132,6 +132,12 @@ impl<W> Scheduler<W> {
             asked_at: 0,
             most_left: (0, 0),
         }
+    }
+
+    /// How many interactive requests go for each batch request while both wait.
+    #[cfg(feature = "fleet")]
+    pub(super) const fn weight(&self) -> u32 {
+        self.queue.weight()
     }
 
     /// So many interactive requests go for each batch request while both wait. Before anybody waits.
